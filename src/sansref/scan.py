@@ -1,0 +1,112 @@
+"""The one record that flows through the house: a 2-D slice as it was acquired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How the slices of a file lie in its source array and in the patient.
+
+    Attributes
+    ----------
+    affine
+        Rows of the 4x4 voxel-to-millimetre matrix (NIfTI convention, RAS+) of the source array.
+    slice_axis
+        The axis of the source array (0, 1 or 2) along which the slices were cut; rows and columns of
+        a slice are the other two axes in increasing order.
+    """
+
+    affine: tuple[tuple[float, float, float, float], ...]
+    slice_axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScanMeta:
+    """Where a scan comes from.
+
+    Attributes
+    ----------
+    subject
+        The person (or object) scanned; splits never separate one subject's slices.
+    source
+        The file's path, as given.
+    slice
+        Index of the slice in the file, from 0.
+    spacing
+        Row and column spacing in millimetres, None where the file does not say.
+    scale
+        The k-space was divided by this; multiply an image by it to return to the file's units.
+    synthetic
+        True where the k-space was computed from a magnitude image rather than measured.
+    crop
+        Height and width of the central part of the image that is scored and exported, None for all.
+    geometry
+        Placement in the source volume, None where the format has none.
+    """
+
+    subject: str
+    source: str
+    slice: int = 0
+    spacing: tuple[float, float] | None = None
+    scale: float = 1.0
+    synthetic: bool = False
+    crop: tuple[int, int] | None = None
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One 2-D slice as it was acquired.
+
+    Attributes
+    ----------
+    kspace
+        complex64 (coils, height, width), centred orthonormal Fourier convention, zero where not acquired.
+    mask
+        bool (height, width), DC-centred, True where acquired.
+    maps
+        Coil sensitivity maps, complex64 (coils, height, width), or None for a single coil.
+    reference
+        The fully sampled image, complex64 (height, width), or None. Never read by the training or the
+        model selection of a self-supervised method.
+    meta
+        Where the scan comes from.
+    """
+
+    kspace: Tensor
+    mask: Tensor
+    meta: ScanMeta
+    maps: Tensor | None = None
+    reference: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.kspace.ndim != 3 or self.kspace.dtype != torch.complex64:
+            raise ValueError(
+                f"kspace must be complex64 (coils, height, width), got {self.kspace.dtype} {tuple(self.kspace.shape)}"
+            )
+        plane = self.kspace.shape[-2:]
+        if self.mask.shape != plane or self.mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool {tuple(plane)}, got {self.mask.dtype} {tuple(self.mask.shape)}")
+        if self.maps is not None and self.maps.shape != self.kspace.shape:
+            raise ValueError(f"maps {tuple(self.maps.shape)} must have the shape of kspace {tuple(self.kspace.shape)}")
+        if self.reference is not None and self.reference.shape != plane:
+            raise ValueError(f"reference must be {tuple(plane)}, got {tuple(self.reference.shape)}")
+
+    @property
+    def acceleration(self) -> float:
+        """All samples of the grid over the acquired ones."""
+        return self.mask.numel() / max(int(self.mask.sum()), 1)
+
+    def without_reference(self) -> Scan:
+        """The scan as a site without full references has it."""
+        return replace(self, reference=None)
+
+    def restricted(self, mask: Tensor) -> Scan:
+        """Keep only the acquired samples under ``mask``, bool (height, width)."""
+        kept = self.mask & mask
+        return replace(self, kspace=self.kspace * kept, mask=kept)
