@@ -1,0 +1,72 @@
+"""Combining coil images, and simulated coil sensitivity maps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+RING_RADIUS = 1.5
+"""Distance of the coils from the centre, in halves of the field of view: the whole image lies inside the ring."""
+
+
+def combine(images: Tensor, maps: Tensor) -> Tensor:
+    """Coil images to one image, sum over coils of conj(map) * image.
+
+    This is the least-squares image for maps with sum |map|^2 = 1 (Roemer et al., MRM 16(2), 1990).
+
+    Parameters
+    ----------
+    images
+        Complex, (..., coils, height, width).
+    maps
+        Complex coil sensitivity maps, (..., coils, height, width), broadcast against ``images``.
+
+    Returns
+    -------
+    Tensor
+        Complex, (..., height, width).
+    """
+    return (maps.conj() * images).sum(dim=-3)
+
+
+def rss(images: Tensor) -> Tensor:
+    """Root of the sum of squares over coils, complex (..., coils, height, width) to real (..., height, width)."""
+    magnitude: Tensor = torch.linalg.vector_norm(images, dim=-3)
+    return magnitude
+
+
+def birdcage_maps(shape: tuple[int, int], coils: int, generator: torch.Generator | None = None) -> Tensor:
+    """Smooth sensitivity maps of coils evenly spaced on a ring around the field of view.
+
+    A coil's sensitivity falls off with the distance from it, and its phase is the direction in which it is seen.
+
+    Parameters
+    ----------
+    shape
+        Height and width.
+    coils
+        Number of coils, at least 1.
+    generator
+        Turns the ring by a random angle; None puts the first coil at the right.
+
+    Returns
+    -------
+    Tensor
+        complex64 (coils, height, width), with sum over coils |map|^2 = 1 at every pixel.
+
+    Raises
+    ------
+    ValueError
+        If there is no coil or no pixel.
+    """
+    if coils < 1 or min(shape) < 1:
+        raise ValueError(f"coils and shape must be positive, got {coils} and {tuple(shape)}")
+    turn = 0.0 if generator is None else 2 * math.pi * float(torch.rand((), generator=generator))
+    angles = turn + torch.arange(coils) * (2 * math.pi / coils)
+    rows, columns = (2 * (torch.arange(size) - size // 2) / size for size in shape)
+    down = rows[:, None] - RING_RADIUS * angles.sin()[:, None, None]
+    right = columns - RING_RADIUS * angles.cos()[:, None, None]
+    maps = torch.polar(torch.hypot(down, right).reciprocal(), torch.atan2(down, right))
+    return maps / rss(maps)

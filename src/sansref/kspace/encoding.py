@@ -1,0 +1,115 @@
+"""The encoding operator E = mask . Fourier . coils of accelerated MRI."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sansref.kspace.coils import combine
+from sansref.kspace.fourier import PLANE, fft2c, ifft2c
+
+
+class EncodingOperator:
+    r"""What the scanner does to an image: coil weighting, Fourier transform, sampling.
+
+    .. math:: E x = M F S x
+
+    with the mask :math:`M` (:math:`\Omega` in the papers), the centred orthonormal transform :math:`F` and
+    the coil sensitivities :math:`S` (identity for a single coil).
+
+    Inside :meth:`normal` nothing is shifted: the centring of :math:`F` is a permutation in k-space, which
+    the mask absorbs once, and a phase ramp, which :math:`F^H M F` cancels. For a column mask the transform
+    along the readout cancels too, so that one 1-D FFT along phase encoding is enough.
+
+    Parameters
+    ----------
+    mask
+        bool (height, width) or (batch, height, width), DC in the centre, True where acquired.
+    maps
+        Coil sensitivity maps, complex (batch, coils, height, width) or (coils, height, width); None for a
+        single coil whose sensitivity is part of the image.
+    """
+
+    def __init__(self, mask: Tensor, maps: Tensor | None = None) -> None:
+        if mask.ndim not in (2, 3):
+            raise ValueError(f"mask must be (height, width) or (batch, height, width), got {tuple(mask.shape)}")
+        if maps is not None and maps.shape[-2:] != mask.shape[-2:]:
+            raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} are of different planes")
+        self.mask = mask
+        self.maps = maps
+        self._columns = bool((mask == mask[..., :1, :]).all())
+        self._shifted = torch.fft.ifftshift(mask[..., :1, :] if self._columns else mask, dim=PLANE)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (batch, height, width), complex, to acquired k-space (batch, coils, height, width)."""
+        return self._coil_mask(self.mask) * self.transform(image)
+
+    def transform(self, image: Tensor) -> Tensor:
+        """Image to full k-space: the coils and the Fourier transform without the mask."""
+        coil_images = image.unsqueeze(-3) if self.maps is None else self.maps * image.unsqueeze(-3)
+        return fft2c(coil_images)
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """K-space (batch, coils, height, width) to the zero-filled image (batch, height, width).
+
+        Raises
+        ------
+        ValueError
+            For several coils without maps.
+        """
+        return self._combined(self._coil_mask(self.mask) * kspace)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """E^H E of a complex image (batch, height, width), without any shift."""
+        dims = (-1,) if self._columns else PLANE
+        if self.maps is None:
+            spectrum = torch.fft.fftn(image, dim=dims)
+            return torch.fft.ifftn(self._shifted * spectrum, dim=dims)
+        spectrum = torch.fft.fftn(self.maps * image.unsqueeze(-3), dim=dims)
+        coil_images = torch.fft.ifftn(self._coil_mask(self._shifted) * spectrum, dim=dims)
+        return combine(coil_images, self.maps)
+
+    def impose(self, kspace: Tensor, measured: Tensor) -> Tensor:
+        """Replace the acquired samples of ``kspace`` by the measured ones (hard data consistency)."""
+        return torch.where(self._coil_mask(self.mask), measured, kspace)
+
+    def impose_on(self, image: Tensor, measured: Tensor) -> Tensor:
+        """The image (batch, height, width) whose acquired samples are the measured ones.
+
+        With several coils it is the image that maps with unit root sum of squares combine from that k-space.
+        """
+        return self._combined(self.impose(self.transform(image), measured))
+
+    def _combined(self, kspace: Tensor) -> Tensor:
+        if self.maps is not None:
+            return combine(ifft2c(kspace), self.maps)
+        if kspace.shape[-3] != 1:
+            raise ValueError(f"k-space of {kspace.shape[-3]} coils needs coil sensitivity maps")
+        return ifft2c(kspace).squeeze(-3)
+
+    @staticmethod
+    def _coil_mask(mask: Tensor) -> Tensor:
+        return mask.unsqueeze(-3) if mask.ndim == 3 else mask
+
+
+class RealNormal:
+    r"""Re(E^H E x) of real images with one coil, at half the cost of the complex transform.
+
+    For a real image the real part keeps only the Hermitian part of the masked spectrum, so that a mask acts
+    like the mean of itself and its mirror through DC.
+
+    Parameters
+    ----------
+    mask
+        bool (height, width) or (batch, height, width), DC in the centre.
+    """
+
+    def __init__(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        shifted = torch.fft.ifftshift(mask, dim=PLANE).to(dtype)
+        mirrored = shifted.flip(PLANE).roll((1, 1), PLANE)
+        self._plane = tuple(mask.shape[-2:])
+        self._half = (0.5 * (shifted + mirrored))[..., : self._plane[1] // 2 + 1]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Real image (batch, height, width) to Re(E^H E image)."""
+        return torch.fft.irfft2(self._half * torch.fft.rfft2(image), s=self._plane)

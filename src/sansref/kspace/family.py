@@ -1,0 +1,72 @@
+"""Masks like the one a scan was acquired with: their density, and further masks of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sansref.kspace.density import estimated_density
+from sansref.kspace.draws import order_sample
+from sansref.kspace.grid import Shape
+from sansref.kspace.sampling import SamplingMask
+from sansref.randomness import seeded
+
+
+class MaskFamily:
+    """The law behind the acquired masks.
+
+    Parameters
+    ----------
+    draw
+        Draws a mask of the law. None where the law is unknown, as for scans that came undersampled: then the
+        density is estimated from each scan's own mask and masks are drawn from that.
+    seed
+        Of the masks drawn.
+    """
+
+    def __init__(self, draw: Callable[[Shape, torch.Generator], SamplingMask] | None = None, seed: int = 0) -> None:
+        self._draw = draw
+        self._seed = seed
+        self._pools: dict[tuple[object, ...], list[Tensor]] = {}
+        self._densities: dict[object, Tensor] = {}
+
+    def density(self, acquired: Tensor) -> Tensor:
+        """Probability that the law acquires each location, float32 (height, width)."""
+        key = self._key(acquired)
+        if key not in self._densities:
+            self._densities[key] = (
+                estimated_density(acquired, is_columns(acquired))
+                if self._draw is None
+                else self._draw(_shape(acquired), seeded(self._seed, "density")).density
+            )
+        return self._densities[key]
+
+    def pool(self, acquired: Tensor, count: int) -> list[Tensor]:
+        """``count`` further masks, bool (height, width), the same at every call."""
+        key = (self._key(acquired), count)
+        if key not in self._pools:
+            self._pools[key] = [self._another(acquired, i) for i in range(count)]
+        return self._pools[key]
+
+    def _another(self, acquired: Tensor, number: int) -> Tensor:
+        generator = seeded(self._seed, "pool", number)
+        if self._draw is not None:
+            return self._draw(_shape(acquired), generator).array
+        density = self.density(acquired).double()
+        if is_columns(acquired):
+            return order_sample(density[0], int(acquired[0].sum()), generator).expand_as(acquired)
+        return order_sample(density, int(acquired.sum()), generator)
+
+    def _key(self, acquired: Tensor) -> object:
+        return _shape(acquired) if self._draw is not None else (_shape(acquired), hash(acquired.numpy().tobytes()))
+
+
+def is_columns(mask: Tensor) -> bool:
+    """Whether a mask (height, width) is 1-D: every column acquired whole or not at all."""
+    return bool((mask == mask[:1]).all())
+
+
+def _shape(mask: Tensor) -> Shape:
+    return mask.shape[0], mask.shape[1]
