@@ -1,0 +1,232 @@
+"""ISTA-Net+ and ISTA-Net: the iterative shrinkage-thresholding algorithm, unrolled and learned.
+
+Zhang and Ghanem, "ISTA-Net: Interpretable Optimization-Inspired Deep Network for Image Compressive
+Sensing", CVPR 2018. Each phase takes a gradient step on the data term and then a learned proximal step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sansref.kspace.encoding import EncodingOperator, RealNormal
+
+Variant = Literal["plus", "plain"]
+
+# Our names and those of the official files, where a convolution is its kernel alone.
+_OFFICIAL = {
+    "step": "lambda_step",
+    "threshold": "soft_thr",
+    "lift": "conv_D",
+    "forward1": "conv1_forward",
+    "forward2": "conv2_forward",
+    "backward1": "conv1_backward",
+    "backward2": "conv2_backward",
+    "project": "conv_G",
+}
+
+
+class Phase(nn.Module):
+    """One phase: gradient step, sparsifying transform, soft threshold, backward transform.
+
+    ``step`` is rho and ``threshold`` is theta in the paper, eq. (4) and (8). In the ``plus`` variant the
+    transform acts on lifted features and the result is a residual (eq. (11)); in the ``plain`` variant it
+    acts on the image itself (eq. (8)).
+    """
+
+    def __init__(self, channels: int, in_channels: int, bias: bool, variant: Variant) -> None:
+        super().__init__()
+        self.residual = variant == "plus"
+        outer = channels if self.residual else in_channels
+        self.step = nn.Parameter(torch.tensor([0.5]))
+        self.threshold = nn.Parameter(torch.tensor([0.01]))
+        if self.residual:
+            self.lift = _conv(in_channels, channels, bias)
+        self.forward1 = _conv(outer, channels, bias)
+        self.forward2 = _conv(channels, channels, bias)
+        self.backward1 = _conv(channels, channels, bias)
+        self.backward2 = _conv(channels, outer, bias)
+        if self.residual:
+            self.project = _conv(channels, in_channels, bias)
+
+    def forward(
+        self, image: Tensor, zero_filled: Tensor, normal: Callable[[Tensor], Tensor], symmetry: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the next image and, if asked for, the symmetry residual F~(F(d)) - d."""
+        gradient_step = image - self.step * (normal(image) - zero_filled)
+        features = self.lift(gradient_step) if self.residual else gradient_step
+        sparse = self.forward2(F.relu(self.forward1(features)))
+        shrunk = sparse.sign() * F.relu(sparse.abs() - self.threshold)
+        backward = self._backward(shrunk)
+        residual = self._backward(sparse) - features if symmetry else None
+        return (gradient_step + self.project(backward) if self.residual else backward), residual
+
+    def _backward(self, features: Tensor) -> Tensor:
+        return self.backward2(F.relu(self.backward1(features)))
+
+
+class ISTANet(nn.Module):
+    """ISTA-Net+ (default) or ISTA-Net.
+
+    Parameters
+    ----------
+    phases
+        Unrolled iterations; their weights are not shared.
+    channels
+        Features per convolution.
+    in_channels
+        1 for real images as published, 2 (real and imaginary part) for complex images.
+    bias
+        Convolutions with a bias. The official MRI networks have none; the networks of the IDR line have.
+    variant
+        "plus" for ISTA-Net+, "plain" for ISTA-Net.
+    """
+
+    def __init__(
+        self, phases: int = 9, channels: int = 32, in_channels: int = 1, bias: bool = False, variant: Variant = "plus"
+    ) -> None:
+        super().__init__()
+        if in_channels not in (1, 2):
+            raise ValueError(f"in_channels must be 1 (real) or 2 (complex), got {in_channels}")
+        self.in_channels = in_channels
+        self.variant: Variant = variant
+        self.phases = nn.ModuleList(Phase(channels, in_channels, bias, variant) for _ in range(phases))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(
+        self, zero_filled: Tensor, mask: Tensor, maps: Tensor | None = None, symmetry: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Reconstruct.
+
+        Parameters
+        ----------
+        zero_filled
+            E^H y, float (batch, in_channels, height, width); its real part for ``in_channels=1``.
+        mask
+            bool or 0/1, (height, width) or (batch, height, width), DC in the centre.
+        maps
+            Coil sensitivity maps, complex (batch, coils, height, width); needs ``in_channels=2``.
+        symmetry
+            Also compute the symmetry residuals, which only a loss needs.
+
+        Returns
+        -------
+        tuple
+            The image, shaped like ``zero_filled``, and the list of the phases' symmetry residuals, each
+            (batch, features, height, width), empty if not asked for.
+        """
+        normal = self._normal(zero_filled, mask, maps)
+        image, residuals = zero_filled, []
+        for phase in self.phases:
+            image, residual = phase(image, zero_filled, normal, symmetry)
+            if residual is not None:
+                residuals.append(residual)
+        return image, residuals
+
+    def _normal(self, zero_filled: Tensor, mask: Tensor, maps: Tensor | None) -> Callable[[Tensor], Tensor]:
+        if zero_filled.ndim != 4 or zero_filled.shape[1] != self.in_channels:
+            raise ValueError(
+                f"zero_filled must be (batch, {self.in_channels}, height, width), got {tuple(zero_filled.shape)}"
+            )
+        if mask.shape[-2:] != zero_filled.shape[-2:]:
+            raise ValueError(f"mask {tuple(mask.shape)} does not fit the image {tuple(zero_filled.shape)}")
+        if self.in_channels == 1:
+            if maps is not None:
+                raise ValueError("coil maps need a complex network (in_channels=2)")
+            real = RealNormal(mask, zero_filled.dtype)
+            return lambda image: real(image[:, 0]).unsqueeze(1)
+        encoding = EncodingOperator(mask.bool(), maps)
+        return lambda image: to_channels(encoding.normal(to_complex(image)), 2)
+
+    def begin_as_identity(self) -> None:
+        """Make every phase of ISTA-Net+ a plain gradient step of size 1: no learned correction yet.
+
+        The zero-filled image is a fixed point of these steps for one coil (in a real network, only if the mask is
+        symmetric about DC), so that training starts there.
+        """
+        if self.variant != "plus":
+            raise ValueError("only ISTA-Net+ has a residual that can begin as zero")
+        for phase in self.phases:
+            assert isinstance(phase, Phase)
+            nn.init.ones_(phase.step)
+            nn.init.zeros_(phase.project.weight)
+
+    def load_official_weights(self, state_dict: Mapping[str, Tensor]) -> ISTANet:
+        """Load the weights that the authors of ISTA-Net released, in place.
+
+        Parameters
+        ----------
+        state_dict
+            Names ``fcs.{phase}.{name}``, optionally behind ``module.``, as ``torch.load`` (with
+            ``weights_only=True``) gives them.
+
+        Raises
+        ------
+        ValueError
+            Where a name is missing, unknown or of another shape than this network.
+        """
+        given = _without_prefix(state_dict)
+        ours: dict[str, Tensor] = {}
+        for name, parameter in self.named_parameters():
+            _, index, part, *kind = name.split(".")
+            official = f"fcs.{index}.{_OFFICIAL[part]}{'.bias' if kind == ['bias'] else ''}"
+            if official not in given:
+                raise ValueError(f"the official weights lack {official!r}")
+            value = torch.as_tensor(given.pop(official))
+            if value.shape != parameter.shape:
+                raise ValueError(f"{official!r} is {tuple(value.shape)}, this network needs {tuple(parameter.shape)}")
+            ours[name] = value.to(parameter)
+        if given:
+            raise ValueError(f"the official weights have {len(given)} names that this network lacks: {min(given)!r}")
+        self.load_state_dict(ours)
+        return self
+
+
+def load_official_weights(state_dict: Mapping[str, Tensor]) -> ISTANet:
+    """Build the network that released weights belong to, and load them.
+
+    Parameters
+    ----------
+    state_dict
+        See :meth:`ISTANet.load_official_weights`; phases, channels and variant are read from it.
+
+    Raises
+    ------
+    ValueError
+        Where these are not the weights of such a network.
+    """
+    given = _without_prefix(state_dict)
+    if "fcs.0.conv1_forward" not in given:
+        raise ValueError("these are not ISTA-Net weights: 'fcs.0.conv1_forward' is missing")
+    variant: Variant = "plus" if "fcs.0.conv_D" in given else "plain"
+    phases = sum(name.endswith(".conv1_forward") for name in given)
+    network = ISTANet(phases, channels=given["fcs.0.conv1_forward"].shape[0], variant=variant)
+    return network.load_official_weights(state_dict)
+
+
+def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names without what DataParallel put before them."""
+    return {name.removeprefix("module."): value for name, value in state_dict.items()}
+
+
+def to_complex(channels: Tensor) -> Tensor:
+    """Channels (batch, 1 or 2, height, width) to a complex image (batch, height, width)."""
+    imaginary = channels[:, 1] if channels.shape[1] == 2 else torch.zeros_like(channels[:, 0])
+    return torch.complex(channels[:, 0], imaginary)
+
+
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """Complex image (batch, height, width) to (batch, channels, height, width); 1 channel is the real part."""
+    return image.real.unsqueeze(1) if channels == 1 else torch.view_as_real(image).permute(0, 3, 1, 2)
+
+
+def _conv(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)

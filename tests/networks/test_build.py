@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sansref.kspace.coils import birdcage_maps
+from sansref.kspace.encoding import EncodingOperator
+from sansref.networks import NetworkOptions, Reconstructor
+from sansref.networks.istanet import ISTANet
+from sansref.networks.unet import UNet
+
+NAMES = ["ista_plus", "ista", "unet"]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def options(name: str, **changes: Any) -> NetworkOptions:
+    return NetworkOptions(**{"name": name, "phases": 2, "channels": 4, "pools": 2, **changes})
+
+
+def samples(coils: int, height: int, width: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(batch, height, width, generator=generator) < 0.5
+    kspace = torch.randn(batch, coils, height, width, dtype=torch.complex64, generator=generator)
+    maps = birdcage_maps((height, width), coils).expand(batch, -1, -1, -1) if coils > 1 else None
+    return kspace * mask.unsqueeze(1), mask, maps
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 13), (9, 14)])
+@pytest.mark.parametrize(("is_complex", "coils"), [(False, 1), (True, 1), (True, 3)])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_gives_a_complex_image(name: str, is_complex: bool, coils: int, size: tuple[int, int]) -> None:
+    network = Reconstructor(options(name, complex=is_complex))
+    image, residuals = network(*samples(coils, *size), symmetry=True)
+    assert image.shape == (2, *size)
+    assert image.dtype == torch.complex64
+    assert bool(image.isfinite().all())
+    assert bool(image.imag.any()) is is_complex
+    assert len(residuals) == (0 if name == "unet" else 2)
+    again, none = network(*samples(coils, *size), symmetry=False)
+    assert torch.equal(again, image)
+    assert none == []
+
+
+def test_names_and_options_choose_the_network() -> None:
+    plus = Reconstructor(options("ista_plus", phases=3, bias=False)).network
+    assert isinstance(plus, ISTANet)
+    assert (plus.variant, len(plus.phases), plus.in_channels) == ("plus", 3, 2)
+    assert not any("bias" in name for name, _ in plus.named_parameters())
+    plain = Reconstructor(options("ista", complex=False)).network
+    assert isinstance(plain, ISTANet)
+    assert (plain.variant, plain.in_channels) == ("plain", 1)
+    assert any("bias" in name for name, _ in plain.named_parameters())
+    unet = Reconstructor(options("unet", pools=3)).network
+    assert isinstance(unet, UNet)
+    assert unet.pools == 3
+
+
+def test_the_default_is_the_network_of_the_idr_line_for_complex_images() -> None:
+    count = sum(parameter.numel() for parameter in Reconstructor(NetworkOptions()).parameters())
+    assert count == 9 * (38_018 + 6 * 32 - 32 + 2)  # biases: five convolutions of 32 outputs, one of 2
+    real = Reconstructor(NetworkOptions(complex=False))
+    assert sum(parameter.numel() for parameter in real.parameters()) == 338_427
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 13)])
+def test_begins_as_the_zero_filled_image(size: tuple[int, int]) -> None:
+    kspace, mask, maps = samples(1, *size)
+    image, _ = Reconstructor(options("ista_plus"))(kspace, mask, maps, symmetry=False)
+    torch.testing.assert_close(image, EncodingOperator(mask).adjoint(kspace))
+
+
+def test_xavier_begins_elsewhere() -> None:
+    kspace, mask, maps = samples(1, 16, 16)
+    image, _ = Reconstructor(options("ista_plus", init="xavier"))(kspace, mask, maps, symmetry=False)
+    assert not torch.allclose(image, EncodingOperator(mask).adjoint(kspace), atol=0.01)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_scan_does_not_depend_on_the_others_of_its_batch(name: str) -> None:
+    network = Reconstructor(options(name, init="xavier"))
+    kspace, mask, maps = samples(3, 12, 12)
+    together, _ = network(kspace, mask, maps, symmetry=False)
+    assert maps is not None
+    alone, _ = network(kspace[1:], mask[1:], maps[1:], symmetry=False)
+    torch.testing.assert_close(alone, together[1:])
+
+
+def test_several_coils_need_maps() -> None:
+    kspace, mask, _ = samples(2, 8, 8)
+    with pytest.raises(ValueError, match="k-space of 2 coils needs coil sensitivity maps"):
+        Reconstructor(options("ista_plus"))(kspace, mask, None, symmetry=False)
