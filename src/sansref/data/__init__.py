@@ -1,0 +1,1 @@
+"""Where scans come from and where images go: readers, simulation, splits, stores, export."""

@@ -1,0 +1,285 @@
+"""From files to prepared scans: read, simulate where needed, undersample, scale, store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
+from sansref.data.sampling import Sampling, is_full
+from sansref.data.simulate import Simulation, simulate
+from sansref.data.store import ArrayStore, ArrayWriter, replacing_folder
+from sansref.errors import FileError, SettingError
+from sansref.kspace.coils import rss
+from sansref.kspace.crop import centre_crop
+from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.randomness import seeded
+from sansref.scan import Geometry, Scan, ScanMeta
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which slices of a file are used, and how large.
+
+    Attributes
+    ----------
+    plane
+        Plane in which image volumes are sliced; native is the one with the finest matrix.
+    slices
+        Slices per file, evenly spaced over its central part; 0 takes every slice.
+    central
+        The share of the slices around the middle of the file that ``slices`` are taken from.
+    crop
+        Crop or zero-pad images to this height and width around their centre; the resolution stays.
+    matrix
+        Keep only this central part (height, width) of k-space; the field of view stays.
+    """
+
+    plane: Plane = "native"
+    slices: int = 0
+    central: float = 0.6
+    crop: tuple[int, int] | None = None
+    matrix: tuple[int, int] | None = None
+
+    def indices(self, count: int) -> list[int]:
+        """The slices chosen from a file of ``count`` slices."""
+        if not 0 < self.central <= 1 or self.slices < 0:
+            raise SettingError(
+                f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
+            )
+        if self.slices == 0:
+            return list(range(count))
+        wanted = min(self.slices, count)
+        first, span = (1 - self.central) / 2 * count, self.central * count
+        return sorted({int(first + (i + 0.5) / wanted * span) for i in range(wanted)})
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that turns a file into undersampled scans.
+
+    Attributes
+    ----------
+    selection, simulation, sampling
+        Which slices; how magnitudes become k-space; how full k-space is undersampled.
+    magnitude
+        Reduce measured k-space to root-sum-of-squares magnitude images and simulate from those, as the
+        single-coil emulations in the literature do.
+    seed
+        Of the simulation and of masks that are drawn per scan.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    simulation: Simulation = field(default_factory=Simulation)
+    sampling: Sampling = field(default_factory=Sampling)
+    magnitude: bool = False
+    seed: int = 0
+
+    def scans(self, path: Path) -> Iterator[Scan]:
+        """Yield a file's scans, undersampled and scaled, one at a time.
+
+        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
+        """
+        reader = open_scan_file(path, ReaderOptions(self.selection.plane))
+        for item in reader.read(path, self.selection.indices(reader.describe(path).slices)):
+            if isinstance(item, Scan) and self.magnitude:
+                item = magnitude_of(item)
+            if isinstance(item, Scan):
+                scan = resized_kspace(item, self.selection)
+            elif item.image.max() > 0:
+                image = resized_image(item.image, self.selection)
+                scan = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
+            else:
+                continue  # slices beside the head hold nothing to reconstruct
+            yield scaled(self.sampling.undersample(scan, self._stream("mask", scan.meta)))
+
+    def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
+        return seeded(self.seed, purpose, Path(meta.source).name, meta.slice)
+
+
+def magnitude_of(scan: Scan) -> ImageSlice:
+    """Root-sum-of-squares magnitude of a fully sampled scan, cropped to the part that is scored."""
+    if not is_full(scan):
+        raise FileError(scan.meta.source, "is undersampled and has no full image", "Leave out --magnitude")
+    image = rss(ifft2c(scan.kspace))
+    if scan.meta.crop is not None:
+        image = centre_crop(image, scan.meta.crop)
+    return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None))
+
+
+def resized_image(image: Tensor, selection: Selection) -> Tensor:
+    """Crop or zero-pad a magnitude image (height, width), then reduce its resolution."""
+    if selection.crop is not None:
+        image = centre_crop(_padded(image, selection.crop), selection.crop)
+    if selection.matrix is not None:
+        image = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
+    return image
+
+
+def resized_kspace(scan: Scan, selection: Selection) -> Scan:
+    """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
+    kspace, mask = scan.kspace, scan.mask
+    if selection.crop is not None:
+        if not is_full(scan):
+            raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
+        kspace = fft2c(centre_crop(_padded(ifft2c(kspace), selection.crop), selection.crop))
+        mask = torch.ones(selection.crop, dtype=torch.bool)
+    if selection.matrix is not None:
+        matrix = _smaller(selection.matrix, kspace)
+        kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
+    if kspace is scan.kspace:
+        return scan
+    reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
+    return replace(scan, kspace=kspace, mask=mask, reference=reference, meta=replace(scan.meta, crop=None))
+
+
+def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre."""
+    pads: list[int] = []
+    for wanted, old in zip(reversed(size), reversed(image.shape[-2:]), strict=True):
+        new = max(wanted, old)
+        before = new // 2 - old // 2
+        pads += [before, new - old - before]
+    return torch.nn.functional.pad(image, pads)
+
+
+def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
+    if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
+        raise SettingError(
+            f"the matrix {matrix} is larger than the scan's {tuple(data.shape[-2:])}: choose a smaller one"
+        )
+    return matrix
+
+
+def scaled(scan: Scan) -> Scan:
+    """Divide a scan by the largest magnitude of its zero-filled image, so that networks see one range."""
+    scale = float(rss(ifft2c(scan.kspace)).max())
+    reference = None if scan.reference is None else scan.reference / scale
+    meta = replace(scan.meta, scale=scan.meta.scale * scale)
+    return replace(scan, kspace=scan.kspace / scale, reference=reference, meta=meta)
+
+
+class PreparedScans(Sequence[Scan]):
+    """Scans on disk, ready for training, memory-mapped.
+
+    Parameters
+    ----------
+    folder
+        Written by :func:`prepare`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._kspace = ArrayStore(folder / "kspace")
+        self._mask = ArrayStore(folder / "mask")
+        self._reference = ArrayStore(folder / "reference") if (folder / "reference").exists() else None
+        self.metas = [_meta_from_json(entry) for entry in json.loads((folder / "scans.json").read_text())]
+
+    def __len__(self) -> int:
+        return len(self.metas)
+
+    def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
+        return Scan(
+            kspace=self._kspace[item],
+            mask=self._mask[item],
+            meta=self.metas[item],
+            reference=None if self._reference is None else self._reference[item],
+        )
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of every scan, without reading it."""
+        return [shape[-2:] for shape in self._mask.shapes]
+
+
+def prepare(
+    files: Iterable[FileInfo],
+    recipe: Preparation,
+    folder: Path,
+    references: bool,
+    on_bad: Callable[[FileError], None] | None = None,
+) -> PreparedScans:
+    """Write the scans of ``files`` into ``folder``, or reuse it if it is already there.
+
+    Parameters
+    ----------
+    files
+        What to read, in this order; memory stays bounded by one file.
+    recipe
+        How files become undersampled scans.
+    folder
+        New folder; it appears only when complete.
+    references
+        Keep the full references. False writes none at all: a method that learns from undersampled scans
+        alone finds nothing to peek at.
+    on_bad
+        Called with the error of an unreadable file, which is then left out; None lets the error stop.
+
+    Raises
+    ------
+    FileError
+        For an unreadable file, or a file without full sampling where references are needed.
+    SettingError
+        If no file gave a scan.
+    """
+    if folder.exists():
+        return PreparedScans(folder)
+    return store_scans(_usable(files, recipe, on_bad), folder, references)
+
+
+def _usable(
+    files: Iterable[FileInfo], recipe: Preparation, on_bad: Callable[[FileError], None] | None
+) -> Iterator[Scan]:
+    for info in files:
+        try:
+            scans = list(recipe.scans(info.path))  # a whole file or nothing, also where it breaks midway
+        except FileError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+            continue
+        yield from scans
+
+
+def store_scans(scans: Iterable[Scan], folder: Path, references: bool) -> PreparedScans:
+    """Write scans into a new folder, one at a time; see :func:`prepare`."""
+    metas: list[ScanMeta] = []
+    with replacing_folder(folder) as part:
+        with (
+            ArrayWriter(part / "kspace", "complex64") as kspace,
+            ArrayWriter(part / "mask", "bool") as mask,
+            ArrayWriter(part / "reference", "complex64") if references else nullcontext() as reference,
+        ):
+            for scan in scans:
+                kspace.append(scan.kspace)
+                mask.append(scan.mask)
+                metas.append(scan.meta)
+                if reference is not None:
+                    reference.append(_reference(scan))
+        if not metas:
+            raise SettingError("no file gave a usable slice: look at the files with 'sansref info FILE'")
+        (part / "scans.json").write_text(json.dumps([asdict(meta) for meta in metas]))
+    return PreparedScans(folder)
+
+
+def _reference(scan: Scan) -> Tensor:
+    if scan.reference is None:
+        raise FileError(
+            scan.meta.source, "has no full reference", "Train a method that needs none ('ssdu' or 'idr') on it"
+        )
+    return scan.reference
+
+
+def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
+    values = {**entry, **{name: tuple(entry[name]) for name in ("spacing", "crop") if entry[name] is not None}}
+    if entry["geometry"] is not None:
+        affine, slice_axis = entry["geometry"]["affine"], entry["geometry"]["slice_axis"]
+        values["geometry"] = Geometry(tuple(tuple(row) for row in affine), slice_axis)
+    return ScanMeta(**values)

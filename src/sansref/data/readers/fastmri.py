@@ -1,0 +1,243 @@
+"""fastMRI HDF5: one file per volume, Cartesian k-space of one or several coils.
+
+Layout: Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated MRI", arXiv:1811.08839.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sansref.data.readers.encoding_header import EncodingHeader, parse_encoding_header
+from sansref.data.readers.guard import check_plausible_size, printable, reading
+from sansref.data.readers.names import stem_of
+from sansref.data.readers.record import FileInfo, chosen_slices
+from sansref.errors import FileError
+from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
+from sansref.scan import Scan, ScanMeta
+
+Columns = npt.NDArray[np.bool_]
+
+FORMAT = "fastMRI HDF5"
+#: Image size of the fastMRI knee files, where a file says nothing of its own.
+USUAL_SIZE = (320, 320)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    info: FileInfo
+    crop: tuple[int, int]
+    columns: Tensor  # bool (width,), True where acquired
+    complete: bool  # nothing inside the encoding limits was left out
+
+
+class FastMRIReader:
+    """Reader of fastMRI HDF5 files.
+
+    The readout (rows) is cut to the size of the reconstructed image, which removes its oversampling. Columns
+    that are zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. The scale of the
+    k-space is that of the file. A fully sampled file of one coil also gives its image as ``reference``.
+    """
+
+    format = FORMAT
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is HDF5 with a dataset ``kspace``, or HDF5 too damaged to tell."""
+        import h5py
+
+        if not h5py.is_hdf5(path):
+            return False
+        try:
+            with h5py.File(path) as file:
+                return "kspace" in file
+        except Exception:  # whatever a damaged file raises: describe() names it
+            return True
+
+    def describe(self, path: Path) -> FileInfo:
+        """Read headers, and one row of k-space to find the columns that hold nothing."""
+        with _opened(path) as file:
+            return _layout(path, file, _kspace(path, file)).info
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+        """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
+        with _opened(path) as file:
+            dataset = _kspace(path, file)
+            layout = _layout(path, file, dataset)
+            for index in chosen_slices(slices, layout.info.slices):
+                yield _scan(path, _samples(path, dataset, index), layout, index)
+
+
+def _opened(path: Path) -> Any:
+    import h5py
+
+    with reading(path, FORMAT):
+        return h5py.File(path)
+
+
+def _kspace(path: Path, file: Any) -> Any:
+    import h5py
+
+    with reading(path, FORMAT):
+        dataset = file.get("kspace")
+        if not isinstance(dataset, h5py.Dataset):
+            names = printable(", ".join(file))[:200] or "nothing"
+            problem = f"is HDF5 without a dataset 'kspace' (it holds {names})"
+            raise FileError(path, problem, "Give a fastMRI file, or NIfTI")
+        shape, dtype = dataset.shape, dataset.dtype
+        if dtype.kind != "c":
+            problem = f"holds 'kspace' as {dtype}, not as complex numbers"
+            raise FileError(path, problem, "Store it as complex64, HDF5 compound (r, i)")
+        if shape is None or len(shape) not in (3, 4) or 0 in shape:
+            problem = f"holds 'kspace' of shape {shape}, not (slices, rows, columns) or (slices, coils, rows, columns)"
+            raise FileError(path, problem, "Store it in one of these shapes")
+        check_plausible_size(path, math.prod(shape) * dtype.itemsize)
+        return dataset
+
+
+def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
+    rows, width = dataset.shape[-2:]
+    header = _header(path, file)
+    notes: list[str] = []
+    size = (header.recon[0], header.recon[1]) if header else _size_without_header(path, file, notes)
+    crop = (min(size[0], rows), min(size[1], width))
+    if crop[0] < rows:
+        notes.append(f"Readout oversampling {rows / crop[0]:.3g}x is removed ({rows} to {crop[0]} rows).")
+    columns, complete = _columns(path, file, dataset, header, notes)
+    if complete and dataset.ndim == 4:
+        notes.append("No reference is made of several coils.")
+    spacing = (header.field_of_view[0] / rows, header.field_of_view[1] / width) if header else None
+    info = FileInfo(
+        path=path,
+        format=FORMAT,
+        kind="k-space",
+        slices=dataset.shape[0],
+        height=crop[0],
+        width=width,
+        coils=dataset.shape[1] if dataset.ndim == 4 else 1,
+        subject=_attribute(path, file, "patient_id") or stem_of(path),
+        contrast=_attribute(path, file, "acquisition"),
+        spacing=spacing,
+        acquired_fraction=float(columns.mean()),
+        notes=tuple(notes),
+    )
+    return _Layout(info, crop, torch.from_numpy(columns), complete)
+
+
+def _header(path: Path, file: Any) -> EncodingHeader | None:
+    with reading(path, FORMAT):
+        if "ismrmrd_header" not in file:
+            return None
+        dataset = file["ismrmrd_header"]
+        if not _is_one_text(dataset):
+            raise FileError(path, "holds an 'ismrmrd_header' that is not one text", "Store the XML as one string")
+        return parse_encoding_header(path, np.asarray(dataset[()]).item().decode("utf-8"))
+
+
+def _size_without_header(path: Path, file: Any, notes: list[str]) -> tuple[int, int]:
+    with reading(path, FORMAT):
+        for name in ("reconstruction_esc", "reconstruction_rss"):
+            if name in file and len(file[name].shape) == 3 and 0 not in file[name].shape:
+                notes.append(f"The file has no ISMRMRD header; the image size is that of '{name}'.")
+                return (file[name].shape[1], file[name].shape[2])
+    notes.append(f"The file has no ISMRMRD header; the image is taken to be {USUAL_SIZE[0]} x {USUAL_SIZE[1]}.")
+    return USUAL_SIZE
+
+
+def _columns(
+    path: Path, file: Any, dataset: Any, header: EncodingHeader | None, notes: list[str]
+) -> tuple[Columns, bool]:
+    """Acquired columns, and whether they are all that the encoding limits allow."""
+    width = dataset.shape[-1]
+    inside = np.zeros(width, dtype=bool)
+    if header is None:
+        inside[:] = True
+    elif header.encoded[1] != width:
+        inside[:] = True
+        notes.append(f"The header encodes {header.encoded[1]} columns, not {width}: its limits are not used.")
+    else:
+        inside[slice(*header.acquired_columns())] = True
+        if padded := width - int(inside.sum()):
+            notes.append(f"{padded} zero-padded columns are not acquired.")
+    columns = inside & _stored_mask(path, file, width)
+    with reading(path, FORMAT):
+        # A measured sample is never exactly zero, so one central row tells which columns hold nothing.
+        row = np.asarray(dataset[dataset.shape[0] // 2, ..., dataset.shape[-2] // 2, :]).reshape(-1, width)
+    holds = (row != 0).any(axis=0)
+    if holds.any() and (empty := int((columns & ~holds).sum())):
+        columns &= holds
+        notes.append(f"{empty} columns hold only zeros and are taken as not acquired.")
+    if not columns.any():
+        raise FileError(path, "has no acquired column", "Check its 'mask' and its ISMRMRD header")
+    return columns, bool((columns == inside).all())
+
+
+def _stored_mask(path: Path, file: Any, width: int) -> Columns:
+    with reading(path, FORMAT):
+        if "mask" not in file:
+            return np.ones(width, dtype=bool)
+        stored = file["mask"]
+        usable = stored.size == width and stored.dtype.kind in "biuf"
+        mask = np.asarray(stored[()]).reshape(width) if usable else np.full(width, -1)
+        if not np.isin(mask, (0, 1)).all():
+            problem = f"holds a 'mask' of {stored.dtype} {stored.shape} that is not {width} zeros and ones"
+            raise FileError(path, problem, "Store one value, 0 or 1, per k-space column")
+    kept: Columns = mask != 0
+    return kept
+
+
+def _attribute(path: Path, file: Any, name: str) -> str | None:
+    """Text (or whole number) of an attribute, None where it is missing, empty or something else."""
+    with reading(path, FORMAT):
+        stored = file.attrs.get_id(name) if name in file.attrs else None
+        if stored is None or not (_is_one_text(stored) or (stored.dtype.kind in "iu" and stored.shape == ())):
+            return None
+        value = np.asarray(file.attrs[name]).item()
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return printable(text) or None
+
+
+def _is_one_text(stored: Any) -> bool:
+    """Whether a dataset or attribute is a single string.
+
+    To be asked before its content is read: HDF5 crashes when a damaged type makes it something else.
+    """
+    import h5py
+
+    return h5py.check_string_dtype(stored.dtype) is not None and math.prod(stored.shape) == 1
+
+
+def _samples(path: Path, dataset: Any, index: int) -> Tensor:
+    """K-space of one slice as stored, complex64 (coils, rows, width)."""
+    with reading(path, FORMAT):
+        block = np.asarray(dataset[index], dtype=np.complex64)
+    if not np.isfinite(block).all():
+        raise FileError(path, f"holds NaN or infinite k-space in slice {index}", "Export it again, or leave it out")
+    return torch.from_numpy(block.reshape(-1, *block.shape[-2:]))
+
+
+def _scan(path: Path, stored: Tensor, layout: _Layout, index: int) -> Scan:
+    kspace = _without_oversampling(stored * layout.columns, layout.info.height)
+    if not kspace.any():
+        raise FileError(path, f"holds only zeros in the k-space of slice {index}", "Export it again, or leave it out")
+    info = layout.info
+    meta = ScanMeta(info.subject, str(path), slice=index, spacing=info.spacing, crop=layout.crop)
+    mask = layout.columns.repeat(info.height, 1)
+    reference = ifft2c(kspace)[0] if layout.complete and info.coils == 1 else None
+    return Scan(kspace, mask, meta, reference=reference)
+
+
+def _without_oversampling(kspace: Tensor, height: int) -> Tensor:
+    """Cut the field of view along the readout to ``height`` rows, in (coils, rows, width)."""
+    rows = kspace.shape[-2]
+    if rows == height:
+        return kspace
+    first = (rows - height) // 2
+    return fft1c(ifft1c(kspace, -2)[..., first : first + height, :], -2)

@@ -1,0 +1,84 @@
+"""How fully sampled scans are undersampled in emulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sansref.errors import SettingError
+from sansref.kspace.maskfile import read_mask
+from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
+from sansref.randomness import seeded
+from sansref.scan import Scan
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The sampling of an emulated acquisition.
+
+    Attributes
+    ----------
+    mask
+        A law (variable_density, uniform_random, poisson_disc, random_columns, equispaced_columns) or a mask
+        file (.npy, .mat, .png).
+    acceleration
+        Grid points over acquired samples, the centre included.
+    center
+        Side of the fully sampled centre as a fraction of the matrix; None takes the law's own default.
+    exact
+        Reach the acceleration exactly where the law allows it.
+    mask_seed
+        Of the mask.
+    mask_dc
+        Where a mask file has its low frequencies; auto finds out.
+    mask_per
+        One mask for all scans of a shape (dataset), or a new one for each scan (scan).
+    """
+
+    mask: str = "variable_density"
+    acceleration: float = 4.0
+    center: float | None = None
+    exact: bool = True
+    mask_seed: int = 0
+    mask_dc: Literal["auto", "centre", "corner"] = "auto"
+    mask_per: Literal["dataset", "scan"] = "dataset"
+
+    def draw(self, shape: tuple[int, int], generator: torch.Generator) -> SamplingMask:
+        """Draw a new mask of this law, or read the mask file again."""
+        if self.mask in MASK_LAWS:
+            return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
+        if Path(self.mask).suffix not in (".npy", ".mat", ".png"):
+            raise SettingError(f"unknown mask {self.mask!r}: use one of {', '.join(MASK_LAWS)}, or a file")
+        found = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
+        if tuple(found.array.shape) != shape:
+            raise SettingError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")
+        return found
+
+    def fixed(self, shape: tuple[int, int]) -> SamplingMask:
+        """The one mask that all scans of this shape share."""
+        return _fixed(self, shape)
+
+    def undersample(self, scan: Scan, generator: torch.Generator) -> Scan:
+        """Keep the samples that the emulated acquisition takes; an undersampled scan stays as it is."""
+        if not is_full(scan):
+            return scan
+        shape = (scan.mask.shape[0], scan.mask.shape[1])
+        mask = self.fixed(shape) if self.mask_per == "dataset" else self.draw(shape, generator)
+        return scan.restricted(mask.array)
+
+
+@lru_cache(maxsize=32)
+def _fixed(sampling: Sampling, shape: tuple[int, int]) -> SamplingMask:
+    return sampling.draw(shape, seeded(sampling.mask_seed, "mask", *shape))
+
+
+def is_full(scan: Scan) -> bool:
+    """Whether every phase-encoding column that the file holds was acquired whole and without gaps."""
+    columns = scan.mask.any(dim=0)
+    acquired = columns.nonzero()
+    inside = scan.mask[:, int(acquired[0]) : int(acquired[-1]) + 1]
+    return bool(inside.all()) and 2 * inside.shape[1] > scan.mask.shape[1]

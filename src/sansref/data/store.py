@@ -1,0 +1,104 @@
+"""Memory-mapped collections of arrays on disk, larger than memory and replaced atomically."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sansref.errors import FileError
+
+_BYTES = "arrays.bin"
+_INDEX = "index.json"
+
+
+class ArrayWriter:
+    """Append arrays of one dtype and any shapes to a new collection, a folder of two files."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._dtype = np.dtype(dtype)
+        self._shapes: list[tuple[int, ...]] = []
+        self._bytes = (folder / _BYTES).open("wb")
+
+    def append(self, array: Tensor) -> None:
+        """Write one array, converted to the collection's dtype."""
+        values = np.ascontiguousarray(array.detach().cpu().numpy(), dtype=self._dtype)
+        self._bytes.write(values.tobytes())
+        self._shapes.append(values.shape)
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bytes.close()
+        if kind is None:
+            index = {"dtype": self._dtype.str, "shapes": self._shapes}
+            (self._folder / _INDEX).write_text(json.dumps(index))
+
+
+class ArrayStore:
+    """Read a collection that :class:`ArrayWriter` wrote; item i is a tensor copied out of the map.
+
+    Raises
+    ------
+    FileError
+        Where the collection is incomplete or its size does not match its index.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        cure = "Delete this folder and run the same command again"
+        try:
+            index = json.loads((folder / _INDEX).read_text())
+            self.shapes = [tuple(shape) for shape in index["shapes"]]
+            self._dtype = np.dtype(index["dtype"])
+            size = (folder / _BYTES).stat().st_size
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileError(folder, f"is not a complete array store ({error})", cure) from None
+        ends = np.cumsum([prod(shape) for shape in self.shapes], dtype=np.int64)
+        self._starts = np.concatenate([[0], ends]).astype(np.int64)
+        if size != self._starts[-1] * self._dtype.itemsize:
+            raise FileError(folder, "is truncated", cure)
+        self._map: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, item: int) -> Tensor:
+        if self._map is None:  # opened late so that the store can be sent to a worker process
+            self._map = np.memmap(self._folder / _BYTES, self._dtype, mode="r")
+        values = self._map[self._starts[item] : self._starts[item + 1]]
+        return torch.from_numpy(np.array(values).reshape(self.shapes[item]))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_map": None}
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder`` that takes its place only if the block succeeds.
+
+    Raises
+    ------
+    FileExistsError
+        If ``folder`` exists: a finished collection is never overwritten in place.
+    """
+    if folder.exists():
+        raise FileExistsError(folder)
+    temporary = folder.with_name(folder.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    temporary.replace(folder)

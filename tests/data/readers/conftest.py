@@ -1,0 +1,104 @@
+"""Makes files in the true layouts of the formats, small and from a seeded generator."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+
+HEADER = """<?xml version="1.0"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
+<encodedSpace><matrixSize><x>{enc_x}</x><y>{enc_y}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>{fov_x}</x><y>{fov_y}</y><z>4.5</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>{rec_x}</x><y>{rec_y}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>140</x><y>140</y><z>4.5</z></fieldOfView_mm></reconSpace>
+<encodingLimits><kspace_encoding_step_1><minimum>{minimum}</minimum><maximum>{maximum}</maximum>
+<center>{center}</center></kspace_encoding_step_1></encodingLimits></encoding></ismrmrdHeader>"""
+
+
+def ismrmrd_header(**changes: Any) -> str:
+    """A header of a 64 x 37 grid (readout oversampled 2x) whose columns 3..33 were acquired."""
+    values: dict[str, Any] = {"enc_x": 64, "enc_y": 37, "fov_x": 280, "fov_y": 161.875, "rec_x": 32, "rec_y": 32}
+    values |= {"minimum": 0, "maximum": 30, "center": 15}
+    return HEADER.format(**(values | changes))
+
+
+def centred(transform: Callable[..., Any], data: Any) -> Any:
+    """The centred orthonormal transform, by numpy in double precision."""
+    axes = (-2, -1)
+    return np.fft.fftshift(transform(np.fft.ifftshift(data, axes=axes), norm="ortho"), axes=axes)
+
+
+def make_kspace(shape: tuple[int, ...], first: int = 3, stop: int = 34, seed: int = 0) -> Any:
+    """Complex noise at the scale of fastMRI, zero outside the acquired columns."""
+    generator = np.random.default_rng(seed)
+    kspace = generator.normal(size=(*shape, 2)).view(np.complex128)[..., 0] * 1e-5
+    kspace[..., :first] = 0
+    kspace[..., stop:] = 0
+    return kspace.astype(np.complex64)
+
+
+def write_fastmri(
+    path: Path,
+    kspace: Any,
+    header: Any = "",
+    attributes: dict[str, Any] | None = None,
+    **datasets: Any,
+) -> Path:
+    """Write a file as fastMRI does; ``header`` "" is the usual one, None leaves it out."""
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+        if header is not None:
+            file["ismrmrd_header"] = ismrmrd_header() if isinstance(header, str) and not header else header
+        for name, data in datasets.items():
+            file[name] = data
+        file.attrs.update({"acquisition": "CORPD_FBK", "max": 1e-3, "norm": 0.1, "patient_id": "0a1b"})
+        file.attrs.update(attributes or {})
+    return path
+
+
+def make_volume(shape: tuple[int, ...] = (6, 5, 4), seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(1, 1000, shape).astype(np.int16)
+
+
+def write_nifti(path: Path, volume: Any, affine: Any = None, version: int = 1, **header: Any) -> Path:
+    """Write a volume, gzipped if the name ends so, then set header fields behind nibabel's back.
+
+    The usual affine has spacings 1, 2 and 3 mm in RAS+ order.
+    """
+    kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
+    image = kind(volume, np.diag([1.0, 2, 3, 1]) if affine is None else affine)
+    content = image.to_bytes()
+    size = 348 if version == 1 else 540
+    fields = kind.header_class(content[:size])
+    for name, value in header.items():
+        fields[name] = value
+    content = fields.binaryblock + content[size:]
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return path
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture(scope="session")
+def make() -> Any:
+    """The makers above, for the tests (test modules cannot import each other)."""
+
+    class Make:
+        header = staticmethod(ismrmrd_header)
+        centred = staticmethod(centred)
+        kspace = staticmethod(make_kspace)
+        fastmri = staticmethod(write_fastmri)
+        volume = staticmethod(make_volume)
+        nifti = staticmethod(write_nifti)
+        descriptors = staticmethod(open_descriptors)
+
+    return Make

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import gc
+import gzip
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansref.data.readers import open_scan_file
+from sansref.data.readers.names import contrast_of, subject_of
+from sansref.data.readers.nifti import NiftiReader
+from sansref.errors import FileError
+from sansref.scan import Geometry
+
+READER = NiftiReader()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, ">i2"])
+def test_voxels_are_those_of_nibabel(make: Any, tmp_path: Path, name: str, version: int, dtype: Any) -> None:
+    volume = (make.volume() % 256).astype(dtype)
+    path = make.nifti(tmp_path / name, volume, version=version, scl_slope=0.3, scl_inter=7)
+    expected = nibabel.load(path).get_fdata().astype(np.float32)
+    slices = list(READER.read(path))
+    assert len(slices) == 4
+    for index, piece in enumerate(slices):
+        assert piece.meta.slice == index
+        assert piece.image.dtype == torch.float32
+        assert piece.image.is_contiguous()
+        assert np.array_equal(piece.image.numpy(), expected[..., index])
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((4, 6, 6), 0), ((6, 4, 6), 1), ((6, 6, 4), 2), ((5, 5, 5), 2), ((4, 4, 6), 1), ((4, 6, 4), 2), ((6, 6, 1), 2)],
+)
+def test_native_slices_are_cut_across_the_axis_with_fewest_samples(
+    make: Any, tmp_path: Path, shape: tuple[int, int, int], axis: int
+) -> None:
+    volume = make.volume(shape)
+    path = make.nifti(tmp_path / "a.nii.gz", volume)
+    info = READER.describe(path)
+    rows, columns = (other for other in range(3) if other != axis)
+    assert (info.slices, info.height, info.width) == (shape[axis], shape[rows], shape[columns])
+    assert info.spacing == (rows + 1.0, columns + 1.0)
+    for piece in READER.read(path):
+        assert np.array_equal(piece.image.numpy(), volume.take(piece.meta.slice, axis).astype(np.float32))
+        assert piece.meta.spacing == info.spacing
+        assert piece.meta.geometry is not None
+        assert piece.meta.geometry.slice_axis == axis
+
+
+@given(order=st.permutations(range(3)), signs=st.tuples(*[st.sampled_from([-1, 1])] * 3), tilt=st.floats(-0.5, 0.5))
+@settings(max_examples=30, deadline=None)
+def test_planes_follow_the_affine(
+    make: Any, tmp_path_factory: pytest.TempPathFactory, order: list[int], signs: tuple[int, ...], tilt: float
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, order] * signs  # array axis k runs along patient axis order[k]
+    turn = np.array([[math.cos(tilt), -math.sin(tilt), 0], [math.sin(tilt), math.cos(tilt), 0], [0, 0, 1]])
+    affine[:3, :3] = turn @ affine[:3, :3]
+    path = make.nifti(tmp_path_factory.getbasetemp() / "tilted.nii", make.volume(), affine)
+    for patient_axis, plane in enumerate(("sagittal", "coronal", "axial")):
+        geometry = next(NiftiReader(plane).read(path)).meta.geometry  # type: ignore[arg-type]
+        assert geometry is not None
+        assert geometry.slice_axis == order.index(patient_axis)
+        assert f"({plane} plane)" in NiftiReader(plane).describe(path).notes[0]  # type: ignore[arg-type]
+
+
+def test_description_and_meta(make: Any, tmp_path: Path) -> None:
+    path = make.nifti(tmp_path / "sub-07_T1w.nii.gz", make.volume())
+    info = READER.describe(path)
+    assert (info.path, info.format, info.kind, info.coils) == (path, "NIfTI", "magnitude", 1)
+    assert (info.subject, info.contrast, info.acquired_fraction) == ("sub-07", "T1w", None)
+    assert info.notes == ("Slices are cut across array axis 2 (axial plane); their k-space is simulated.",)
+    meta = next(READER.read(path)).meta
+    assert (meta.subject, meta.source, meta.synthetic, meta.scale, meta.crop) == ("sub-07", str(path), True, 1.0, None)
+    affine = ((1.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    assert meta.geometry == Geometry(affine, 2)
+
+
+def test_recognised_by_content_not_by_name(make: Any, tmp_path: Path) -> None:
+    plain = make.nifti(tmp_path / "plain.nii", make.volume())
+    for name, content in (("a.dat", plain.read_bytes()), ("b.nii", gzip.compress(plain.read_bytes()))):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert len(list(open_scan_file(path).read(path))) == 4
+    for name, content in (("c.nii", b"text " * 200), ("d.nii.gz", gzip.compress(b"text " * 200)), ("e.nii", b"n+1")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert not READER.recognises(path)
+        with pytest.raises(FileError, match=r"is not single-file NIfTI. Give a .nii or .nii.gz file"):
+            READER.describe(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "contrast"),
+    [
+        ("IXI012-HH-1211-T1.nii.gz", "IXI012", "T1"),
+        ("IXI002-Guys-0828-PD.nii.gz", "IXI002", "PD"),
+        ("sub-01_T1w.nii.gz", "sub-01", "T1w"),
+        ("sub-A1_ses-02_acq-highres_FLAIR.nii", "sub-A1", "FLAIR"),
+        ("patient01_study2_T2W.nii.gz", "patient01", "T2W"),
+        ("Subject-12_inplaneT2.nii", "Subject-12", "inplaneT2"),
+        ("patient01b_T1.nii", "patient01b_T1", "T1"),
+        ("knee.volume.nii", "knee.volume", None),
+        ("brain", "brain", None),
+        ("ds/sub-03/anat/T1w.nii.gz", "sub-03", "T1w"),
+    ],
+)
+def test_names(name: str, subject: str, contrast: str | None) -> None:
+    assert subject_of(Path(name)) == subject
+    assert contrast_of(Path(name)) == contrast
+
+
+def test_a_single_volume_in_four_dimensions(make: Any, tmp_path: Path) -> None:
+    volume = make.volume((6, 5, 4, 1))
+    slices = list(READER.read(make.nifti(tmp_path / "a.nii", volume)))
+    assert np.array_equal(slices[3].image.numpy(), volume[:, :, 3, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_slices_and_file_handles(make: Any, tmp_path: Path, name: str) -> None:
+    path = make.nifti(tmp_path / name, make.volume())
+    assert [piece.meta.slice for piece in READER.read(path, [3, 1])] == [3, 1]
+    with pytest.raises(ValueError, match=r"slices must lie in 0..3, got \[4\]"):
+        next(READER.read(path, [4]))
+    before = make.descriptors()
+    slices = READER.read(path)
+    kept = next(slices)
+    assert make.descriptors() > before
+    del slices
+    gc.collect()
+    assert make.descriptors() == before
+    assert kept.image.sum() > 0
+    READER.describe(path)
+    assert make.descriptors() == before
+
+
+def test_undershoot_is_set_to_zero_and_logged(make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = make.volume().astype(np.float32)
+    volume[0, 0, 0] = -0.04 * volume.max()
+    path = make.nifti(tmp_path / "a.nii", volume)
+    with caplog.at_level(logging.WARNING):
+        slices = list(READER.read(path))
+    assert slices[0].image[0, 0] == 0
+    assert np.array_equal(slices[0].image.numpy(), volume[..., 0].clip(min=0))
+    assert "are set to 0 (undershoot of an interpolation)" in caplog.text
+
+
+def test_empty_slices_of_a_volume_are_given(make: Any, tmp_path: Path) -> None:
+    volume = make.volume()
+    volume[..., 0] = 0
+    slices = list(READER.read(make.nifti(tmp_path / "a.nii.gz", volume)))
+    assert not slices[0].image.any()
+    assert slices[1].image.any()
+
+
+def with_value(make: Any, value: float) -> Any:
+    volume = make.volume().astype(np.float64)
+    volume[1, 2, 3] = value
+    return volume
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "NaN": (lambda make: {"volume": with_value(make, np.nan)}, "holds NaN or infinite voxels"),
+    "infinite": (lambda make: {"volume": with_value(make, -np.inf)}, "holds NaN or infinite voxels"),
+    "too large": (lambda make: {"volume": with_value(make, 1e300)}, "holds NaN or infinite voxels"),
+    "negative": (
+        lambda make: {"volume": with_value(make, -500.0)},
+        r"negative voxels \(down to -500, the largest is 99",
+    ),
+    "turned": (lambda make: {"volume": make.volume(), "scl_slope": -1}, "holds negative voxels"),
+    "zero": (lambda make: {"volume": make.volume() * 0}, "holds only zeros"),
+    "several": (
+        lambda make: {"volume": make.volume((6, 5, 4, 2))},
+        r"\(6, 5, 4, 2\): several volumes in one file. Split",
+    ),
+    "flat": (lambda make: {"volume": make.volume((6, 5))}, r"shape \(6, 5\), which is no 3-D volume"),
+    "complex": (lambda make: {"volume": make.volume() * np.complex64(1j)}, "holds complex64 voxels, not magnitudes"),
+    "no size": (lambda make: {"volume": make.volume(), "dim": [3, 6, -5, 4, 1, 1, 1, 1]}, "which is no 3-D volume"),
+    "too big": (
+        lambda make: {"volume": make.volume(), "dim": [3, 9999, 9999, 9, 1, 1, 1, 1]},
+        "declares 1799640018 bytes",
+    ),
+    "affine": (lambda make: {"volume": make.volume(), "srow_x": [np.nan] * 4}, "affine is not finite"),
+    "data type": (lambda make: {"volume": make.volume(), "datatype": 77}, "cannot be read as NIfTI"),
+    "offset": (lambda make: {"volume": make.volume(), "vox_offset": np.nan}, "cannot be read as NIfTI"),
+}
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_used_is_named_in_one_line(make: Any, tmp_path: Path, case: str, name: str) -> None:
+    change, message = WRONG[case]
+    path = make.nifti(tmp_path / name, **change(make))
+    before = make.descriptors()
+    with pytest.raises(FileError, match=message) as caught:
+        list(open_scan_file(path).read(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    gc.collect()
+    assert make.descriptors() == before
+
+
+def test_an_affine_without_orientation(make: Any, tmp_path: Path) -> None:
+    flat = {"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 0, 0]}
+    path = make.nifti(tmp_path / "a.nii", make.volume(), **flat)
+    assert READER.describe(path).spacing is None
+    assert len(list(READER.read(path))) == 4
+    with pytest.raises(
+        FileError, match=r"has an affine that shows no coronal plane. Repair its sform or use the native"
+    ):
+        NiftiReader("coronal").describe(path)
+
+
+def test_a_plane_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="plane must be native, sagittal, coronal or axial, got 'oblique'"):
+        NiftiReader("oblique")  # type: ignore[arg-type]
+
+
+def test_truncation_and_damage(make: Any, tmp_path: Path) -> None:
+    path = make.nifti(tmp_path / "a.nii", make.volume())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileError, match="is truncated: it has 591 bytes, its header promises 592"):
+        READER.describe(path)
+    path = make.nifti(tmp_path / "b.nii.gz", make.volume())
+    content = path.read_bytes()
+    for kept in (5, 60, len(content) - 20, len(content) - 1):
+        path.write_bytes(content[:kept])
+        with pytest.raises(FileError, match="cannot be read as NIfTI; it is truncated or damaged"):
+            list(open_scan_file(path).read(path))
+    changed = bytearray(content)
+    changed[-6] ^= 1  # one bit of the checksum
+    path.write_bytes(changed)
+    with pytest.raises(FileError, match="CRC check failed"):
+        list(READER.read(path))
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), name=st.sampled_from(["a.nii", "a.nii.gz"]), version=st.sampled_from([1, 2]))
+def test_damage_gives_a_file_error_or_valid_slices(
+    make: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str, version: int
+) -> None:
+    path = make.nifti(tmp_path_factory.getbasetemp() / name, make.volume(), version=version)
+    content = bytearray(path.read_bytes())
+    place = st.integers(0, len(content) - 1)
+    for position, byte in data.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=6)):
+        content[position] = byte
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(1, len(content)))])
+    plane = data.draw(st.sampled_from(["native", "sagittal"]))
+    try:
+        reader = NiftiReader(plane)  # type: ignore[arg-type]
+        info = reader.describe(path)
+        slices = list(reader.read(path))
+    except FileError as error:
+        assert "\n" not in str(error)
+        return
+    assert len(slices) == info.slices
+    assert all(piece.image.isfinite().all() and (piece.image >= 0).all() for piece in slices)
