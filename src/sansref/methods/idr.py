@@ -1,0 +1,124 @@
+"""IDR: self-supervised learning with iterative data refinement (Liu et al., arXiv 2211.13440).
+
+Stage 0 learns to predict all acquired samples from about half of them. Every later stage learns from refined
+data: the training scans as the best network so far reconstructs them, with the acquired samples kept. The
+loop over stages is in :mod:`sansref.training.refine`; here is what one step of a stage learns from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sansref.errors import SettingError
+from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.family import MaskFamily
+from sansref.kspace.partition import select_variable_density
+from sansref.kspace.units import Partition
+from sansref.methods.base import Draw, Example, Measured, Needs
+from sansref.methods.unrolled import UnrolledMethod, weighted_mse
+from sansref.networks.build import Reconstructor
+from sansref.scan import Scan
+
+
+@dataclass(frozen=True)
+class IDROptions:
+    """Iterative data refinement: the paper's open choices.
+
+    Attributes
+    ----------
+    stages
+        Stages in all, the first on acquired samples alone; the paper has 15.
+    selection
+        Share of the samples that the selecting mask (Lambda in the paper) keeps as input.
+    selection_center
+        Side of the centre that it always keeps, as a fraction of the matrix.
+    first_loss
+        Loss of the first stage on all acquired samples (the paper), or on the disjoint rest as in SSDU.
+    target
+        Later stages learn from refined k-space, or from measured samples with refined data in the input only
+        (two consistent readings of the paper).
+    support
+        Where the loss of later stages acts: the full grid or the acquired locations.
+    pool
+        Undersampling masks (Omega~) that later stages draw their input from: the scan's own and pool - 1
+        others of its kind.
+    later_selection
+        Apply a selecting mask to the input of later stages as well (the paper); without it the input is
+        sampled as at test time.
+    keep_acquired
+        Put the acquired samples back into the refined data.
+    start
+        Start a stage from the best network so far (warm) or from new weights (fresh).
+    gamma
+        Weight of ISTA-Net's symmetry term.
+    """
+
+    stages: int = 8
+    selection: float = 0.5
+    selection_center: float = 16 / 256
+    first_loss: Literal["all", "disjoint"] = "all"
+    target: Literal["refined", "measured"] = "refined"
+    support: Literal["full", "acquired"] = "full"
+    pool: int = 4
+    later_selection: bool = False
+    keep_acquired: bool = True
+    start: Literal["warm", "fresh"] = "warm"
+    gamma: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.pool < 1:
+            raise SettingError(f"stages and pool must be at least 1, got {self.stages} and {self.pool}")
+        if self.target == "measured" and self.support == "full":
+            raise SettingError(
+                "target 'measured' has no values outside the acquired samples: set support to 'acquired'"
+            )
+
+
+class IDR(UnrolledMethod):
+    """What a stage of IDR learns from; ``examples`` without refined data is the first stage."""
+
+    needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+
+    def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
+        super().__init__(network, options.gamma, weighted_mse)
+        self.options = options
+        self.family = family
+        self.stages = options.stages
+        self.warm_start = options.start == "warm"
+
+    def refine(self, given: Measured, image: Tensor) -> Tensor:
+        """The k-space of the reconstruction, with the acquired samples put back."""
+        encoding = EncodingOperator(given.mask, given.maps)
+        predicted = encoding.transform(image)
+        return encoding.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
+
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+        """One example of the stage."""
+        generator = draw.fresh()
+        return [self._first(scan, generator) if refined is None else self._later(scan, refined, generator)]
+
+    def _first(self, scan: Scan, generator: torch.Generator) -> Example:
+        partition = self._select(scan.mask, generator)
+        if self.options.first_loss == "disjoint":
+            partition = partition.disjoint()
+        given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
+        return Example(given, scan.kspace, partition.target.float())
+
+    def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
+        masks = [scan.mask, *self.family.pool(scan.mask, self.options.pool - 1)]
+        mask = masks[int(torch.randint(len(masks), (), generator=generator))]
+        if self.options.later_selection:
+            mask = self._select(mask, generator).input
+        given = Measured(refined * mask, mask, scan.maps)
+        target = refined if self.options.target == "refined" else scan.kspace
+        weight = torch.ones(mask.shape) if self.options.support == "full" else scan.mask.float()
+        return Example(given, target, weight)
+
+    def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
+        return select_variable_density(
+            mask, generator, fraction=self.options.selection, center=self.options.selection_center
+        )

@@ -1,0 +1,109 @@
+"""SSDU: self-supervised learning via data undersampling (Yaman et al., MRM 84:3172, 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from sansref.errors import SettingError
+from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.family import MaskFamily
+from sansref.kspace.grid import fraction_sides
+from sansref.kspace.partition import multi, split_gaussian, split_uniform
+from sansref.kspace.units import Partition
+from sansref.kspace.weighting import k_weights
+from sansref.methods.base import Draw, Example, Measured, Needs
+from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, weighted_mse
+from sansref.networks.build import Reconstructor
+from sansref.scan import Scan
+
+
+@dataclass(frozen=True)
+class SSDUOptions:
+    """SSDU and its variants.
+
+    Attributes
+    ----------
+    split
+        How the samples for the loss are drawn from the acquired ones.
+    ratio
+        Share of the acquired samples that goes to the loss (rho in the paper).
+    split_center
+        Side of the central block that always stays in the input, as a fraction of the matrix. The authors keep
+        4 samples; without its low frequencies a single-coil input differs too much from what is
+        reconstructed later.
+    partitions
+        Partitions of each scan per step; more than one is multi-mask SSDU (Yaman et al., NMR Biomed 2022).
+    redraw
+        Draw new partitions every epoch; False draws them once for the whole training, as the authors do.
+    unit
+        Split single samples, or whole phase-encoding columns of a 1-D mask.
+    loss
+        mixed: SSDU's normalised l1 plus l2; or mse, as in the baseline of arXiv 2211.13440.
+    k_weighting
+        Weight the loss by 1 / (1 - K), which makes up for unequal sampling and split densities (Millard and
+        Chiew, IEEE TCI 2023).
+    keep_acquired
+        Put the acquired samples into the reconstruction. The loss never compares the network with its own
+        input, so that what it returns there is arbitrary; SSDU's original network ends in a data-consistency
+        layer instead.
+    gamma
+        Weight of ISTA-Net's symmetry term.
+    """
+
+    split: Literal["uniform", "gaussian"] = "uniform"
+    ratio: float = 0.4
+    split_center: float = 16 / 256
+    partitions: int = 1
+    redraw: bool = True
+    unit: Literal["point", "column"] = "point"
+    loss: Literal["mse", "mixed"] = "mixed"
+    k_weighting: bool = False
+    keep_acquired: bool = True
+    gamma: float = 0.01
+
+
+class SSDU(UnrolledMethod):
+    """One part of the acquired samples is the input, the disjoint rest is the loss."""
+
+    needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+
+    def __init__(self, network: Reconstructor, options: SSDUOptions, family: MaskFamily) -> None:
+        super().__init__(network, options.gamma, mixed_l1_l2 if options.loss == "mixed" else weighted_mse)
+        if options.partitions < 1:
+            raise SettingError(f"partitions must be at least 1, got {options.partitions}")
+        self.options = options
+        self.family = family
+
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+        """One example per partition."""
+        generator = draw.fresh() if self.options.redraw else draw.once()
+        split = split_gaussian if self.options.split == "gaussian" else split_uniform
+        partitions = multi(
+            lambda: split(
+                scan.mask,
+                self.options.ratio,
+                generator,
+                block=fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), self.options.split_center),
+                unit=self.options.unit,
+            ),
+            self.options.partitions,
+        )
+        return [self._example(scan, partition) for partition in partitions]
+
+    def reconstruct(self, given: Measured) -> Tensor:
+        """Reconstruct complex images (batch, height, width) from all the samples given."""
+        image = super().reconstruct(given)
+        if not self.options.keep_acquired:
+            return image
+        return EncodingOperator(given.mask, given.maps).impose_on(image, given.kspace)
+
+    def _example(self, scan: Scan, partition: Partition) -> Example:
+        weight = partition.target.float()
+        if self.options.k_weighting:
+            # The weights are those of residuals; here errors are weighted after squaring.
+            weight = weight * k_weights(self.family.density(scan.mask), partition.selected).square()
+        given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
+        return Example(given, scan.kspace, weight)

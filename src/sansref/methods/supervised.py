@@ -1,0 +1,49 @@
+"""Supervised learning: the upper bound that needs full references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sansref.kspace.encoding import EncodingOperator
+from sansref.methods.base import Draw, Example, Measured, Needs
+from sansref.methods.unrolled import UnrolledMethod, weighted_mse
+from sansref.networks.build import Reconstructor
+from sansref.scan import Scan
+
+
+@dataclass(frozen=True)
+class SupervisedOptions:
+    """Supervised training.
+
+    Attributes
+    ----------
+    gamma
+        Weight of ISTA-Net's symmetry term.
+    """
+
+    gamma: float = 0.01
+
+
+class Supervised(UnrolledMethod):
+    """Mean squared error against the reference, all acquired samples as input.
+
+    With one coil the error in k-space equals the error of the image (Parseval); with several, the reference
+    is compared as the coils would have seen it.
+    """
+
+    needs: ClassVar[Needs] = Needs.PAIRED
+
+    def __init__(self, network: Reconstructor, options: SupervisedOptions) -> None:
+        super().__init__(network, options.gamma, weighted_mse)
+
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+        """One example: the acquired samples and the full k-space of the reference."""
+        if scan.reference is None:
+            raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
+        target = EncodingOperator(scan.mask, scan.maps).transform(scan.reference.to(torch.complex64))
+        weight = torch.ones(scan.mask.shape)
+        return [Example(Measured(scan.kspace, scan.mask, scan.maps), target, weight)]

@@ -1,0 +1,81 @@
+"""Methods that train one network to meet k-space samples: the common part of supervised, SSDU and IDR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sansref.kspace.encoding import EncodingOperator
+from sansref.methods.base import Example, Measured, Method, Turn
+from sansref.networks.build import Reconstructor
+
+DataLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class UnrolledMethod(Method):
+    """One network, one turn, loss = data term + gamma x symmetry term.
+
+    Parameters
+    ----------
+    network
+        Maps measured samples to an image.
+    gamma
+        Weight of ISTA-Net's symmetry constraint, the sum over phases of mean |F~(F(d)) - d|^2; L_cons with
+        gamma = 0.01 in arXiv 2211.13440.
+    data_loss
+        Takes predicted k-space, target k-space (batch, coils, height, width) and the weights
+        (batch, height, width).
+    """
+
+    def __init__(self, network: Reconstructor, gamma: float, data_loss: DataLoss) -> None:
+        super().__init__()
+        self.network = network
+        self.gamma = gamma
+        self.data_loss = data_loss
+
+    @property
+    def turns(self) -> list[Turn]:
+        """One update that moves the whole network."""
+        return [Turn("network", list(self.network.parameters()))]
+
+    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
+        """Data term on the weighted samples plus gamma times the symmetry term."""
+        image, residuals = self.network(*batch.given, symmetry=self.gamma > 0)
+        predicted = EncodingOperator(batch.given.mask, batch.given.maps).transform(image)
+        data = self.data_loss(predicted, batch.target, batch.weight)
+        symmetry = symmetry_loss(residuals) if residuals else torch.zeros_like(data)
+        return data + self.gamma * symmetry, {"data": data.detach(), "symmetry": symmetry.detach()}
+
+    def reconstruct(self, given: Measured) -> Tensor:
+        """Reconstruct complex images (batch, height, width) from all the samples given."""
+        return self.network(*given, symmetry=False)[0]
+
+
+def symmetry_loss(residuals: list[Tensor]) -> Tensor:
+    """Sum over phases of the mean squared symmetry residual (Zhang and Ghanem, CVPR 2018, eq. (13))."""
+    return torch.stack([residual.square().mean() for residual in residuals]).sum()
+
+
+def weighted_mse(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error over real and imaginary parts of the whole grid, zeros included.
+
+    The mean over the whole grid (rather than over the weighted samples) is that of the IDR line of work; in
+    the orthonormal convention it equals the image's mean squared error where every weight is 1.
+    """
+    error = torch.view_as_real(predicted - target).square().sum(-1)
+    return 0.5 * (weight.unsqueeze(-3) * error).mean()
+
+
+def mixed_l1_l2(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """SSDU's loss: half the normalised l2 plus half the normalised l1 error (Yaman et al., MRM 2020).
+
+    Norms run over coils, samples and real and imaginary parts of a slice; the mean over slices is returned.
+    """
+    root = weight.sqrt()[:, None, :, :, None]
+    error = (root * torch.view_as_real(predicted - target)).flatten(1)
+    truth = (root * torch.view_as_real(target)).flatten(1)
+    l2 = error.norm(dim=1) / truth.norm(dim=1)
+    l1 = error.abs().sum(1) / truth.abs().sum(1)
+    return 0.5 * (l2 + l1).mean()

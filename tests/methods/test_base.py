@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from sansref.methods import Draw, Example, Measured, Method, Needs, Turn, collate, measured, stack
+from sansref.scan import Scan, ScanMeta
+
+
+class Smallest(Method):
+    """The least that a method must say."""
+
+    needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+
+    @property
+    def turns(self) -> list[Turn]:
+        return []
+
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+        return []
+
+    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.zeros(()), {}
+
+    def reconstruct(self, given: Measured) -> Tensor:
+        return given.kspace[:, 0]
+
+
+def scan(seed: int = 0, with_maps: bool = False) -> Scan:
+    generator = torch.Generator().manual_seed(seed)
+    coils = 2 if with_maps else 1
+    kspace = torch.randn(coils, 5, 4, dtype=torch.complex64, generator=generator)
+    mask = torch.rand(5, 4, generator=generator) < 0.5
+    return Scan(kspace * mask, mask, ScanMeta("s", "f"), maps=torch.ones_like(kspace) if with_maps else None)
+
+
+def example(seed: int) -> Example:
+    one = scan(seed)
+    return Example(measured(one), one.kspace + seed, one.mask.float() + seed)
+
+
+def test_a_method_has_one_stage_and_refines_nothing_unless_it_says_so() -> None:
+    method = Smallest()
+    assert (method.stages, method.warm_start) == (1, True)
+    with pytest.raises(NotImplementedError, match="Smallest has one stage and refines nothing"):
+        method.refine(measured(scan()), torch.zeros(1))
+
+
+def test_a_network_is_given_samples_mask_and_maps_of_a_scan() -> None:
+    one = scan(with_maps=True)
+    given = measured(one)
+    assert given.kspace is one.kspace
+    assert given.mask is one.mask
+    assert given.maps is one.maps
+
+
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_stacking_adds_a_batch_axis(with_maps: bool) -> None:
+    scans = [scan(i, with_maps) for i in range(3)]
+    batch = stack([measured(one) for one in scans])
+    for i, one in enumerate(scans):
+        assert torch.equal(batch.kspace[i], one.kspace)
+        assert torch.equal(batch.mask[i], one.mask)
+        if batch.maps is not None and one.maps is not None:
+            assert torch.equal(batch.maps[i], one.maps)
+    assert (batch.maps is not None) is with_maps
+
+
+def test_scans_with_and_without_maps_do_not_stack() -> None:
+    """They would give fewer maps than scans, which broadcasting could hide."""
+    mixed = [measured(scan(with_maps=True)), measured(scan(with_maps=True))._replace(maps=None)]
+    with pytest.raises(ValueError, match="1 of 2 scans have coil sensitivity maps"):
+        stack(mixed)
+
+
+def test_collating_flattens_the_groups_of_several_scans_in_order() -> None:
+    groups = [[example(0), example(1)], [example(2)]]
+    batch = collate(groups)
+    flat = [one for group in groups for one in group]
+    for i, one in enumerate(flat):
+        assert torch.equal(batch.given.kspace[i], one.given.kspace)
+        assert torch.equal(batch.given.mask[i], one.given.mask)
+        assert torch.equal(batch.target[i], one.target)
+        assert torch.equal(batch.weight[i], one.weight)
+    assert batch.given.maps is None
+    assert batch.weight.shape == (3, 5, 4)
+
+
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_measured_moves_as_a_whole(with_maps: bool) -> None:
+    moved = measured(scan(with_maps=with_maps)).to(torch.device("meta"))
+    assert moved.kspace.device.type == moved.mask.device.type == "meta"
+    assert (moved.maps is not None and moved.maps.device.type == "meta") is with_maps
+
+
+def test_random_streams_depend_on_seed_and_item_and_the_fresh_one_on_the_epoch() -> None:
+    def number(draw: Draw, once: bool) -> float:
+        return float(torch.rand((), generator=draw.once() if once else draw.fresh(), dtype=torch.float64))
+
+    draws = [Draw(seed, epoch, item) for seed in (0, 1) for epoch in (0, 1, 2) for item in (0, 1, 2)]
+    assert len({number(draw, once=False) for draw in draws}) == len(draws)
+    once = {(draw.seed, draw.item): number(draw, once=True) for draw in draws}
+    assert len(set(once.values())) == 6
+    for draw in draws:
+        assert number(draw, once=True) == once[draw.seed, draw.item]
+        assert number(draw, once=False) == number(draw, once=False)

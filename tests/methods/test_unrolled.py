@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sansref.kspace.coils import birdcage_maps
+from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.fourier import ifft2c
+from sansref.methods import Example, Measured, Supervised, SupervisedOptions
+from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, symmetry_loss, weighted_mse
+from sansref.networks import NetworkOptions, Reconstructor
+from sansref.randomness import seeded
+
+
+@pytest.fixture(autouse=True)
+def initial_weights() -> None:
+    torch.manual_seed(0)
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:
+    return torch.randn(shape, dtype=dtype, generator=seeded(seed))
+
+
+def weights(*shape: int) -> Tensor:
+    """Weights of a few locations, and zero elsewhere."""
+    values = torch.rand(shape, dtype=torch.float64, generator=seeded(9))
+    return torch.where(values < 0.5, 0, 4 * values)
+
+
+def method(name: Any = "ista_plus", gamma: float = 0.01) -> UnrolledMethod:
+    network = Reconstructor(NetworkOptions(name, phases=2, channels=4, pools=2, init="xavier"))
+    return Supervised(network, SupervisedOptions(gamma))
+
+
+def batch(coils: int = 1) -> Example:
+    mask = torch.rand(2, 12, 10, generator=seeded(1)) < 0.5
+    kspace = noise(2, coils, 12, 10, dtype=torch.complex64)
+    maps = birdcage_maps((12, 10), coils).expand(2, -1, -1, -1) if coils > 1 else None
+    return Example(Measured(kspace * mask.unsqueeze(1), mask, maps), kspace, weights(2, 12, 10).float())
+
+
+def test_the_mean_squared_error_is_over_all_real_and_imaginary_entries_zeros_included() -> None:
+    """The normalisation of Hu et al. (MICCAI 2021): mask both, then the mean over N x N x 2."""
+    predicted, target = noise(2, 1, 6, 5, seed=1), noise(2, 1, 6, 5, seed=2)
+    mask = (weights(2, 6, 5) > 0).double()
+    a, b = (np.stack([k.real, k.imag], -1) * mask[:, None, :, :, None].numpy() for k in (predicted, target))
+    assert float(weighted_mse(predicted, target, mask)) == pytest.approx(np.mean((a - b) ** 2), rel=1e-12)
+
+
+def test_with_full_weight_it_is_the_mean_squared_error_of_the_image() -> None:
+    predicted, target = noise(2, 1, 6, 5, seed=1), noise(2, 1, 6, 5, seed=2)
+    error = torch.view_as_real(ifft2c(predicted) - ifft2c(target))
+    found = weighted_mse(predicted, target, torch.ones(2, 6, 5, dtype=torch.float64))
+    torch.testing.assert_close(found, error.square().mean())
+
+
+def test_the_weight_multiplies_squared_errors_in_every_coil() -> None:
+    predicted, target, weight = noise(2, 3, 6, 5, seed=1), noise(2, 3, 6, 5, seed=2), weights(2, 6, 5)
+    expected = sum(
+        float(weight[i, r, c]) * float((predicted - target)[i, coil, r, c].abs()) ** 2
+        for i in range(2)
+        for coil in range(3)
+        for r in range(6)
+        for c in range(5)
+    ) / (2 * 2 * 3 * 6 * 5)
+    assert float(weighted_mse(predicted, target, weight)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("coils", [1, 2])
+def test_the_mixed_loss_is_that_of_ssdu(coils: int) -> None:
+    """0.5 |u - v|_2 / |u|_2 + 0.5 |u - v|_1 / |u|_1 over the stacked real and imaginary parts on Lambda."""
+    v, u = noise(2, coils, 6, 5, seed=1), noise(2, coils, 6, 5, seed=2)
+    held_out = weights(2, 6, 5) > 0
+    values = []
+    for i in range(2):
+        lost = held_out[i].numpy()
+        stacks = [np.stack([k[i].real.numpy() * lost, k[i].imag.numpy() * lost]).ravel() for k in (u, v)]
+        l1, l2 = (np.linalg.norm(stacks[0] - stacks[1], n) / np.linalg.norm(stacks[0], n) for n in (1, 2))
+        values.append(0.5 * l2 + 0.5 * l1)
+    assert float(mixed_l1_l2(v, u, held_out.double())) == pytest.approx(np.mean(values), rel=1e-12)
+
+
+def test_the_mixed_loss_does_not_see_what_has_no_weight_nor_the_scale() -> None:
+    v, u, held_out = noise(1, 1, 6, 5, seed=1), noise(1, 1, 6, 5, seed=2), (weights(1, 6, 5) > 0).double()
+    loss = mixed_l1_l2(v, u, held_out)
+    torch.testing.assert_close(mixed_l1_l2(v * held_out, u, held_out), loss)
+    torch.testing.assert_close(mixed_l1_l2(7 * v, 7 * u, held_out), loss)
+    torch.testing.assert_close(mixed_l1_l2(v, u, 3 * held_out), loss)
+    assert float(mixed_l1_l2(u, u, held_out)) == 0.0
+    assert float(mixed_l1_l2(0 * u, u, held_out)) == pytest.approx(1)
+
+
+def test_the_weights_of_the_mixed_loss_are_squares_of_those_of_the_residual() -> None:
+    v, u, root = noise(1, 1, 6, 5, seed=1), noise(1, 1, 6, 5, seed=2), weights(1, 6, 5)
+    ones = torch.ones(1, 6, 5, dtype=torch.float64)
+    torch.testing.assert_close(mixed_l1_l2(v, u, root.square()), mixed_l1_l2(root * v, root * u, ones))
+
+
+def test_the_symmetry_loss_is_the_sum_over_phases_of_means() -> None:
+    residuals = [noise(2, 3, 4, 5, seed=i).real for i in range(4)]
+    expected = sum(float(residual.square().sum()) / (2 * 3 * 4 * 5) for residual in residuals)
+    assert float(symmetry_loss(residuals)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+@pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
+def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(name: str, coils: int) -> None:
+    learned, examples = method(name, gamma=0.3), batch(coils)
+    loss, parts = learned.loss("network", examples)
+    image, residuals = learned.network(*examples.given, symmetry=True)
+    given = examples.given
+    data = weighted_mse(EncodingOperator(given.mask, given.maps).transform(image), examples.target, examples.weight)
+    symmetry = 0.0 if name == "unet" else float(symmetry_loss(residuals).detach())
+    assert float(parts["data"]) == pytest.approx(float(data.detach()), rel=1e-6)
+    assert float(parts["symmetry"]) == pytest.approx(symmetry, rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(float(data.detach()) + 0.3 * symmetry, rel=1e-6)
+    assert not any(part.requires_grad for part in parts.values())
+
+
+def test_without_gamma_no_symmetry_term_is_made() -> None:
+    loss, parts = method(gamma=0.0).loss("network", batch())
+    assert float(parts["symmetry"]) == 0.0
+    assert float(loss.detach()) == float(parts["data"])
+
+
+def test_the_loss_is_on_the_whole_grid_not_on_the_input_mask() -> None:
+    """The prediction must not be masked by the input's mask: the loss acts where the input has nothing."""
+    learned, examples = method(), batch()
+    weight = (~examples.given.mask).float()
+    loss, _ = learned.loss("network", examples._replace(weight=weight))
+    image = learned.reconstruct(examples.given)
+    unseen = examples._replace(target=EncodingOperator(examples.given.mask).transform(image).detach(), weight=weight)
+    assert float(learned.loss("network", unseen)[1]["data"]) < 1e-12
+    assert float(loss.detach()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
+def test_one_turn_moves_the_whole_network(name: str) -> None:
+    learned = method(name)
+    (turn,) = learned.turns
+    assert {id(parameter) for parameter in turn.parameters} == {id(parameter) for parameter in learned.parameters()}
+    before = [parameter.detach().clone() for parameter in turn.parameters]
+    optimizer = torch.optim.Adam(turn.parameters, lr=1e-2)
+    examples = batch()
+    first = math.inf
+    for step in range(15):
+        loss, _ = learned.loss(turn.name, examples)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first = float(loss.detach()) if step == 0 else first
+    assert float(learned.loss(turn.name, examples)[0].detach()) < first
+    assert not any(torch.equal(a, b) for a, b in zip(before, turn.parameters, strict=True))
+
+
+def test_reconstructs_what_the_network_gives() -> None:
+    learned, given = method(), batch(3).given
+    assert torch.equal(learned.reconstruct(given), learned.network(*given, symmetry=True)[0])
