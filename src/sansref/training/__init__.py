@@ -1,0 +1,1 @@
+"""Running the methods: the loop, one fit, the stages of refinement, the run directory."""

@@ -1,0 +1,174 @@
+"""What the loop is fed with: training batches and validation items."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from sansref.data.store import ArrayStore
+from sansref.kspace.family import MaskFamily
+from sansref.kspace.partition import hold_out
+from sansref.methods import Draw, Example, Measured, Method, measured, stack
+from sansref.randomness import seeded
+from sansref.scan import Scan
+
+
+class ExampleSet(Dataset[list[Example]]):
+    """The examples a method makes of its training scans.
+
+    Parameters
+    ----------
+    method
+        Makes the examples.
+    scans
+        The training scans.
+    seed
+        Of the method's random streams.
+    repeats
+        Visits to each scan per epoch.
+    targets
+        Refined k-space of every scan, or None in a first stage.
+    """
+
+    def __init__(
+        self, method: Method, scans: Sequence[Scan], seed: int, repeats: int, targets: ArrayStore | None
+    ) -> None:
+        self._make = method.examples
+        self._scans = scans
+        self._seed = seed
+        self._repeats = repeats
+        self._targets = targets
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._scans) * self._repeats
+
+    def __getitem__(self, index: int) -> list[Example]:
+        visit, item = divmod(index, len(self._scans))
+        draw = Draw(self._seed, self.epoch * self._repeats + visit, item)
+        return self._make(self._scans[item], draw, None if self._targets is None else self._targets[item])
+
+
+class ShapeBatches(Sampler[list[int]]):
+    """Shuffled batches whose scans all have one shape.
+
+    Parameters
+    ----------
+    shapes
+        Height and width of every item.
+    batch_size
+        Items per batch; the last batch of a shape may be smaller.
+    seed
+        Of the order, which changes with ``epoch``.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int]], batch_size: int, seed: int) -> None:
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, shape in enumerate(shapes):
+            groups[shape].append(index)
+        self._groups = list(groups.values())
+        self._size = batch_size
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return sum(-(-len(group) // self._size) for group in self._groups)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = seeded(self._seed, "order", self.epoch)
+        batches = []
+        for group in self._groups:
+            order = torch.tensor(group)[torch.randperm(len(group), generator=generator)].tolist()
+            batches += [order[start : start + self._size] for start in range(0, len(order), self._size)]
+        for position in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[position]
+
+
+class ValidationItem(NamedTuple):
+    """A scan with some acquired samples held out, as a batch of one.
+
+    Attributes
+    ----------
+    given
+        The network's input, without the held-out samples.
+    measured
+        All acquired k-space, complex64 (1, coils, height, width).
+    held_out
+        bool (1, height, width).
+    density
+        Probability of acquisition, float32 (height, width).
+    reference
+        complex64 (1, height, width), None unless validation against references was asked for.
+    """
+
+    given: Measured
+    measured: Tensor
+    held_out: Tensor
+    density: Tensor
+    reference: Tensor | None
+
+
+class ValidationSet(Dataset[ValidationItem]):
+    """Scans with a fixed share of their acquired samples held out.
+
+    Parameters
+    ----------
+    scans
+        Validation scans.
+    family
+        Knows the sampling density.
+    fraction
+        Share of the acquired samples outside the centre that is held out.
+    seed
+        Of the choice, the same in every epoch and stage.
+    """
+
+    def __init__(self, scans: Sequence[Scan], family: MaskFamily, fraction: float, seed: int) -> None:
+        self._scans = scans
+        self._family = family
+        self._fraction = fraction
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._scans)
+
+    def __getitem__(self, item: int) -> ValidationItem:
+        scan = self._scans[item]
+        held_out = held_out_mask(scan.mask, self._fraction, self._seed, item)
+        given = scan.restricted(~held_out)
+        return ValidationItem(
+            stack([measured(given)]),
+            scan.kspace[None],
+            held_out[None],
+            self._family.density(scan.mask),
+            None if scan.reference is None else scan.reference[None],
+        )
+
+
+class WithoutHeldOut(Sequence[Scan]):
+    """Training scans without the samples that :class:`ValidationSet` holds out of the same scans."""
+
+    def __init__(self, scans: Sequence[Scan], fraction: float, seed: int) -> None:
+        self._scans = scans
+        self._fraction = fraction
+        self._seed = seed
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._scans)
+
+    def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
+        scan = self._scans[item]
+        if item not in self._kept:
+            self._kept[item] = ~held_out_mask(scan.mask, self._fraction, self._seed, item)
+        return scan.restricted(self._kept[item])
+
+
+def held_out_mask(acquired: Tensor, fraction: float, seed: int, item: int) -> Tensor:
+    """The acquired samples of scan ``item`` that its score is computed on, bool (height, width)."""
+    return hold_out(acquired, fraction, seeded(seed, "held out", item)).target

@@ -1,0 +1,128 @@
+"""The complete configuration of a run: flat names in YAML, dataclasses in code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+
+from sansref.data.prepare import Preparation, Selection
+from sansref.data.sampling import Sampling
+from sansref.data.simulate import Simulation
+from sansref.errors import SettingError
+from sansref.kspace.family import MaskFamily
+from sansref.methods import IDR, SSDU, IDROptions, Method, Needs, SSDUOptions, Supervised, SupervisedOptions
+from sansref.networks import NetworkOptions, Reconstructor
+from sansref.training.options import TrainingOptions
+
+METHODS: dict[str, tuple[type[Any], type[Any]]] = {
+    "idr": (IDR, IDROptions),
+    "ssdu": (SSDU, SSDUOptions),
+    "supervised": (Supervised, SupervisedOptions),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run but the data themselves.
+
+    Attributes
+    ----------
+    method
+        A key of :data:`METHODS`.
+    options
+        The method's own options.
+    network
+        Which network.
+    selection, simulation, sampling
+        How files become undersampled scans.
+    training
+        How the network is trained.
+    magnitude
+        Simulate from the magnitude of measured k-space, see :class:`sansref.data.prepare.Preparation`.
+    """
+
+    method: str
+    options: Any
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    selection: Selection = field(default_factory=Selection)
+    simulation: Simulation = field(default_factory=Simulation)
+    sampling: Sampling = field(default_factory=Sampling)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    magnitude: bool = False
+
+    groups: ClassVar[dict[str, type[Any]]] = {
+        "selection": Selection,
+        "simulation": Simulation,
+        "sampling": Sampling,
+        "training": TrainingOptions,
+    }
+
+    @property
+    def needs(self) -> Needs:
+        """What the method must be given."""
+        needs: Needs = METHODS[self.method][0].needs
+        return needs
+
+    @property
+    def preparation(self) -> Preparation:
+        """How files become undersampled scans."""
+        return Preparation(self.selection, self.simulation, self.sampling, self.magnitude, self.training.seed)
+
+    @property
+    def family(self) -> MaskFamily:
+        """The sampling law of the training scans."""
+        return MaskFamily(self.sampling.draw, self.sampling.mask_seed)
+
+    def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
+        """The method with new weights, which depend on seed and stage alone."""
+        kind = METHODS[self.method][0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1000 * self.training.seed + stage)
+            network = Reconstructor(self.network)
+        method: Method = (
+            kind(network, self.options)
+            if self.needs is Needs.PAIRED
+            else kind(network, self.options, family or self.family)
+        )
+        return method
+
+    def flat(self) -> dict[str, Any]:
+        """Names and values as they stand in YAML and on the command line."""
+        values: dict[str, Any] = {"method": self.method, "magnitude": self.magnitude}
+        for group in ("options", *self.groups):
+            values |= asdict(getattr(self, group))
+        values["network"] = asdict(self.network)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Inverse of :meth:`flat`.
+
+        Raises
+        ------
+        SettingError
+            For a method or a name that does not exist.
+        """
+        given = dict(values)
+        method = given.pop("method", None)
+        if method not in METHODS:
+            raise SettingError(f"there is no method {method!r}: use one of {', '.join(METHODS)}")
+        parts = {"options": _take(METHODS[method][1], given)}
+        parts |= {group: _take(kind, given) for group, kind in cls.groups.items()}
+        network = given.pop("network", {})
+        magnitude = given.pop("magnitude", False)
+        if given:
+            raise SettingError(
+                f"unknown setting {min(given)!r} for method {method!r}: see 'sansref train {method} --help'"
+            )
+        return cls(method=method, network=NetworkOptions(**network), magnitude=magnitude, **parts)
+
+
+def _take(kind: type[Any], given: dict[str, Any]) -> Any:
+    """Build one group of options from the names that are its own."""
+    names = [entry.name for entry in fields(kind) if entry.name in given]
+    values = {name: given.pop(name) for name in names}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

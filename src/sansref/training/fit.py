@@ -1,0 +1,182 @@
+"""One fit: the training of one stage, resumable at every epoch."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
+
+from sansref.data.store import ArrayStore
+from sansref.errors import SettingError
+from sansref.methods import Method, collate
+from sansref.scan import Scan
+from sansref.training.batches import ExampleSet, ShapeBatches, ValidationSet
+from sansref.training.callbacks import History, KeepBest, ResumePoint, ShowProgress, Snapshots
+from sansref.training.loop import Loop
+from sansref.training.options import TrainingOptions
+from sansref.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """Where a stage keeps its files."""
+
+    folder: Path
+    history: Path
+
+    @property
+    def best(self) -> Path:
+        """Weights of the stage's best epoch."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def resume_point(self) -> Path:
+        """Complete training state after the last finished epoch."""
+        return self.folder / "last.ckpt"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended: its best validation score, and the epoch (from 0) that reached it."""
+
+    score: float
+    epoch: int
+
+
+class _EpochClock(pl.Callback):
+    """Tell data set and sampler which epoch it is; counted over all stages so that no stream repeats."""
+
+    def __init__(self, examples: ExampleSet, batches: ShapeBatches, first_epoch: int) -> None:
+        self._fed = (examples, batches)
+        self._first = first_epoch
+        self._set(0)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Worker processes are started, with copies of the data set, before Lightning announces the first epoch.
+        self._set(checkpoint["epoch"] + 1)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._set(trainer.current_epoch)
+
+    def _set(self, epoch: int) -> None:
+        for fed in self._fed:
+            fed.epoch = self._first + epoch
+
+
+def fit(
+    method: Method,
+    scans: Sequence[Scan],
+    shapes: Sequence[tuple[int, int]],
+    targets: ArrayStore | None,
+    validation: ValidationSet,
+    options: TrainingOptions,
+    files: StageFiles,
+    stage: int,
+    progress: Progress,
+) -> StageResult:
+    """Train a method for one stage; after a kill, go on from the last finished epoch.
+
+    Parameters
+    ----------
+    method
+        Trained in place; at the end it holds the last weights, the best ones are in ``files.best``.
+    scans, shapes
+        Training scans, and the height and width of each.
+    targets
+        Refined k-space per scan, None in a first stage.
+    validation
+        Scored after every epoch.
+    options
+        How to train.
+    files
+        Where to write.
+    stage
+        From 0.
+    progress
+        Bar to move.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite.
+    """
+    examples = ExampleSet(method, scans, options.seed, options.repeats, targets)
+    batches = ShapeBatches(list(shapes) * options.repeats, options.batch_size, options.seed)
+    best = KeepBest(files.best, options.patience)
+    trainer = _trainer(
+        options,
+        [
+            _EpochClock(examples, batches, stage * options.epochs),
+            ShowProgress(progress, stage),
+            History(files.history, stage),
+            best,
+            *([Snapshots(files.folder)] if options.snapshots else []),
+            ResumePoint(files.resume_point),
+        ],
+    )
+    files.folder.mkdir(parents=True, exist_ok=True)
+    resume = files.resume_point if files.resume_point.exists() else None
+    with warnings.catch_warnings(), _signals(trainer):
+        # Reading memory-mapped scans takes microseconds: worker processes would only compete for the cores.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning's own call of a PyTorch function
+        trainer.fit(
+            Loop(method, options),
+            DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=options.workers),
+            DataLoader(validation, batch_size=None, num_workers=options.workers),
+            ckpt_path=resume,
+            weights_only=True,
+        )
+    return StageResult(best.score, best.epoch)
+
+
+def _trainer(options: TrainingOptions, callbacks: list[pl.Callback]) -> pl.Trainer:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        return pl.Trainer(
+            accelerator=options.accelerator,
+            devices=1,
+            precision=options.precision,
+            max_epochs=options.epochs,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise SettingError(
+            f"accelerator {options.accelerator!r} with precision {options.precision!r} cannot be used here"
+            f" ({' '.join(str(error).split())}): use --accelerator auto"
+        ) from None
+
+
+@contextmanager
+def _signals(trainer: pl.Trainer) -> Iterator[None]:
+    """Leave on Ctrl-C and on SIGTERM as any program does.
+
+    Lightning answers the one with exit code 1 and deaf ears for a second Ctrl-C, the other with exit code 0, which
+    would tell a job scheduler that training has ended well.
+    """
+    try:
+        yield
+    except SystemExit:
+        if trainer.received_sigterm:
+            sys.exit(128 + signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None

@@ -1,0 +1,81 @@
+"""Settings of a training run, apart from the method's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sansref.errors import SettingError
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Training and model selection.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the training scans, at most; in each stage, for a method with stages.
+    repeats
+        Visits to each scan per pass, each with a new partition; for training on very few scans.
+    batch_size
+        Scans per step.
+    learning_rate
+        Adam's learning rate at the start of a stage.
+    plateau_factor
+        Multiply the learning rate by this when the validation score stops falling.
+    plateau_patience
+        Epochs without a better score before that happens.
+    patience
+        Epochs without a better score before a stage ends.
+    validation
+        Share of the subjects kept for validation; a single subject is validated on held-out samples of its
+        own scans.
+    test
+        Share of the subjects never read, neither for training nor for validation.
+    held_out
+        Share of a validation scan's acquired samples held out from the network's input for the reference-free
+        score.
+    score
+        What drives learning rate, early stop and best model: the reference-free score (held_out), or the NMSE
+        against full references (reference), which imitates the literature and needs them.
+    snapshots
+        Keep the weights of every epoch, to study how training went.
+    seed
+        Of everything random: splits, simulation, partitions, weights.
+    workers
+        Processes that make batches; 0 makes them in the main process.
+    threads
+        CPU threads; 0 leaves PyTorch's choice.
+    accelerator
+        auto, cpu, gpu, ... as Lightning names them.
+    precision
+        Of the network, as Lightning names it; transforms are always float32.
+    """
+
+    epochs: int = 20
+    repeats: int = 1
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    plateau_factor: float = 0.3
+    plateau_patience: int = 5
+    patience: int = 10
+    validation: float = 0.15
+    test: float = 0.0
+    held_out: float = 0.1
+    score: Literal["held_out", "reference"] = "held_out"
+    snapshots: bool = False
+    seed: int = 0
+    workers: int = 0
+    threads: int = 0
+    accelerator: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.held_out < 1:
+            raise SettingError(f"held_out must lie between 0 and 1, got {self.held_out}")
+        if not self.learning_rate > 0:
+            raise SettingError(f"learning_rate must be positive, got {self.learning_rate}")

@@ -1,0 +1,154 @@
+"""The stage loop: fit, take the best model, refine the training data with it, fit again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from sansref.data.store import ArrayStore, ArrayWriter, replacing_folder
+from sansref.files import write_text
+from sansref.methods import Method, measured, stack
+from sansref.scan import Scan
+from sansref.training.batches import ValidationSet
+from sansref.training.fit import StageFiles, StageResult, fit
+from sansref.training.options import TrainingOptions
+from sansref.training.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+# Reconstruction needs no gradients, so that several scans fit where one training example did.
+_REFINE_BATCH = 8
+
+
+def run_stages(
+    build: Callable[[int], Method],
+    scans: Sequence[Scan],
+    shapes: Sequence[tuple[int, int]],
+    validation: ValidationSet,
+    options: TrainingOptions,
+    folder: Path,
+    progress: Progress,
+) -> tuple[Path, list[StageResult]]:
+    """Play all stages of a method, skipping what an earlier, killed run has finished.
+
+    Parameters
+    ----------
+    build
+        Makes the method with new weights for a stage.
+    scans, shapes
+        Training scans, and the height and width of each.
+    validation
+        Chooses the best epoch of each stage and the best stage.
+    options
+        Settings of every stage.
+    folder
+        The run directory.
+    progress
+        Bar to move.
+
+    Returns
+    -------
+    tuple
+        File of the best weights of all stages, and how each stage ended.
+    """
+    results: list[StageResult] = []
+    method = build(0)
+    for stage in range(method.stages):
+        files = stage_files(folder, stage)
+        done = files.folder / "done.json"
+        if done.exists():
+            results.append(StageResult(**json.loads(done.read_text())))
+            continue
+        method = build(stage)
+        targets = None
+        if stage > 0:
+            best = stage_files(folder, _best(results)).best
+            targets = _refined(method, best, scans, shapes, folder / "targets", stage, options)
+            if method.warm_start:
+                method.load_state_dict(load_file(best))
+            else:
+                method = build(stage)
+        results.append(fit(method, scans, shapes, targets, validation, options, files, stage, progress))
+        write_text(done, json.dumps(asdict(results[-1])))
+        files.resume_point.unlink(missing_ok=True)
+        logger.info("stage %d: best score %.6g in epoch %d", stage, results[-1].score, results[-1].epoch)
+    shutil.rmtree(folder / "targets", ignore_errors=True)
+    return stage_files(folder, _best(results)).best, results
+
+
+def stage_files(folder: Path, stage: int) -> StageFiles:
+    """Where a run keeps the files of a stage."""
+    return StageFiles(folder / "stages" / f"{stage:02d}", folder / "metrics.csv")
+
+
+def _best(results: list[StageResult]) -> int:
+    return min(range(len(results)), key=lambda stage: results[stage].score)
+
+
+def _refined(
+    method: Method,
+    weights: Path,
+    scans: Sequence[Scan],
+    shapes: Sequence[tuple[int, int]],
+    folder: Path,
+    stage: int,
+    options: TrainingOptions,
+) -> ArrayStore:
+    """The refined training data of a stage; written once, and then those of earlier stages are dropped."""
+    store = folder / f"stage-{stage:02d}"
+    if not store.exists():
+        method.load_state_dict(load_file(weights))
+        refine(method, scans, shapes, store, options.accelerator)
+    for old in folder.iterdir():
+        if old != store:
+            shutil.rmtree(old)
+    return ArrayStore(store)
+
+
+def refine(
+    method: Method,
+    scans: Sequence[Scan],
+    shapes: Sequence[tuple[int, int]],
+    store: Path,
+    accelerator: str = "cpu",
+) -> None:
+    """Reconstruct every training scan from its original acquired samples and store the refined k-space.
+
+    The input is always what the scanner measured, never refined data: a network fed with full k-space would
+    only learn to hand it through.
+
+    Parameters
+    ----------
+    method
+        Holds the weights to use.
+    scans, shapes
+        Training scans, and the height and width of each.
+    store
+        New array store, complex64 (coils, height, width) per scan; it appears only when complete.
+    accelerator
+        As in :class:`TrainingOptions`.
+    """
+    device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    method.to(device).eval()
+    with replacing_folder(store) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
+        for start, stop in _runs(shapes):
+            given = stack([measured(scans[item]) for item in range(start, stop)]).to(device)
+            for kspace in method.refine(given, method.reconstruct(given)):
+                writer.append(kspace)
+    method.cpu().train()
+
+
+def _runs(shapes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Stretches of neighbouring scans of one shape, short enough for one batch."""
+    start = 0
+    for item in range(1, len(shapes) + 1):
+        if item == len(shapes) or shapes[item] != shapes[start] or item - start == _REFINE_BATCH:
+            yield start, item
+            start = item

@@ -1,0 +1,148 @@
+"""The run directory: what is written where, and how a finished run is read again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+import sansref
+from sansref.errors import FileError, SettingError
+from sansref.files import remove_leftovers, write_text
+from sansref.methods import Method
+from sansref.training.config import RunConfig
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run and the files that describe it.
+
+    ``config.yaml`` resolved configuration · ``environment.json`` versions · ``splits.json`` subjects of each
+    part · ``data/`` prepared scans · ``stages/NN/`` checkpoints · ``targets/`` refined data while training ·
+    ``metrics.csv`` one row per epoch · ``log.txt`` · ``model.safetensors`` and ``model.json`` the result.
+    """
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """Resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def splits_file(self) -> Path:
+        """Subjects of training, validation and test."""
+        return self.path / "splits.json"
+
+    @property
+    def weights(self) -> Path:
+        """Weights of the trained method."""
+        return self.path / "model.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """What the weights are: configuration, score, versions."""
+        return self.path / "model.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has ended."""
+        return self.card.exists()
+
+    def start(self, config: RunConfig, data: str) -> None:
+        """Create the directory, or check that it belongs to the same run on the same data.
+
+        Raises
+        ------
+        SettingError
+            If the directory holds a run with another configuration, naming what differs; or something else.
+        """
+        wanted = {**config.flat(), "data": data}
+        if self.config_file.exists():
+            found = self.read_config()
+            differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+            if differing:
+                changes = ", ".join(f"{name} {found.get(name)!r} -> {wanted.get(name)!r}" for name in differing)
+                raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
+            remove_leftovers(self.path)
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise SettingError(f"{self.path} is not empty and not a run: choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "environment.json", json.dumps(environment(), indent=2))
+        write_text(self.config_file, yaml.safe_dump(wanted, sort_keys=False))
+
+    def read_config(self) -> dict[str, Any]:
+        """The flat configuration, with the data folder.
+
+        Raises
+        ------
+        FileError
+            If this is not a run directory or its configuration cannot be read.
+        """
+        cure = "Give a directory that 'sansref train' has written"
+        try:
+            values = yaml.safe_load(self.config_file.read_text())
+        except OSError:
+            raise FileError(self.path, "is not a run directory (no config.yaml)", cure) from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise FileError(self.config_file, "is not readable YAML", cure) from None
+        if not isinstance(values, Mapping):
+            raise FileError(self.config_file, "holds no settings", cure)
+        return dict(values)
+
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        values = self.read_config()
+        values.pop("data", None)
+        try:
+            return RunConfig.from_flat(values)
+        except (TypeError, ValueError) as error:
+            raise FileError(self.config_file, f"holds an impossible setting ({error})", "Restore the file") from None
+
+    def load(self) -> Method:
+        """The trained method, ready to reconstruct.
+
+        Raises
+        ------
+        FileError
+            If training has not finished, or the weights do not belong to the configuration.
+        """
+        config = self.config()
+        if not self.finished:
+            raise FileError(self.path, "holds a run that has not finished", "Run its 'sansref train' command again")
+        method = config.build()
+        try:
+            method.load_state_dict(load_file(self.weights))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            problem = f"does not hold the weights of this run ({str(error).splitlines()[0]})"
+            raise FileError(self.weights, problem, "Restore the file or train again") from None
+        return method.eval()
+
+    def subjects(self) -> dict[str, list[str]]:
+        """Subjects of each part of the run's data."""
+        parts: dict[str, list[str]] = json.loads(self.splits_file.read_text())
+        return parts
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and machine, for the record."""
+    packages = ("numpy", "torch", "pytorch-lightning")
+    return {
+        "sansref": sansref.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
