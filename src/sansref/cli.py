@@ -1,0 +1,222 @@
+"""The command line: options in, one call, a few lines out. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sansref import __version__
+from sansref.errors import SansrefError, SettingError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from sansref.errors import FileError
+
+METHOD_LINES = {
+    "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
+    "ssdu": "self-supervised via data undersampling (undersampled scans alone)",
+    "supervised": "needs full references; the upper bound",
+}
+
+USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
+
+usage: sansref COMMAND [options]
+
+  demo                                   learn from one undersampled slice, and score it
+  train METHOD --data DIR --out RUN      learn from a folder of scans; the same command continues a killed run
+  reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
+  evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
+  info FILE|RUN                          what a file or a run holds
+
+methods:
+{os.linesep.join(f"  {name:<12} {line}" for name, line in METHOD_LINES.items())}
+
+'sansref COMMAND --help' lists every option; any option can stand in a YAML file given by --config.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; leave with 0, with 2 after an error of the user's, or with a traceback after a bug."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(USAGE)
+        return
+    if arguments[0] == "--version":
+        sys.stdout.write(f"sansref {__version__}\n")
+        return
+    # Threads that spin while they wait starve each other on busy machines; read when PyTorch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        command, *rest = arguments
+        if command not in COMMANDS:
+            raise SettingError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
+        COMMANDS[command](rest)
+    except SansrefError as error:
+        sys.stderr.write(f"sansref: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("sansref: stopped; the same command continues a training run where it was\n")
+        sys.exit(130)
+
+
+def demo(arguments: list[str]) -> None:
+    """Learn from one undersampled in-vivo slice without any reference, then uncover the truth and score."""
+    parser = _parser("sansref demo", demo)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
+    from sansref.experiments.demo import DemoOptions, run_demo
+    from sansref.experiments.tables import score_table, show
+
+    parser.add_class_arguments(DemoOptions, None)
+    options = _parse(parser, arguments).as_dict()
+    out = options.pop("out")
+    show(score_table(run_demo(DemoOptions(**options), out)))
+    print(f"report and figures: {out / 'report.html'}")
+
+
+def train(arguments: list[str]) -> None:
+    """Learn to reconstruct. The same command continues a killed run; other settings need another --out."""
+    if not arguments or arguments[0] not in METHOD_LINES:
+        if arguments[:1] in (["-h"], ["--help"]):
+            sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
+            sys.stdout.write("".join(f"  {name:<12} {line}\n" for name, line in METHOD_LINES.items()))
+            return
+        found = f"there is no method {arguments[0]!r}" if arguments else "train needs a method"
+        raise SettingError(f"{found}: use one of {', '.join(METHOD_LINES)}")
+    method, *rest = arguments
+    from sansref.networks import NetworkOptions
+    from sansref.training.config import METHODS, RunConfig
+    from sansref.training.train import train as run_training
+
+    parser = _parser(f"sansref train {method}", train)
+    parser.add_argument("--config", action="config", help="YAML file, or the name of a preset")
+    parser.add_argument("--method", default=method, help="as in a run's config.yaml; the same as METHOD")
+    parser.add_argument("--data", type=Path, required=True, help="folder of scans, or one file")
+    parser.add_argument("--out", type=Path, required=True, help="run directory")
+    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    for group in (METHODS[method][1], *RunConfig.groups.values()):
+        parser.add_class_arguments(group, None)
+    parser.add_class_arguments(NetworkOptions, "network")
+    parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
+    options = _parse(parser, _with_presets(rest)).as_dict()
+    data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")
+    options.pop("config", None)
+    if options["method"] != method:
+        raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
+    outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad)
+    print(f"trained: {outcome.run.path} (model.safetensors, metrics.csv, log.txt)")
+    _list_bad(outcome.bad_files)
+
+
+def reconstruct(arguments: list[str]) -> None:
+    """Reconstruct every slice of every file with a trained run."""
+    parser = _parser("sansref reconstruct", reconstruct)
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("files", type=Path, nargs="+", help="scan files or folders of them")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the images")
+    parser.add_argument(
+        "--format",
+        type=Literal["source", "nifti", "hdf5", "png"],
+        nargs="+",
+        default=["source"],
+        help="source: NIfTI for image volumes, fastMRI's HDF5 for k-space",
+    )
+    options = _parse(parser, arguments)
+    from sansref.experiments.reconstruct import reconstruct_files
+    from sansref.training.run import RunDirectory
+
+    for info, written in reconstruct_files(RunDirectory(options.run), options.files, options.out, options.format):
+        if info.kind == "magnitude":
+            print(f"{info.path}: magnitude images; their k-space was simulated and undersampled as in training")
+        place = written[0] if len(written) == 1 else f"{len(written)} files in {options.out}"
+        print(f"{info.path} -> {place}")
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Score a trained run, beside the zero-filled image, on subjects that it did not learn from."""
+    parser = _parser("sansref evaluate", evaluate)
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--data", type=Path, required=True, help="folder of scans, or one file")
+    parser.add_argument("--out", type=Path, default=None, help="folder for scores and figures; RUN/evaluation")
+    parser.add_argument(
+        "--subjects",
+        type=Literal["auto", "test", "all"],
+        default="auto",
+        help="auto: none that the run learned from; test: those it set aside; all: everyone",
+    )
+    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    options = _parse(parser, arguments)
+    from sansref.experiments.evaluate import evaluate as run_evaluation
+    from sansref.experiments.tables import score_table, show
+    from sansref.training.run import RunDirectory
+
+    run = RunDirectory(options.run)
+    out = options.out or run.path / "evaluation"
+    found = run_evaluation(run, options.data, out, options.subjects, options.skip_bad)
+    show(score_table(found.summaries()))
+    if found.left_out:
+        print(f"left out, because the run learned from them or did not set them aside: {', '.join(found.left_out)}")
+    print(f"scores and figures: {out}")
+    _list_bad(found.bad_files)
+
+
+def info(arguments: list[str]) -> None:
+    """Say what a scan file or a run directory holds."""
+    parser = _parser("sansref info", info)
+    parser.add_argument("path", type=Path, help="scan file or run directory")
+    options = _parse(parser, arguments)
+    from sansref.experiments.describe import describe
+
+    for name, value in describe(options.path):
+        print(f"{name:<16}{value}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "train": train,
+    "reconstruct": reconstruct,
+    "evaluate": evaluate,
+    "info": info,
+}
+
+
+def _parser(name: str, command: Callable[[list[str]], None]) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=name, description=command.__doc__, exit_on_error=False)
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Parse, taking dashes in option names for underscores; a wrong option is one clear line."""
+    from jsonargparse import ArgumentError
+
+    named = [re.sub(r"^--[\w.-]+", lambda found: "--" + found[0][2:].replace("-", "_"), word) for word in arguments]
+    try:
+        return parser.parse_args(named)
+    except ArgumentError as error:
+        first = next(line.strip() for line in str(error).splitlines() if line.strip())
+        raise SettingError(f"{first} (see '{parser.prog} --help')") from None
+
+
+def _with_presets(arguments: list[str]) -> list[str]:
+    """Replace ``--config NAME`` of a packaged preset by its file."""
+    from sansref.presets import preset_file
+
+    resolved: list[str] = []
+    for position, word in enumerate(arguments):
+        after_config = position > 0 and arguments[position - 1] == "--config"
+        if after_config:
+            word = str(preset_file(word))
+        elif word.startswith("--config="):
+            word = f"--config={preset_file(word.removeprefix('--config='))}"
+        resolved.append(word)
+    return resolved
+
+
+def _list_bad(bad: Sequence[FileError]) -> None:
+    for error in bad:
+        sys.stderr.write(f"skipped: {error}\n")

@@ -1,0 +1,1 @@
+"""What is made of finished runs: the demo, scores, tables, figures and reports."""

@@ -1,0 +1,228 @@
+"""The figure of reconstructions in one grey window, with their errors on one colour scale."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[np.float64]
+Zoom = tuple[int, int, int, int]
+
+DPI = 150
+"""Pixels per inch."""
+
+DISPLAY_PERCENTILE = 99.8
+"""The reference's percentile that is shown white: a few bright vessels must not darken the rest."""
+
+ERROR_PERCENTILE = 99.5
+"""Percentile of an error map that the colour scale must hold."""
+
+ERROR_LIMITS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 75, 100)
+"""Upper ends of the error scale to choose from, in percent of the reference's maximum."""
+
+# Inches: an image, the space between two, the margin, and a line of text.
+_CELL, _GAP, _MARGIN, _LINE = 2.0, 0.06, 0.12, 0.19
+_TITLE_CHARACTERS = 24
+_BOX_COLOUR = "#F0E442"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One reconstruction in an error figure.
+
+    Attributes
+    ----------
+    title
+        The method.
+    image
+        Magnitude, real (height, width), in the units of the reference.
+    caption
+        What is written below the title, such as "33.41 dB / 0.9123".
+    """
+
+    title: str
+    image: Tensor
+    caption: str = ""
+
+
+def build_error_figure(
+    reference: Tensor,
+    panels: Sequence[Panel],
+    title: str = "",
+    zoom: Zoom | None = None,
+    error_limit: float | None = None,
+) -> Figure:
+    """Draw reconstructions beside the reference, and their absolute errors below.
+
+    Parameters
+    ----------
+    reference
+        Magnitude, real (height, width), with a positive maximum. All images share the window from 0 to its 99.8th
+        percentile.
+    panels
+        At least one, each of the reference's shape.
+    title
+        Written above all.
+    zoom
+        Row, column, height and width of a region, which is boxed in the images and enlarged in a row of its own.
+    error_limit
+        Upper end of the error scale in percent of the reference's maximum; None is :func:`common_error_limit`.
+
+    Returns
+    -------
+    Figure
+        Pixels are drawn square, rows and columns as they are stored.
+
+    Raises
+    ------
+    ValueError
+        If there is no panel, if an image is complex, not finite or of another shape, if the reference is empty, if
+        the region leaves the image, or if the error limit is not positive.
+    """
+    truth, images = _checked(reference, panels)
+    region = _region(zoom, truth.shape)
+    errors = [100 * np.abs(image - truth) / truth.max() for image in images]
+    limit = common_error_limit(errors) if error_limit is None else error_limit
+    if not limit > 0:
+        raise ValueError(f"error_limit must be positive, got {limit}")
+    # A reference with next to no signal may be zero at the percentile.
+    white = float(np.percentile(truth, DISPLAY_PERCENTILE)) or float(truth.max())
+    heads = [("reference", ""), *((panel.title, panel.caption) for panel in panels)]
+    heads = [(textwrap.fill(head, _TITLE_CHARACTERS), caption) for head, caption in heads]
+    grid = _Grid(heads, truth.shape, None if region is None else truth[region].shape, title)
+    for column, (image, head) in enumerate(zip([truth, *images], heads, strict=True)):
+        axes = grid.cell("image", column)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=white)
+        _write_head(axes, *head)
+        if region is not None:
+            _box(axes, region)
+            grid.cell("zoom", column).imshow(image[region], cmap="gray", vmin=0, vmax=white)
+    for column, error in enumerate(errors, start=1):
+        grid.cell("error", column).imshow(error, cmap="inferno", vmin=0, vmax=limit)
+    _write_scale(grid.figure, grid.cell("error", 0), limit)
+    return grid.figure
+
+
+def common_error_limit(errors: Sequence[Array]) -> float:
+    """Upper end of one colour scale for several error maps.
+
+    It is the 99.5th percentile of the worst map but one, rounded up to one of :data:`ERROR_LIMITS`. The worst is left
+    out, unless it is the only one, because most often it is the zero-filled image: a scale that held its errors would
+    show the methods to be compared black. Errors above the scale are drawn in its last colour.
+
+    Parameters
+    ----------
+    errors
+        At least one map of absolute errors, in percent of the reference's maximum.
+    """
+    highest = sorted(float(np.percentile(error, ERROR_PERCENTILE)) for error in errors)
+    needed = highest[max(len(highest) - 2, 0)]
+    return float(next((limit for limit in ERROR_LIMITS if limit >= needed), ERROR_LIMITS[-1]))
+
+
+def _checked(reference: Tensor, panels: Sequence[Panel]) -> tuple[Array, list[Array]]:
+    if not panels:
+        raise ValueError("panels must not be empty")
+    truth, *images = (
+        _array(name, image)
+        for name, image in [("reference", reference), *((f"panel {panel.title!r}", panel.image) for panel in panels)]
+    )
+    if not truth.max() > 0:
+        raise ValueError(f"reference must have a positive maximum, got {truth.max():g}")
+    for panel, image in zip(panels, images, strict=True):
+        if image.shape != truth.shape:
+            raise ValueError(f"panel {panel.title!r} must have the reference's shape {truth.shape}, got {image.shape}")
+    return truth, images
+
+
+def _array(name: str, image: Tensor) -> Array:
+    if image.ndim != 2 or image.is_complex():
+        raise ValueError(f"{name} must be real (height, width), got {image.dtype} {tuple(image.shape)}")
+    array: Array = image.detach().cpu().double().numpy()
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has NaN or infinite values")
+    return array
+
+
+def _region(zoom: Zoom | None, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    if zoom is None:
+        return None
+    row, column, height, width = zoom
+    if min(row, column) < 0 or min(height, width) < 1 or row + height > shape[0] or column + width > shape[1]:
+        raise ValueError(f"zoom must lie inside the image of {shape[0]} x {shape[1]} pixels, got {zoom}")
+    return slice(row, row + height), slice(column, column + width)
+
+
+class _Grid:
+    """A figure of rows "image", "zoom" and "error", laid out in inches: matplotlib's engines leave uneven gaps."""
+
+    def __init__(
+        self, heads: Sequence[tuple[str, str]], image: tuple[int, ...], zoom: tuple[int, ...] | None, title: str
+    ) -> None:
+        from matplotlib.figure import Figure
+
+        lines = max(head.count("\n") + 1 + bool(caption) for head, caption in heads)
+        below = _MARGIN + (1.5 * _LINE if title else 0.0) + (lines + 0.3) * _LINE
+        self._tops, self._heights = {}, {}
+        for row, shape in {"image": image, "zoom": zoom, "error": image}.items():
+            if shape is not None:
+                # Long readouts are drawn smaller instead of making a poster.
+                self._tops[row], self._heights[row] = below, _CELL * min(shape[0] / shape[1], 1.5)
+                below += self._heights[row] + _GAP
+        width = 2 * _MARGIN + len(heads) * (_CELL + _GAP) - _GAP
+        self._size = (width, below - _GAP + _MARGIN)
+        self.figure = Figure(self._size, dpi=DPI)
+        if title:
+            place = (_MARGIN / self._size[0], 1 - _MARGIN / self._size[1])
+            self.figure.text(*place, title, fontsize=12, weight="bold", va="top", parse_math=False)
+
+    def cell(self, row: str, column: int) -> Axes:
+        """Axes without ticks and frame, black where the image does not fill them."""
+        width, height = self._size
+        left, top, tall = _MARGIN + column * (_CELL + _GAP), self._tops[row], self._heights[row]
+        place = (left / width, 1 - (top + tall) / height, _CELL / width, tall / height)
+        axes = self.figure.add_axes(place, label=row, facecolor="black", adjustable="datalim", xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        return axes
+
+
+def _write_head(axes: Axes, title: str, caption: str) -> None:
+    style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    axes.annotate(caption, (0.5, 1), xytext=(0, 3), fontsize=10, color="#404040", parse_math=False, **style)
+    rise = 3 + (72 * _LINE if caption else 0)
+    axes.annotate(title, (0.5, 1), xytext=(0, rise), fontsize=11, parse_math=False, **style)
+
+
+def _box(axes: Axes, region: tuple[slice, slice]) -> None:
+    from matplotlib.patches import Rectangle
+
+    rows, columns = region
+    # Pixel centres are at whole coordinates.
+    corner = (columns.start - 0.5, rows.start - 0.5)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_BOX_COLOUR, linewidth=1))
+
+
+def _write_scale(figure: Figure, axes: Axes, limit: float) -> None:
+    """Colour bar and its meaning in words, where the reference's own error would stand."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    axes.set_axis_off()
+    words = f"|image \N{MINUS SIGN} reference|\n0 to {limit:g} % of the\nreference's maximum"
+    axes.text(0.5, 0.55, words, fontsize=10, ha="center", va="bottom", linespacing=1.4)
+    bar = axes.inset_axes((0.1, 0.4, 0.8, 0.07))
+    scale = figure.colorbar(
+        ScalarMappable(Normalize(0, limit), "inferno"), cax=bar, orientation="horizontal", extend="max"
+    )
+    scale.set_ticks([0, limit / 2, limit], labels=["0", f"{limit / 2:g}", f"{limit:g} %"], fontsize=10)
