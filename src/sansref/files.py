@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from sansref.errors import FileError
 
-
-_PART = ".part-"
+PART = ".part-"
+"""How the names of files begin that are still being written."""
 
 
 @contextmanager
@@ -25,20 +26,50 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         If the system refuses to write (no permission, no space).
     """
     path = Path(path)
-    # The name is kept at the end: libraries read the format from its suffix.
-    temporary = path.with_name(f"{_PART}{uuid.uuid4().hex}-{path.name}")
+    temporary = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes ``folder`` when the block ends well, and is removed when it fails.
+
+    Raises
+    ------
+    FileError
+        If the system refuses to write, or ``folder`` holds something already.
+    """
+    temporary = _beside(folder)
+    try:
+        with _writing(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    # The name is kept at the end: libraries read the format from its suffix.
+    return path.with_name(f"{PART}{uuid.uuid4().hex}-{path.name}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(
             path, f"cannot be written ({reason})", "Choose a folder with free space that you may write to"
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,5 +80,8 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what writers that were killed left at any depth of a folder."""
-    for leftover in folder.rglob(f"{_PART}*"):
-        leftover.unlink()
+    for leftover in list(folder.rglob(f"{PART}*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)

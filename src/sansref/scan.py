@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sansref.errors import FileError
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -43,6 +45,8 @@ class ScanMeta:
         The k-space was divided by this; multiply an image by it to return to the file's units.
     synthetic
         True where the k-space was computed from a magnitude image rather than measured.
+    emulated
+        True where the scan was undersampled here, by a law that is known, rather than by the scanner.
     crop
         Height and width of the central part of the image that is scored and exported, None for all.
     geometry
@@ -55,6 +59,7 @@ class ScanMeta:
     spacing: tuple[float, float] | None = None
     scale: float = 1.0
     synthetic: bool = False
+    emulated: bool = False
     crop: tuple[int, int] | None = None
     geometry: Geometry | None = None
 
@@ -102,6 +107,19 @@ class Scan:
         """All samples of the grid over the acquired ones."""
         return self.mask.numel() / max(int(self.mask.sum()), 1)
 
+    def require_maps(self) -> None:
+        """Refuse several coils without sensitivity maps, which no method can combine.
+
+        Raises
+        ------
+        FileError
+            Naming the scan's source.
+        """
+        coils = self.kspace.shape[0]
+        if coils > 1 and self.maps is None:
+            problem = f"has {coils} coils and no sensitivity maps"
+            raise FileError(self.meta.source, problem, "Use --magnitude true to simulate from its magnitude images")
+
     def without_reference(self) -> Scan:
         """The scan as a site without full references has it."""
         return replace(self, reference=None)
@@ -109,4 +127,5 @@ class Scan:
     def restricted(self, mask: Tensor) -> Scan:
         """Keep only the acquired samples under ``mask``, bool (height, width)."""
         kept = self.mask & mask
-        return replace(self, kspace=self.kspace * kept, mask=kept)
+        # Not a product: that would leave the signs of the dropped samples in negative zeros.
+        return replace(self, kspace=self.kspace.masked_fill(~kept, 0), mask=kept)

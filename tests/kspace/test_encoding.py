@@ -129,6 +129,23 @@ def test_impose_puts_measured_samples_in_bit_for_bit_and_leaves_the_rest(
         assert torch.equal(result[:, coil][~mask], predicted[:, coil][~mask])
 
 
+def test_imposing_on_an_image_makes_its_acquired_samples_the_measured_ones() -> None:
+    mask, image, measured = draw("points", (2, 7, 8)), noise(2, 7, 8), noise(2, 1, 7, 8, seed=1)
+    encoding = EncodingOperator(mask)
+    imposed = encoding.impose_on(image, measured)
+    close(encoding.forward(imposed), measured * mask.unsqueeze(1))
+    close(fft2c(imposed)[~mask], fft2c(image)[~mask])
+    close(encoding.impose_on(imposed, measured), imposed)
+
+
+def test_with_maps_imposing_leaves_an_image_that_already_has_the_measured_samples() -> None:
+    maps, image = noise(1, 3, 7, 8, seed=1), noise(1, 7, 8)
+    encoding = EncodingOperator(draw("points", (1, 7, 8)), maps / maps.norm(dim=1, keepdim=True))
+    close(encoding.impose_on(image, encoding.forward(image)), image)
+    full = EncodingOperator(draw("full", (1, 7, 8)), encoding.maps)
+    close(full.impose_on(0 * image, full.forward(image)), image)
+
+
 def test_single_precision_stays_single() -> None:
     encoding = EncodingOperator(draw("points", (1, 6, 9)), noise(1, 2, 6, 9).to(torch.complex64))
     image = noise(1, 6, 9).to(torch.complex64)
@@ -145,6 +162,8 @@ def test_errors_name_the_shapes() -> None:
         EncodingOperator(mask, noise(2, 9, 6))
     with pytest.raises(ValueError, match="k-space of 3 coils needs coil sensitivity maps"):
         EncodingOperator(mask).adjoint(noise(1, 3, 6, 9))
+    with pytest.raises(ValueError, match="k-space of 3 coils needs coil sensitivity maps"):
+        EncodingOperator(mask).impose_on(noise(1, 6, 9), noise(1, 3, 6, 9))
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])

@@ -1,27 +1,25 @@
-"""From files to prepared scans: read, simulate where needed, undersample, scale, store."""
+"""From files to scans ready for use: read, simulate where needed, undersample, scale."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
 from sansref.data.sampling import Sampling, is_full
 from sansref.data.simulate import Simulation, simulate
-from sansref.data.store import ArrayStore, ArrayWriter, replacing_folder
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import rss
 from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
-from sansref.scan import Geometry, Scan, ScanMeta
+from sansref.scan import Scan, ScanMeta
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,23 @@ class Selection:
     crop: tuple[int, int] | None = None
     matrix: tuple[int, int] | None = None
 
-    def indices(self, count: int) -> list[int]:
-        """The slices chosen from a file of ``count`` slices."""
+    def __post_init__(self) -> None:
         if not 0 < self.central <= 1 or self.slices < 0:
             raise SettingError(
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
             )
+        for name, size in (("crop", self.crop), ("matrix", self.matrix)):
+            if size is not None and min(size) < 1:
+                raise SettingError(f"{name} must be a positive height and width, got {size[0]} and {size[1]}")
+
+    def indices(self, count: int) -> list[int]:
+        """The slices chosen from a file of ``count`` slices."""
         if self.slices == 0:
             return list(range(count))
         wanted = min(self.slices, count)
         first, span = (1 - self.central) / 2 * count, self.central * count
-        return sorted({int(first + (i + 0.5) / wanted * span) for i in range(wanted)})
+        # Rounded first: 2.9999999 is slice 3.
+        return sorted({int(round(first + (i + 0.5) / wanted * span, 6)) for i in range(wanted)})
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,11 @@ class Preparation:
                 item = magnitude_of(item)
             if isinstance(item, Scan):
                 scan = resized_kspace(item, self.selection)
-            elif item.image.max() > 0:
-                image = resized_image(item.image, self.selection)
-                scan = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
             else:
-                continue  # slices beside the head hold nothing to reconstruct
+                image = resized_image(item.image, self.selection)
+                if image.max() == image.min():
+                    continue  # slices beside the head hold nothing to reconstruct
+                scan = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
             yield scaled(self.sampling.undersample(scan, self._stream("mask", scan.meta)))
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
@@ -119,7 +123,8 @@ def resized_image(image: Tensor, selection: Selection) -> Tensor:
     if selection.crop is not None:
         image = centre_crop(_padded(image, selection.crop), selection.crop)
     if selection.matrix is not None:
-        image = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
+        fewer = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
+        image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
     return image
 
 
@@ -164,39 +169,6 @@ def scaled(scan: Scan) -> Scan:
     reference = None if scan.reference is None else scan.reference / scale
     meta = replace(scan.meta, scale=scan.meta.scale * scale)
     return replace(scan, kspace=scan.kspace / scale, reference=reference, meta=meta)
-
-
-class PreparedScans(Sequence[Scan]):
-    """Scans on disk, ready for training, memory-mapped.
-
-    Parameters
-    ----------
-    folder
-        Written by :func:`prepare`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._kspace = ArrayStore(folder / "kspace")
-        self._mask = ArrayStore(folder / "mask")
-        self._reference = ArrayStore(folder / "reference") if (folder / "reference").exists() else None
-        self.metas = [_meta_from_json(entry) for entry in json.loads((folder / "scans.json").read_text())]
-
-    def __len__(self) -> int:
-        return len(self.metas)
-
-    def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
-        return Scan(
-            kspace=self._kspace[item],
-            mask=self._mask[item],
-            meta=self.metas[item],
-            reference=None if self._reference is None else self._reference[item],
-        )
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """Height and width of every scan, without reading it."""
-        return [shape[-2:] for shape in self._mask.shapes]
 
 
 def prepare(
@@ -246,40 +218,3 @@ def _usable(
             on_bad(error)
             continue
         yield from scans
-
-
-def store_scans(scans: Iterable[Scan], folder: Path, references: bool) -> PreparedScans:
-    """Write scans into a new folder, one at a time; see :func:`prepare`."""
-    metas: list[ScanMeta] = []
-    with replacing_folder(folder) as part:
-        with (
-            ArrayWriter(part / "kspace", "complex64") as kspace,
-            ArrayWriter(part / "mask", "bool") as mask,
-            ArrayWriter(part / "reference", "complex64") if references else nullcontext() as reference,
-        ):
-            for scan in scans:
-                kspace.append(scan.kspace)
-                mask.append(scan.mask)
-                metas.append(scan.meta)
-                if reference is not None:
-                    reference.append(_reference(scan))
-        if not metas:
-            raise SettingError("no file gave a usable slice: look at the files with 'sansref info FILE'")
-        (part / "scans.json").write_text(json.dumps([asdict(meta) for meta in metas]))
-    return PreparedScans(folder)
-
-
-def _reference(scan: Scan) -> Tensor:
-    if scan.reference is None:
-        raise FileError(
-            scan.meta.source, "has no full reference", "Train a method that needs none ('ssdu' or 'idr') on it"
-        )
-    return scan.reference
-
-
-def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
-    values = {**entry, **{name: tuple(entry[name]) for name in ("spacing", "crop") if entry[name] is not None}}
-    if entry["geometry"] is not None:
-        affine, slice_axis = entry["geometry"]["affine"], entry["geometry"]["slice_axis"]
-        values["geometry"] = Geometry(tuple(tuple(row) for row in affine), slice_axis)
-    return ScanMeta(**values)

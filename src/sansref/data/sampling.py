@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from sansref.errors import SettingError
+from sansref.kspace.family import MaskFamily
 from sansref.kspace.maskfile import read_mask
 from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
 from sansref.randomness import seeded
@@ -58,6 +59,15 @@ class Sampling:
             raise SettingError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")
         return found
 
+    def family(self, emulated: bool) -> MaskFamily:
+        """Masks of the kind that scans have.
+
+        Of this law if they were undersampled by it (``emulated``); otherwise, and for a mask file, each scan's
+        own mask is all there is to go by.
+        """
+        known = emulated and self.mask in MASK_LAWS
+        return MaskFamily(self.draw if known else None, self.mask_seed)
+
     def fixed(self, shape: tuple[int, int]) -> SamplingMask:
         """The one mask that all scans of this shape share."""
         return _fixed(self, shape)
@@ -68,7 +78,7 @@ class Sampling:
             return scan
         shape = (scan.mask.shape[0], scan.mask.shape[1])
         mask = self.fixed(shape) if self.mask_per == "dataset" else self.draw(shape, generator)
-        return scan.restricted(mask.array)
+        return replace(scan.restricted(mask.array), meta=replace(scan.meta, emulated=True))
 
 
 @lru_cache(maxsize=32)
@@ -77,8 +87,13 @@ def _fixed(sampling: Sampling, shape: tuple[int, int]) -> SamplingMask:
 
 
 def is_full(scan: Scan) -> bool:
-    """Whether every phase-encoding column that the file holds was acquired whole and without gaps."""
-    columns = scan.mask.any(dim=0)
-    acquired = columns.nonzero()
+    """Whether a scan was acquired without gaps.
+
+    Outer columns may be missing, since files are often zero-padded in the phase-encoding direction, but no more
+    than half of them.
+    """
+    acquired = scan.mask.any(dim=0).nonzero()
+    if len(acquired) == 0:
+        return False
     inside = scan.mask[:, int(acquired[0]) : int(acquired[-1]) + 1]
     return bool(inside.all()) and 2 * inside.shape[1] > scan.mask.shape[1]

@@ -1,16 +1,15 @@
-"""Memory-mapped collections of arrays on disk, larger than memory and replaced atomically."""
+"""Memory-mapped collections of arrays on disk, larger than memory."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,7 +31,7 @@ class ArrayWriter:
 
     def append(self, array: Tensor) -> None:
         """Write one array, converted to the collection's dtype."""
-        values = np.ascontiguousarray(array.detach().cpu().numpy(), dtype=self._dtype)
+        values = np.asarray(array.detach().cpu().resolve_conj().numpy(), dtype=self._dtype)
         self._bytes.write(values.tobytes())
         self._shapes.append(values.shape)
 
@@ -64,41 +63,25 @@ class ArrayStore:
             index = json.loads((folder / _INDEX).read_text())
             self.shapes = [tuple(shape) for shape in index["shapes"]]
             self._dtype = np.dtype(index["dtype"])
+            ends = np.cumsum([prod(shape) for shape in self.shapes], dtype=np.int64)
             size = (folder / _BYTES).stat().st_size
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileError(folder, f"is not a complete array store ({error})", cure) from None
-        ends = np.cumsum([prod(shape) for shape in self.shapes], dtype=np.int64)
         self._starts = np.concatenate([[0], ends]).astype(np.int64)
         if size != self._starts[-1] * self._dtype.itemsize:
             raise FileError(folder, "is truncated", cure)
-        self._map: np.ndarray | None = None
+        self._map: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, item: int) -> Tensor:
         if self._map is None:  # opened late so that the store can be sent to a worker process
-            self._map = np.memmap(self._folder / _BYTES, self._dtype, mode="r")
+            size = int(self._starts[-1])
+            # The system refuses to map an empty file.
+            self._map = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
         values = self._map[self._starts[item] : self._starts[item + 1]]
         return torch.from_numpy(np.array(values).reshape(self.shapes[item]))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder`` that takes its place only if the block succeeds.
-
-    Raises
-    ------
-    FileExistsError
-        If ``folder`` exists: a finished collection is never overwritten in place.
-    """
-    if folder.exists():
-        raise FileExistsError(folder)
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    temporary.replace(folder)

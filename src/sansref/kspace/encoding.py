@@ -74,9 +74,10 @@ class EncodingOperator:
         return torch.where(self._coil_mask(self.mask), measured, kspace)
 
     def impose_on(self, image: Tensor, measured: Tensor) -> Tensor:
-        """The image (batch, height, width) whose acquired samples are the measured ones.
+        """Put the measured samples into an image (batch, height, width).
 
-        With several coils it is the image that maps with unit root sum of squares combine from that k-space.
+        Exact for one coil; with several, the imposed k-space is combined by the maps, which keeps the part of it
+        that an image can explain.
         """
         return self._combined(self.impose(self.transform(image), measured))
 

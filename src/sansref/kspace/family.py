@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from sansref.kspace.draws import order_sample
 from sansref.kspace.grid import Shape
 from sansref.kspace.sampling import SamplingMask
 from sansref.randomness import seeded
+
+_REMEMBERED = 64
 
 
 class MaskFamily:
@@ -36,6 +40,7 @@ class MaskFamily:
         """Probability that the law acquires each location, float32 (height, width)."""
         key = self._key(acquired)
         if key not in self._densities:
+            _make_room(self._densities)
             self._densities[key] = (
                 estimated_density(acquired, is_columns(acquired))
                 if self._draw is None
@@ -47,6 +52,7 @@ class MaskFamily:
         """``count`` further masks, bool (height, width), the same at every call."""
         key = (self._key(acquired), count)
         if key not in self._pools:
+            _make_room(self._pools)
             self._pools[key] = [self._another(acquired, i) for i in range(count)]
         return self._pools[key]
 
@@ -60,7 +66,14 @@ class MaskFamily:
         return order_sample(density, int(acquired.sum()), generator)
 
     def _key(self, acquired: Tensor) -> object:
-        return _shape(acquired) if self._draw is not None else (_shape(acquired), hash(acquired.numpy().tobytes()))
+        shape = _shape(acquired)
+        return shape if self._draw is not None else (shape, np.packbits(acquired.numpy()).tobytes())
+
+
+def _make_room(remembered: dict[Any, Any]) -> None:
+    """Keep memory bounded where every scan has a mask of its own."""
+    if len(remembered) >= _REMEMBERED:
+        remembered.clear()
 
 
 def is_columns(mask: Tensor) -> bool:

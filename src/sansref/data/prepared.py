@@ -1,0 +1,118 @@
+"""Prepared scans on disk, memory-mapped, with or without references."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sansref.data.store import ArrayStore, ArrayWriter
+from sansref.errors import FileError, SettingError
+from sansref.files import atomic_folder
+from sansref.scan import Geometry, Scan, ScanMeta
+
+# Stands in the store for a scan without sensitivity maps, so that item i is scan i in every array store.
+_NO_MAPS = torch.zeros(0, dtype=torch.complex64)
+
+
+class PreparedScans(Sequence[Scan]):
+    """Scans on disk, ready for training, memory-mapped.
+
+    Parameters
+    ----------
+    folder
+        Written by :func:`store_scans`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._kspace = ArrayStore(folder / "kspace")
+        self._mask = ArrayStore(folder / "mask")
+        self._maps = ArrayStore(folder / "maps")
+        self._reference = ArrayStore(folder / "reference") if (folder / "reference").exists() else None
+        try:
+            self.metas = [_meta_from_json(entry) for entry in json.loads((folder / "scans.json").read_text())]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            cure = "Delete this folder and run the same command again"
+            raise FileError(folder, f"has no usable list of its scans ({error})", cure) from None
+
+    def __len__(self) -> int:
+        return len(self.metas)
+
+    def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
+        return Scan(
+            kspace=self._kspace[item],
+            mask=self._mask[item],
+            meta=self.metas[item],
+            maps=self._maps[item] if self._maps.shapes[item] != tuple(_NO_MAPS.shape) else None,
+            reference=None if self._reference is None else self._reference[item],
+        )
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of every scan, without reading it."""
+        return [shape[-2:] for shape in self._mask.shapes]
+
+
+def store_scans(scans: Iterable[Scan], folder: Path, references: bool) -> PreparedScans:
+    """Write scans into a new folder, one at a time.
+
+    Parameters
+    ----------
+    scans
+        What to store; only one is held in memory.
+    folder
+        New folder; it appears only when complete.
+    references
+        Keep the full references. False writes none at all: a method that learns from undersampled scans
+        alone finds nothing to peek at.
+
+    Raises
+    ------
+    FileError
+        For a scan without a reference where references are to be kept, or of several coils without maps.
+    SettingError
+        If there is no scan.
+    """
+    metas: list[ScanMeta] = []
+    with atomic_folder(folder) as part:
+        with (
+            ArrayWriter(part / "kspace", "complex64") as kspace,
+            ArrayWriter(part / "mask", "bool") as mask,
+            ArrayWriter(part / "maps", "complex64") as maps,
+            ArrayWriter(part / "reference", "complex64") if references else nullcontext() as reference,
+        ):
+            for scan in scans:
+                kspace.append(scan.kspace)
+                mask.append(scan.mask)
+                maps.append(_NO_MAPS if scan.maps is None else scan.maps)
+                metas.append(scan.meta)
+                if reference is not None:
+                    reference.append(_reference(scan))
+                scan.require_maps()
+        if not metas:
+            raise SettingError("no file gave a usable slice: look at the files with 'sansref info FILE'")
+        (part / "scans.json").write_text(json.dumps([asdict(meta) for meta in metas]))
+    return PreparedScans(folder)
+
+
+def _reference(scan: Scan) -> Tensor:
+    if scan.reference is None:
+        raise FileError(
+            scan.meta.source, "has no full reference", "Train a method that needs none ('ssdu' or 'idr') on it"
+        )
+    return scan.reference
+
+
+def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
+    values = {**entry, **{name: tuple(entry[name]) for name in ("spacing", "crop") if entry[name] is not None}}
+    if entry["geometry"] is not None:
+        affine, slice_axis = entry["geometry"]["affine"], entry["geometry"]["slice_axis"]
+        values["geometry"] = Geometry(tuple(tuple(row) for row in affine), slice_axis)
+    return ScanMeta(**values)

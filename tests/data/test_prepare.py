@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sansref.data.prepare import (
+    Preparation,
+    Selection,
+    magnitude_of,
+    prepare,
+    resized_image,
+    resized_kspace,
+    scaled,
+)
+from sansref.data.prepared import PreparedScans, store_scans
+from sansref.data.readers import FileInfo, open_scan_file
+from sansref.data.sampling import Sampling
+from sansref.data.simulate import Simulation
+from sansref.errors import FileError, SettingError
+from sansref.kspace.coils import birdcage_maps, rss
+from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.randomness import seeded
+from sansref.scan import Geometry, Scan, ScanMeta
+
+SIZE = (40, 36)
+PLAIN = Simulation(phase=0.0, snr=None)
+RECIPE = Preparation(simulation=PLAIN, sampling=Sampling(acceleration=3))
+
+
+def complex_noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(*shape, 2)).view(np.complex128)[..., 0].astype(np.complex64)
+
+
+def write_kspace(path: Path, kspace: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+    return path
+
+
+def write_volume(path: Path, slices: int = 4, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows, columns = (np.linspace(-1.1, 1.1, n) for n in size)
+    inside = np.hypot(rows[:, None], columns) < 1
+    texture = np.random.default_rng(seed).uniform(100, 200, (*size, slices))
+    volume = (inside[..., None] * texture).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    return path
+
+
+def described(*paths: Path) -> list[FileInfo]:
+    return [open_scan_file(path).describe(path) for path in paths]
+
+
+def full_scan(coils: int = 1, size: tuple[int, int] = SIZE, **meta: Any) -> Scan:
+    kspace = torch.from_numpy(complex_noise(coils, *size))
+    reference = ifft2c(kspace)[0] if coils == 1 else None
+    return Scan(kspace, torch.ones(size, dtype=torch.bool), ScanMeta("s", "f.h5", **meta), reference=reference)
+
+
+def undersampled(scan: Scan) -> Scan:
+    return Sampling().undersample(scan, seeded(0)).without_reference()
+
+
+# --- which slices, how large ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(count=st.integers(1, 400), slices=st.integers(0, 60), central=st.floats(0.01, 1))
+def test_slices_are_spread_over_the_central_part(count: int, slices: int, central: float) -> None:
+    chosen = Selection(slices=slices, central=central).indices(count)
+    if slices == 0:
+        assert chosen == list(range(count))
+        return
+    assert chosen == sorted(set(chosen))
+    first, last = (1 - central) / 2 * count, (1 + central) / 2 * count
+    assert all(0 <= index < count and first - 1 < index < last for index in chosen)
+    assert 1 <= len(chosen) <= min(slices, count)
+    if slices < central * count:
+        assert len(chosen) == slices
+        gaps = np.diff(chosen)
+        assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "count", "expected"),
+    [
+        (Selection(slices=1), 25, [12]),
+        (Selection(slices=1), 24, [12]),
+        (Selection(slices=1, central=0.01), 2, [1]),
+        (Selection(slices=3, central=1), 9, [1, 4, 7]),
+        (Selection(slices=70, central=1), 5, [0, 1, 2, 3, 4]),
+        (Selection(slices=10, central=0.5), 8, [2, 3, 4, 5]),
+        (Selection(slices=99, central=0.3), 330, list(range(116, 215))),  # 0.3 is no binary number
+        (Selection(slices=33, central=0.3), 330, list(range(117, 215, 3))),
+    ],
+)
+def test_slices_of_small_cases(selection: Selection, count: int, expected: list[int]) -> None:
+    assert selection.indices(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"central": 0}, "central must lie in .*, got 0 and 0"),
+        ({"central": 1.5}, "central must lie in .*, got 1.5 and 0"),
+        ({"slices": -1}, "slices must not be negative, got 0.6 and -1"),
+        ({"crop": (0, 5)}, "crop must be a positive height and width, got 0 and 5"),
+        ({"matrix": (5, -5)}, "matrix must be a positive height and width, got 5 and -5"),
+    ],
+)
+def test_impossible_selections_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Selection(**options)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 6)])
+@pytest.mark.parametrize("crop", [(8, 9), (4, 4), (5, 5), (12, 13), (4, 13), (13, 4)])
+def test_cropping_and_padding_keep_the_centre_in_the_centre(size: tuple[int, int], crop: tuple[int, int]) -> None:
+    image = torch.rand(size, generator=seeded(0)) + 1
+    cut = resized_image(image, Selection(crop=crop))
+    assert cut.shape == crop
+    for row in range(crop[0]):
+        for column in range(crop[1]):
+            source = row - crop[0] // 2 + size[0] // 2, column - crop[1] // 2 + size[1] // 2
+            inside = 0 <= source[0] < size[0] and 0 <= source[1] < size[1]
+            assert cut[row, column] == (image[source] if inside else 0)
+
+
+@pytest.mark.parametrize("matrix", [(16, 18), (15, 13), SIZE])
+def test_a_smaller_matrix_shows_the_same_smooth_object_in_the_same_grey(matrix: tuple[int, int]) -> None:
+    """An object without high frequencies is the same function on either grid, its centre at n // 2."""
+
+    def smooth(size: tuple[int, int]) -> Tensor:
+        rows, columns = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in size)
+        return (3 + torch.cos(2 * torch.pi * (2 * rows[:, None] + columns)) + torch.sin(4 * torch.pi * columns)).float()
+
+    torch.testing.assert_close(resized_image(smooth(SIZE), Selection(matrix=matrix)), smooth(matrix))
+
+
+def test_without_crop_and_matrix_nothing_changes() -> None:
+    image, scan = torch.rand(SIZE, generator=seeded(0)), full_scan()
+    assert torch.equal(resized_image(image, Selection()), image)
+    assert resized_kspace(scan, Selection()) is scan
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+@pytest.mark.parametrize("crop", [(20, 18), (21, 17), (50, 18)])
+def test_cropping_kspace_is_cropping_its_image(coils: int, crop: tuple[int, int]) -> None:
+    scan = full_scan(coils, crop=(10, 10))
+    cut = resized_kspace(scan, Selection(crop=crop))
+    for real in (torch.real, torch.imag):
+        for coil in range(coils):
+            expected = resized_image(real(ifft2c(scan.kspace)[coil]), Selection(crop=crop))
+            torch.testing.assert_close(real(ifft2c(cut.kspace)[coil]), expected, rtol=1e-4, atol=1e-5)
+    assert bool(cut.mask.all())
+    assert cut.meta.crop is None
+    assert (cut.reference is None) is (coils > 1)
+    if cut.reference is not None:
+        torch.testing.assert_close(fft2c(cut.reference), cut.kspace[0])
+
+
+def test_a_smaller_matrix_keeps_the_measured_samples_of_the_centre() -> None:
+    scan = undersampled(full_scan(2))
+    small = resized_kspace(scan, Selection(matrix=(20, 17)))
+    rows, columns = slice(10, 30), slice(10, 27)  # 20 - 10 = 40 // 2 - 20 // 2, and 18 - 8
+    assert torch.equal(small.kspace, scan.kspace[:, rows, columns])
+    assert torch.equal(small.mask, scan.mask[rows, columns])
+    assert small.reference is None
+
+
+def test_impossible_sizes_are_one_line() -> None:
+    with pytest.raises(SettingError, match=r"the matrix \(64, 20\) is larger than the scan's \(40, 36\)"):
+        resized_kspace(full_scan(), Selection(matrix=(64, 20)))
+    with pytest.raises(SettingError, match=r"the matrix \(30, 30\) is larger than the scan's \(20, 36\)"):
+        resized_image(torch.ones(SIZE), Selection(crop=(20, 36), matrix=(30, 30)))
+    with pytest.raises(FileError, match=r"f\.h5: is undersampled, its field of view is fixed\. Leave out --crop"):
+        resized_kspace(undersampled(full_scan()), Selection(crop=(20, 20)))
+
+
+# --- one range for networks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_scaling_makes_the_largest_zero_filled_magnitude_1_and_remembers_how(coils: int) -> None:
+    scan = full_scan(coils, scale=0.5)
+    scan = replace(scan, kspace=1e-5 * scan.kspace, reference=None if coils > 1 else 1e-5 * ifft2c(scan.kspace)[0])
+    one = scaled(Sampling().undersample(scan, seeded(0)))
+    assert float(rss(ifft2c(one.kspace)).max()) == pytest.approx(1, rel=1e-5)
+    acquired = one.mask
+    factor = one.meta.scale / 0.5
+    torch.testing.assert_close(one.kspace[:, acquired] * factor, scan.kspace[:, acquired])
+    if scan.reference is not None and one.reference is not None:
+        torch.testing.assert_close(one.reference * factor, scan.reference)
+
+
+def test_the_scale_depends_on_acquired_samples_alone() -> None:
+    scan = full_scan()
+    mask = Sampling().fixed(SIZE).array
+    other = replace(scan, kspace=torch.where(mask, scan.kspace, 100 * scan.kspace))
+    first, second = (scaled(one.restricted(mask)) for one in (scan, other))
+    assert torch.equal(first.kspace, second.kspace)
+    assert first.meta == second.meta
+
+
+# --- from a file to scans ---------------------------------------------------------------------------------------
+
+
+def test_a_volume_becomes_undersampled_scans_with_references(tmp_path: Path) -> None:
+    path = write_volume(tmp_path / "IXI012-HH-T1.nii.gz")
+    scans = list(RECIPE.scans(path))
+    volume = torch.from_numpy(nibabel.load(path).get_fdata().astype(np.float32))
+    mask = RECIPE.sampling.fixed(SIZE).array
+    assert [scan.meta.slice for scan in scans] == [0, 1, 2, 3]
+    for scan in scans:
+        assert torch.equal(scan.mask, mask)
+        assert not scan.kspace[:, ~mask].any()
+        assert (scan.meta.subject, scan.meta.source, scan.meta.synthetic) == ("IXI012", str(path), True)
+        assert scan.reference is not None
+        torch.testing.assert_close(fft2c(scan.reference) * mask, scan.kspace[0], rtol=1e-4, atol=1e-4)
+        image = scan.reference.abs() * scan.meta.scale
+        torch.testing.assert_close(image, volume[..., scan.meta.slice], rtol=1e-4, atol=1e-3)
+        assert float(ifft2c(scan.kspace).abs().max()) == pytest.approx(1, rel=1e-5)
+
+
+def test_only_chosen_slices_are_made(tmp_path: Path) -> None:
+    path = write_volume(tmp_path / "a.nii", slices=10)
+    recipe = replace(RECIPE, selection=Selection(slices=2, central=0.4, crop=(30, 30), matrix=(20, 24)))
+    scans = list(recipe.scans(path))
+    assert [scan.meta.slice for scan in scans] == [4, 6]
+    assert {tuple(scan.mask.shape) for scan in scans} == {(20, 24)}
+
+
+@pytest.mark.parametrize("normalise", ["none", "minmax"])
+def test_slices_without_content_are_passed_over(tmp_path: Path, normalise: Any) -> None:
+    volume = np.zeros((*SIZE, 5), dtype=np.float32)
+    volume[10:20, 10:20, 1] = 5
+    volume[12:30, 12:30, 2] = 5
+    volume[0, 0, 3] = 5  # nothing of it is left by a crop
+    volume[..., 4] = 5 if normalise == "minmax" else 0  # constant: it cannot be stretched
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    recipe = replace(RECIPE, selection=Selection(crop=(30, 30)), simulation=replace(PLAIN, normalise=normalise))
+    assert [scan.meta.slice for scan in recipe.scans(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_full_kspace_is_undersampled(tmp_path: Path, coils: int) -> None:
+    kspace = complex_noise(2, coils, *SIZE)
+    path = write_kspace(tmp_path / "a.h5", kspace if coils > 1 else kspace[:, 0])
+    mask = RECIPE.sampling.fixed(SIZE).array
+    for scan in RECIPE.scans(path):
+        assert torch.equal(scan.mask, mask)
+        expected = torch.from_numpy(kspace[scan.meta.slice]) * mask
+        torch.testing.assert_close(scan.kspace * scan.meta.scale, expected)
+        assert (scan.reference is None) is (coils > 1)
+        assert not scan.meta.synthetic
+
+
+def test_undersampled_kspace_keeps_its_own_mask(tmp_path: Path) -> None:
+    kspace = complex_noise(1, *SIZE)
+    kspace[..., 1:14:2] = 0
+    (scan,) = RECIPE.scans(write_kspace(tmp_path / "a.h5", kspace))
+    expected = torch.ones(SIZE, dtype=torch.bool)
+    expected[:, 1:14:2] = False
+    assert torch.equal(scan.mask, expected)
+    assert scan.reference is None
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_measured_kspace_can_be_reduced_to_magnitudes(tmp_path: Path, coils: int) -> None:
+    kspace = complex_noise(2, coils, *SIZE)
+    path = write_kspace(tmp_path / "a.h5", kspace)
+    for scan in replace(RECIPE, magnitude=True).scans(path):
+        assert scan.kspace.shape == (1, *SIZE)
+        assert scan.meta.synthetic
+        assert scan.reference is not None
+        image = rss(ifft2c(torch.from_numpy(kspace[scan.meta.slice])))
+        torch.testing.assert_close(scan.reference.abs() * scan.meta.scale, image, rtol=1e-4, atol=1e-4)
+        assert float(scan.reference.imag.abs().max()) == 0
+
+
+def test_a_magnitude_shows_the_scored_part_and_needs_all_samples() -> None:
+    scan = full_scan(2, crop=(20, 18))
+    item = magnitude_of(scan)
+    torch.testing.assert_close(item.image, rss(ifft2c(scan.kspace))[10:30, 9:27])
+    assert item.meta == replace(scan.meta, crop=None, synthetic=True)
+    with pytest.raises(FileError, match=r"f\.h5: is undersampled and has no full image\. Leave out --magnitude\."):
+        magnitude_of(undersampled(scan))
+
+
+def test_simulated_coils_keep_their_maps(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, simulation=replace(PLAIN, coils=3))
+    prepared = prepare(described(write_volume(tmp_path / "a.nii")), recipe, tmp_path / "out", references=True)
+    for scan in prepared:
+        assert scan.maps is not None
+        assert scan.reference is not None
+        expected = fft2c(scan.maps * scan.reference) * scan.mask
+        torch.testing.assert_close(scan.kspace, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scans_depend_on_seed_file_name_and_slice_and_not_on_where_the_folder_lies(tmp_path: Path) -> None:
+    recipe = Preparation(simulation=Simulation(phase=1.0, snr=20.0), sampling=Sampling(mask_per="scan"))
+    here, there, other = (write_volume(tmp_path / name) for name in ("here/a.nii", "there/a.nii", "there/b.nii"))
+
+    def contents(path: Path, seed: int = 0) -> list[bytes]:
+        return [scan.kspace.numpy().tobytes() for scan in replace(recipe, seed=seed).scans(path)]
+
+    assert contents(here) == contents(there)
+    everything = contents(here) + contents(other) + contents(here, seed=1)
+    assert len(set(everything)) == len(everything)
+    assert len({scan.mask.numpy().tobytes() for scan in recipe.scans(here)}) == 4
+
+
+# --- onto disk ---------------------------------------------------------------------------------------------------
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_without_references_none_is_written(tmp_path: Path) -> None:
+    files = described(write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", complex_noise(2, *SIZE)))
+    kept = prepare(files, RECIPE, tmp_path / "kept", references=True)
+    none = prepare(files, RECIPE, tmp_path / "none", references=False)
+    assert len(kept) == len(none) == 6
+    assert (tmp_path / "kept" / "reference").exists()
+    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == ["kspace", "maps", "mask", "scans.json"]
+    for with_reference, without in zip(kept, none, strict=True):
+        assert with_reference.reference is not None
+        assert without.reference is None
+        assert torch.equal(with_reference.kspace, without.kspace)
+
+
+def test_what_was_not_acquired_is_exactly_zero_on_disk(tmp_path: Path) -> None:
+    files = described(write_volume(tmp_path / "a.nii"))
+    prepare(files, replace(RECIPE, simulation=Simulation(coils=2)), tmp_path / "out", references=False)
+    mask = RECIPE.sampling.fixed(SIZE).array.numpy()
+    stored = np.fromfile(tmp_path / "out" / "kspace" / "arrays.bin", dtype=np.complex64).reshape(4, 2, *SIZE)
+    assert not stored[..., ~mask].any()
+    assert (stored[..., mask] != 0).all()
+
+
+def test_what_was_not_acquired_cannot_be_told_from_what_is_prepared(tmp_path: Path) -> None:
+    """Two scans of one name that differ in every sample outside the mask, and nowhere else, give the same bytes.
+
+    The truth outside the mask reaches neither samples, nor scale, nor anything else that training reads.
+    """
+    mask = RECIPE.sampling.fixed(SIZE).array.numpy()
+    truth, elsewhere = complex_noise(3, *SIZE), complex_noise(3, *SIZE, seed=1)
+    without, references = [], []
+    for name, content in (("one", truth), ("other", np.where(mask, truth, 50 * elsewhere))):
+        files = described(write_kspace(tmp_path / "a.h5", content))
+        prepare(files, RECIPE, tmp_path / name / "without", references=False)
+        prepare(files, RECIPE, tmp_path / name / "with", references=True)
+        without.append(bytes_of(tmp_path / name / "without"))
+        references.append((tmp_path / name / "with" / "reference" / "arrays.bin").read_bytes())
+    assert without[0] == without[1]
+    assert references[0] != references[1]  # else the two scans would not differ at all
+
+
+def test_files_come_in_order_and_an_existing_folder_is_used_again(tmp_path: Path) -> None:
+    files = described(write_volume(tmp_path / "b.nii", slices=2), write_volume(tmp_path / "a.nii", size=(32, 30)))
+    prepared = prepare(files, RECIPE, tmp_path / "out", references=False)
+    assert [Path(meta.source).name for meta in prepared.metas] == ["b.nii"] * 2 + ["a.nii"] * 4
+    assert prepared.shapes == [SIZE] * 2 + [(32, 30)] * 4
+    assert [scan.kspace.shape[-2:] for scan in prepared] == prepared.shapes
+
+    def unread() -> Iterable[FileInfo]:
+        raise AssertionError("the files were read again")
+        yield
+
+    again = prepare(unread(), RECIPE, tmp_path / "out", references=False)
+    assert again.metas == prepared.metas
+
+
+def bad_files(tmp_path: Path) -> list[FileInfo]:
+    """A good file, one cut short, one whose second slice is broken, and another good one."""
+    paths = [write_volume(tmp_path / f"{name}.nii.gz", seed=i) for i, name in enumerate("ab")]
+    paths.insert(1, write_kspace(tmp_path / "broken.h5", complex_noise(3, *SIZE)))
+    infos = described(*paths, write_volume(tmp_path / "c.nii.gz"))
+    paths[2].write_bytes(paths[2].read_bytes()[:2000])
+    with h5py.File(paths[1], "r+") as file:
+        file["kspace"][1, 3, 3] = np.nan
+    return infos
+
+
+def test_unreadable_files_can_be_left_out_whole(tmp_path: Path) -> None:
+    errors: list[FileError] = []
+    prepared = prepare(bad_files(tmp_path), RECIPE, tmp_path / "out", references=False, on_bad=errors.append)
+    assert [error.path.name for error in errors] == ["broken.h5", "b.nii.gz"]
+    assert [Path(meta.source).name for meta in prepared.metas] == ["a.nii.gz"] * 4 + ["c.nii.gz"] * 4
+
+
+def test_otherwise_the_first_unreadable_file_stops_and_nothing_appears(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"broken\.h5: holds NaN or infinite k-space in slice 1"):
+        prepare(bad_files(tmp_path), RECIPE, tmp_path / "out", references=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_references_that_are_needed_and_missing_are_one_line(tmp_path: Path) -> None:
+    files = described(write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", complex_noise(1, 2, *SIZE)))
+    message = r"b\.h5: has no full reference\. Train a method that needs none \('ssdu' or 'idr'\) on it\."
+    with pytest.raises(FileError, match=message):
+        prepare(files, RECIPE, tmp_path / "out", references=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_usable_slice_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="no file gave a usable slice: look at the files with 'sansref info FILE'"):
+        prepare([], RECIPE, tmp_path / "out", references=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_scans_of_different_shapes_coils_and_origins_come_back_as_they_were(tmp_path: Path) -> None:
+    affine = ((1.0, 0.0, 0.25, -90.0), (0.0, -1.5, 0.0, 12.0), (0.0, 0.0, 2.0, 7.0), (0.0, 0.0, 0.0, 1.0))
+    first = full_scan(
+        1, spacing=(0.9, 1.1), crop=(20, 18), synthetic=True, slice=3, scale=1 / 3, geometry=Geometry(affine, 2)
+    )
+    second = replace(full_scan(3, (24, 30)), maps=birdcage_maps((24, 30), 3), reference=torch.rand(24, 30))
+    third = replace(undersampled(full_scan(1, (21, 20))), reference=torch.zeros(21, 20, dtype=torch.complex64))
+    prepared = store_scans([first, second, third], tmp_path / "out", references=True)
+    for found in (prepared, PreparedScans(tmp_path / "out"), pickle.loads(pickle.dumps(prepared))):
+        assert len(found) == 3
+        for scan, stored in zip([first, second, third], found, strict=True):
+            assert stored.meta == scan.meta
+            assert torch.equal(stored.kspace, scan.kspace)
+            assert torch.equal(stored.mask, scan.mask)
+            assert scan.reference is not None
+            assert torch.equal(stored.reference, scan.reference.to(torch.complex64))
+            assert (stored.maps is None) is (scan.maps is None)
+            assert scan.maps is None or torch.equal(stored.maps, scan.maps)
+
+
+def test_coils_without_maps_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Use --magnitude true"):
+        store_scans([full_scan(3)], tmp_path / "out", references=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [None, "", "[", "3", "[3]", json.dumps([{"subject": "s"}])])
+def test_a_damaged_list_of_scans_is_one_line(tmp_path: Path, content: str | None) -> None:
+    store_scans([full_scan()], tmp_path / "out", references=False)
+    path = tmp_path / "out" / "scans.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(FileError, match=r"out: has no usable list of its scans .* Delete this folder and run"):
+        PreparedScans(tmp_path / "out")
