@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
+from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
-from sansref.kspace.grid import Shape
+from sansref.kspace.fourier import fft2c
+from sansref.kspace.grid import Shape, central_mask
 from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.partition import split_uniform
 from sansref.kspace.weighting import k_weights
-from sansref.methods import SSDU, Draw, Example, Needs, SSDUOptions, collate
+from sansref.methods import SSDU, Draw, Example, Needs, SSDUOptions, collate, measured, stack
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.randomness import seeded
@@ -74,7 +76,7 @@ def test_input_and_loss_are_disjoint_and_together_all_that_was_acquired(variant:
 
 def test_the_loss_can_only_see_samples_that_the_network_did_not_get() -> None:
     """Changing the input's samples in the target changes no loss; changing a held-out one does."""
-    learned, one = method(), scan()
+    learned, one = method(loss="mse"), scan()
     (example,) = learned.examples(one, Draw(0, 0, 0))
     given, target = masks(example)
 
@@ -123,6 +125,16 @@ def test_whole_columns_are_split_on_request() -> None:
         method(unit="column").examples(scan(), Draw(0, 0, 0))
 
 
+@pytest.mark.parametrize("split", ["uniform", "gaussian"])
+@pytest.mark.parametrize(("center", "sides"), [(16 / 256, (2, 2)), (0.25, (10, 9)), (0.0, (0, 0))])
+def test_the_centre_stays_in_the_input(split: str, center: float, sides: Shape) -> None:
+    learned, centre = method(split=split, split_center=center), central_mask(SHAPE, sides)
+    targets = [masks(learned.examples(scan(), Draw(0, epoch, 0))[0])[1] for epoch in range(60)]
+    assert not any(bool((target & centre).any()) for target in targets)
+    just_outside = central_mask(SHAPE, (sides[0] + 2, sides[1] + 2)) & ~centre & scan().mask
+    assert any(bool((target & just_outside).any()) for target in targets)
+
+
 def test_a_gaussian_split_takes_more_of_the_low_frequencies() -> None:
     rows, columns = (torch.arange(n) - n // 2 for n in SHAPE)
     away = torch.hypot(rows[:, None].float(), columns.float())
@@ -138,15 +150,15 @@ def test_a_gaussian_split_takes_more_of_the_low_frequencies() -> None:
 @pytest.mark.parametrize("split", ["uniform", "gaussian"])
 def test_k_weighting_multiplies_squared_errors_by_the_square_of_the_residuals_weight(split: Any) -> None:
     one, draw = scan(), Draw(3, 2, 1)
-    (plain,) = method(split=split).examples(one, draw)
-    (weighted,) = method(split=split, k_weighting=True).examples(one, draw)
+    (plain,) = method(split=split, split_center=0.1).examples(one, draw)
+    (weighted,) = method(split=split, split_center=0.1, k_weighting=True).examples(one, draw)
     assert torch.equal(plain.given.mask, weighted.given.mask)
     assert set(plain.weight.unique().tolist()) == {0.0, 1.0}
     target = plain.weight > 0
     assert torch.equal(target, weighted.weight > 0)
     assert bool((weighted.weight[target] >= 1).all())
     if split == "uniform":
-        partition = split_uniform(one.mask, 0.4, draw.fresh())
+        partition = split_uniform(one.mask, 0.4, draw.fresh(), block=(4, 4))
         expected = k_weights(MaskFamily(law).density(one.mask), partition.selected).square()
         torch.testing.assert_close(weighted.weight, expected * target)
 
@@ -167,6 +179,21 @@ def test_with_k_weighting_every_location_that_is_not_given_counts_alike() -> Non
     for near, far in ((4, 9), (9, 14), (14, 30)):
         ring = outside & (away >= near) & (away < far)
         assert float(weight[ring].sum() / absent[ring].sum()) == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize("coils", [1, 2])
+def test_the_acquired_samples_are_put_into_the_reconstruction_unless_told_otherwise(coils: int) -> None:
+    given = stack([measured(scan(coils=coils))])
+    torch.manual_seed(0)
+    network = Reconstructor(NetworkOptions(phases=1, channels=2, init="xavier"))
+    bare = SSDU(network, SSDUOptions(keep_acquired=False), MaskFamily(law)).reconstruct(given)
+    torch.testing.assert_close(bare, network(*given, symmetry=False)[0])
+    kept = SSDU(network, SSDUOptions(), MaskFamily(law)).reconstruct(given)
+    torch.testing.assert_close(kept, EncodingOperator(given.mask, given.maps).impose_on(bare, given.kspace))
+    if coils == 1:
+        mask = given.mask.unsqueeze(1)
+        torch.testing.assert_close(fft2c(kept).unsqueeze(1)[mask], given.kspace[mask])
+        assert not torch.allclose(fft2c(bare).unsqueeze(1)[mask], given.kspace[mask])
 
 
 @pytest.mark.parametrize(("name", "expected"), [("mse", weighted_mse), ("mixed", mixed_l1_l2)])

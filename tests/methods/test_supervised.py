@@ -15,7 +15,7 @@ from sansref.scan import Scan, ScanMeta
 def method() -> Supervised:
     torch.manual_seed(0)
     network = Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
-    return Supervised(network, SupervisedOptions(gamma=0.0))
+    return Supervised(network, SupervisedOptions(loss="mse", gamma=0.0))
 
 
 def scan(coils: int = 1, dtype: torch.dtype = torch.complex64) -> Scan:

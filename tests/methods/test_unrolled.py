@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,9 @@ def weights(*shape: int) -> Tensor:
     return torch.where(values < 0.5, 0, 4 * values)
 
 
-def method(name: Any = "ista_plus", gamma: float = 0.01) -> UnrolledMethod:
+def method(name: Any = "ista_plus", gamma: float = 0.01, loss: Any = "mse") -> UnrolledMethod:
     network = Reconstructor(NetworkOptions(name, phases=2, channels=4, pools=2, init="xavier"))
-    return Supervised(network, SupervisedOptions(gamma))
+    return Supervised(network, SupervisedOptions(loss=loss, gamma=gamma))
 
 
 def batch(coils: int = 1) -> Example:
@@ -107,14 +108,17 @@ def test_the_symmetry_loss_is_the_sum_over_phases_of_means() -> None:
     assert float(symmetry_loss(residuals)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("data_loss", "data_term"), [("mse", weighted_mse), ("mixed", mixed_l1_l2)])
 @pytest.mark.parametrize("coils", [1, 3])
 @pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
-def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(name: str, coils: int) -> None:
-    learned, examples = method(name, gamma=0.3), batch(coils)
+def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(
+    name: str, coils: int, data_loss: str, data_term: Callable[..., Tensor]
+) -> None:
+    learned, examples = method(name, 0.3, data_loss), batch(coils)
     loss, parts = learned.loss("network", examples)
     image, residuals = learned.network(*examples.given, symmetry=True)
     given = examples.given
-    data = weighted_mse(EncodingOperator(given.mask, given.maps).transform(image), examples.target, examples.weight)
+    data = data_term(EncodingOperator(given.mask, given.maps).transform(image), examples.target, examples.weight)
     symmetry = 0.0 if name == "unet" else float(symmetry_loss(residuals).detach())
     assert float(parts["data"]) == pytest.approx(float(data.detach()), rel=1e-6)
     assert float(parts["symmetry"]) == pytest.approx(symmetry, rel=1e-6)

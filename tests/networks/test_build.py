@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sansref.errors import SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.encoding import EncodingOperator
 from sansref.networks import NetworkOptions, Reconstructor
@@ -90,6 +91,12 @@ def test_one_scan_does_not_depend_on_the_others_of_its_batch(name: str) -> None:
     assert maps is not None
     alone, _ = network(kspace[1:], mask[1:], maps[1:], symmetry=False)
     torch.testing.assert_close(alone, together[1:])
+
+
+@pytest.mark.parametrize("name", ["phases", "channels", "pools"])
+def test_impossible_options_are_refused(name: str) -> None:
+    with pytest.raises(SettingError, match=rf"network\.{name} must be at least 1, got 0"):
+        NetworkOptions(**{name: 0})
 
 
 def test_several_coils_need_maps() -> None:

@@ -168,5 +168,12 @@ def stack(given: Sequence[Measured]) -> Measured:
 
 
 def measured(scan: Scan) -> Measured:
-    """What a network is given of a scan, without a batch axis."""
+    """What a network is given of a scan, without a batch axis.
+
+    Raises
+    ------
+    FileError
+        For several coils without sensitivity maps.
+    """
+    scan.require_maps()
     return Measured(scan.kspace, scan.mask, scan.maps)

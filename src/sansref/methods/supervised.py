@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sansref.kspace.encoding import EncodingOperator
 from sansref.methods.base import Draw, Example, Measured, Needs
-from sansref.methods.unrolled import UnrolledMethod, weighted_mse
+from sansref.methods.unrolled import LossName, UnrolledMethod
 from sansref.networks.build import Reconstructor
 from sansref.scan import Scan
 
@@ -21,24 +21,27 @@ class SupervisedOptions:
 
     Attributes
     ----------
+    loss
+        mse, or mixed: normalised l1 plus l2 of the k-space, as SSDU has it.
     gamma
-        Weight of ISTA-Net's symmetry term.
+        Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
-    gamma: float = 0.01
+    loss: LossName = "mixed"
+    gamma: float = 0.0
 
 
 class Supervised(UnrolledMethod):
-    """Mean squared error against the reference, all acquired samples as input.
+    """The error against the reference, all acquired samples as input.
 
-    With one coil the error in k-space equals the error of the image (Parseval); with several, the reference
+    With one coil the squared error in k-space equals the error of the image (Parseval); with several, the reference
     is compared as the coils would have seen it.
     """
 
     needs: ClassVar[Needs] = Needs.PAIRED
 
     def __init__(self, network: Reconstructor, options: SupervisedOptions) -> None:
-        super().__init__(network, options.gamma, weighted_mse)
+        super().__init__(network, options.gamma, options.loss)
 
     def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
         """One example: the acquired samples and the full k-space of the reference."""

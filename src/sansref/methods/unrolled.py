@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.methods.base import Example, Measured, Method, Turn
 from sansref.networks.build import Reconstructor
 
-DataLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+LossName = Literal["mse", "mixed"]
 
 
 class UnrolledMethod(Method):
@@ -24,16 +25,15 @@ class UnrolledMethod(Method):
     gamma
         Weight of ISTA-Net's symmetry constraint, the sum over phases of mean |F~(F(d)) - d|^2; L_cons with
         gamma = 0.01 in arXiv 2211.13440.
-    data_loss
-        Takes predicted k-space, target k-space (batch, coils, height, width) and the weights
-        (batch, height, width).
+    loss
+        Data term: mse (:func:`weighted_mse`) or mixed (:func:`mixed_l1_l2`).
     """
 
-    def __init__(self, network: Reconstructor, gamma: float, data_loss: DataLoss) -> None:
+    def __init__(self, network: Reconstructor, gamma: float, loss: LossName) -> None:
         super().__init__()
         self.network = network
         self.gamma = gamma
-        self.data_loss = data_loss
+        self.data_loss = _LOSSES[loss]
 
     @property
     def turns(self) -> list[Turn]:
@@ -79,3 +79,6 @@ def mixed_l1_l2(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     l2 = error.norm(dim=1) / truth.norm(dim=1)
     l1 = error.abs().sum(1) / truth.abs().sum(1)
     return 0.5 * (l2 + l1).mean()
+
+
+_LOSSES: dict[LossName, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"mse": weighted_mse, "mixed": mixed_l1_l2}

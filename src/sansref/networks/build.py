@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from sansref.errors import SettingError
 from sansref.kspace.encoding import EncodingOperator
 from sansref.networks.istanet import ISTANet, to_channels, to_complex
 from sansref.networks.unet import UNet
@@ -43,6 +44,11 @@ class NetworkOptions:
     bias: bool = True
     init: Literal["xavier", "identity"] = "identity"
     complex: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("phases", "channels", "pools"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"network.{name} must be at least 1, got {getattr(self, name)}")
 
 
 class Reconstructor(nn.Module):
