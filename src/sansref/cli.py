@@ -187,7 +187,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 def _parser(name: str, command: Callable[[list[str]], None]) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=name, description=command.__doc__, exit_on_error=False)
+    return ArgumentParser(prog=name, description=command.__doc__, exit_on_error=False, allow_abbrev=False)
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
@@ -197,9 +197,16 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     named = [re.sub(r"^--[\w.-]+", lambda found: "--" + found[0][2:].replace("-", "_"), word) for word in arguments]
     try:
         return parser.parse_args(named)
-    except ArgumentError as error:
-        first = next(line.strip() for line in str(error).splitlines() if line.strip())
-        raise SettingError(f"{first} (see '{parser.prog} --help')") from None
+    except (ArgumentError, UnicodeDecodeError) as error:
+        raise SettingError(f"{_in_one_line(str(error))} (see '{parser.prog} --help')") from None
+
+
+def _in_one_line(message: str) -> str:
+    """What jsonargparse says over several lines, without its type names."""
+    text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(message.split()))
+    text = re.sub(r"Does not .*?Subtypes: \[(.*), NoneType\] .*Given value: ", r"takes \1 or null, not ", text)
+    text = text.replace("Expected a ", "takes ").replace("typing.Literal", "one of ").replace(". Got value: ", ", not ")
+    return re.sub(r'^Parser key "([\w.]+)"[^:]*: ', r"--\1 ", text)
 
 
 def _with_presets(arguments: list[str]) -> list[str]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sansref.data.example import example_image
-from sansref.data.prepare import PreparedScans, Selection, resized_image, scaled, store_scans
+from sansref.data.prepare import Selection, resized_image, scaled
+from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
 from sansref.errors import SettingError
@@ -82,7 +83,7 @@ class DemoOptions:
         alone = method == "ssdu"
         return RunConfig(
             method=method,
-            options=SSDUOptions(gamma=0.0) if alone else IDROptions(stages=self.stages, gamma=0.0),
+            options=SSDUOptions() if alone else IDROptions(stages=self.stages),
             network=NetworkOptions(phases=self.phases, channels=self.channels),
             selection=Selection(matrix=(self.matrix, self.matrix)),
             simulation=Simulation(snr=self.snr),
@@ -165,10 +166,12 @@ def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], o
     scores: dict[str, Score] = {}
     panels: list[Panel] = []
     for name, method in methods.items():
-        score, image = score_scan(method, truth, config.family, config.training.held_out, options.seed, 0)
+        score, image = score_scan(
+            method, truth, config.sampling.family(emulated=True), config.training.held_out, options.seed, 0
+        )
         scores[name] = score
         panels.append(Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}"))
-    snapshots = {_NAMES[name]: list_snapshots(config, run, truth) for name, run in runs.items()}
+    snapshots = {_NAMES[name]: list_snapshots(run, truth) for name, run in runs.items()}
     summaries = {name: Summary.of([score]) for name, score in scores.items()}
     zoom = tuple(round(options.matrix * part) for part in (0.35, 0.4, 0.25, 0.25))
     error_figure(out / "reconstructions.png", truth.reference.abs(), panels, zoom=(zoom[0], zoom[1], zoom[2], zoom[3]))
@@ -186,7 +189,7 @@ def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], o
 
 
 @torch.inference_mode()
-def list_snapshots(config: RunConfig, run: RunDirectory, truth: Scan) -> list[Snapshot]:
+def list_snapshots(run: RunDirectory, truth: Scan) -> list[Snapshot]:
     """Score every epoch of a run against the truth, from all acquired samples."""
     method = run.config().build().eval()
     found = []

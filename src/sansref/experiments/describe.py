@@ -32,12 +32,19 @@ def _file(info: FileInfo) -> Iterator[tuple[str, str]]:
     if info.acquired_fraction is not None:
         acceleration = 1 / info.acquired_fraction
         yield "acquired", f"{info.acquired_fraction:.1%} of the encoded grid ({acceleration:.2f}x)"
-    full = info.kind == "magnitude" or info.acquired_fraction == 1
-    yield "can train", "idr, ssdu, supervised" if full else "idr, ssdu (supervised needs full sampling)"
+    yield "can train", _trainable(info)
     if info.kind == "magnitude":
         yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
     for note in info.notes:
         yield "note", note
+
+
+def _trainable(info: FileInfo) -> str:
+    """Which methods can learn from a file."""
+    full = info.kind == "magnitude" or info.acquired_fraction == 1
+    if info.coils > 1:
+        return "idr, ssdu, supervised with --magnitude true" if full else "nothing without coil sensitivity maps"
+    return "idr, ssdu, supervised" if full else "idr, ssdu (supervised needs full sampling)"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +20,12 @@ from sansref.errors import FileError, SettingError
 from sansref.experiments.figures import Panel, error_figure
 from sansref.experiments.scores import RANGE_NOTE, Reconstruction, Score, Summary, magnitude, score_scan, zero_filled
 from sansref.files import atomic_path, write_text
+from sansref.kspace.family import MaskFamily
 from sansref.methods import measured, stack
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
 from sansref.training.run import RunDirectory
-from sansref.training.train import scan_files
+from sansref.training.train import knows, scan_files
 
 Subjects = Literal["auto", "test", "all"]
 
@@ -80,7 +82,7 @@ def evaluate(
         Folder for ``scores.csv``, ``summary.json`` and figures of the worst and the median slice.
     subjects
         auto leaves out the subjects that the run trained or validated on, test takes only those that it set
-        aside, all takes everyone.
+        aside, all takes everyone. In other data than the run's, all subjects are new, whatever their names.
     skip_bad
         Leave unreadable files out instead of stopping at the first.
     console
@@ -93,24 +95,27 @@ def evaluate(
     """
     config = run.config()
     methods: dict[str, Reconstruction] = {"zero-filled": zero_filled, config.method: run.load().reconstruct}
+    families = {emulated: config.sampling.family(emulated) for emulated in (True, False)}
     evaluation = Evaluation()
     files, evaluation.bad_files = scan_files(data, ReaderOptions(config.selection.plane), skip_bad)
     files, evaluation.left_out = _chosen(files, run, subjects)
-    for info in track(files, "scoring", console=console or Console(stderr=True), transient=True):
+    console = console or Console(stderr=True)
+    for info in track(files, "scoring", console=console, transient=True, disable=not console.is_terminal):
         try:
-            evaluation.rows += _score_file(config, methods, info)
+            evaluation.rows += _score_file(config, families, methods, info)
         except FileError as error:
             if not skip_bad:
                 raise
             evaluation.bad_files.append(error)
     if not evaluation.rows:
-        raise SettingError(f"{data} gave no slice to evaluate on")
+        reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
+        raise SettingError(f"{data} gave no slice to evaluate on{reason}")
     _write(evaluation, config, methods, out)
     return evaluation
 
 
 def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tuple[list[FileInfo], list[str]]:
-    parts = run.subjects()
+    parts = run.subjects() if knows(run, files) else {"training": [], "validation": [], "test": []}
     learned = {*parts["training"], *parts["validation"]}
     found = {info.subject for info in files}
     wanted = {"all": found, "test": found & set(parts["test"]), "auto": found - learned}[subjects]
@@ -122,12 +127,14 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
     return [info for info in files if info.subject in wanted], sorted(found - wanted)
 
 
-def _score_file(config: RunConfig, methods: dict[str, Reconstruction], info: FileInfo) -> list[Row]:
+def _score_file(
+    config: RunConfig, families: dict[bool, MaskFamily], methods: dict[str, Reconstruction], info: FileInfo
+) -> list[Row]:
     rows = []
     for scan in config.preparation.scans(info.path):
         options, number = config.training, scan.meta.slice
         scores = {
-            name: score_scan(method, scan, config.family, options.held_out, options.seed, number)[0]
+            name: score_scan(method, scan, families[scan.meta.emulated], options.held_out, options.seed, number)[0]
             for name, method in methods.items()
         }
         rows.append(Row(info, number, scores))
@@ -150,17 +157,19 @@ def _write(evaluation: Evaluation, config: RunConfig, methods: dict[str, Reconst
     write_text(out / "summary.json", json.dumps(summary, indent=2))
     for title, row in _telling_rows(evaluation.rows, config.method):
         scan = _slice_of(config.preparation, row)
-        if scan.reference is not None:
-            panels = [_panel(name, method, scan, row.scores[name]) for name, method in methods.items()]
-            subject = f"{title} slice: {row.info.subject}, slice {row.slice}"
-            error_figure(out / f"{title}.png", magnitude(scan.reference, scan), panels, subject)
+        assert scan.reference is not None
+        panels = [_panel(name, method, scan, row.scores[name]) for name, method in methods.items()]
+        subject = f"{title} slice: {row.info.subject}, slice {row.slice}"
+        error_figure(out / f"{title}.png", magnitude(scan.reference, scan), panels, subject)
 
 
 def _telling_rows(rows: list[Row], method: str) -> Iterator[tuple[str, Row]]:
-    """The worst slice before the median one: averages hide failures."""
-    ranked = sorted(rows, key=lambda row: row.scores[method].psnr)
-    yield "worst", ranked[0]
-    yield "median", ranked[len(ranked) // 2]
+    """The worst slice with a reference before the median one: averages hide failures."""
+    known = [row for row in rows if not isnan(row.scores[method].psnr)]
+    ranked = sorted(known, key=lambda row: row.scores[method].psnr)
+    if ranked:
+        yield "worst", ranked[0]
+        yield "median", ranked[len(ranked) // 2]
 
 
 def _slice_of(recipe: Preparation, row: Row) -> Scan:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sansref.data.export import write_fastmri, write_nifti, write_png
 from sansref.data.prepare import Preparation, Selection
-from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
+from sansref.data.readers import FileInfo, ReaderOptions, find_files, open_scan_file
 from sansref.data.readers.names import stem_of
+from sansref.errors import SettingError
 from sansref.experiments.scores import magnitude
 from sansref.methods import Method, measured, stack
 from sansref.scan import ScanMeta
@@ -32,8 +33,8 @@ def reconstruct_files(
     run
         A finished run.
     files
-        Scan files. Fully sampled k-space, or magnitude images, are undersampled first as the run's training
-        scans were; undersampled k-space is used as it is.
+        Scan files, or folders of them. Fully sampled k-space, or magnitude images, are undersampled first as
+        the run's training scans were; undersampled k-space is used as it is.
     out
         Folder for the images.
     formats
@@ -48,13 +49,27 @@ def reconstruct_files(
     ------
     FileError
         For a file that cannot be read; files before it have been written.
+    SettingError
+        If an output would replace a scan or another output.
     """
     method = run.load()
     recipe = whole_files(run.config().preparation)
-    for file in files:
+    for file in _scan_files(files, out):
         info = open_scan_file(file, ReaderOptions(recipe.selection.plane)).describe(file)
         volume, meta = reconstruct_volume(method, recipe, info)
         yield info, list(_write(volume, meta, info, out, formats))
+
+
+def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
+    """Look into folders, and see to it that nothing is written over a scan or written twice."""
+    found = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
+    first: dict[str, Path] = {}
+    for path in found:
+        if path.resolve().parent == out.resolve():
+            raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
+        if (other := first.setdefault(stem_of(path), path)) != path:
+            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
+    return found
 
 
 def whole_files(recipe: Preparation) -> Preparation:

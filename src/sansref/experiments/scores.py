@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from statistics import fmean, stdev
+from dataclasses import asdict, astuple, dataclass
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -107,11 +107,14 @@ class Summary:
     @classmethod
     def of(cls, scores: Sequence[Score]) -> Summary:
         """Summarise at least one score."""
-        columns = {f.name: [getattr(score, f.name) for score in scores] for f in fields(Score)}
-        mean = Score(**{name: fmean(values) for name, values in columns.items()})
-        std = Score(**{name: stdev(values) if len(values) > 1 else 0.0 for name, values in columns.items()})
-        return cls(len(scores), mean, std)
+        values = torch.tensor([astuple(score) for score in scores], dtype=torch.float64)
+        std = values.std(dim=0) if len(scores) > 1 else torch.zeros_like(values[0])
+        return cls(len(scores), Score(*values.mean(dim=0).tolist()), Score(*std.tolist()))
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"slices": self.count, "mean": asdict(self.mean), "std": asdict(self.std)}
+        """For JSON, which has no NaN: scores that need a missing reference are None."""
+        mean, std = (
+            {name: None if isnan(value) else value for name, value in asdict(part).items()}
+            for part in (self.mean, self.std)
+        )
+        return {"slices": self.count, "mean": mean, "std": std}

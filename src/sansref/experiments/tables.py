@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +42,7 @@ def score_table(summaries: Mapping[str, Summary]) -> Table:
     count = next(iter(summaries.values())).count
     headings, rows = score_cells(summaries)
     over = "one slice" if count == 1 else f"mean ± standard deviation over {count} slices"
-    table = Table(caption=f"{over}; {RANGE_NOTE}; held-out error: reference-free, lower is better")
+    table = Table(box=SIMPLE_HEAD, caption=f"{over}; {RANGE_NOTE}; held-out error: reference-free, lower is better")
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
@@ -57,5 +58,5 @@ def score_markdown(summaries: Mapping[str, Summary]) -> str:
 
 
 def show(table: Table) -> None:
-    """Print a table on the standard output."""
-    Console().print(table)
+    """Print a table on the standard output, wider than it is rather than with numbers cut off."""
+    Console(width=max(Console().width, 100)).print(table)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from sansref.data.store import ArrayStore
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.family import MaskFamily, is_columns
 from sansref.kspace.partition import hold_out
+from sansref.kspace.units import Unit
 from sansref.methods import Draw, Example, Measured, Method, measured, stack
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -170,5 +171,9 @@ class WithoutHeldOut(Sequence[Scan]):
 
 
 def held_out_mask(acquired: Tensor, fraction: float, seed: int, item: int) -> Tensor:
-    """The acquired samples of scan ``item`` that its score is computed on, bool (height, width)."""
-    return hold_out(acquired, fraction, seeded(seed, "held out", item)).target
+    """The acquired samples of scan ``item`` that its score is computed on, bool (height, width).
+
+    Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout.
+    """
+    unit: Unit = "column" if is_columns(acquired) else "point"
+    return hold_out(acquired, fraction, seeded(seed, "held out", item), unit=unit).target

@@ -60,6 +60,10 @@ class RunConfig:
         "training": TrainingOptions,
     }
 
+    def __post_init__(self) -> None:
+        if self.simulation.coils > 1 and not self.network.complex:
+            raise SettingError("a real network cannot combine coils: use --network.complex true, or --coils 1")
+
     @property
     def needs(self) -> Needs:
         """What the method must be given."""
@@ -71,11 +75,6 @@ class RunConfig:
         """How files become undersampled scans."""
         return Preparation(self.selection, self.simulation, self.sampling, self.magnitude, self.training.seed)
 
-    @property
-    def family(self) -> MaskFamily:
-        """The sampling law of the training scans."""
-        return MaskFamily(self.sampling.draw, self.sampling.mask_seed)
-
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
         """The method with new weights, which depend on seed and stage alone."""
         kind = METHODS[self.method][0]
@@ -85,7 +84,7 @@ class RunConfig:
         method: Method = (
             kind(network, self.options)
             if self.needs is Needs.PAIRED
-            else kind(network, self.options, family or self.family)
+            else kind(network, self.options, family or self.sampling.family(emulated=True))
         )
         return method
 
@@ -113,12 +112,17 @@ class RunConfig:
         parts = {"options": _take(METHODS[method][1], given)}
         parts |= {group: _take(kind, given) for group, kind in cls.groups.items()}
         network = given.pop("network", {})
+        if not isinstance(network, Mapping):
+            raise SettingError(f"network must hold settings such as 'phases: 9', got {network!r}")
+        inner = dict(network)
+        parts["network"] = _take(NetworkOptions, inner)
         magnitude = given.pop("magnitude", False)
-        if given:
+        unknown = [*given, *(f"network.{name}" for name in inner)]
+        if unknown:
             raise SettingError(
-                f"unknown setting {min(given)!r} for method {method!r}: see 'sansref train {method} --help'"
+                f"unknown setting {min(unknown)!r} for method {method!r}: see 'sansref train {method} --help'"
             )
-        return cls(method=method, network=NetworkOptions(**network), magnitude=magnitude, **parts)
+        return cls(method=method, magnitude=magnitude, **parts)
 
 
 def _take(kind: type[Any], given: dict[str, Any]) -> Any:

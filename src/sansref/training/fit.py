@@ -14,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from sansref.data.store import ArrayStore
@@ -62,7 +62,9 @@ class _EpochClock(pl.Callback):
         self._first = first_epoch
         self._set(0)
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         # Worker processes are started, with copies of the data set, before Lightning announces the first epoch.
         self._set(checkpoint["epoch"] + 1)
 
@@ -159,7 +161,7 @@ def _trainer(options: TrainingOptions, callbacks: list[pl.Callback]) -> pl.Train
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
         raise SettingError(
             f"accelerator {options.accelerator!r} with precision {options.precision!r} cannot be used here"
             f" ({' '.join(str(error).split())}): use --accelerator auto"

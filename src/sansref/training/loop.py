@@ -56,16 +56,13 @@ class Loop(pl.LightningModule):
         Raises
         ------
         TrainingError
-            If a loss is not finite; the last checkpoint is still good.
+            If a loss is not finite; the checkpoint of the epoch before is still good.
         """
         optimizers = self.optimizers(use_pl_optimizer=True)
         for turn, optimizer in zip(self.method.turns, _listed(optimizers), strict=True):
             loss, parts = self.method.loss(turn.name, batch)
             if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss of turn {turn.name!r} is {float(loss.detach())} in epoch {self.current_epoch}: lower"
-                    " --learning_rate and run the same command again, it continues from the last good checkpoint"
-                )
+                raise self._diverged(f"the loss of turn {turn.name!r}", float(loss.detach()))
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
@@ -85,12 +82,26 @@ class Loop(pl.LightningModule):
         self._scores.append(score.mean())
 
     def on_validation_epoch_end(self) -> None:
-        """Average the scores and lower the learning rate on a plateau."""
+        """Average the scores and lower the learning rate on a plateau.
+
+        Raises
+        ------
+        TrainingError
+            If the score is not finite.
+        """
         score = torch.stack(self._scores).mean()
         self._scores.clear()
+        if not torch.isfinite(score):
+            raise self._diverged("the validation score", float(score))
         self.log("score", score)
         for scheduler in _listed(self.lr_schedulers()):
             scheduler.step(float(score))
+
+    def _diverged(self, what: str, value: float) -> TrainingError:
+        return TrainingError(
+            f"{what} is {value} in epoch {self.current_epoch}: train with a lower --learning_rate into another --out;"
+            " the epochs before are kept"
+        )
 
     @property
     def learning_rate(self) -> float:

@@ -75,7 +75,11 @@ class TrainingOptions:
         for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.held_out < 1:
-            raise SettingError(f"held_out must lie between 0 and 1, got {self.held_out}")
+        for name in ("workers", "threads"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("held_out", "plateau_factor"):
+            if not 0 < getattr(self, name) < 1:
+                raise SettingError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise SettingError(f"learning_rate must be positive, got {self.learning_rate}")

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sansref.data.store import ArrayStore, ArrayWriter, replacing_folder
-from sansref.files import write_text
+from sansref.data.store import ArrayStore, ArrayWriter
+from sansref.files import atomic_folder, write_text
 from sansref.methods import Method, measured, stack
 from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
@@ -137,7 +137,7 @@ def refine(
     """
     device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     method.to(device).eval()
-    with replacing_folder(store) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
+    with atomic_folder(store) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
         for start, stop in _runs(shapes):
             given = stack([measured(scans[item]) for item in range(start, stop)]).to(device)
             for kspace in method.refine(given, method.reconstruct(given)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 import sansref
 from sansref.errors import FileError, SettingError
-from sansref.files import remove_leftovers, write_text
+from sansref.files import PART, remove_leftovers, write_text
 from sansref.methods import Method
 from sansref.training.config import RunConfig
 
@@ -28,8 +29,9 @@ class RunDirectory:
     """Paths of a run and the files that describe it.
 
     ``config.yaml`` resolved configuration · ``environment.json`` versions · ``splits.json`` subjects of each
-    part · ``data/`` prepared scans · ``stages/NN/`` checkpoints · ``targets/`` refined data while training ·
-    ``metrics.csv`` one row per epoch · ``log.txt`` · ``model.safetensors`` and ``model.json`` the result.
+    part · ``files.json`` names and sizes of the data files · ``data/`` prepared scans · ``stages/NN/``
+    checkpoints · ``targets/`` refined data while training · ``metrics.csv`` one row per epoch · ``log.txt`` ·
+    ``model.safetensors`` and ``model.json`` the result.
     """
 
     path: Path
@@ -43,6 +45,11 @@ class RunDirectory:
     def splits_file(self) -> Path:
         """Subjects of training, validation and test."""
         return self.path / "splits.json"
+
+    @property
+    def files_file(self) -> Path:
+        """Names and sizes of the files of the data folder."""
+        return self.path / "files.json"
 
     @property
     def weights(self) -> Path:
@@ -62,25 +69,47 @@ class RunDirectory:
     def start(self, config: RunConfig, data: str) -> None:
         """Create the directory, or check that it belongs to the same run on the same data.
 
+        A run that never finished an epoch, for instance because a setting was impossible, is begun anew with
+        other settings.
+
         Raises
         ------
         SettingError
             If the directory holds a run with another configuration, naming what differs; or something else.
+        FileError
+            If the directory cannot be written.
         """
         wanted = {**config.flat(), "data": data}
         if self.config_file.exists():
-            found = self.read_config()
-            differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-            if differing:
-                changes = ", ".join(f"{name} {found.get(name)!r} -> {wanted.get(name)!r}" for name in differing)
-                raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
             remove_leftovers(self.path)
-            return
-        if self.path.exists() and any(self.path.iterdir()):
+            changes = self._changes(wanted)
+            if not changes:
+                return
+            if (self.path / "metrics.csv").exists():
+                raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
+            for begun in ("data", "stages"):
+                shutil.rmtree(self.path / begun, ignore_errors=True)
+            self.splits_file.unlink(missing_ok=True)
+        elif self._is_taken():
             raise SettingError(f"{self.path} is not empty and not a run: choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.path / "environment.json", json.dumps(environment(), indent=2))
+        write_text(self._environment_file, json.dumps(environment(), indent=2))
         write_text(self.config_file, yaml.safe_dump(wanted, sort_keys=False))
+
+    def _changes(self, wanted: Mapping[str, Any]) -> str:
+        """How a configuration differs from the one that the run was started with; empty if it does not."""
+        found = self.read_config()
+        differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        return ", ".join(f"{name} {found.get(name)!r} -> {wanted.get(name)!r}" for name in differing)
+
+    def _is_taken(self) -> bool:
+        """Whether something else lies here; a start that was killed leaves less than a configuration."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(path != self._environment_file and not path.name.startswith(PART) for path in self.path.iterdir())
+
+    @property
+    def _environment_file(self) -> Path:
+        return self.path / "environment.json"
 
     def read_config(self) -> dict[str, Any]:
         """The flat configuration, with the data folder.
@@ -107,7 +136,7 @@ class RunDirectory:
         values.pop("data", None)
         try:
             return RunConfig.from_flat(values)
-        except (TypeError, ValueError) as error:
+        except (SettingError, TypeError, ValueError) as error:
             raise FileError(self.config_file, f"holds an impossible setting ({error})", "Restore the file") from None
 
     def load(self) -> Method:
@@ -130,9 +159,34 @@ class RunDirectory:
         return method.eval()
 
     def subjects(self) -> dict[str, list[str]]:
-        """Subjects of each part of the run's data."""
-        parts: dict[str, list[str]] = json.loads(self.splits_file.read_text())
+        """Subjects of each part of the run's data; none where it was not a folder of subjects, as in the demo.
+
+        Raises
+        ------
+        FileError
+            If the list cannot be read.
+        """
+        if not self.splits_file.exists():
+            return {"training": [], "validation": [], "test": []}
+        parts: dict[str, list[str]] = _read_json(self.splits_file)
         return parts
+
+    def files(self) -> list[tuple[str, int]]:
+        """Names and sizes in bytes of the files of the run's data; none where it was not a folder of files.
+
+        Raises
+        ------
+        FileError
+            If the list cannot be read.
+        """
+        return [(name, size) for name, size in _read_json(self.files_file)] if self.files_file.exists() else []
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise FileError(path, "is not readable JSON", "Restore the file or train again") from None
 
 
 def environment() -> dict[str, str | int]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from sansref.data.prepare import PreparedScans, prepare
+from sansref.data.prepare import prepare
+from sansref.data.prepared import PreparedScans
 from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file, scan_folder
 from sansref.data.splits import split_subjects
 from sansref.errors import FileError, SettingError
@@ -36,6 +37,11 @@ class Outcome:
 
     run: RunDirectory
     bad_files: list[FileError] = field(default_factory=list)
+
+    def leave_out(self, error: FileError) -> None:
+        """Record, in the run's log as well, that a file was left out."""
+        self.bad_files.append(error)
+        logger.warning("left out: %s", error)
 
 
 def train(config: RunConfig, data: Path, out: Path, skip_bad: bool = False, console: Console | None = None) -> Outcome:
@@ -60,12 +66,16 @@ def train(config: RunConfig, data: Path, out: Path, skip_bad: bool = False, cons
         For unusable files or settings.
     """
     console = console or Console(stderr=True)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise SettingError(f"--out {out} lies inside --data {data}, where its files would pass for scans: move it out")
     outcome = Outcome(RunDirectory(out))
     outcome.run.start(config, str(data.resolve()))
     if outcome.run.finished:
         return outcome
     with logged_to(out / "log.txt"):
-        files, outcome.bad_files = scan_files(data, ReaderOptions(config.selection.plane), skip_bad)
+        files, bad_files = scan_files(data, ReaderOptions(config.selection.plane), skip_bad)
+        for error in bad_files:
+            outcome.leave_out(error)
         parts = _split(config, outcome.run, files)
         training, validation = _prepared(config, outcome, files, parts, skip_bad, console)
         learn(config, training, validation, outcome.run, console)
@@ -95,7 +105,7 @@ def learn(
         Where progress is drawn.
     """
     options = config.training
-    family = config.family
+    family = config.sampling.family(emulated=all(meta.emulated for meta in training.metas))
     scans: Sequence[Scan] = training
     if validation is None:
         scans = WithoutHeldOut(training, options.held_out, options.seed)
@@ -134,9 +144,24 @@ def _split(config: RunConfig, run: RunDirectory, files: list[FileInfo]) -> dict[
     validation = options.validation if len(subjects) > 1 else 0.0
     fractions = {"training": 0.0, "validation": validation, "test": options.test}
     parts = split_subjects(subjects, fractions, options.seed)
+    write_text(run.files_file, json.dumps(sorted(_identity(info) for info in files)))
     write_text(run.splits_file, json.dumps(parts, indent=2))
     logger.info("subjects: %s", parts)
     return parts
+
+
+def knows(run: RunDirectory, files: list[FileInfo]) -> bool:
+    """Whether files belong to the data that a run was trained on: the same folder, or a copy of it.
+
+    Names of subjects do not tell, every BIDS folder has its sub-01; one file of the same name and size does.
+    """
+    home = Path(str(run.read_config()["data"]))
+    seen = set(run.files())
+    return any(_identity(info) in seen or info.path.resolve().is_relative_to(home) for info in files)
+
+
+def _identity(info: FileInfo) -> tuple[str, int]:
+    return info.path.name, info.path.stat().st_size
 
 
 def _prepared(
@@ -149,16 +174,19 @@ def _prepared(
 ) -> tuple[PreparedScans, PreparedScans | None]:
     """Prepare both parts; references are written only for a method, or a score, that needs them."""
     folder = outcome.run.path / "data"
-    on_bad = outcome.bad_files.append if skip_bad else None
+    on_bad = outcome.leave_out if skip_bad else None
     prepared: list[PreparedScans | None] = []
     for part in ("training", "validation"):
         chosen = [info for info in files if info.subject in parts[part]]
         references = config.needs is Needs.PAIRED if part == "training" else config.training.score == "reference"
-        shown = track(chosen, f"reading {part} scans", console=console, transient=True)
+        title = f"reading {part} scans"
+        shown = track(chosen, title, console=console, transient=True, disable=not console.is_terminal)
         prepared.append(prepare(shown, config.preparation, folder / part, references, on_bad) if chosen else None)
     training, validation = prepared
     if training is None:
         raise SettingError("there is no training scan: add subjects or lower --validation and --test")
+    if validation is None and config.training.score == "reference":
+        raise SettingError("score 'reference' needs subjects to validate on: add some, or use --score held_out")
     return training, validation
 
 

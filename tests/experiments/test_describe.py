@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from sansref.errors import FileError
+from sansref.experiments.describe import describe
+from sansref.training.run import RunDirectory
+
+
+def told(path) -> dict[str, str]:
+    return dict(describe(path))
+
+
+def test_a_magnitude_volume(heads):
+    facts = told(heads / "sub-01_T1w.nii.gz")
+    assert facts["file"] == str(heads / "sub-01_T1w.nii.gz")
+    assert facts["format"] == "NIfTI, magnitude"
+    assert (facts["subject"], facts["contrast"]) == ("sub-01", "T1w")
+    assert facts["matrix"] == "32 x 32, 4 slices, 1 coil(s)"
+    assert facts["pixel spacing"] == "2 x 2 mm"
+    assert facts["can train"] == "idr, ssdu, supervised"
+    assert "acquired" not in facts
+    notes = [value for name, value in describe(heads / "sub-01_T1w.nii.gz") if name == "note"]
+    assert any("optimistic" in note for note in notes)
+
+
+def test_measured_data(write_knee, tmp_path):
+    full, under = told(write_knee(tmp_path / "full.h5")), told(write_knee(tmp_path / "under.h5", every=2))
+    assert full["format"] == "fastMRI HDF5, k-space"
+    assert full["matrix"] == "32 x 36, 2 slices, 1 coil(s)"
+    assert full["acquired"] == "100.0% of the encoded grid (1.00x)"
+    assert full["can train"] == "idr, ssdu, supervised"
+    assert under["acquired"] == f"{21 / 36:.1%} of the encoded grid ({36 / 21:.2f}x)"
+    assert under["can train"] == "idr, ssdu (supervised needs full sampling)"
+
+
+def test_measured_data_of_several_coils(write_knee, tmp_path):
+    full = told(write_knee(tmp_path / "full.h5", coils=3))
+    under = told(write_knee(tmp_path / "under.h5", coils=3, every=2))
+    assert full["matrix"] == "32 x 36, 2 slices, 3 coil(s)"
+    assert full["can train"] == "idr, ssdu, supervised with --magnitude true"
+    assert under["can train"] == "nothing without coil sensitivity maps"
+
+
+def test_a_finished_run(trained):
+    facts = told(trained.path)
+    parameters = sum(parameter.numel() for parameter in trained.load().parameters())
+    assert facts["run"] == str(trained.path)
+    assert facts["method"] == "idr (needs undersampled scans)"
+    assert facts["network"] == f"ista_plus, {parameters:,} parameters"
+    assert facts["sampling"] == "variable_density, 4x"
+    assert facts["state"] == "finished"
+    assert facts["best score"].endswith(")")
+    assert [facts[part].split(" ")[0] for part in ("training", "validation", "test")] == ["3", "1", "2"]
+    assert all(subject in facts["test"] for subject in trained.subjects()["test"])
+
+
+def test_a_run_that_has_just_begun(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(tiny("ssdu"), "/data")
+    facts = told(run.path)
+    assert facts["state"] == "not finished, 0 epochs done"
+    assert not facts.keys() & {"best score", "training", "test"}
+    (run.path / "metrics.csv").write_text("stage,epoch,score\n0,0,0.5\n0,1,0.25\n0,2,0.75\n")
+    facts = told(run.path)
+    assert facts["state"] == "not finished, 3 epochs done"
+    assert facts["best score"] == "0.25 (stage 0, epoch 1)"
+
+
+def test_neither_a_run_nor_a_scan(tmp_path):
+    with pytest.raises(FileError, match="is not a run directory"):
+        told(tmp_path)
+    with pytest.raises(FileError, match="does not exist"):
+        told(tmp_path / "nothing")

@@ -1,0 +1,383 @@
+"""Every command from its words to its files; wrong words are one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import yaml
+
+from sansref import __version__, cli
+
+SMALL = ["--network.phases", "2", "--network.channels", "4", "--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
+
+
+@pytest.fixture
+def sansref(capsys):
+    """Run a command line and return its exit code and what it wrote."""
+
+    def run(*words):
+        code = 0
+        try:
+            cli.main([str(word) for word in words])
+        except SystemExit as left:
+            code = left.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def fails(sansref):
+    """Run a command line that must end in one line on the error stream, and return that line."""
+
+    def run(*words):
+        code, _, err = sansref(*words)
+        assert code == 2
+        assert err.startswith("sansref: ")
+        assert err.count("\n") == 1, err
+        return err.removeprefix("sansref: ").rstrip()
+
+    return run
+
+
+# Help and start
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command_and_method(sansref, words):
+    code, out, err = sansref(*words)
+    assert (code, err) == (0, "")
+    for name in (*cli.COMMANDS, *cli.METHOD_LINES):
+        assert f"  {name} " in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_help_is_there_at_once_and_loads_no_engine():
+    heavy = "torch", "pytorch_lightning", "numpy", "jsonargparse", "rich", "matplotlib", "h5py"
+    code = f"import sys, sansref.cli; sansref.cli.main(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_version(sansref):
+    assert sansref("--version") == (0, f"sansref {__version__}\n", "")
+
+
+def test_package_can_be_run_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "sansref", "nonsense"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sansref: there is no command 'nonsense'")
+
+
+@pytest.mark.parametrize("command", ["demo", "reconstruct", "evaluate", "info"])
+def test_every_command_explains_itself(sansref, command):
+    code, out, _ = sansref(command, "--help")
+    assert code == 0
+    assert f"usage: sansref {command}" in out
+    assert " ".join(cli.COMMANDS[command].__doc__.split()) in " ".join(out.split())
+
+
+@pytest.mark.parametrize("method", cli.METHOD_LINES)
+def test_every_option_of_a_method_is_explained(sansref, method):
+    code, out, _ = sansref("train", method, "--help")
+    assert code == 0
+    options = [line for line in out.splitlines() if line.startswith("  --")]
+    assert len(options) > 30
+    text = " ".join(out.split())
+    for words in ("Share of the subjects kept for validation", "Grid points over acquired", "Unrolled iterations"):
+        assert words in text
+
+
+def test_train_alone_lists_the_methods(sansref):
+    for words in (["train", "--help"], ["train", "-h"]):
+        code, out, _ = sansref(*words)
+        assert code == 0
+        assert all(f"  {method} " in out for method in cli.METHOD_LINES)
+
+
+# Wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["foo"], "there is no command 'foo': use one of demo, train, reconstruct, evaluate, info"),
+        (["train"], "train needs a method: use one of idr, ssdu, supervised"),
+        (["train", "foo"], "there is no method 'foo': use one of idr, ssdu, supervised"),
+        (["info"], "the following arguments are required: path (see 'sansref info --help')"),
+        (["evaluate", "run"], "the following arguments are required: data (see 'sansref evaluate --help')"),
+        (["demo", "--snr", "loud"], "--snr takes float, not loud (see 'sansref demo --help')"),
+        (["demo", "--matrix", "20"], "the demo's matrix must lie between 32 and 256, got 20"),
+        (["demo", "--stages", "0"], "stages and pool must be at least 1, got 0 and "),
+        (["demo", "--phases", "0"], "network.phases must be at least 1, got 0"),
+        (
+            ["evaluate", "run", "--data", "x", "--subjects", "some"],
+            "--subjects takes one of ['auto', 'test', 'all'], not some (see 'sansref evaluate --help')",
+        ),
+        (
+            ["reconstruct", "run", "a.nii", "--out", "x", "--format", "gif"],
+            "--format takes one of ['source', 'nifti', 'hdf5', 'png'], not gif (see 'sansref reconstruct --help')",
+        ),
+    ],
+)
+def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fails(*words).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "many"], "--epochs takes int, not many"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--foo", "3"], "unrecognized arguments: --foo 3"),
+        (["--snr", "loud"], "--snr takes float or null, not loud"),
+        (["--matrix", "3"], "--matrix takes tuple[int, int] or null, not 3"),
+        (["--matrix", "[64,64]"], "the matrix (64, 64) is larger than the scan's (32, 32)"),
+        (["--score", "mine"], "--score takes one of ['held_out', 'reference'], not mine"),
+        (["--network.name", "foo"], "--network.name takes one of ['ista_plus', 'ista', 'unet'], not foo"),
+        (["--network.phases", "0"], "network.phases must be at least 1, got 0"),
+        (["--learning-rate", "0"], "learning_rate must be positive, got 0.0"),
+        (["--acceleration", "0.5"], "an acceleration of 0.5 is impossible"),
+        (["--mask", "foo"], "unknown mask 'foo': use one of"),
+        (["--ratio", "2"], "a part of 2 of the acquired samples is impossible"),
+        (["--partitions", "0"], "partitions must be at least 1, got 0"),
+        (["--slices", "-1"], "central must lie in (0, 1] and slices must not be negative"),
+        (["--crop", "[0,0]"], "crop must be a positive height and width, got 0 and 0"),
+        (["--workers", "-1"], "workers must be at least 0, got -1"),
+        (["--accelerator", "abacus"], "accelerator 'abacus' with precision '32-true' cannot be used here"),
+        (["--learning_rate", "1e30"], "the loss of turn 'network' is"),
+        (["--validation", "0.99"], "6 subject(s) cannot be split"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--config", "magic"], "there is no configuration 'magic': give a YAML file, or one of"),
+        (["--stages", "3"], "unrecognized arguments: --stages 3"),
+    ],
+)
+def test_wrong_options_of_training_are_one_line(fails, heads, tmp_path, words, message):
+    line = fails("train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, *words)
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs: [1", "Problems parsing config: while parsing a flow sequence"),
+        ("epochs: many", "--epochs takes int, not many"),
+        ("foo: 3", "Option 'foo' is not accepted"),
+        ("network:\n  foo: 3", "Group 'network' does not accept option 'foo'"),
+        ("network: 3", "network must hold settings such as 'phases: 9', got 3"),
+        ("- 3", "Unexpected config: - 3"),
+        (b"\xff\xfe\x00", "'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_wrong_configurations_are_one_line(fails, heads, tmp_path, content, message):
+    file = tmp_path / "own.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = fails("train", "ssdu", "--config", file, "--data", heads, "--out", tmp_path / "run")
+    assert line.startswith(message)
+
+
+def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
+    nowhere, text, head = tmp_path / "nowhere", tmp_path / "text.nii", heads / "sub-01_T1w.nii.gz"
+    text.write_text("no volume")
+    train = ["train", "ssdu", "--out", tmp_path / "run", "--data"]
+    for words, message in [
+        ([*train, nowhere], "nowhere: does not exist. Check the spelling of the path."),
+        ([*train, text], "text.nii: is in no format that is read here"),
+        (["train", "ssdu", "--data", head, "--out", text], "is not empty and not a run: choose another --out"),
+        (["train", "ssdu", "--data", head, "--out", heads], "is not empty and not a run: choose another --out"),
+        (["train", "ssdu", "--data", head, "--out", text / "run"], "environment.json: cannot be written"),
+        (["train", "ssdu", "--data", heads, "--out", heads / "run"], "where its files would pass for scans"),
+        (["evaluate", nowhere, "--data", heads], "nowhere: is not a run directory (no config.yaml)"),
+        (["reconstruct", heads, head, "--out", nowhere], "is not a run directory (no config.yaml)"),
+        (["info", nowhere], "nowhere: does not exist"),
+        (["info", heads], "is not a run directory (no config.yaml)"),
+        (["info", text], "is in no format that is read here"),
+    ]:
+        assert message in fails(*words)
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130(sansref, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "info", interrupted)
+    assert sansref("info") == (130, "", "sansref: stopped; the same command continues a training run where it was\n")
+
+
+def test_a_bug_keeps_its_traceback(sansref, monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "info", lambda arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sansref("info")
+
+
+def test_threads_wait_without_spinning_unless_told_otherwise(sansref, monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "info", lambda arguments: print(os.environ["OMP_WAIT_POLICY"]))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert sansref("info")[1] == "passive\n"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert sansref("info")[1] == "active\n"
+
+
+# Every command
+
+
+@pytest.mark.parametrize("method", cli.METHOD_LINES)
+def test_train(sansref, heads, tmp_path, method):
+    stages = ["--stages", "2"] if method == "idr" else []
+    run = tmp_path / "runs" / method
+    code, out, err = sansref("train", method, "--data", heads, "--out", run, *SMALL, *stages)
+    assert (code, out) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt)\n")
+    shown = [f"stage {stage}/2 epoch 1/1" for stage in (1, 2)] if stages else ["epoch 1/1"]
+    assert [line.rsplit(" ", 1)[0] for line in err.splitlines()] == [
+        f"{method.upper()} {words} score" for words in shown
+    ]
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["method"] == method
+    assert settings["data"] == str(heads)
+    assert json.loads((run / "model.json").read_text())["config"]["network"]["phases"] == 2
+
+
+def test_dashes_and_underscores_are_the_same(sansref, heads, tmp_path):
+    for name, words in (
+        ("a", ["--batch-size", "2", "--learning-rate=0.01", "--plateau-patience", "3"]),
+        ("b", ["--batch_size", "2", "--learning_rate=0.01", "--plateau_patience", "3"]),
+    ):
+        assert sansref("train", "ssdu", "--data", heads, "--out", tmp_path / name, *SMALL, *words)[0] == 0
+    assert (tmp_path / "a" / "config.yaml").read_text() == (tmp_path / "b" / "config.yaml").read_text()
+    assert "batch_size: 2" in (tmp_path / "a" / "config.yaml").read_text()
+
+
+def test_dashes_in_values_stay(sansref, heads, tmp_path):
+    run = tmp_path / "a-run--with-dashes"
+    assert sansref("train", "ssdu", "--data", heads, f"--out={run}", *SMALL)[0] == 0
+    assert (run / "model.json").exists()
+
+
+def test_other_settings_need_another_place(sansref, fails, heads, tmp_path):
+    words = ["train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL]
+    assert sansref(*words)[0] == 0
+    assert "(seed 0 -> 1): choose another --out" in fails(*words, "--seed", "1")
+    assert sansref(*words)[0] == 0
+
+
+def test_bad_files_stop_training_or_are_listed_at_the_end(sansref, fails, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=3)
+    (data / "sub-08_T1w.nii").write_bytes(b"no volume")
+    broken = data / "sub-01_T1w.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    words = ["train", "ssdu", "--data", data, "--out", tmp_path / "run", *SMALL, "--validation", "0"]
+    assert "sub-0" in fails(*words)
+    for spelling in ("--skip-bad", "--skip_bad"):
+        code, out, err = sansref(*words[:5], tmp_path / spelling, *words[6:], spelling)
+        assert code == 0
+        assert out.startswith("trained: ")
+        said = err.splitlines()[-2:]
+        assert [line.split(": ")[0] for line in said] == ["skipped", "skipped"]
+        assert {name for name in ("sub-01", "sub-08") if any(name in line for line in said)} == {"sub-01", "sub-08"}
+
+
+def test_reconstruct_nifti(sansref, trained, heads, tmp_path):
+    source = heads / "sub-01_T1w.nii.gz"
+    code, out, _ = sansref("reconstruct", trained.path, source, "--out", tmp_path)
+    assert code == 0
+    assert out.splitlines() == [
+        f"{source}: magnitude images; their k-space was simulated and undersampled as in training",
+        f"{source} -> {tmp_path / 'sub-01_T1w_recon.nii.gz'}",
+    ]
+    before, after = nibabel.load(source), nibabel.load(tmp_path / "sub-01_T1w_recon.nii.gz")
+    assert before.shape == after.shape
+    np.testing.assert_allclose(before.affine, after.affine)
+
+
+def test_reconstruct_fastmri_in_several_formats(sansref, trained, write_knee, tmp_path):
+    source = write_knee(tmp_path / "file1000.h5", every=2)
+    words = ["reconstruct", trained.path, source, "--out", tmp_path / "out"]
+    assert sansref(*words) == (0, f"{source} -> {tmp_path / 'out' / 'file1000.h5'}\n", "")
+    with h5py.File(tmp_path / "out" / "file1000.h5") as file:
+        assert file["reconstruction"].shape == (2, 32, 32)
+    code, out, _ = sansref(*words, "--format", "png", "nifti")
+    assert (code, out) == (0, f"{source} -> 3 files in {tmp_path / 'out'}\n")
+    pngs = sorted(path.name for path in (tmp_path / "out" / "file1000_png").iterdir())
+    assert pngs == ["slice-000.png", "slice-001.png"]
+
+
+def test_reconstruct_refuses_an_unfinished_run(fails, tiny, heads, tmp_path):
+    from sansref.training.run import RunDirectory
+
+    RunDirectory(tmp_path / "run").start(tiny("ssdu"), "/data")
+    line = fails("reconstruct", tmp_path / "run", heads / "sub-01_T1w.nii.gz", "--out", tmp_path / "out")
+    assert line.endswith("holds a run that has not finished. Run its 'sansref train' command again.")
+
+
+def test_evaluate(sansref, trained, heads, tmp_path):
+    code, out, err = sansref("evaluate", trained.path, "--data", heads, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "zero-filled" in out
+    assert "idr" in out
+    assert "mean ± standard deviation over 8 slices" in " ".join(out.split())
+    left_out = ", ".join(sorted(name for part in ("training", "validation") for name in trained.subjects()[part]))
+    lines = out.splitlines()
+    assert lines[-2].endswith(f"did not set them aside: {left_out}")
+    assert lines[-1] == f"scores and figures: {tmp_path / 'out'}"
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"scores.csv", "summary.json", "worst.png", "median.png"}
+
+
+@pytest.mark.parametrize(("subjects", "slices"), [("test", 8), ("all", 24)])
+def test_evaluate_chosen_subjects(sansref, trained, heads, tmp_path, subjects, slices):
+    words = ["evaluate", trained.path, "--data", heads, "--out", tmp_path / "out", "--subjects", subjects]
+    code, out, _ = sansref(*words)
+    assert code == 0
+    assert ("left out" in out) is (subjects == "test")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["methods"]["idr"]["slices"] == slices
+
+
+def test_evaluate_lists_bad_files(sansref, fails, trained, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=1, slices=3)
+    (data / "sub-08_T1w.nii").write_bytes(b"no volume")
+    words = ["evaluate", trained.path, "--data", data, "--out", tmp_path / "out"]
+    assert "sub-08_T1w.nii: is in no format" in fails(*words)
+    code, _, err = sansref(*words, "--skip-bad")
+    assert code == 0
+    assert err.startswith("skipped: ")
+    assert "sub-08_T1w.nii: is in no format" in err
+
+
+def test_info(sansref, trained, heads):
+    code, out, err = sansref("info", heads / "sub-01_T1w.nii.gz")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[2] == "subject         sub-01"
+    code, out, err = sansref("info", trained.path)
+    assert (code, err) == (0, "")
+    assert "state           finished" in out.splitlines()
+
+
+def test_demo(sansref, tmp_path):
+    size = ["--matrix", "32", "--stages", "2", "--epochs", "1", "--repeats", "2", "--phases", "2", "--channels", "4"]
+    code, out, err = sansref("demo", "--out", tmp_path / "demo", "--threads", "1", *size)
+    assert code == 0
+    assert all(name in out for name in ("zero-filled", "SSDU", "IDR"))
+    assert out.splitlines()[-1] == f"report and figures: {tmp_path / 'demo' / 'report.html'}"
+    assert [line.rsplit(" score ")[0] for line in err.splitlines()] == [
+        "SSDU epoch 1/2",
+        "SSDU epoch 2/2",
+        "IDR stage 1/2 epoch 1/1",
+        "IDR stage 2/2 epoch 1/1",
+    ]
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
+    assert not [path for path in (tmp_path / "demo").rglob("*") if "reference" in path.name]
+    assert sansref("info", tmp_path / "demo" / "idr")[0] == 0

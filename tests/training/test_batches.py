@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from sansref.kspace.family import MaskFamily
+from sansref.methods import Draw, Example, collate, measured
+from sansref.training.batches import ExampleSet, ShapeBatches, ValidationSet, WithoutHeldOut, held_out_mask
+
+SHAPES = st.lists(st.sampled_from([(4, 4), (4, 6), (8, 4)]), min_size=1, max_size=25)
+MIXED = ((32, 32), (32, 24), (32, 32), (24, 32), (32, 32), (32, 24))
+
+
+@settings(deadline=None)
+@given(SHAPES, st.integers(1, 7), st.integers(0, 5), st.integers(0, 3))
+def test_batches_hold_every_item_once_and_one_shape_each(shapes, size, seed, epoch):
+    batches = ShapeBatches(shapes, size, seed)
+    batches.epoch = epoch
+    drawn = list(batches)
+    assert len(drawn) == len(batches)
+    assert sorted(item for batch in drawn for item in batch) == list(range(len(shapes)))
+    assert all(len({shapes[item] for item in batch}) == 1 and 1 <= len(batch) <= size for batch in drawn)
+    assert drawn == list(batches)
+
+
+def test_order_and_company_change_with_epoch_and_seed():
+    def drawn(seed, epoch):
+        batches = ShapeBatches([(4, 4)] * 20, 4, seed)
+        batches.epoch = epoch
+        return list(batches)
+
+    assert drawn(0, 0) != drawn(0, 1)
+    assert drawn(0, 0) != drawn(1, 0)
+    assert {frozenset(batch) for batch in drawn(0, 0)} != {frozenset(batch) for batch in drawn(0, 1)}
+
+
+class Recorder:
+    """Stands for a method: hands out what it was asked."""
+
+    def examples(self, scan, draw, refined=None):
+        return [(scan, draw, refined)]
+
+
+def test_every_visit_in_every_epoch_is_a_draw_of_its_own():
+    examples = ExampleSet(Recorder(), ["a", "b", "c"], seed=5, repeats=2, targets=None)
+    assert len(examples) == 6
+    draws = []
+    for epoch in range(3):
+        examples.epoch = epoch
+        asked = [examples[index][0] for index in range(6)]
+        assert [scan for scan, _, _ in asked] == ["a", "b", "c"] * 2
+        assert all(refined is None for _, _, refined in asked)
+        draws += [draw for _, draw, _ in asked]
+    assert len(set(draws)) == len(draws)
+    assert {draw.item for draw in draws} == {0, 1, 2}
+    assert {draw.epoch for draw in draws} == set(range(6))
+    assert Draw(5, 3, 1) in draws
+
+
+def test_repeats_get_the_refined_data_of_their_scan():
+    examples = ExampleSet(Recorder(), ["a", "b"], seed=0, repeats=2, targets=["A", "B"])
+    assert [(examples[index][0][0], examples[index][0][2]) for index in range(4)] == [("a", "A"), ("b", "B")] * 2
+
+
+def flat(example: Example) -> list[torch.Tensor]:
+    return [example.given.kspace, example.given.mask, example.target, example.weight]
+
+
+def test_partitions_differ_between_epochs_and_repeats(make_scans, tiny):
+    config = tiny("ssdu")
+    examples = ExampleSet(config.build(), make_scans((32, 32)), seed=0, repeats=3, targets=None)
+    masks = []
+    for epoch in range(2):
+        examples.epoch = epoch
+        masks += [examples[visit][0].given.mask for visit in range(3)]
+    assert len({mask.numpy().tobytes() for mask in masks}) == 6
+    examples.epoch = 0
+    assert torch.equal(examples[0][0].given.mask, masks[0])
+
+
+def test_workers_make_the_same_batches_as_the_main_process(make_scans, tiny):
+    scans = make_scans(*MIXED)
+    examples = ExampleSet(tiny("idr").build(), scans, seed=3, repeats=2, targets=None)
+    batches = ShapeBatches([tuple(scan.mask.shape) for scan in scans] * 2, 2, seed=3)
+
+    def epoch(number, workers):
+        examples.epoch = batches.epoch = number
+        return list(DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=workers))
+
+    here, there = epoch(1, 0), epoch(1, 2)
+    assert len(here) == len(there) == len(batches)
+    for one, other in zip(here, there, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.02, 0.9), st.integers(0, 100), st.integers(0, 100))
+def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_centre(fraction, seed, item):
+    acquired = torch.rand(32, 32, generator=torch.Generator().manual_seed(7)) < 0.4
+    acquired[12:20, 12:20] = True
+    held_out = held_out_mask(acquired, fraction, seed, item)
+    assert held_out.any()
+    assert not (held_out & ~acquired).any()
+    assert not held_out[15:17, 15:17].any()
+    assert torch.equal(held_out, held_out_mask(acquired, fraction, seed, item))
+
+
+def test_whole_columns_of_a_column_mask_are_held_out():
+    # Along the readout single samples would be easy to guess from their neighbours.
+    acquired = torch.zeros(32, 40, dtype=torch.bool)
+    acquired[:, ::3] = acquired[:, 16:24] = True
+    held_out = held_out_mask(acquired, 0.2, seed=0, item=0)
+    assert torch.equal(held_out, held_out[:1].expand_as(held_out))
+    assert 0 < int(held_out[0].sum()) < int(acquired[0].sum())
+
+
+def test_choice_of_held_out_samples_depends_on_seed_and_scan(make_scans):
+    acquired = make_scans((32, 32))[0].mask
+    masks = [held_out_mask(acquired, 0.2, seed, item) for seed in (0, 1) for item in (0, 1)]
+    assert len({mask.numpy().tobytes() for mask in masks}) == 4
+
+
+def test_validation_item_hides_what_it_scores(make_scans):
+    scans = [scan.without_reference() for scan in make_scans((32, 32), (32, 24))]
+    items = ValidationSet(scans, MaskFamily(), 0.2, seed=1)
+    assert len(items) == 2
+    for scan, item in zip(scans, items, strict=False):
+        held_out = item.held_out[0]
+        assert torch.equal(item.given.mask[0], scan.mask & ~held_out)
+        assert not item.given.kspace[0, 0][held_out].any()
+        assert torch.equal(item.given.kspace[0, 0][~held_out], scan.kspace[0][~held_out])
+        assert torch.equal(item.measured[0], scan.kspace)
+        assert item.density.shape == scan.mask.shape
+        assert item.reference is None
+
+
+def test_validation_item_carries_a_reference_only_if_the_scan_has_one(make_scans):
+    (scan,) = make_scans((32, 32))
+    item = ValidationSet([scan], MaskFamily(), 0.2, seed=1)[0]
+    assert torch.equal(item.reference[0], scan.reference)
+
+
+def test_training_never_sees_the_samples_that_validation_scores(make_scans, tiny):
+    scans = make_scans((32, 32), (32, 24))
+    kept, scored = WithoutHeldOut(scans, 0.2, seed=4), ValidationSet(scans, MaskFamily(), 0.2, seed=4)
+    method = tiny("ssdu").build()
+    examples = ExampleSet(method, kept, seed=4, repeats=3, targets=None)
+    assert len(kept) == 2
+    for index in range(len(examples)):
+        scan, item = scans[index % 2], scored[index % 2]
+        held_out = item.held_out[0]
+        assert torch.equal(kept[index % 2].mask, scan.mask & ~held_out)
+        (example,) = examples[index]
+        assert not example.given.mask[held_out].any()
+        assert not example.given.kspace[0][held_out].any()
+        assert not example.target[0][held_out].any()
+        assert not example.weight[held_out].any()
+        assert torch.equal(measured(kept[index % 2]).kspace, item.given.kspace[0])

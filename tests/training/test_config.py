@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import yaml
+
+from sansref.errors import SettingError
+from sansref.methods import Needs
+from sansref.training.config import METHODS, RunConfig
+from sansref.training.options import TrainingOptions
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flat_names_survive_yaml_and_come_back_as_the_same_configuration(tiny, method):
+    config = tiny(method, crop=[30, 28], matrix=[24, 26], snr=None, network={"name": "unet"}, magnitude=True, seed=3)
+    again = RunConfig.from_flat(yaml.safe_load(yaml.safe_dump(config.flat())))
+    assert again == config
+    assert again.selection.crop == (30, 28)
+    assert again.flat() == config.flat()
+
+
+def test_no_two_groups_of_options_share_a_name():
+    for method, (_, options) in METHODS.items():
+        names = [entry.name for kind in (options, *RunConfig.groups.values()) for entry in fields(kind)]
+        names += ["method", "magnitude", "network", "data", "out", "config", "skip_bad"]
+        assert len(set(names)) == len(names), method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_defaults_are_a_configuration(method):
+    config = RunConfig.from_flat({"method": method})
+    assert config.flat()["method"] == method
+    assert config.needs is (Needs.PAIRED if method == "supervised" else Needs.UNDERSAMPLED)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "there is no method None: use one of idr, ssdu, supervised"),
+        ({"method": "magic"}, "there is no method 'magic': use one of idr, ssdu, supervised"),
+        ({"method": "idr", "epoch": 3}, "unknown setting 'epoch' for method 'idr': see 'sansref train idr --help'"),
+        ({"method": "ssdu", "stages": 3}, "unknown setting 'stages' for method 'ssdu'"),
+        ({"method": "ssdu", "network": {"layers": 3}}, r"unknown setting 'network\.layers' for method 'ssdu'"),
+        ({"method": "ssdu", "network": 3}, "network must hold settings such as 'phases: 9', got 3"),
+        ({"method": "ssdu", "network": {"phases": 0}}, r"network\.phases must be at least 1, got 0"),
+        ({"method": "ssdu", "epochs": 0}, "epochs must be at least 1, got 0"),
+    ],
+)
+def test_impossible_configurations_are_named(values, message):
+    with pytest.raises(SettingError, match=message):
+        RunConfig.from_flat(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        *[(name, 0, "at least 1") for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience")],
+        *[(name, -1, "at least 0") for name in ("workers", "threads")],
+        *[(name, value, "between 0 and 1") for name in ("held_out", "plateau_factor") for value in (0.0, 1.0)],
+        *[("learning_rate", value, "be positive") for value in (0.0, -1.0, float("nan"))],
+    ],
+)
+def test_impossible_training_options_are_named(name, value, message):
+    with pytest.raises(SettingError, match=rf"{name} must .*{message}.*, got {value}"):
+        TrainingOptions(**{name: value})
+
+
+def test_new_weights_depend_on_seed_and_stage_alone(tiny):
+    def weights(seed, stage):
+        torch.manual_seed(torch.seed())  # whatever was drawn before
+        return torch.cat([p.detach().flatten() for p in tiny("idr", seed=seed).build(stage).parameters()])
+
+    assert torch.equal(weights(0, 1), weights(0, 1))
+    assert not torch.equal(weights(0, 0), weights(0, 1))
+    assert not torch.equal(weights(0, 0), weights(1, 0))
+
+
+def test_building_leaves_the_global_random_state_alone(tiny):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    tiny("idr").build()
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_preparation_and_family_follow_the_configuration(tiny):
+    config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2)
+    recipe = config.preparation
+    assert (recipe.seed, recipe.magnitude, recipe.selection.slices) == (5, True, 2)
+    assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
+    masks = config.sampling.family(emulated=True).pool(torch.ones(32, 32, dtype=torch.bool), 2)
+    assert [round(mask.numel() / int(mask.sum()), 1) for mask in masks] == [3.0, 3.0]
+
+
+def test_configurations_compare_by_value(tiny):
+    assert tiny("idr") == tiny("idr")
+    assert tiny("idr") != tiny("idr", seed=1)
+    assert replace(tiny("idr"), magnitude=True) != tiny("idr")

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from sansref.data.store import ArrayStore
+from sansref.kspace.encoding import EncodingOperator
+from sansref.methods import IDR, measured, stack
+from sansref.training import refine as module
+from sansref.training.batches import ValidationSet, WithoutHeldOut
+from sansref.training.fit import StageResult
+from sansref.training.progress import Progress
+from sansref.training.refine import refine, run_stages, stage_files
+
+SHAPES = [(32, 32), (32, 32), (32, 24), (32, 24), (32, 32)]
+
+
+@pytest.fixture
+def scans(make_scans):
+    return [scan.without_reference() for scan in make_scans(*SHAPES)]
+
+
+def shaken(method):
+    """Weights that reconstruct something else than the zero-filled image."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return method
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_refined_data_are_the_reconstructions_of_the_acquired_samples(tiny, scans, tmp_path, keep):
+    method = shaken(tiny("idr", keep_acquired=keep).build())
+    refine(method, scans, SHAPES, tmp_path / "store")
+    store = ArrayStore(tmp_path / "store")
+    assert len(store) == len(scans)
+    for scan, kspace in zip(scans, store, strict=False):
+        with torch.no_grad():
+            image = method.reconstruct(stack([measured(scan)]))
+        predicted = EncodingOperator(scan.mask[None], None).transform(image)[0]
+        torch.testing.assert_close(kspace[0][~scan.mask], predicted[0][~scan.mask], atol=1e-5, rtol=1e-4)
+        # The acquired samples come back to the last digit, or as the network predicts them.
+        assert torch.equal(kspace[0][scan.mask], scan.kspace[0][scan.mask]) is keep
+    assert method.training
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_every_scan_is_refined_once_in_batches_of_one_shape(monkeypatch, batch):
+    monkeypatch.setattr(module, "_REFINE_BATCH", batch)
+    runs = list(module._runs(SHAPES))
+    assert [item for start, stop in runs for item in range(start, stop)] == list(range(len(SHAPES)))
+    assert all(len(set(SHAPES[start:stop])) == 1 and stop - start <= batch for start, stop in runs)
+
+
+@pytest.fixture
+def play(tiny, scans, tmp_path):
+    """All stages in a folder of ``tmp_path``; the same folder again continues it."""
+
+    def run(name="run", build=None, **changes):
+        config = tiny("idr", **changes)
+        options, folder = config.training, tmp_path / name
+        kept = WithoutHeldOut(scans, 0.2, 0)
+        validation = ValidationSet(scans, config.sampling.family(emulated=True), 0.2, seed=0)
+        progress = Progress("T", config.options.stages, options.epochs, 1, Console(quiet=True))
+        return run_stages(build or config.build, kept, SHAPES, validation, options, folder, progress), folder
+
+    return run
+
+
+def test_every_stage_learns_from_data_refined_by_the_best_before(play, monkeypatch):
+    refined, fitted = [], []
+    original_refine, original_fit = module.refine, module.fit
+
+    def watched_refine(method, scans, shapes, store, *rest):
+        refined.append((store.name, {name: value.clone() for name, value in method.state_dict().items()}, scans))
+        original_refine(method, scans, shapes, store, *rest)
+
+    def watched_fit(method, scans, shapes, targets, *rest):
+        fitted.append((targets, {name: value.clone() for name, value in method.state_dict().items()}))
+        return original_fit(method, scans, shapes, targets, *rest)
+
+    monkeypatch.setattr(module, "refine", watched_refine)
+    monkeypatch.setattr(module, "fit", watched_fit)
+    (best, results), folder = play(stages=3)
+    assert [name for name, _, _ in refined] == ["stage-01", "stage-02"]
+    assert fitted[0][0] is None
+    assert all(isinstance(targets, ArrayStore) for targets, _ in fitted[1:])
+    for stage, (_, weights, scans) in enumerate(refined, start=1):
+        before = min(range(stage), key=lambda index: results[index].score)
+        chosen = load_file(stage_files(folder, before).best)
+        assert all(torch.equal(weights[name], chosen[name]) for name in chosen)
+        assert all(torch.equal(fitted[stage][1][name], chosen[name]) for name in chosen)  # warm start
+        assert isinstance(scans, WithoutHeldOut)
+    assert best == stage_files(folder, min(range(3), key=lambda index: results[index].score)).best
+
+
+def test_a_fresh_start_has_new_weights_in_every_stage(play, monkeypatch, tiny):
+    begun = []
+
+    def fitted(method, scans, shapes, targets, validation, options, files, stage, progress):
+        files.folder.mkdir(parents=True)
+        save_file(method.state_dict(), files.best)
+        begun.append({name: value.clone() for name, value in method.state_dict().items()})
+        return StageResult(1.0 / (stage + 1), 0)
+
+    monkeypatch.setattr(module, "fit", fitted)
+    play(stages=3, start="fresh")
+    for stage, weights in enumerate(begun):
+        new = tiny("idr", stages=3, start="fresh").build(stage).state_dict()
+        assert all(torch.equal(weights[name], new[name]) for name in new)
+
+
+def test_targets_of_one_stage_at_most_are_on_disk_and_none_at_the_end(play, monkeypatch):
+    stores = []
+    original = module.fit
+
+    def watched(method, scans, shapes, targets, validation, options, files, stage, progress):
+        folder = files.history.parent / "targets"
+        stores.append(sorted(path.name for path in folder.iterdir()) if folder.exists() else [])
+        return original(method, scans, shapes, targets, validation, options, files, stage, progress)
+
+    monkeypatch.setattr(module, "fit", watched)
+    (_, results), folder = play(stages=3, epochs=1)
+    assert stores == [[], ["stage-01"], ["stage-02"]]
+    assert not (folder / "targets").exists()
+    assert not list(folder.rglob("last.ckpt"))
+    for stage, result in enumerate(results):
+        assert json.loads((folder / "stages" / f"{stage:02d}" / "done.json").read_text()) == {
+            "score": result.score,
+            "epoch": result.epoch,
+        }
+
+
+def test_finished_stages_are_not_played_again(play, monkeypatch):
+    first, _ = play(stages=2, epochs=1)
+    monkeypatch.setattr(module, "fit", lambda *arguments: pytest.fail("a finished stage was trained again"))
+    again, _ = play(stages=2, epochs=1)
+    assert again == first
+
+
+def test_a_method_of_one_stage_refines_nothing(play, tiny, monkeypatch):
+    monkeypatch.setattr(module, "refine", lambda *arguments: pytest.fail("nothing is to be refined"))
+    (best, results), folder = play(build=tiny("ssdu").build, epochs=1)
+    assert (len(results), best) == (1, stage_files(folder, 0).best)
+    assert not (folder / "targets").exists()
+
+
+def test_held_out_samples_are_never_in_the_refined_data_as_measured(play, scans, monkeypatch):
+    # Where validation reuses the training scans, its samples must not come back as targets.
+    original, checked = IDR.refine, []
+
+    def watched(self, given, image):
+        kspace = original(self, given, image)
+        for index in range(len(given.mask)):
+            scan = next(scan for scan in scans if belongs(given.mask[index], given.kspace[index, 0], scan))
+            hidden = scan.mask & ~given.mask[index]
+            assert hidden.any()
+            assert not given.kspace[index, 0][hidden].any()
+            assert not torch.equal(kspace[index, 0][hidden], scan.kspace[0][hidden])
+            checked.append(scan.meta.subject)
+        return kspace
+
+    def belongs(mask, kspace, scan):
+        return scan.mask.shape == mask.shape and torch.equal(scan.kspace[0] * mask, kspace)
+
+    monkeypatch.setattr(IDR, "refine", watched)
+    play(stages=2, epochs=1)
+    assert sorted(checked) == [scan.meta.subject for scan in scans]

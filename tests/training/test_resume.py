@@ -1,0 +1,216 @@
+"""Runs killed by the system and continued by the same command end as if nothing had happened, to the last byte."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sansref.cli import main
+from sansref.training.callbacks import read_history
+
+SETTINGS = [
+    *("--stages", "3", "--epochs", "3", "--batch_size", "8", "--threads", "1", "--accelerator", "cpu"),
+    *("--network.phases", "2", "--network.channels", "4"),
+]
+
+EPOCH_END = "sansref.training.callbacks:ResumePoint.on_train_epoch_end"
+
+# What is called when the kill comes, and for which time in the life of the killed process.
+POINTS = {
+    "before anything is written": ("sansref.training.run:write_text", 1),
+    "between the settings and the versions": ("sansref.training.run:write_text", 2),
+    "while data are prepared": ("sansref.data.store:ArrayWriter.append", 9),
+    "in the first epoch": ("sansref.training.loop:Loop.training_step", 2),
+    "between the best weights and the log row": ("sansref.training.callbacks:KeepBest.on_train_epoch_end", 1),
+    "after a stage's first epoch": ("sansref.training.loop:Loop.training_step", 3),
+    "between the log row and the checkpoint": (EPOCH_END, 2),
+    "after the last epoch, before the stage is done": ("sansref.training.refine:write_text", 1),
+    "between two stages": ("sansref.training.refine:_refined", 1),
+    "while data are refined": ("sansref.methods.idr:IDR.refine", 2),
+    "in a stage on refined data": ("sansref.training.loop:Loop.validation_step", 20),
+    "after the last stage": ("shutil:copyfile", 1),
+    "between the weights and the card": ("sansref.training.train:json.dumps", 3),
+}
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    return ["train", "idr", "--data", str(data), "--out", str(out), *SETTINGS, *more]
+
+
+# A process whose epochs take long enough to be hit by a signal from outside.
+SLOW = """
+import sys, time
+from sansref.cli import main
+from sansref.training.callbacks import ResumePoint
+original = ResumePoint.on_train_epoch_end
+ResumePoint.on_train_epoch_end = lambda *arguments: (time.sleep(0.3), original(*arguments))
+main(sys.argv[1:])
+"""
+
+
+def insert(point: str, act: Callable[[], object]) -> None:
+    """Let something happen before every call of a function in this process."""
+    module, _, name = point.partition(":")
+    owner: Any = importlib.import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original: Callable[..., Any] = getattr(owner, last)
+
+    def preceded(*arguments: Any, **names: Any) -> Any:
+        act()
+        return original(*arguments, **names)
+
+    setattr(owner, last, preceded)
+
+
+def forked(arguments: list[str], point: str, act: Callable[[], object], stderr: Path = Path(os.devnull)) -> int:
+    """Play a command in a child process; a fork spares the imports of a new process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: the child computes on one thread only
+        child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stderr = stderr.open("w", buffering=1)
+        insert(point, act)
+        main(arguments)
+        code = 0
+    except SystemExit as left:
+        code = int(left.code or 0)
+    finally:
+        os._exit(code)
+
+
+def killed(arguments: list[str], point: str, call: int) -> None:
+    """Play a command that must kill itself when a function is called for the ``call``-th time."""
+    calls = itertools.count(1)
+
+    def kill() -> None:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _, status = os.waitpid(forked(arguments, point, kill), 0)
+    assert os.WIFSIGNALED(status), f"{point} was not called {call} times"
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    return [
+        {name: value for name, value in row.items() if name != "seconds"} for row in read_history(run / "metrics.csv")
+    ]
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert rows(run) == rows(whole)
+    names = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (run, whole)]
+    assert names[0] == names[1]  # nothing half-written is left
+
+
+@pytest.fixture(scope="module")
+def heads(write_heads, tmp_path_factory) -> Path:
+    return write_heads(tmp_path_factory.mktemp("four"), subjects=4)
+
+
+@pytest.fixture(scope="module")
+def whole(heads, tmp_path_factory) -> Path:
+    """A run that nothing interrupts."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    main(command(heads, run))
+    assert [(row["stage"], row["epoch"]) for row in rows(run)] == [(s, e) for s in "012" for e in "012"]
+    return run
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_once_ends_the_same(heads, tmp_path, whole, point):
+    arguments = command(heads, tmp_path / "run")
+    killed(arguments, *POINTS[point])
+    assert not (tmp_path / "run" / "model.json").exists()
+    main(arguments)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole):
+    arguments = command(heads, tmp_path / "run")
+    for point, call in [
+        ("sansref.data.store:ArrayWriter.append", 5),
+        (EPOCH_END, 1),
+        (EPOCH_END, 2),
+        ("sansref.training.loop:Loop.training_step", 3),
+        ("sansref.methods.idr:IDR.refine", 1),
+        ("sansref.methods.idr:IDR.refine", 2),
+        ("sansref.training.loop:Loop.training_step", 3),
+        ("sansref.training.refine:write_text", 1),
+        ("sansref.training.callbacks:History.on_train_epoch_end", 2),
+        ("shutil:copyfile", 1),
+    ]:
+        killed(arguments, point, call)
+    main(arguments)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_an_early_stop_is_the_same_after_a_kill(heads, tmp_path):
+    # A learning rate that moves nothing: no epoch is better than the first, and patience ends every stage.
+    settings = ["--learning_rate", "1e-30", "--patience", "1", "--epochs", "6", "--gamma", "0"]
+    main(command(heads, tmp_path / "whole", *settings))
+    assert [(row["stage"], row["epoch"]) for row in rows(tmp_path / "whole")] == [(s, e) for s in "012" for e in "01"]
+    arguments = command(heads, tmp_path / "run", *settings)
+    killed(arguments, "sansref.training.refine:write_text", 1)
+    killed(arguments, EPOCH_END, 1)
+    killed(arguments, "sansref.training.refine:write_text", 1)
+    main(arguments)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def wait_for_epochs(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(read_history(run / "metrics.csv")) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_new_process_goes_on_after_a_kill_from_outside(heads, tmp_path):
+    arguments = command(heads, tmp_path / "run")
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stderr=subprocess.DEVNULL)
+    wait_for_epochs(tmp_path / "run", 4)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    main(arguments)
+    main(command(heads, tmp_path / "whole"))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, ["sansref: stopped; the same command continues a training run where it was"]),
+        (signal.SIGTERM, 143, []),
+    ],
+)
+def test_signals_end_a_run_as_they_end_any_program_and_it_goes_on(heads, tmp_path, whole, number, code, said):
+    arguments = command(heads, tmp_path / "run")
+    child = forked(arguments, EPOCH_END, lambda: time.sleep(0.3), tmp_path / "stderr")
+    wait_for_epochs(tmp_path / "run", 2)
+    os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+    lines = (tmp_path / "stderr").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("IDR stage ")] == said
+    assert not (tmp_path / "run" / "model.json").exists()
+    main(arguments)
+    assert_same_run(tmp_path / "run", whole)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from sansref.data.prepare import Preparation
+from sansref.data.prepared import PreparedScans
+from sansref.errors import FileError, SettingError, TrainingError
+from sansref.training import train as module
+from sansref.training.batches import ValidationSet
+from sansref.training.callbacks import read_history
+from sansref.training.loop import Loop
+from sansref.training.train import train
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def play(tiny, heads, tmp_path):
+    def run(method="ssdu", name="run", data=None, skip_bad=False, **changes):
+        changes = {"epochs": 1, **changes}
+        return train(tiny(method, **changes), data or heads, tmp_path / name, skip_bad, QUIET)
+
+    return run
+
+
+def parts(run) -> dict[str, PreparedScans]:
+    return {path.name: PreparedScans(path) for path in (run.path / "data").iterdir()}
+
+
+def leaks(run) -> list[str]:
+    """Parts of the run's data that hold a reference."""
+    return sorted(name for name, scans in parts(run).items() if any(scan.reference is not None for scan in scans))
+
+
+@pytest.mark.parametrize("method", ["idr", "ssdu"])
+def test_self_supervised_training_never_has_a_reference(play, method):
+    run = play(method).run
+    assert parts(run).keys() == {"training", "validation"}
+    assert leaks(run) == []
+    assert not [path for path in run.path.rglob("*") if "reference" in path.name]
+
+
+def test_a_reference_does_not_reach_a_self_supervised_example(play, monkeypatch):
+    seen = []
+    original = Loop.training_step
+
+    def watched(loop, batch, index):
+        seen.append(batch)
+        original(loop, batch, index)
+
+    monkeypatch.setattr(Loop, "training_step", watched)
+    run = play("ssdu").run
+    acquired = PreparedScans(run.path / "data" / "training")[0].mask
+    for batch in seen:
+        assert not batch.target[:, 0][:, ~acquired].any()
+        assert not batch.weight[:, ~acquired].any()
+
+
+@pytest.mark.parametrize(
+    ("method", "score", "expected"),
+    [
+        ("ssdu", "reference", ["validation"]),
+        ("supervised", "held_out", ["training"]),
+        ("supervised", "reference", ["training", "validation"]),
+    ],
+)
+def test_references_are_kept_for_what_asks_for_them_alone(play, method, score, expected):
+    assert leaks(play(method, score=score).run) == expected
+
+
+def test_subjects_are_split_once_and_the_test_part_is_never_read(play, monkeypatch, heads):
+    read = []
+    original = Preparation.scans
+
+    def watched(recipe, path):
+        read.append(path.name[:6])
+        return original(recipe, path)
+
+    monkeypatch.setattr(Preparation, "scans", watched)
+    run = play(validation=0.2, test=0.4).run
+    split = run.subjects()
+    assert {part: len(names) for part, names in split.items()} == {"training": 3, "validation": 1, "test": 2}
+    assert sorted(name for names in split.values() for name in names) == [f"sub-0{number}" for number in range(1, 7)]
+    assert sorted(read) == sorted(split["training"] + split["validation"])
+    stored = {name: {meta.subject for meta in scans.metas} for name, scans in parts(run).items()}
+    assert stored == {part: set(split[part]) for part in ("training", "validation")}
+
+
+def test_one_subject_is_validated_on_samples_held_out_of_its_scans(play, heads, monkeypatch):
+    sets = []
+    original = ValidationSet.__init__
+
+    def watched(self, scans, *rest):
+        sets.append(scans)
+        original(self, scans, *rest)
+
+    monkeypatch.setattr(ValidationSet, "__init__", watched)
+    run = play(data=heads / "sub-03_T1w.nii.gz").run
+    assert run.subjects() == {"training": ["sub-03"], "validation": [], "test": []}
+    assert parts(run).keys() == {"training"}
+    assert [len(scans) for scans in sets] == [4]
+    assert run.finished
+
+
+def test_model_and_card_tell_what_was_learned(play, tiny):
+    outcome = play("idr", epochs=2)
+    run = outcome.run
+    card = json.loads(run.card.read_text())
+    rows = read_history(run.path / "metrics.csv")
+    scores = [stage["score"] for stage in card["stages"]]
+    best = scores.index(min(scores))
+    weights, kept = load_file(run.weights), load_file(run.path / "stages" / f"0{best}" / "best.safetensors")
+    assert all(torch.equal(weights[name], kept[name]) for name in kept)
+    assert card["score"] == min(scores) == pytest.approx(min(float(row["score"]) for row in rows), rel=1e-5)
+    assert card["config"] == tiny("idr").flat()
+    assert card["training_scans"] == 20
+    assert card["environment"]["threads"] == 1
+    assert list(rows[0]) == ["stage", "epoch", "data", "loss", "score", "symmetry", "learning_rate", "seconds"]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.yaml",
+        "data",
+        "environment.json",
+        "files.json",
+        "log.txt",
+        "metrics.csv",
+        "model.json",
+        "model.safetensors",
+        "splits.json",
+        "stages",
+    ]
+
+
+def test_same_settings_give_the_same_file_and_another_seed_another(play):
+    first, again, other = (play("idr", name, seed=seed).run for name, seed in [("a", 0), ("b", 0), ("c", 1)])
+    assert first.weights.read_bytes() == again.weights.read_bytes()
+    assert first.weights.read_bytes() != other.weights.read_bytes()
+
+
+def test_log_holds_every_epoch_and_is_let_go(play):
+    handlers = list(logging.getLogger("sansref").handlers)
+    run = play("idr", epochs=2).run
+    log = (run.path / "log.txt").read_text()
+    assert log.count(" loss ") == 4
+    assert "subjects: {'training': " in log
+    assert "stage 1: best score" in log
+    assert logging.getLogger("sansref").handlers == handlers
+
+
+def test_a_finished_run_is_left_as_it_is(play, monkeypatch):
+    run = play().run
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    monkeypatch.setattr(module, "learn", lambda *arguments: pytest.fail("a finished run was trained again"))
+    assert play().bad_files == []
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_run_that_goes_on_keeps_its_split_when_the_folder_has_grown(play, write_heads, tmp_path, monkeypatch):
+    data = write_heads(tmp_path / "grown", subjects=4)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(module, "learn", lambda *arguments: (_ for _ in ()).throw(RuntimeError))
+        play(data=data)
+    shutil.copyfile(data / "sub-01_T1w.nii.gz", data / "sub-77_T1w.nii.gz")
+    run = play(data=data).run
+    assert sorted(name for names in run.subjects().values() for name in names) == [f"sub-0{n}" for n in (1, 2, 3, 4)]
+
+
+@pytest.fixture
+def with_bad(write_heads, tmp_path):
+    """Two heads, one file that is no volume at all, and one that breaks off in its voxels."""
+    data = write_heads(tmp_path / "bad", subjects=3)
+    (data / "sub-08_T1w.nii.gz").write_bytes(b"no volume")
+    whole = (data / "sub-03_T1w.nii.gz").read_bytes()
+    (data / "sub-03_T1w.nii.gz").write_bytes(whole[: len(whole) // 2])
+    return data
+
+
+def test_the_first_bad_file_stops_training(play, with_bad):
+    with pytest.raises(FileError, match=r"sub-0[38]_T1w"):
+        play(data=with_bad, validation=0.0)
+
+
+def test_bad_files_are_skipped_on_demand_and_told(play, with_bad):
+    outcome = play(data=with_bad, skip_bad=True, validation=0.0)
+    assert sorted(error.path.name for error in outcome.bad_files) == ["sub-03_T1w.nii.gz", "sub-08_T1w.nii.gz"]
+    assert outcome.run.finished
+    assert (outcome.run.path / "log.txt").read_text().count("left out: ") == 2
+    assert {meta.subject for meta in parts(outcome.run)["training"].metas} == {"sub-01", "sub-02"}
+
+
+def test_supervised_training_needs_full_sampling(play, write_knee, tmp_path):
+    file = write_knee(tmp_path / "under.h5", every=2)
+    with pytest.raises(FileError, match="has no full reference"):
+        play("supervised", data=file)
+    assert play("ssdu", "other", data=file).run.finished
+
+
+def test_several_coils_are_learned_from_with_their_maps(play):
+    run = play("idr", coils=2).run
+    scan = parts(run)["training"][0]
+    assert scan.kspace.shape == scan.maps.shape == (2, 32, 32)
+    assert leaks(run) == []
+
+
+def test_a_mistake_does_not_use_the_run_directory_up(play, heads, tmp_path):
+    with pytest.raises(FileError, match="does not exist"):
+        play(data=tmp_path / "typo")
+    with pytest.raises(SettingError, match="an acceleration of 500 leaves"):
+        play(acceleration=500.0)
+    assert play(acceleration=3.0).run.finished
+    with pytest.raises(SettingError, match=r"other settings \(acceleration 3\.0 -> 4\.0\)"):
+        play(acceleration=4.0)
+
+
+def test_divergence_leaves_the_run_unfinished(play, tmp_path):
+    with pytest.raises(TrainingError, match=r"is (nan|inf) in epoch 0: train with a lower --learning_rate"):
+        play(learning_rate=1e30)
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "runs/one"])
+def test_runs_do_not_lie_among_the_scans(tiny, heads, inside):
+    with pytest.raises(SettingError, match=r"--out .* lies inside --data .*, where its files would pass for scans"):
+        train(tiny("ssdu"), heads, heads / inside, console=QUIET)
+    assert all(path.is_file() for path in heads.iterdir())
+
+
+def test_scoring_against_references_needs_subjects_to_validate_on(play, heads):
+    with pytest.raises(SettingError, match="score 'reference' needs subjects to validate on"):
+        play(data=heads / "sub-01_T1w.nii.gz", score="reference")
+
+
+def test_validation_and_test_must_leave_something_to_train_on(play):
+    with pytest.raises(SettingError, match=r"cannot be split into training and validation 0\.5, test 0\.5"):
+        play(validation=0.5, test=0.5)
