@@ -124,7 +124,7 @@ def assert_equally_likely(counts: list[int]) -> None:
 @pytest.mark.parametrize("coils", [1, 3])
 def test_a_later_stage_learns_refined_data_from_refined_data_under_another_mask_of_the_law(coils: int) -> None:
     one, learned = scan(coils), method(pool=4, refined_weight=1.0)
-    others = FAMILY.pool(one.mask, 3)
+    others = [FAMILY.another(one.mask, number) for number in range(3)]
     counts = [0] * 3
     for epoch in range(300):
         example = only(learned.examples(one, Draw(0, epoch, 0), refined_of(one)))
@@ -151,7 +151,7 @@ def test_a_refined_weight_that_is_not_positive_is_refused(weight: float) -> None
 
 def test_a_later_stage_can_select_from_the_masks_of_the_law_and_the_scans_own() -> None:
     one, learned = scan(), method(pool=4, selection=0.5, later_selection=True)
-    masks = [one.mask, *FAMILY.pool(one.mask, 3)]
+    masks = [one.mask, *(FAMILY.another(one.mask, number) for number in range(3))]
     counts, inputs = [0] * 4, set()
     for epoch in range(300):
         example = only(learned.examples(one, Draw(0, epoch, 0), refined_of(one)))

@@ -90,7 +90,8 @@ def test_preparation_and_family_follow_the_configuration(tiny):
     recipe = config.preparation
     assert (recipe.seed, recipe.magnitude, recipe.selection.slices) == (5, True, 2)
     assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
-    masks = config.sampling.family(emulated=True).pool(torch.ones(32, 32, dtype=torch.bool), 2)
+    family = config.sampling.family(emulated=True)
+    masks = [family.another(torch.ones(32, 32, dtype=torch.bool), number) for number in range(2)]
     assert [round(mask.numel() / int(mask.sum()), 1) for mask in masks] == [3.0, 3.0]
 
 

@@ -15,7 +15,8 @@ from sansref.kspace.grid import Shape
 from sansref.kspace.sampling import SamplingMask
 from sansref.randomness import seeded
 
-_REMEMBERED = 64
+# Of a 256 x 256 plane this many masks take 32 MiB.
+_REMEMBERED = 512
 
 
 class MaskFamily:
@@ -33,7 +34,7 @@ class MaskFamily:
     def __init__(self, draw: Callable[[Shape, torch.Generator], SamplingMask] | None = None, seed: int = 0) -> None:
         self._draw = draw
         self._seed = seed
-        self._pools: dict[tuple[object, ...], list[Tensor]] = {}
+        self._others: dict[tuple[object, int], Tensor] = {}
         self._densities: dict[object, Tensor] = {}
 
     def density(self, acquired: Tensor) -> Tensor:
@@ -48,15 +49,15 @@ class MaskFamily:
             )
         return self._densities[key]
 
-    def pool(self, acquired: Tensor, count: int) -> list[Tensor]:
-        """``count`` further masks, bool (height, width), the same at every call."""
-        key = (self._key(acquired), count)
-        if key not in self._pools:
-            _make_room(self._pools)
-            self._pools[key] = [self._another(acquired, i) for i in range(count)]
-        return self._pools[key]
+    def another(self, acquired: Tensor, number: int) -> Tensor:
+        """Draw a further mask of the same kind, bool (height, width); the same for the same ``number``."""
+        key = (self._key(acquired), number)
+        if key not in self._others:
+            _make_room(self._others)
+            self._others[key] = self._draw_another(acquired, number)
+        return self._others[key]
 
-    def _another(self, acquired: Tensor, number: int) -> Tensor:
+    def _draw_another(self, acquired: Tensor, number: int) -> Tensor:
         generator = seeded(self._seed, "pool", number)
         if self._draw is not None:
             return self._draw(_shape(acquired), generator).array

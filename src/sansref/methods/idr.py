@@ -123,16 +123,18 @@ class IDR(UnrolledMethod):
         return Example(given, scan.kspace, partition.target.float())
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
-        masks = self.family.pool(scan.mask, self.options.pool - 1)
-        if self.options.later_selection:
-            masks = [scan.mask, *masks]
-        mask = masks[int(torch.randint(len(masks), (), generator=generator))]
-        if self.options.later_selection:
-            mask = self._select(mask, generator).input
+        mask = self._later_mask(scan.mask, generator)
         given = Measured(refined * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
         return Example(given, target, torch.where(scan.mask, 1.0, outside))
+
+    def _later_mask(self, acquired: Tensor, generator: torch.Generator) -> Tensor:
+        others = self.options.pool - 1
+        if not self.options.later_selection:
+            return self.family.another(acquired, int(torch.randint(others, (), generator=generator)))
+        number = int(torch.randint(others + 1, (), generator=generator))
+        return self._select(acquired if number == 0 else self.family.another(acquired, number - 1), generator).input
 
     def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
         return select_variable_density(
