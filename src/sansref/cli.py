@@ -80,18 +80,18 @@ def demo(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     """Learn to reconstruct. The same command continues a killed run; other settings need another --out."""
-    if not arguments or arguments[0] not in METHOD_LINES:
-        if arguments[:1] in (["-h"], ["--help"]):
-            sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
-            sys.stdout.write("".join(f"  {name:<12} {line}\n" for name, line in METHOD_LINES.items()))
-            return
-        found = f"there is no method {arguments[0]!r}" if arguments else "train needs a method"
-        raise SettingError(f"{found}: use one of {', '.join(METHOD_LINES)}")
-    method, *rest = arguments
+    if arguments[:1] in (["-h"], ["--help"]):
+        sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
+        sys.stdout.write("".join(f"  {name:<12} {line}\n" for name, line in METHOD_LINES.items()))
+        return
     from sansref.networks import NetworkOptions
     from sansref.training.config import METHODS, RunConfig
     from sansref.training.train import train as run_training
 
+    method, *rest = arguments or [""]
+    if method not in METHODS:
+        found = f"there is no method {method!r}" if method else "train needs a method"
+        raise SettingError(f"{found}: use one of {', '.join(METHODS)}")
     parser = _parser(f"sansref train {method}", train)
     parser.add_argument("--config", action="config", help="YAML file, or the name of a preset")
     parser.add_argument("--method", default=method, help="as in a run's config.yaml; the same as METHOD")

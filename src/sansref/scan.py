@@ -118,7 +118,9 @@ class Scan:
         coils = self.kspace.shape[0]
         if coils > 1 and self.maps is None:
             problem = f"has {coils} coils and no sensitivity maps"
-            raise FileError(self.meta.source, problem, "Use --magnitude true to simulate from its magnitude images")
+            raise FileError(
+                self.meta.source, problem, "Train with --magnitude true to simulate from its magnitude images"
+            )
 
     def without_reference(self) -> Scan:
         """The scan as a site without full references has it."""

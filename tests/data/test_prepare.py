@@ -298,7 +298,10 @@ def test_a_magnitude_shows_the_scored_part_and_needs_all_samples() -> None:
     item = magnitude_of(scan)
     torch.testing.assert_close(item.image, rss(ifft2c(scan.kspace))[10:30, 9:27])
     assert item.meta == replace(scan.meta, crop=None, synthetic=True)
-    with pytest.raises(FileError, match=r"f\.h5: is undersampled and has no full image\. Leave out --magnitude\."):
+    with pytest.raises(
+        FileError,
+        match=r"f\.h5: is undersampled and has no full image\. Train without --magnitude to use it as it is\.",
+    ):
         magnitude_of(undersampled(scan))
 
 
@@ -413,7 +416,7 @@ def test_otherwise_the_first_unreadable_file_stops_and_nothing_appears(tmp_path:
 
 def test_references_that_are_needed_and_missing_are_one_line(tmp_path: Path) -> None:
     files = described(write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", complex_noise(1, 2, *SIZE)))
-    message = r"b\.h5: has no full reference\. Train a method that needs none \('ssdu' or 'idr'\) on it\."
+    message = r"b\.h5: has no full reference\. Train 'ssdu' or 'idr' on it, with --score held_out\."
     with pytest.raises(FileError, match=message):
         prepare(files, RECIPE, tmp_path / "out", references=True)
     assert not (tmp_path / "out").exists()
@@ -446,7 +449,7 @@ def test_scans_of_different_shapes_coils_and_origins_come_back_as_they_were(tmp_
 
 
 def test_coils_without_maps_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Use --magnitude true"):
+    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Train with --magnitude true"):
         store_scans([full_scan(3)], tmp_path / "out", references=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sansref.errors import SettingError
 from sansref.networks.unet import UNet
 
 
@@ -114,7 +115,7 @@ def test_double_precision() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (1, 8), (5, 3)])
 def test_sizes_that_cannot_be_normalised_are_refused(small: UNet, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} is too small for 3 poolings: one side must exceed 8"):
+    with pytest.raises(SettingError, match=f"{size[0]}x{size[1]} is too small for 3 poolings: one side must exceed 8"):
         small(_input(1, 2, *size))
 
 

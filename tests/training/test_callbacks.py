@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sansref.training.callbacks import History, KeepBest, Snapshots, read_history, snapshot_file
+from sansref.training.callbacks import History, KeepBest, ResumePoint, Snapshots, read_history, snapshot_file
 from sansref.training.loop import Loop
 
 # KeepBest, History and Snapshots read no more than this of a Lightning trainer; tests of fit play them for real.
@@ -74,6 +74,18 @@ def test_a_new_run_does_not_stop_at_once(tmp_path, loop):
     now = trainer(0)
     KeepBest(tmp_path / "best.safetensors", patience=1).on_train_start(now, loop)
     assert not now.should_stop
+
+
+def test_a_checkpoint_that_breaks_off_leaves_the_one_before(tmp_path, loop):
+    class Breaking:
+        def save_checkpoint(self, path):
+            path.write_bytes(b"half")
+            raise RuntimeError
+
+    (tmp_path / "last.ckpt").write_bytes(b"whole")
+    with pytest.raises(RuntimeError):
+        ResumePoint(tmp_path / "last.ckpt").on_train_epoch_end(Breaking(), loop)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
 
 
 def record(history: History, loop: Loop, epochs: list[int], start: int = 0) -> None:

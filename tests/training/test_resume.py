@@ -37,6 +37,7 @@ POINTS = {
     "after a stage's first epoch": ("sansref.training.loop:Loop.training_step", 3),
     "between the log row and the checkpoint": (EPOCH_END, 2),
     "after the last epoch, before the stage is done": ("sansref.training.refine:write_text", 1),
+    "before a finished file is put in its place": ("pathlib:Path.replace", 12),
     "between two stages": ("sansref.training.refine:_refined", 1),
     "while data are refined": ("sansref.methods.idr:IDR.refine", 2),
     "in a stage on refined data": ("sansref.training.loop:Loop.validation_step", 20),

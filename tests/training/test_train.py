@@ -233,8 +233,10 @@ def test_runs_do_not_lie_among_the_scans(tiny, heads, inside):
 
 
 def test_scoring_against_references_needs_subjects_to_validate_on(play, heads):
-    with pytest.raises(SettingError, match="score 'reference' needs subjects to validate on"):
+    with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
         play(data=heads / "sub-01_T1w.nii.gz", score="reference")
+    with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
+        play("supervised", "alone", heads / "sub-01_T1w.nii.gz")
 
 
 def test_validation_and_test_must_leave_something_to_train_on(play):

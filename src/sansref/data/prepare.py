@@ -111,7 +111,9 @@ class Preparation:
 def magnitude_of(scan: Scan) -> ImageSlice:
     """Root-sum-of-squares magnitude of a fully sampled scan, cropped to the part that is scored."""
     if not is_full(scan):
-        raise FileError(scan.meta.source, "is undersampled and has no full image", "Leave out --magnitude")
+        raise FileError(
+            scan.meta.source, "is undersampled and has no full image", "Train without --magnitude to use it as it is"
+        )
     image = rss(ifft2c(scan.kspace))
     if scan.meta.crop is not None:
         image = centre_crop(image, scan.meta.crop)

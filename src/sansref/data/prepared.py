@@ -104,9 +104,7 @@ def store_scans(scans: Iterable[Scan], folder: Path, references: bool) -> Prepar
 
 def _reference(scan: Scan) -> Tensor:
     if scan.reference is None:
-        raise FileError(
-            scan.meta.source, "has no full reference", "Train a method that needs none ('ssdu' or 'idr') on it"
-        )
+        raise FileError(scan.meta.source, "has no full reference", "Train 'ssdu' or 'idr' on it, with --score held_out")
     return scan.reference
 
 

@@ -48,12 +48,17 @@ class Sampling:
     mask_dc: Literal["auto", "centre", "corner"] = "auto"
     mask_per: Literal["dataset", "scan"] = "dataset"
 
+    def __post_init__(self) -> None:
+        if self.mask not in MASK_LAWS:
+            if Path(self.mask).suffix.lower() not in (".npy", ".mat", ".png"):
+                raise SettingError(f"unknown mask {self.mask!r}: use one of {', '.join(MASK_LAWS)}, or a file")
+            # A run goes on, and is used, from other folders than the one that it was started in.
+            object.__setattr__(self, "mask", str(Path(self.mask).resolve()))
+
     def draw(self, shape: tuple[int, int], generator: torch.Generator) -> SamplingMask:
         """Draw a new mask of this law, or read the mask file again."""
         if self.mask in MASK_LAWS:
             return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
-        if Path(self.mask).suffix not in (".npy", ".mat", ".png"):
-            raise SettingError(f"unknown mask {self.mask!r}: use one of {', '.join(MASK_LAWS)}, or a file")
         found = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
         if tuple(found.array.shape) != shape:
             raise SettingError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")

@@ -72,7 +72,7 @@ class DemoOptions:
     snr: float = 50.0
     stages: int = 6
     epochs: int = 5
-    repeats: int = 10
+    repeats: int = 8
     phases: int = 5
     channels: int = 16
     learning_rate: float = 2e-3

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sansref.errors import SettingError
+
 NEGATIVE_SLOPE = 0.2
 """Of the leaky ReLU, as in fastMRI."""
 
@@ -79,14 +81,15 @@ class UNet(nn.Module):
 
         Raises
         ------
-        ValueError
+        SettingError
             If neither side is larger than ``2**pools``: a bottleneck of one pixel cannot be normalised.
         """
         multiple = 2**self.pools
         height, width = image.shape[-2:]
         if max(height, width) <= multiple:
-            raise ValueError(
-                f"image {height}x{width} is too small for {self.pools} poolings: one side must exceed {multiple}"
+            raise SettingError(
+                f"image {height}x{width} is too small for {self.pools} poolings: one side must exceed {multiple},"
+                " use fewer --network.pools"
             )
         top, bottom = _margins(height, multiple)
         left, right = _margins(width, multiple)

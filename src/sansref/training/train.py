@@ -18,7 +18,7 @@ from sansref.data.prepared import PreparedScans
 from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file, scan_folder
 from sansref.data.splits import split_subjects
 from sansref.errors import FileError, SettingError
-from sansref.files import write_text
+from sansref.files import atomic_path, write_text
 from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, ValidationSet, WithoutHeldOut
@@ -116,7 +116,8 @@ def learn(
         best, results = run_stages(
             lambda stage: config.build(stage, family), scans, training.shapes, scored, options, run.path, progress
         )
-    shutil.copyfile(best, run.weights)
+    with atomic_path(run.weights) as temporary:
+        shutil.copyfile(best, temporary)
     card = {
         "format": "sansref model 1",
         "config": config.flat(),
@@ -185,8 +186,9 @@ def _prepared(
     training, validation = prepared
     if training is None:
         raise SettingError("there is no training scan: add subjects or lower --validation and --test")
-    if validation is None and config.training.score == "reference":
-        raise SettingError("score 'reference' needs subjects to validate on: add some, or use --score held_out")
+    if validation is None and (config.training.score == "reference" or config.needs is Needs.PAIRED):
+        # Samples held out of a scan whose reference is the target would be no secret.
+        raise SettingError("learning from references needs other subjects to validate on: add some")
     return training, validation
 
 

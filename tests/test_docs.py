@@ -1,0 +1,47 @@
+"""What the documentation shows must work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sansref.cli import METHOD_LINES
+from sansref.kspace.family import MaskFamily
+from sansref.methods import Draw, collate
+from sansref.networks import NetworkOptions, Reconstructor
+from sansref.scan import Scan, ScanMeta
+from sansref.training.config import METHODS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_help_names_every_method() -> None:
+    assert list(METHOD_LINES) == list(METHODS)
+
+
+def test_the_method_in_the_documentation_learns() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {"__name__": "halves"}
+    exec(compile(code, "docs/methods.md", "exec", dont_inherit=True), names)
+    halves = names["Halves"](
+        Reconstructor(NetworkOptions(phases=1, channels=2)), names["HalvesOptions"](), MaskFamily()
+    )  # type: ignore[operator]
+    mask = torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5
+    scan = Scan(torch.ones(1, 16, 16, dtype=torch.complex64) * mask, mask, ScanMeta("s", "f"))
+    examples = halves.examples(scan, Draw(0, 0, 0))
+    assert len(examples) == 2
+    loss, _ = halves.loss("network", collate([examples]))
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
