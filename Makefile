@@ -24,7 +24,7 @@ demo: $(VENV)/.ready
 	$(BIN)/sansref demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
