@@ -59,8 +59,7 @@ def run_stages(
         File of the best weights of all stages, and how each stage ended.
     """
     results: list[StageResult] = []
-    method = build(0)
-    for stage in range(method.stages):
+    for stage in range(build(0).stages):
         files = stage_files(folder, stage)
         done = files.folder / "done.json"
         if done.exists():
@@ -70,11 +69,9 @@ def run_stages(
         targets = None
         if stage > 0:
             best = stage_files(folder, _best(results)).best
-            targets = _refined(method, best, scans, shapes, folder / "targets", stage, options)
+            targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, options)
             if method.warm_start:
                 method.load_state_dict(load_file(best))
-            else:
-                method = build(stage)
         results.append(fit(method, scans, shapes, targets, validation, options, files, stage, progress))
         write_text(done, json.dumps(asdict(results[-1])))
         files.resume_point.unlink(missing_ok=True)
