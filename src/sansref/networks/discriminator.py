@@ -1,0 +1,80 @@
+"""The discriminator: which of two kinds of images is this, judged patch by patch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sansref.errors import SettingError
+from sansref.networks.norms import BatchInstanceNorm, initialise, leaky
+
+SMALLEST_MAP = 2
+"""Rows and columns that the last features must have: those of a single image, normalised over one pixel, would be the
+same for every image."""
+
+
+class Discriminator(nn.Module):
+    """Judge images (Lee and Jeong, IEEE TMI 40:3238, 2021), for one domain or switchable between two.
+
+    Four 4x4 convolutions of stride 2, a 4x4 convolution without padding, and a 1x1 convolution that gives a map of
+    judgements. All but the first and the last are normalised. A switchable discriminator scales and shifts the features
+    of each of the five layers by factors of its own, before the activation, for images of the full domain only.
+
+    Parameters
+    ----------
+    channels
+        Of the image.
+    width
+        Features of the first convolution; 32 as published.
+    switchable
+        Have the scales and shifts of the full domain.
+    """
+
+    def __init__(self, channels: int = 1, width: int = 32, switchable: bool = False) -> None:
+        super().__init__()
+        widths = [width * 2**layer for layer in range(5)]
+        inputs = [channels, *widths[:-1]]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, kernel_size=4, stride=2, padding=1) for a, b in zip(inputs[:-1], widths[:-1], strict=True)
+        )
+        self.convolutions.append(nn.Conv2d(inputs[-1], widths[-1], kernel_size=4))
+        self.norms = nn.ModuleList([nn.Identity(), *(BatchInstanceNorm(features) for features in widths[1:])])
+        self.out = nn.Conv2d(widths[-1], 1, kernel_size=1)
+        initialise(self)
+        self.scales = nn.ParameterList(torch.ones(features) for features in widths if switchable)
+        self.shifts = nn.ParameterList(torch.zeros(features) for features in widths if switchable)
+
+    def forward(self, image: Tensor, full: bool = False) -> Tensor:
+        """Judge.
+
+        Parameters
+        ----------
+        image
+            Real, (batch, channels, height, width).
+        full
+            Apply the scales and shifts of the full domain; only a switchable discriminator has them.
+
+        Returns
+        -------
+        Tensor
+            Judgements (batch, 1, rows, columns), about a sixteenth of the image's sides less three.
+
+        Raises
+        ------
+        SettingError
+            If the image is too small.
+        """
+        smallest = 16 * (SMALLEST_MAP + 3)
+        if min(image.shape[-2:]) < smallest:
+            height, width = image.shape[-2:]
+            raise SettingError(
+                f"images of {height}x{width} are too small for the discriminator, which needs {smallest}x{smallest}:"
+                " use a larger --crop or --matrix"
+            )
+        features = image
+        for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            features = norm(convolution(features))
+            if full:
+                features = features * self.scales[layer][:, None, None] + self.shifts[layer][:, None, None]
+            features = leaky(features)
+        return self.out(features)
