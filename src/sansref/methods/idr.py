@@ -18,7 +18,8 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.partition import select_variable_density
 from sansref.kspace.units import Partition
-from sansref.methods.base import Draw, Example, Measured, Needs
+from sansref.methods.base import Draw, Needs
+from sansref.methods.batch import Example, Measured
 from sansref.methods.unrolled import LossName, UnrolledMethod
 from sansref.networks.build import Reconstructor
 from sansref.scan import Scan

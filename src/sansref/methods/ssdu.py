@@ -14,7 +14,8 @@ from sansref.kspace.grid import fraction_sides
 from sansref.kspace.partition import multi, split_gaussian, split_uniform
 from sansref.kspace.units import Partition
 from sansref.kspace.weighting import k_weights
-from sansref.methods.base import Draw, Example, Measured, Needs
+from sansref.methods.base import Draw, Needs
+from sansref.methods.batch import Example, Measured
 from sansref.methods.unrolled import LossName, UnrolledMethod
 from sansref.networks.build import Reconstructor
 from sansref.scan import Scan

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.encoding import EncodingOperator
-from sansref.methods.base import Draw, Example, Measured, Needs
+from sansref.methods.base import Draw, Needs
+from sansref.methods.batch import Example, Measured
 from sansref.methods.unrolled import LossName, UnrolledMethod
 from sansref.networks.build import Reconstructor
 from sansref.scan import Scan

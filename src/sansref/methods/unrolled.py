@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.encoding import EncodingOperator
-from sansref.methods.base import Example, Measured, Method, Turn
+from sansref.methods.base import Method, Turn
+from sansref.methods.batch import Example, Measured
 from sansref.networks.build import Reconstructor
 
 LossName = Literal["mse", "mixed"]
