@@ -315,6 +315,33 @@ def test_simulated_coils_keep_their_maps(tmp_path: Path) -> None:
         torch.testing.assert_close(scan.kspace, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_full_scans_stay_full(tmp_path: Path) -> None:
+    """The k-space of the full half is what the undersampled half is taken from."""
+    full = replace(RECIPE, undersampled=False)
+    volume, kspace = write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", complex_noise(2, 3, *SIZE))
+    for path in (volume, kspace):
+        for kept, thinned in zip(full.scans(path), RECIPE.scans(path), strict=True):
+            assert bool(kept.mask.all())
+            assert (kept.meta.emulated, thinned.meta.emulated) == (False, True)
+            assert (kept.meta.source, kept.meta.slice) == (thinned.meta.source, thinned.meta.slice)
+            samples = (kept.kspace * kept.meta.scale)[:, thinned.mask]
+            torch.testing.assert_close(samples, thinned.kspace[:, thinned.mask] * thinned.meta.scale)
+            assert float(rss(ifft2c(kept.kspace)).max()) == pytest.approx(1, rel=1e-5)
+    prepared = prepare(described(volume), full, tmp_path / "out", references=False)
+    assert [scan.reference for scan in prepared] == [None] * 4
+    assert all(bool(scan.mask.all()) and not scan.meta.emulated for scan in prepared)
+
+
+@pytest.mark.parametrize("changes", [{}, {"magnitude": True}, {"selection": Selection(crop=(20, 20))}])
+def test_undersampled_files_where_full_scans_are_wanted_are_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    kspace = complex_noise(1, *SIZE)
+    kspace[..., 1:14:2] = 0
+    path = write_kspace(tmp_path / "a.h5", kspace)
+    message = r"a\.h5: is undersampled, but full scans are wanted here\. Give it as undersampled data\."
+    with pytest.raises(FileError, match=message):
+        list(replace(RECIPE, undersampled=False, **changes).scans(path))
+
+
 def test_scans_depend_on_seed_file_name_and_slice_and_not_on_where_the_folder_lies(tmp_path: Path) -> None:
     recipe = Preparation(simulation=Simulation(phase=1.0, snr=20.0), sampling=Sampling(mask_per="scan"))
     here, there, other = (write_volume(tmp_path / name) for name in ("here/a.nii", "there/a.nii", "there/b.nii"))

@@ -67,7 +67,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that turns a file into undersampled scans.
+    """Everything that turns a file into undersampled scans, or into full ones.
 
     Attributes
     ----------
@@ -78,6 +78,8 @@ class Preparation:
         single-coil emulations in the literature do.
     seed
         Of the simulation and of masks that are drawn per scan.
+    undersampled
+        False keeps full scans full: the full half of unpaired data.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -85,14 +87,23 @@ class Preparation:
     sampling: Sampling = field(default_factory=Sampling)
     magnitude: bool = False
     seed: int = 0
+    undersampled: bool = True
 
     def scans(self, path: Path) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time.
 
         A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read, or is undersampled where full scans are wanted.
         """
         reader = open_scan_file(path, ReaderOptions(self.selection.plane))
         for item in reader.read(path, self.selection.indices(reader.describe(path).slices)):
+            if isinstance(item, Scan) and not (self.undersampled or is_full(item)):
+                problem = "is undersampled, but full scans are wanted here"
+                raise FileError(path, problem, "Give it as undersampled data")
             if isinstance(item, Scan) and self.magnitude:
                 item = magnitude_of(item)
             if isinstance(item, Scan):
@@ -102,7 +113,9 @@ class Preparation:
                 if image.max() == image.min():
                     continue  # slices beside the head hold nothing to reconstruct
                 scan = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
-            yield scaled(self.sampling.undersample(scan, self._stream("mask", scan.meta)))
+            if self.undersampled:
+                scan = self.sampling.undersample(scan, self._stream("mask", scan.meta))
+            yield scaled(scan)
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
         return seeded(self.seed, purpose, Path(meta.source).name, meta.slice)

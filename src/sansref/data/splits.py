@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -10,7 +11,31 @@ from sansref.errors import SettingError
 from sansref.randomness import seeded
 
 
-def split_subjects(subjects: Iterable[str], fractions: dict[str, float], seed: int) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Fold:
+    """One round of a cross-validation, in which each subject is tested on in exactly one round.
+
+    Attributes
+    ----------
+    number
+        Of the round, from 0.
+    of
+        How many rounds there are.
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if self.of < 2:
+            raise SettingError(f"a cross-validation takes at least 2 folds, got {self.of}")
+        if not 0 <= self.number < self.of:
+            raise SettingError(f"{self.of} folds are numbered from 0 to {self.of - 1}, there is no fold {self.number}")
+
+
+def split_subjects(
+    subjects: Iterable[str], fractions: dict[str, float], seed: int, fold: Fold | None = None
+) -> dict[str, list[str]]:
     """Divide subjects at random into named parts.
 
     Parameters
@@ -18,10 +43,14 @@ def split_subjects(subjects: Iterable[str], fractions: dict[str, float], seed: i
     subjects
         One name per scan or file; repeats count once.
     fractions
-        Wanted share of each part but the first, which takes what is left; a positive share gets at least
-        one subject.
+        Wanted share of each part but the first, which takes what is left; a share is one of all subjects, and if
+        it is positive, the part gets at least one.
     seed
-        Of the random order.
+        Of the random order, which all folds have in common.
+    fold
+        Makes the part named ``test`` the fold's own share of the random order, which differs by at most one subject
+        between folds; its fraction must then be 0. The other parts are taken from behind the fold, so that their
+        subjects change from fold to fold as well.
 
     Returns
     -------
@@ -31,11 +60,19 @@ def split_subjects(subjects: Iterable[str], fractions: dict[str, float], seed: i
     Raises
     ------
     SettingError
-        If there are too few subjects to give every part one.
+        If there are too few subjects to give every part one, or fewer than folds, or if a fold and a test
+        fraction are both given.
+    ValueError
+        If a fold is given and no part after the first is named ``test``.
     """
     names = sorted(set(subjects))
     first, *others = fractions
     order = [names[i] for i in torch.randperm(len(names), generator=seeded(seed, "split")).tolist()]
+    tested: list[str] = []
+    if fold is not None:
+        if "test" not in others:
+            raise ValueError(f"with a fold, a part after the first must be named 'test', got {list(fractions)}")
+        tested, order = _fold_first(order, fold, fractions["test"])
     parts: dict[str, list[str]] = {}
     start = 0
     for part in others:
@@ -46,9 +83,63 @@ def split_subjects(subjects: Iterable[str], fractions: dict[str, float], seed: i
         parts[part] = sorted(order[start : start + count])
         start += count
     parts = {first: sorted(order[start:]), **parts}
+    if fold is not None:
+        parts["test"] = sorted(tested)
     if not parts[first]:
-        wanted = ", ".join(f"{part} {fractions[part]:g}" for part in others)
+        shares = {part: f"{fractions[part]:g}" for part in others}
+        if fold is not None:
+            shares["test"] = f"one of {fold.of} folds"
+        wanted = ", ".join(f"{part} {share}" for part, share in shares.items())
         raise SettingError(
             f"{len(names)} subject(s) cannot be split into {first} and {wanted}: add subjects or set a fraction to 0"
         )
     return parts
+
+
+def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], list[str]]:
+    """The fold's part of the random order, and the others as the order goes on behind it."""
+    if share != 0:
+        raise SettingError(
+            f"the test part is fold {fold.number} of {fold.of} or a fraction, not both: set the test fraction to 0, "
+            f"got {share:g}"
+        )
+    if len(order) < fold.of:
+        raise SettingError(
+            f"{len(order)} subject(s) cannot be split into {fold.of} folds: add subjects or take fewer folds"
+        )
+    start, stop = (number * len(order) // fold.of for number in (fold.number, fold.number + 1))
+    return order[start:stop], order[stop:] + order[:start]
+
+
+def split_halves(subjects: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
+    """Divide subjects at random into those with full scans and those with undersampled ones.
+
+    So unpaired data are emulated from full scans; the code of ISCL (Lee and Jeong, IEEE TMI 40:3238, 2021) halves
+    its images, not its subjects, and takes the first half as the full one too.
+
+    Parameters
+    ----------
+    subjects
+        One name per scan or file; repeats count once.
+    seed
+        Of the random order, another than that of :func:`split_subjects`.
+
+    Returns
+    -------
+    tuple
+        Sorted subject names of the full and of the undersampled half, disjoint and complete; of an odd number of
+        subjects the undersampled half, which is learned to be reconstructed, gets one more.
+
+    Raises
+    ------
+    SettingError
+        If there are fewer than two subjects.
+    """
+    names = sorted(set(subjects))
+    if len(names) < 2:
+        raise SettingError(
+            f"{len(names)} subject(s) cannot be halved into full and undersampled scans: at least 2 are needed"
+        )
+    order = [names[i] for i in torch.randperm(len(names), generator=seeded(seed, "halves")).tolist()]
+    half = len(order) // 2
+    return sorted(order[:half]), sorted(order[half:])

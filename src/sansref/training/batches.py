@@ -3,23 +3,69 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from sansref.data.store import ArrayStore
+from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily, is_columns
 from sansref.kspace.partition import hold_out
 from sansref.kspace.units import Unit
-from sansref.methods import Draw, Example, Measured, Method, measured, stack
+from sansref.methods import Draw, Measured, Method, measured, stack
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
 
-class ExampleSet(Dataset[list[Example]]):
+class UnpairedScans(Sequence[Scan]):
+    """Undersampled scans, and full scans of other people beside them.
+
+    Parameters
+    ----------
+    undersampled, full
+        Both halves.
+    undersampled_shapes, full_shapes
+        Height and width of every scan.
+
+    Raises
+    ------
+    SettingError
+        If an undersampled scan has no full one of its size.
+    """
+
+    def __init__(
+        self,
+        undersampled: Sequence[Scan],
+        undersampled_shapes: Sequence[tuple[int, int]],
+        full: Sequence[Scan],
+        full_shapes: Sequence[tuple[int, int]],
+    ) -> None:
+        self._undersampled, self._shapes, self._full = undersampled, undersampled_shapes, full
+        self._of_shape = _by_shape(full_shapes)
+        for height, width in set(undersampled_shapes) - self._of_shape.keys():
+            found = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(self._of_shape))
+            raise SettingError(
+                f"undersampled scans of {height}x{width} have no full scans of their size beside them, only {found}:"
+                " bring all to one size with --matrix or --crop"
+            )
+
+    def __len__(self) -> int:
+        return len(self._undersampled)
+
+    def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
+        return self._undersampled[item]
+
+    def companion(self, item: int, draw: Draw) -> Scan:
+        """The full scan that scan ``item`` meets in an epoch; each is met as often as any other."""
+        candidates = self._of_shape[self._shapes[item]]
+        order = torch.randperm(len(candidates), generator=seeded(draw.seed, "companions", draw.epoch))
+        return self._full[candidates[int(order[item % len(candidates)])]]
+
+
+class ExampleSet(Dataset[list[Any]]):
     """The examples a method makes of its training scans.
 
     Parameters
@@ -39,7 +85,7 @@ class ExampleSet(Dataset[list[Example]]):
     def __init__(
         self, method: Method, scans: Sequence[Scan], seed: int, repeats: int, targets: ArrayStore | None
     ) -> None:
-        self._make = method.examples
+        self._make: Callable[..., list[Any]] = method.examples
         self._scans = scans
         self._seed = seed
         self._repeats = repeats
@@ -49,10 +95,13 @@ class ExampleSet(Dataset[list[Example]]):
     def __len__(self) -> int:
         return len(self._scans) * self._repeats
 
-    def __getitem__(self, index: int) -> list[Example]:
+    def __getitem__(self, index: int) -> list[Any]:
         visit, item = divmod(index, len(self._scans))
         draw = Draw(self._seed, self.epoch * self._repeats + visit, item)
-        return self._make(self._scans[item], draw, None if self._targets is None else self._targets[item])
+        refined = None if self._targets is None else self._targets[item]
+        if isinstance(self._scans, UnpairedScans):
+            return self._make(self._scans[item], draw, refined, self._scans.companion(item, draw))
+        return self._make(self._scans[item], draw, refined)
 
 
 class ShapeBatches(Sampler[list[int]]):
@@ -69,10 +118,7 @@ class ShapeBatches(Sampler[list[int]]):
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int]], batch_size: int, seed: int) -> None:
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, shape in enumerate(shapes):
-            groups[shape].append(index)
-        self._groups = list(groups.values())
+        self._groups = list(_by_shape(shapes).values())
         self._size = batch_size
         self._seed = seed
         self.epoch = 0
@@ -88,6 +134,13 @@ class ShapeBatches(Sampler[list[int]]):
             batches += [order[start : start + self._size] for start in range(0, len(order), self._size)]
         for position in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[position]
+
+
+def _by_shape(shapes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, shape in enumerate(shapes):
+        groups[shape].append(index)
+    return dict(groups)
 
 
 class ValidationItem(NamedTuple):

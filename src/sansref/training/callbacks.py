@@ -56,6 +56,39 @@ class KeepBest(pl.Callback):
         self.score, self.epoch = state_dict["score"], state_dict["epoch"]
 
 
+class KeepLast(KeepBest):
+    """Save the method after every epoch, whatever its score."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, patience=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the epoch for the best."""
+        self.score = float("inf")
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """There is no early stop."""
+
+
+class CheckHealth(pl.Callback):
+    """Stop when the method says that training has failed, before the failed epoch replaces the last good one."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask the method.
+
+        Raises
+        ------
+        TrainingError
+            With what the method says.
+        """
+        assert isinstance(pl_module, Loop)
+        parts = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        problem = pl_module.method.failure(parts)
+        if problem is not None:
+            raise pl_module.failed(problem)
+
+
 class Snapshots(pl.Callback):
     """Save the method after every epoch, as ``epoch-NNN.safetensors``."""
 
@@ -152,7 +185,7 @@ def snapshot_file(folder: Path, epoch: int) -> Path:
 
 
 def _save_method(loop: Loop, path: Path) -> None:
-    with atomic_path(path) as temporary:
+    with loop.applied(), atomic_path(path) as temporary:
         save_file(loop.method.state_dict(), temporary)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -13,14 +13,56 @@ from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
-from sansref.methods import IDR, SSDU, IDROptions, Method, Needs, SSDUOptions, Supervised, SupervisedOptions
-from sansref.networks import NetworkOptions, Reconstructor
+from sansref.methods import (
+    IDR,
+    ISCL,
+    SSDU,
+    CycleGAN,
+    CycleGANOptions,
+    IDROptions,
+    ISCLOptions,
+    Method,
+    Needs,
+    SSDUOptions,
+    Supervised,
+    SupervisedGenerator,
+    SupervisedGeneratorOptions,
+    SupervisedOptions,
+    SwitchableISCL,
+    SwitchableOptions,
+)
+from sansref.networks import NetworkOptions, Reconstructor, TranslatorOptions
 from sansref.training.options import TrainingOptions
 
-METHODS: dict[str, tuple[type[Any], type[Any]]] = {
-    "idr": (IDR, IDROptions),
-    "ssdu": (SSDU, SSDUOptions),
-    "supervised": (Supervised, SupervisedOptions),
+
+class MethodEntry(NamedTuple):
+    """A method, its own options, and those of its network.
+
+    Attributes
+    ----------
+    kind
+        Built as ``kind(network, options)``, or ``kind(network, options, family)`` if it learns from undersampled
+        scans alone; ``network`` is a :class:`Reconstructor` where ``network`` below is :class:`NetworkOptions`, and
+        the options themselves where it is anything else.
+    options
+        Dataclass.
+    network
+        Dataclass.
+    """
+
+    kind: type[Any]
+    options: type[Any]
+    network: type[Any] = NetworkOptions
+
+
+METHODS: dict[str, MethodEntry] = {
+    "idr": MethodEntry(IDR, IDROptions),
+    "ssdu": MethodEntry(SSDU, SSDUOptions),
+    "supervised": MethodEntry(Supervised, SupervisedOptions),
+    "switchable": MethodEntry(SwitchableISCL, SwitchableOptions, TranslatorOptions),
+    "iscl": MethodEntry(ISCL, ISCLOptions, TranslatorOptions),
+    "cyclegan": MethodEntry(CycleGAN, CycleGANOptions, TranslatorOptions),
+    "supervised_generator": MethodEntry(SupervisedGenerator, SupervisedGeneratorOptions, TranslatorOptions),
 }
 
 
@@ -46,7 +88,7 @@ class RunConfig:
 
     method: str
     options: Any
-    network: NetworkOptions = field(default_factory=NetworkOptions)
+    network: NetworkOptions | TranslatorOptions = field(default_factory=NetworkOptions)
     selection: Selection = field(default_factory=Selection)
     simulation: Simulation = field(default_factory=Simulation)
     sampling: Sampling = field(default_factory=Sampling)
@@ -61,13 +103,19 @@ class RunConfig:
     }
 
     def __post_init__(self) -> None:
-        if self.simulation.coils > 1 and not self.network.complex:
+        entry = METHODS[self.method]
+        if not isinstance(self.options, entry.options) or not isinstance(self.network, entry.network):
+            raise ValueError(
+                f"method {self.method!r} takes {entry.options.__name__} and {entry.network.__name__}, got "
+                f"{type(self.options).__name__} and {type(self.network).__name__}"
+            )
+        if self.simulation.coils > 1 and isinstance(self.network, NetworkOptions) and not self.network.complex:
             raise SettingError("a real network cannot combine coils: use --network.complex true, or --coils 1")
 
     @property
     def needs(self) -> Needs:
         """What the method must be given."""
-        needs: Needs = METHODS[self.method][0].needs
+        needs: Needs = METHODS[self.method].kind.needs
         return needs
 
     @property
@@ -77,15 +125,12 @@ class RunConfig:
 
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
         """The method with new weights, which depend on seed and stage alone."""
-        kind = METHODS[self.method][0]
+        kind = METHODS[self.method].kind
+        knows_law = [family or self.sampling.family(emulated=True)] if self.needs is Needs.UNDERSAMPLED else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 * self.training.seed + stage)
-            network = Reconstructor(self.network)
-        method: Method = (
-            kind(network, self.options)
-            if self.needs is Needs.PAIRED
-            else kind(network, self.options, family or self.sampling.family(emulated=True))
-        )
+            network = Reconstructor(self.network) if isinstance(self.network, NetworkOptions) else self.network
+            method: Method = kind(network, self.options, *knows_law)
         return method
 
     def flat(self) -> dict[str, Any]:
@@ -109,13 +154,15 @@ class RunConfig:
         method = given.pop("method", None)
         if method not in METHODS:
             raise SettingError(f"there is no method {method!r}: use one of {', '.join(METHODS)}")
-        parts = {"options": _take(METHODS[method][1], given)}
+        entry = METHODS[method]
+        parts = {"options": _take(entry.options, given)}
+        given = {**entry.kind.training_defaults, **given}
         parts |= {group: _take(kind, given) for group, kind in cls.groups.items()}
         network = given.pop("network", {})
         if not isinstance(network, Mapping):
             raise SettingError(f"network must hold settings such as 'phases: 9', got {network!r}")
         inner = dict(network)
-        parts["network"] = _take(NetworkOptions, inner)
+        parts["network"] = _take(entry.network, inner)
         magnitude = given.pop("magnitude", False)
         unknown = [*given, *(f"network.{name}" for name in inner)]
         if unknown:

@@ -22,7 +22,7 @@ from sansref.errors import SettingError
 from sansref.methods import Method, collate
 from sansref.scan import Scan
 from sansref.training.batches import ExampleSet, ShapeBatches, ValidationSet
-from sansref.training.callbacks import History, KeepBest, ResumePoint, ShowProgress, Snapshots
+from sansref.training.callbacks import CheckHealth, History, KeepBest, KeepLast, ResumePoint, ShowProgress, Snapshots
 from sansref.training.loop import Loop
 from sansref.training.options import TrainingOptions
 from sansref.training.progress import Progress
@@ -37,7 +37,7 @@ class StageFiles:
 
     @property
     def best(self) -> Path:
-        """Weights of the stage's best epoch."""
+        """Weights of the stage's best epoch, or of its last if that is to be kept."""
         return self.folder / "best.safetensors"
 
     @property
@@ -48,7 +48,7 @@ class StageFiles:
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended: its best validation score, and the epoch (from 0) that reached it."""
+    """How a stage ended: the validation score of the weights kept, and the epoch (from 0) that they are from."""
 
     score: float
     epoch: int
@@ -92,7 +92,7 @@ def fit(
     Parameters
     ----------
     method
-        Trained in place; at the end it holds the last weights, the best ones are in ``files.best``.
+        Trained in place; at the end it holds the last weights, those to be used are in ``files.best``.
     scans, shapes
         Training scans, and the height and width of each.
     targets
@@ -111,18 +111,19 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is not finite.
+        If the loss is not finite, or the method says that training has failed.
     """
     examples = ExampleSet(method, scans, options.seed, options.repeats, targets)
     batches = ShapeBatches(list(shapes) * options.repeats, options.batch_size, options.seed)
-    best = KeepBest(files.best, options.patience)
+    kept = KeepLast(files.best) if options.keep == "last" else KeepBest(files.best, options.patience)
     trainer = _trainer(
         options,
         [
             _EpochClock(examples, batches, stage * options.epochs),
             ShowProgress(progress, stage),
             History(files.history, stage),
-            best,
+            CheckHealth(),
+            kept,
             *([Snapshots(files.folder)] if options.snapshots else []),
             ResumePoint(files.resume_point),
         ],
@@ -140,7 +141,7 @@ def fit(
             ckpt_path=resume,
             weights_only=True,
         )
-    return StageResult(best.score, best.epoch)
+    return StageResult(kept.score, kept.epoch)
 
 
 def _trainer(options: TrainingOptions, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 
 from sansref.errors import TrainingError
-from sansref.methods import Example, Method
+from sansref.methods import Batch, Method
 from sansref.metrics.holdout import held_out_error
 from sansref.metrics.quality import nmse
 from sansref.training.batches import ValidationItem
+from sansref.training.optim import FINAL_RATE, WeightMean, optimizer_of
 from sansref.training.options import TrainingOptions
 
 
 class Loop(pl.LightningModule):
     """Optimise a method's turns one after the other; validate on held-out samples.
 
-    The learning rate is lowered here, at the end of validation, and not by Lightning's own bookkeeping, so that
-    a checkpoint taken at the end of the epoch already holds the scheduler's state.
+    The learning rate is lowered here, after a step or at the end of validation, and not by Lightning's own bookkeeping,
+    so that a checkpoint taken at the end of the epoch already holds the scheduler's state.
 
     Parameters
     ----------
@@ -37,20 +39,33 @@ class Loop(pl.LightningModule):
         self.automatic_optimization = False
         self.method = method
         self.options = options
+        self.mean: WeightMean | None = None
+        if options.average_from is not None:
+            self.mean = WeightMean([weight for turn in method.turns if turn.averaged for weight in turn.parameters])
         self._scores: list[Tensor] = []
+        self._scoring = ExitStack()
+        self._average_after = 0.0
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[ReduceLROnPlateau]]:
-        """One Adam and one plateau schedule per turn."""
-        optimizers = [Adam(turn.parameters, lr=self.options.learning_rate) for turn in self.method.turns]
-        schedulers = [
-            ReduceLROnPlateau(
-                optimizer, mode="min", factor=self.options.plateau_factor, patience=self.options.plateau_patience
-            )
-            for optimizer in optimizers
-        ]
-        return list(optimizers), schedulers
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LinearLR | ReduceLROnPlateau]]:
+        """One optimiser and one schedule per turn."""
+        optimizers = [optimizer_of(turn, self.options) for turn in self.method.turns]
+        return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
 
-    def training_step(self, batch: Example, batch_index: int) -> None:
+    def _schedule(self, optimizer: Optimizer) -> LinearLR | ReduceLROnPlateau:
+        options = self.options
+        if options.schedule == "linear":
+            last = min(1.0, FINAL_RATE / options.learning_rate)
+            steps = int(self.trainer.estimated_stepping_batches)
+            return LinearLR(optimizer, start_factor=1.0, end_factor=last, total_iters=steps)
+        return ReduceLROnPlateau(
+            optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
+        )
+
+    def on_train_start(self) -> None:
+        """Work out after which step weights are averaged."""
+        self._average_after = (self.options.average_from or 0.0) * float(self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
         """Play every turn once.
 
         Raises
@@ -59,6 +74,8 @@ class Loop(pl.LightningModule):
             If a loss is not finite; the checkpoint of the epoch before is still good.
         """
         optimizers = self.optimizers(use_pl_optimizer=True)
+        losses: dict[str, Tensor] = {}
+        logged: dict[str, Tensor] = {}
         for turn, optimizer in zip(self.method.turns, _listed(optimizers), strict=True):
             loss, parts = self.method.loss(turn.name, batch)
             if not torch.isfinite(loss):
@@ -66,9 +83,28 @@ class Loop(pl.LightningModule):
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-            size = batch.weight.shape[0]
-            self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size)
-            self.log_dict(dict(parts), on_step=False, on_epoch=True, batch_size=size)
+            self.method.updated(turn.name)
+            losses[f"loss_{turn.name}"] = loss.detach()
+            logged |= parts
+        logged["loss"] = torch.stack(list(losses.values())).sum()
+        if len(losses) > 1:
+            logged |= losses
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=batch.size)
+        for scheduler in _listed(self.lr_schedulers()):
+            if isinstance(scheduler, LinearLR):
+                scheduler.step()
+        if self.mean is not None:
+            step = self.current_epoch * int(self.trainer.num_training_batches) + batch_index
+            if step >= self._average_after:
+                self.mean.update()
+
+    def applied(self) -> AbstractContextManager[None]:
+        """The weights that are used in the end, the mean where there is one, in their place while the block runs."""
+        return nullcontext() if self.mean is None else self.mean.applied()
+
+    def on_validation_epoch_start(self) -> None:
+        """Score the weights that would be used."""
+        self._scoring.enter_context(self.applied())
 
     def validation_step(self, batch: ValidationItem, batch_index: int) -> None:
         """Score one scan."""
@@ -89,17 +125,23 @@ class Loop(pl.LightningModule):
         TrainingError
             If the score is not finite.
         """
+        self._scoring.close()
         score = torch.stack(self._scores).mean()
         self._scores.clear()
         if not torch.isfinite(score):
             raise self._diverged("the validation score", float(score))
         self.log("score", score)
         for scheduler in _listed(self.lr_schedulers()):
-            scheduler.step(float(score))
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(float(score))
 
     def _diverged(self, what: str, value: float) -> TrainingError:
+        return self.failed(f"{what} is {value}")
+
+    def failed(self, problem: str) -> TrainingError:
+        """The error that ends training because of a problem."""
         return TrainingError(
-            f"{what} is {value} in epoch {self.current_epoch}: train with a lower --learning_rate into another --out;"
+            f"{problem} in epoch {self.current_epoch}: train with a lower --learning_rate into another --out;"
             " the epochs before are kept"
         )
 

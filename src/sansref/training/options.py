@@ -22,17 +22,34 @@ class TrainingOptions:
         Scans per step.
     learning_rate
         Adam's learning rate at the start of a stage.
+    optimizer
+        adam, or radam (rectified Adam).
+    schedule
+        plateau: lower the learning rate when the validation score stops falling; linear: lower it with every step, to
+        almost zero at the end of the last epoch.
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
         Epochs without a better score before that happens.
     patience
-        Epochs without a better score before a stage ends.
+        Epochs without a better score before a stage ends, with keep best.
+    keep
+        The weights of the epoch with the best validation score (best), or those at the end (last).
+    average_from
+        Use the mean of the weights over all steps after this share of them (stochastic weight averaging); null uses
+        the weights as they are. In adversarial training, the generators' weights.
+    lookahead
+        Every so many steps, draw the weights of discriminators and noise extractor back half-way to where they were
+        that many steps ago (Lookahead); 0 switches it off.
     validation
         Share of the subjects kept for validation; a single subject is validated on held-out samples of its
         own scans.
     test
         Share of the subjects never read, neither for training nor for validation.
+    folds
+        Cross-validation: divide the subjects into so many parts and set one aside as test; 0 uses --test instead.
+    fold
+        Which of them, from 0.
     held_out
         Share of a validation scan's acquired samples held out from the network's input for the reference-free
         score.
@@ -57,11 +74,18 @@ class TrainingOptions:
     repeats: int = 1
     batch_size: int = 4
     learning_rate: float = 1e-3
+    optimizer: Literal["adam", "radam"] = "adam"
+    schedule: Literal["plateau", "linear"] = "plateau"
     plateau_factor: float = 0.3
     plateau_patience: int = 5
     patience: int = 10
+    keep: Literal["best", "last"] = "best"
+    average_from: float | None = None
+    lookahead: int = 6
     validation: float = 0.15
     test: float = 0.0
+    folds: int = 0
+    fold: int = 0
     held_out: float = 0.1
     score: Literal["held_out", "reference"] = "held_out"
     snapshots: bool = False
@@ -75,11 +99,13 @@ class TrainingOptions:
         for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "threads"):
+        for name in ("workers", "threads", "lookahead", "folds"):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("held_out", "plateau_factor"):
             if not 0 < getattr(self, name) < 1:
                 raise SettingError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.average_from is not None and not 0 <= self.average_from < 1:
+            raise SettingError(f"average_from must lie in [0, 1), or be null, got {self.average_from}")
         if not self.learning_rate > 0:
             raise SettingError(f"learning_rate must be positive, got {self.learning_rate}")

@@ -29,9 +29,9 @@ class RunDirectory:
     """Paths of a run and the files that describe it.
 
     ``config.yaml`` resolved configuration · ``environment.json`` versions · ``splits.json`` subjects of each
-    part · ``files.json`` names and sizes of the data files · ``data/`` prepared scans · ``stages/NN/``
-    checkpoints · ``targets/`` refined data while training · ``metrics.csv`` one row per epoch · ``log.txt`` ·
-    ``model.safetensors`` and ``model.json`` the result.
+    part · ``files.json`` and ``full_files.json`` names and sizes of the data files · ``data/`` prepared scans ·
+    ``stages/NN/`` checkpoints · ``targets/`` refined data while training · ``metrics.csv`` one row per epoch ·
+    ``log.txt`` · ``model.safetensors`` and ``model.json`` the result.
     """
 
     path: Path
@@ -52,6 +52,11 @@ class RunDirectory:
         return self.path / "files.json"
 
     @property
+    def full_files_file(self) -> Path:
+        """Names and sizes of the files of the folder of full scans of other people; none without such a folder."""
+        return self.path / "full_files.json"
+
+    @property
     def weights(self) -> Path:
         """Weights of the trained method."""
         return self.path / "model.safetensors"
@@ -66,7 +71,7 @@ class RunDirectory:
         """Whether training has ended."""
         return self.card.exists()
 
-    def start(self, config: RunConfig, data: str) -> None:
+    def start(self, config: RunConfig, data: str, full: str | None = None) -> None:
         """Create the directory, or check that it belongs to the same run on the same data.
 
         A run that never finished an epoch, for instance because a setting was impossible, is begun anew with
@@ -79,7 +84,7 @@ class RunDirectory:
         FileError
             If the directory cannot be written.
         """
-        wanted = {**config.flat(), "data": data}
+        wanted = {**config.flat(), "data": data} | ({} if full is None else {"full": full})
         if self.config_file.exists():
             remove_leftovers(self.path)
             changes = self._changes(wanted)
@@ -133,7 +138,8 @@ class RunDirectory:
     def config(self) -> RunConfig:
         """The run's configuration."""
         values = self.read_config()
-        values.pop("data", None)
+        for place in ("data", "full"):
+            values.pop(place, None)
         try:
             return RunConfig.from_flat(values)
         except (SettingError, TypeError, ValueError) as error:
@@ -179,7 +185,11 @@ class RunDirectory:
         FileError
             If the list cannot be read.
         """
-        return [(name, size) for name, size in _read_json(self.files_file)] if self.files_file.exists() else []
+        return _read_identities(self.files_file)
+
+    def full_files(self) -> list[tuple[str, int]]:
+        """The same of the folder of full scans of other people."""
+        return _read_identities(self.full_files_file)
 
 
 def _read_json(path: Path) -> Any:
@@ -187,6 +197,10 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError:
         raise FileError(path, "is not readable JSON", "Restore the file or train again") from None
+
+
+def _read_identities(path: Path) -> list[tuple[str, int]]:
+    return [(name, size) for name, size in _read_json(path)] if path.exists() else []
 
 
 def environment() -> dict[str, str | int]:
