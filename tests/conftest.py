@@ -15,16 +15,18 @@ from rich.console import Console
 
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
-from sansref.methods import IDROptions, SSDUOptions, SupervisedOptions
-from sansref.networks import NetworkOptions
+from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.config import RunConfig
+from sansref.training.config import METHODS, RunConfig
 from sansref.training.options import TrainingOptions
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
-OPTIONS = {"idr": IDROptions, "ssdu": SSDUOptions, "supervised": SupervisedOptions}
+NETWORKS = {
+    NetworkOptions: NetworkOptions(phases=2, channels=4),
+    TranslatorOptions: TranslatorOptions(width=2, blocks=1, extractor_layers=3),
+}
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -20], [0, 0, 5, 7], [0, 0, 0, 1]])
 HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
@@ -113,16 +115,18 @@ def make_scans() -> Callable[..., list[Scan]]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., RunConfig]:
-    """Configuration of a run of seconds: ``tiny("idr", stages=2, epochs=1)``; options go where they belong."""
+    """Configuration of a run of seconds: ``tiny("idr", stages=2, epochs=1)``; options go where they belong.
+
+    Methods with a discriminator get images of 80 x 80, the heads with a black frame: it takes no smaller ones.
+    """
 
     def make(method: str = "idr", network: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
-        flat = RunConfig(
-            method=method,
-            options=OPTIONS[method](),
-            network=NetworkOptions(phases=2, channels=4),
-            training=TrainingOptions(epochs=2, batch_size=4, threads=1, accelerator="cpu"),
-        ).flat()
+        entry = METHODS[method]
+        given = {**entry.kind.training_defaults, "epochs": 2, "threads": 1, "accelerator": "cpu"}
+        training = TrainingOptions(**{"batch_size": 4, **given})
+        flat = RunConfig(method, entry.options(), NETWORKS[entry.network], training=training).flat()
         changes = {"stages": 2, **changes} if method == "idr" else changes
+        changes = {"crop": [80, 80], **changes} if entry.network is TranslatorOptions else changes
         return RunConfig.from_flat({**flat, **changes, "network": {**flat["network"], **(network or {})}})
 
     return make

@@ -15,8 +15,13 @@ import pytest
 import yaml
 
 from sansref import __version__, cli
+from sansref.methods import Needs
+from sansref.networks import NetworkOptions
+from sansref.training.config import METHODS
 
-SMALL = ["--network.phases", "2", "--network.channels", "4", "--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
+QUICK = ["--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
+SMALL = ["--network.phases", "2", "--network.channels", "4", *QUICK]
+SMALL_TRANSLATOR = ["--network.width", "2", "--network.extractor_layers", "3", "--crop", "[80,80]", *QUICK]
 
 
 @pytest.fixture
@@ -96,7 +101,8 @@ def test_every_option_of_a_method_is_explained(sansref, method):
     options = [line for line in out.splitlines() if line.startswith("  --")]
     assert len(options) > 30
     text = " ".join(out.split())
-    for words in ("Share of the subjects kept for validation", "Grid points over acquired", "Unrolled iterations"):
+    network = "Unrolled iterations" if METHODS[method].network is NetworkOptions else "Residual blocks of the generator"
+    for words in ("Share of the subjects kept for validation", "Grid points over acquired", network):
         assert words in text
 
 
@@ -238,9 +244,13 @@ def test_threads_wait_without_spinning_unless_told_otherwise(sansref, monkeypatc
 @pytest.mark.parametrize("method", cli.METHOD_LINES)
 def test_train(sansref, heads, tmp_path, method):
     stages = ["--stages", "2"] if method == "idr" else []
+    small = SMALL if METHODS[method].network is NetworkOptions else SMALL_TRANSLATOR
     run = tmp_path / "runs" / method
-    code, out, err = sansref("train", method, "--data", heads, "--out", run, *SMALL, *stages)
-    assert (code, out) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt)\n")
+    code, out, err = sansref("train", method, "--data", heads, "--out", run, *small, *stages)
+    unpaired = METHODS[method].kind.needs is Needs.UNPAIRED
+    health = ", health.png" if unpaired else ""
+    assert (code, out) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt{health})\n")
+    assert (run / "health.png").exists() == unpaired
     shown = [f"stage {stage}/2 epoch 1/1" for stage in (1, 2)] if stages else ["epoch 1/1"]
     assert [line.rsplit(" ", 1)[0] for line in err.splitlines()] == [
         f"{method.upper()} {words} score" for words in shown
@@ -248,7 +258,8 @@ def test_train(sansref, heads, tmp_path, method):
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["method"] == method
     assert settings["data"] == str(heads)
-    assert json.loads((run / "model.json").read_text())["config"]["network"]["phases"] == 2
+    network = json.loads((run / "model.json").read_text())["config"]["network"]
+    assert 2 in (network.get("phases"), network.get("width"))
 
 
 def test_dashes_and_underscores_are_the_same(sansref, heads, tmp_path):

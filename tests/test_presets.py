@@ -7,6 +7,7 @@ import yaml
 
 from sansref import cli
 from sansref.errors import SettingError
+from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.presets import preset_file, preset_names
 from sansref.training import train as module
 from sansref.training.config import METHODS
@@ -15,7 +16,12 @@ from sansref.training.train import Outcome
 
 
 def methods_of(name: str) -> list[str]:
-    return list(METHODS) if name.startswith("small-") else [name.split("-")[0]]
+    """The methods that a preset is for: one, or all that it gives the same settings to."""
+    if name.startswith("switchable-") and name.endswith("-small"):
+        return [method for method, entry in METHODS.items() if entry.network is TranslatorOptions]
+    if name.startswith("small-"):
+        return [method for method, entry in METHODS.items() if entry.network is NetworkOptions]
+    return [name.split("-")[0]]
 
 
 CASES = [(name, method) for name in preset_names() for method in methods_of(name)]
@@ -28,7 +34,7 @@ def parsed(monkeypatch, tmp_path):
     def run(*arguments):
         caught = []
 
-        def train(config, data, out, skip_bad):
+        def train(config, data, out, skip_bad, full):
             caught.append(config)
             return Outcome(RunDirectory(out))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sansref import __version__
-from sansref.errors import SansrefError, SettingError
+from sansref.errors import SansrefError, SettingError, TrainingError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -21,6 +21,10 @@ METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
     "ssdu": "self-supervised via data undersampling (undersampled scans alone)",
     "supervised": "needs full references; the upper bound",
+    "switchable": "switchable ISCL (undersampled scans, and unpaired full scans of other people)",
+    "iscl": "its predecessor, with two generators and two discriminators",
+    "cyclegan": "CycleGAN with the same networks and data",
+    "supervised_generator": "their generator taught with full references; the upper bound of unpaired learning",
 }
 
 USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
@@ -34,7 +38,7 @@ usage: sansref COMMAND [options]
   info FILE|RUN                          what a file or a run holds
 
 methods:
-{os.linesep.join(f"  {name:<12} {line}" for name, line in METHOD_LINES.items())}
+{os.linesep.join(f"  {name:<21} {line}" for name, line in METHOD_LINES.items())}
 
 'sansref COMMAND --help' lists every option; any option can stand in a YAML file given by --config.
 """
@@ -82,9 +86,9 @@ def train(arguments: list[str]) -> None:
     """Learn to reconstruct. The same command continues a killed run; other settings need another --out."""
     if arguments[:1] in (["-h"], ["--help"]):
         sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
-        sys.stdout.write("".join(f"  {name:<12} {line}\n" for name, line in METHOD_LINES.items()))
+        sys.stdout.write("".join(f"  {name:<21} {line}\n" for name, line in METHOD_LINES.items()))
         return
-    from sansref.networks import NetworkOptions
+    from sansref.methods import Needs
     from sansref.training.config import METHODS, RunConfig
     from sansref.training.train import train as run_training
 
@@ -95,20 +99,32 @@ def train(arguments: list[str]) -> None:
     parser = _parser(f"sansref train {method}", train)
     parser.add_argument("--config", action="config", help="YAML file, or the name of a preset")
     parser.add_argument("--method", default=method, help="as in a run's config.yaml; the same as METHOD")
-    parser.add_argument("--data", type=Path, required=True, help="folder of scans, or one file")
+    unpaired = METHODS[method].kind.needs is Needs.UNPAIRED
+    names = ["--data", "--undersampled"] if unpaired else ["--data"]
+    parser.add_argument(*names, type=Path, required=True, help="folder of scans, or one file")
+    if unpaired:
+        full_help = "folder of full scans of other people; without it, half of the training subjects take their place"
+        parser.add_argument("--full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
-    for group in (METHODS[method][1], *RunConfig.groups.values()):
+    for group in (METHODS[method].options, *RunConfig.groups.values()):
         parser.add_class_arguments(group, None)
-    parser.add_class_arguments(NetworkOptions, "network")
+    parser.add_class_arguments(METHODS[method].network, "network")
+    parser.set_defaults(dict(METHODS[method].kind.training_defaults))
     parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
     options = _parse(parser, _with_presets(rest)).as_dict()
     data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")
     options.pop("config", None)
     if options["method"] != method:
         raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
-    outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad)
-    print(f"trained: {outcome.run.path} (model.safetensors, metrics.csv, log.txt)")
+    full = options.pop("full", None)
+    try:
+        outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad, full=full)
+    except TrainingError:
+        _draw_health(out, unpaired)
+        raise
+    _draw_health(out, unpaired)
+    print(f"trained: {outcome.run.path} (model.safetensors, metrics.csv, log.txt{', health.png' if unpaired else ''})")
     _list_bad(outcome.bad_files)
 
 
@@ -222,6 +238,16 @@ def _with_presets(arguments: list[str]) -> list[str]:
             word = f"--config={preset_file(word.removeprefix('--config='))}"
         resolved.append(word)
     return resolved
+
+
+def _draw_health(run: Path, adversarial: bool) -> None:
+    """Show how adversarial training went, above all where it has failed."""
+    from sansref.experiments.health import health_figure
+    from sansref.training.callbacks import read_history
+
+    rows = read_history(run / "metrics.csv") if adversarial else []
+    if rows:
+        health_figure(run / "health.png", rows)
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:

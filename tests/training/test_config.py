@@ -7,14 +7,16 @@ import torch
 import yaml
 
 from sansref.errors import SettingError
-from sansref.methods import Needs
+from sansref.methods import Needs, SSDUOptions
+from sansref.networks import TranslatorOptions
 from sansref.training.config import METHODS, RunConfig
 from sansref.training.options import TrainingOptions
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_flat_names_survive_yaml_and_come_back_as_the_same_configuration(tiny, method):
-    config = tiny(method, crop=[30, 28], matrix=[24, 26], snr=None, network={"name": "unet"}, magnitude=True, seed=3)
+    network = {"complex": METHODS[method].network is TranslatorOptions}
+    config = tiny(method, crop=[30, 28], matrix=[24, 26], snr=None, network=network, magnitude=True, seed=3)
     again = RunConfig.from_flat(yaml.safe_load(yaml.safe_dump(config.flat())))
     assert again == config
     assert again.selection.crop == (30, 28)
@@ -22,9 +24,9 @@ def test_flat_names_survive_yaml_and_come_back_as_the_same_configuration(tiny, m
 
 
 def test_no_two_groups_of_options_share_a_name():
-    for method, (_, options) in METHODS.items():
-        names = [entry.name for kind in (options, *RunConfig.groups.values()) for entry in fields(kind)]
-        names += ["method", "magnitude", "network", "data", "out", "config", "skip_bad"]
+    for method, entry in METHODS.items():
+        names = [option.name for kind in (entry.options, *RunConfig.groups.values()) for option in fields(kind)]
+        names += ["method", "magnitude", "network", "data", "full", "undersampled", "out", "config", "skip_bad"]
         assert len(set(names)) == len(names), method
 
 
@@ -32,7 +34,23 @@ def test_no_two_groups_of_options_share_a_name():
 def test_defaults_are_a_configuration(method):
     config = RunConfig.from_flat({"method": method})
     assert config.flat()["method"] == method
-    assert config.needs is (Needs.PAIRED if method == "supervised" else Needs.UNDERSAMPLED)
+    unpaired = dict.fromkeys(("switchable", "iscl", "cyclegan"), Needs.UNPAIRED)
+    paired = dict.fromkeys(("supervised", "supervised_generator"), Needs.PAIRED)
+    assert config.needs is (unpaired | paired).get(method, Needs.UNDERSAMPLED)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_brings_its_own_settings_of_training(method):
+    plain, own = TrainingOptions(), METHODS[method].kind.training_defaults
+    config = RunConfig.from_flat({"method": method})
+    assert config.training == replace(plain, **own)
+    assert RunConfig.from_flat({"method": method, "optimizer": "adam"}).training.optimizer == "adam"
+    assert (config.training.optimizer == "radam") == (METHODS[method].network is TranslatorOptions)
+
+
+def test_options_of_another_method_are_a_mistake():
+    with pytest.raises(ValueError, match="method 'iscl' takes ISCLOptions and TranslatorOptions, got SSDUOptions and"):
+        RunConfig("iscl", SSDUOptions())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +75,8 @@ def test_impossible_configurations_are_named(values, message):
     ("name", "value", "message"),
     [
         *[(name, 0, "at least 1") for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience")],
-        *[(name, -1, "at least 0") for name in ("workers", "threads")],
+        *[(name, -1, "at least 0") for name in ("workers", "threads", "lookahead", "folds")],
+        *[("average_from", value, "be null") for value in (-0.1, 1.0)],
         *[(name, value, "between 0 and 1") for name in ("held_out", "plateau_factor") for value in (0.0, 1.0)],
         *[("learning_rate", value, "be positive") for value in (0.0, -1.0, float("nan"))],
     ],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sansref.data.readers import FileInfo, open_scan_file
+from sansref.networks import NetworkOptions
 from sansref.training.callbacks import read_history
 from sansref.training.run import RunDirectory
 
@@ -41,10 +42,11 @@ def _file(info: FileInfo) -> Iterator[tuple[str, str]]:
 
 def _trainable(info: FileInfo) -> str:
     """Which methods can learn from a file."""
-    full = info.kind == "magnitude" or info.acquired_fraction == 1
+    if info.kind == "magnitude" or info.acquired_fraction == 1:
+        return "all methods" if info.coils == 1 else "all methods with --magnitude true"
     if info.coils > 1:
-        return "idr, ssdu, supervised with --magnitude true" if full else "nothing without coil sensitivity maps"
-    return "idr, ssdu, supervised" if full else "idr, ssdu (supervised needs full sampling)"
+        return "nothing without coil sensitivity maps"
+    return "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -52,7 +54,9 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     rows = read_history(run.path / "metrics.csv")
     yield "run", str(run.path)
     yield "method", f"{config.method} (needs {config.needs} scans)"
-    yield "network", f"{config.network.name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
+    network = config.network
+    name = network.name if isinstance(network, NetworkOptions) else f"generator of width {network.width}"
+    yield "network", f"{name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
     yield "sampling", f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
     yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
     if rows:
