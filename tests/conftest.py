@@ -18,8 +18,9 @@ from sansref.data.simulate import Simulation, simulate
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.config import METHODS, RunConfig
+from sansref.training.config import RunConfig
 from sansref.training.options import TrainingOptions
+from sansref.training.registry import METHODS
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
@@ -121,12 +122,12 @@ def tiny() -> Callable[..., RunConfig]:
     """
 
     def make(method: str = "idr", network: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
-        entry = METHODS[method]
-        given = {**entry.kind.training_defaults, "epochs": 2, "threads": 1, "accelerator": "cpu"}
+        kind = METHODS[method]
+        given = {**kind.training_defaults, "epochs": 2, "threads": 1, "accelerator": "cpu"}
         training = TrainingOptions(**{"batch_size": 4, **given})
-        flat = RunConfig(method, entry.options(), NETWORKS[entry.network], training=training).flat()
+        flat = RunConfig(method, kind.options_type(), NETWORKS[kind.network_type], training=training).flat()
         changes = {"stages": 2, **changes} if method == "idr" else changes
-        changes = {"crop": [80, 80], **changes} if entry.network is TranslatorOptions else changes
+        changes = {"crop": [80, 80], **changes} if kind.network_type is TranslatorOptions else changes
         return RunConfig.from_flat({**flat, **changes, "network": {**flat["network"], **(network or {})}})
 
     return make

@@ -17,7 +17,7 @@ import yaml
 from sansref import __version__, cli
 from sansref.methods import Needs
 from sansref.networks import NetworkOptions
-from sansref.training.config import METHODS
+from sansref.training.registry import METHODS
 
 QUICK = ["--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
 SMALL = ["--network.phases", "2", "--network.channels", "4", *QUICK]
@@ -101,7 +101,8 @@ def test_every_option_of_a_method_is_explained(sansref, method):
     options = [line for line in out.splitlines() if line.startswith("  --")]
     assert len(options) > 30
     text = " ".join(out.split())
-    network = "Unrolled iterations" if METHODS[method].network is NetworkOptions else "Residual blocks of the generator"
+    unrolled = METHODS[method].network_type is NetworkOptions
+    network = "Unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
     for words in ("Share of the subjects kept for validation", "Grid points over acquired", network):
         assert words in text
 
@@ -244,10 +245,10 @@ def test_threads_wait_without_spinning_unless_told_otherwise(sansref, monkeypatc
 @pytest.mark.parametrize("method", cli.METHOD_LINES)
 def test_train(sansref, heads, tmp_path, method):
     stages = ["--stages", "2"] if method == "idr" else []
-    small = SMALL if METHODS[method].network is NetworkOptions else SMALL_TRANSLATOR
+    small = SMALL if METHODS[method].network_type is NetworkOptions else SMALL_TRANSLATOR
     run = tmp_path / "runs" / method
     code, out, err = sansref("train", method, "--data", heads, "--out", run, *small, *stages)
-    unpaired = METHODS[method].kind.needs is Needs.UNPAIRED
+    unpaired = METHODS[method].needs is Needs.UNPAIRED
     health = ", health.png" if unpaired else ""
     assert (code, out) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt{health})\n")
     assert (run / "health.png").exists() == unpaired

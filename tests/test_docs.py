@@ -13,7 +13,7 @@ from sansref.kspace.family import MaskFamily
 from sansref.methods import Draw, collate
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.scan import Scan, ScanMeta
-from sansref.training.config import METHODS
+from sansref.training.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ from sansref.errors import SettingError
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.presets import preset_file, preset_names
 from sansref.training import train as module
-from sansref.training.config import METHODS
+from sansref.training.registry import METHODS
 from sansref.training.run import RunDirectory
 from sansref.training.train import Outcome
 
@@ -18,9 +18,9 @@ from sansref.training.train import Outcome
 def methods_of(name: str) -> list[str]:
     """The methods that a preset is for: one, or all that it gives the same settings to."""
     if name.startswith("switchable-") and name.endswith("-small"):
-        return [method for method, entry in METHODS.items() if entry.network is TranslatorOptions]
+        return [method for method, kind in METHODS.items() if kind.network_type is TranslatorOptions]
     if name.startswith("small-"):
-        return [method for method, entry in METHODS.items() if entry.network is NetworkOptions]
+        return [method for method, kind in METHODS.items() if kind.network_type is NetworkOptions]
     return [name.split("-")[0]]
 
 

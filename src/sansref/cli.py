@@ -89,17 +89,18 @@ def train(arguments: list[str]) -> None:
         sys.stdout.write("".join(f"  {name:<21} {line}\n" for name, line in METHOD_LINES.items()))
         return
     from sansref.methods import Needs
-    from sansref.training.config import METHODS, RunConfig
+    from sansref.training.config import RunConfig
+    from sansref.training.registry import METHODS, find_method
     from sansref.training.train import train as run_training
 
-    method, *rest = arguments or [""]
-    if method not in METHODS:
-        found = f"there is no method {method!r}" if method else "train needs a method"
-        raise SettingError(f"{found}: use one of {', '.join(METHODS)}")
+    if not arguments:
+        raise SettingError(f"train needs a method: use one of {', '.join(METHODS)}")
+    method, *rest = arguments
+    kind = find_method(method)
     parser = _parser(f"sansref train {method}", train)
     parser.add_argument("--config", action="config", help="YAML file, or the name of a preset")
     parser.add_argument("--method", default=method, help="as in a run's config.yaml; the same as METHOD")
-    unpaired = METHODS[method].kind.needs is Needs.UNPAIRED
+    unpaired = kind.needs is Needs.UNPAIRED
     names = ["--data", "--undersampled"] if unpaired else ["--data"]
     parser.add_argument(*names, type=Path, required=True, help="folder of scans, or one file")
     if unpaired:
@@ -107,10 +108,10 @@ def train(arguments: list[str]) -> None:
         parser.add_argument("--full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
-    for group in (METHODS[method].options, *RunConfig.groups.values()):
+    for group in (kind.options_type, *RunConfig.groups.values()):
         parser.add_class_arguments(group, None)
-    parser.add_class_arguments(METHODS[method].network, "network")
-    parser.set_defaults(dict(METHODS[method].kind.training_defaults))
+    parser.add_class_arguments(kind.network_type, "network")
+    parser.set_defaults(dict(kind.training_defaults))
     parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
     options = _parse(parser, _with_presets(rest)).as_dict()
     data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")

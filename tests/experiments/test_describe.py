@@ -18,7 +18,7 @@ def test_a_magnitude_volume(heads):
     assert (facts["subject"], facts["contrast"]) == ("sub-01", "T1w")
     assert facts["matrix"] == "32 x 32, 4 slices, 1 coil(s)"
     assert facts["pixel spacing"] == "2 x 2 mm"
-    assert facts["can train"] == "idr, ssdu, supervised"
+    assert facts["can train"] == "all methods"
     assert "acquired" not in facts
     notes = [value for name, value in describe(heads / "sub-01_T1w.nii.gz") if name == "note"]
     assert any("optimistic" in note for note in notes)
@@ -29,16 +29,16 @@ def test_measured_data(write_knee, tmp_path):
     assert full["format"] == "fastMRI HDF5, k-space"
     assert full["matrix"] == "32 x 36, 2 slices, 1 coil(s)"
     assert full["acquired"] == "100.0% of the encoded grid (1.00x)"
-    assert full["can train"] == "idr, ssdu, supervised"
+    assert full["can train"] == "all methods"
     assert under["acquired"] == f"{21 / 36:.1%} of the encoded grid ({36 / 21:.2f}x)"
-    assert under["can train"] == "idr, ssdu (supervised needs full sampling)"
+    assert under["can train"] == "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
 
 
 def test_measured_data_of_several_coils(write_knee, tmp_path):
     full = told(write_knee(tmp_path / "full.h5", coils=3))
     under = told(write_knee(tmp_path / "under.h5", coils=3, every=2))
     assert full["matrix"] == "32 x 36, 2 slices, 3 coil(s)"
-    assert full["can train"] == "idr, ssdu, supervised with --magnitude true"
+    assert full["can train"] == "all methods with --magnitude true"
     assert under["can train"] == "nothing without coil sensitivity maps"
 
 

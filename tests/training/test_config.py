@@ -9,13 +9,14 @@ import yaml
 from sansref.errors import SettingError
 from sansref.methods import Needs, SSDUOptions
 from sansref.networks import TranslatorOptions
-from sansref.training.config import METHODS, RunConfig
+from sansref.training.config import RunConfig
 from sansref.training.options import TrainingOptions
+from sansref.training.registry import METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_flat_names_survive_yaml_and_come_back_as_the_same_configuration(tiny, method):
-    network = {"complex": METHODS[method].network is TranslatorOptions}
+    network = {"complex": METHODS[method].network_type is TranslatorOptions}
     config = tiny(method, crop=[30, 28], matrix=[24, 26], snr=None, network=network, magnitude=True, seed=3)
     again = RunConfig.from_flat(yaml.safe_load(yaml.safe_dump(config.flat())))
     assert again == config
@@ -25,7 +26,7 @@ def test_flat_names_survive_yaml_and_come_back_as_the_same_configuration(tiny, m
 
 def test_no_two_groups_of_options_share_a_name():
     for method, entry in METHODS.items():
-        names = [option.name for kind in (entry.options, *RunConfig.groups.values()) for option in fields(kind)]
+        names = [option.name for kind in (entry.options_type, *RunConfig.groups.values()) for option in fields(kind)]
         names += ["method", "magnitude", "network", "data", "full", "undersampled", "out", "config", "skip_bad"]
         assert len(set(names)) == len(names), method
 
@@ -41,11 +42,11 @@ def test_defaults_are_a_configuration(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_brings_its_own_settings_of_training(method):
-    plain, own = TrainingOptions(), METHODS[method].kind.training_defaults
+    plain, own = TrainingOptions(), METHODS[method].training_defaults
     config = RunConfig.from_flat({"method": method})
     assert config.training == replace(plain, **own)
     assert RunConfig.from_flat({"method": method, "optimizer": "adam"}).training.optimizer == "adam"
-    assert (config.training.optimizer == "radam") == (METHODS[method].network is TranslatorOptions)
+    assert (config.training.optimizer == "radam") == (METHODS[method].network_type is TranslatorOptions)
 
 
 def test_options_of_another_method_are_a_mistake():
@@ -56,7 +57,7 @@ def test_options_of_another_method_are_a_mistake():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "there is no method None: use one of idr, ssdu, supervised"),
+        ({}, "there is no method 'None': use one of idr, ssdu, supervised"),
         ({"method": "magic"}, "there is no method 'magic': use one of idr, ssdu, supervised"),
         ({"method": "idr", "epoch": 3}, "unknown setting 'epoch' for method 'idr': see 'sansref train idr --help'"),
         ({"method": "ssdu", "stages": 3}, "unknown setting 'stages' for method 'ssdu'"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sansref.methods.batch import Measured
+from sansref.networks.build import NetworkOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -66,7 +67,9 @@ class Turn:
 class Method(nn.Module, ABC):
     """How networks learn to reconstruct.
 
-    A method owns its networks and knows nothing of the training engine. ``needs`` decides what the data
+    A method owns its networks and knows nothing of the training engine. It is built from its network and its
+    options, dataclasses of ``network_type`` and ``options_type``, and, if it learns from undersampled scans alone, from
+    the :class:`~sansref.kspace.family.MaskFamily` of their masks. ``needs`` decides what the data
     layer hands over: a method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often
     it is fitted; before each fit but the first the training data are refined, and the fit begins with the best
     weights so far if ``warm_start`` is true, with new ones if not. ``relative`` is true where every image is put on a
@@ -75,6 +78,8 @@ class Method(nn.Module, ABC):
     """
 
     needs: ClassVar[Needs]
+    options_type: ClassVar[type[Any]]
+    network_type: ClassVar[type[Any]] = NetworkOptions
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     relative: bool = False
     stages: int = 1

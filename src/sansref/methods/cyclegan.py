@@ -74,6 +74,7 @@ class CycleGAN(ImageTranslation):
     """
 
     needs: ClassVar[Needs] = Needs.UNPAIRED
+    options_type: ClassVar[type[Any]] = CycleGANOptions
     training_defaults: ClassVar[Mapping[str, Any]] = UNPAIRED_TRAINING
 
     def __init__(self, network: TranslatorOptions, options: CycleGANOptions) -> None:

@@ -8,7 +8,7 @@ loop over stages is in :mod:`sansref.training.refine`; here is what one step of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -97,6 +97,7 @@ class IDR(UnrolledMethod):
     """What a stage of IDR learns from; ``examples`` without refined data is the first stage."""
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+    options_type: ClassVar[type[Any]] = IDROptions
 
     def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
         super().__init__(network, options.gamma, options.loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ class ISCL(CycleGAN):
     ``x - H(x)`` is a second restoration of an undersampled image, ``y + H(x)`` a second degradation of a full one.
     """
 
+    options_type: ClassVar[type[Any]] = ISCLOptions
     options: ISCLOptions
 
     def __init__(self, network: TranslatorOptions, options: ISCLOptions) -> None:

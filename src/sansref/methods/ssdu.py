@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -70,6 +70,7 @@ class SSDU(UnrolledMethod):
     """One part of the acquired samples is the input, the disjoint rest is the loss."""
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+    options_type: ClassVar[type[Any]] = SSDUOptions
 
     def __init__(self, network: Reconstructor, options: SSDUOptions, family: MaskFamily) -> None:
         super().__init__(network, options.gamma, options.loss)

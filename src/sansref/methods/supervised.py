@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class Supervised(UnrolledMethod):
     """
 
     needs: ClassVar[Needs] = Needs.PAIRED
+    options_type: ClassVar[type[Any]] = SupervisedOptions
 
     def __init__(self, network: Reconstructor, options: SupervisedOptions) -> None:
         super().__init__(network, options.gamma, options.loss)

@@ -27,6 +27,7 @@ class SupervisedGenerator(ImageTranslation):
     """The generator alone, with batch-instance normalisation: L1 error of G(x) against the same scan's reference."""
 
     needs: ClassVar[Needs] = Needs.PAIRED
+    options_type: ClassVar[type[Any]] = SupervisedGeneratorOptions
     training_defaults: ClassVar[Mapping[str, Any]] = UNPAIRED_TRAINING
 
     def __init__(self, network: TranslatorOptions, options: SupervisedGeneratorOptions) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -44,6 +44,7 @@ class SwitchableOptions(ISCLOptions):
 class SwitchableISCL(ISCL):
     """ISCL with about half of its parameters: AdaIN switches the generator, scales and shifts the discriminator."""
 
+    options_type: ClassVar[type[Any]] = SwitchableOptions
     options: SwitchableOptions
 
     def make_networks(self, network: TranslatorOptions) -> tuple[SwitchableGenerator, SwitchableDiscriminator]:

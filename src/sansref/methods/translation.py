@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +71,8 @@ class ImageTranslation(Method):
     options
         Scaling of images.
     """
+
+    network_type: ClassVar[type[Any]] = TranslatorOptions
 
     def __init__(self, network: TranslatorOptions, options: ImageOptions) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 
@@ -13,57 +13,10 @@ from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
-from sansref.methods import (
-    IDR,
-    ISCL,
-    SSDU,
-    CycleGAN,
-    CycleGANOptions,
-    IDROptions,
-    ISCLOptions,
-    Method,
-    Needs,
-    SSDUOptions,
-    Supervised,
-    SupervisedGenerator,
-    SupervisedGeneratorOptions,
-    SupervisedOptions,
-    SwitchableISCL,
-    SwitchableOptions,
-)
+from sansref.methods import Method, Needs
 from sansref.networks import NetworkOptions, Reconstructor, TranslatorOptions
 from sansref.training.options import TrainingOptions
-
-
-class MethodEntry(NamedTuple):
-    """A method, its own options, and those of its network.
-
-    Attributes
-    ----------
-    kind
-        Built as ``kind(network, options)``, or ``kind(network, options, family)`` if it learns from undersampled
-        scans alone; ``network`` is a :class:`Reconstructor` where ``network`` below is :class:`NetworkOptions`, and
-        the options themselves where it is anything else.
-    options
-        Dataclass.
-    network
-        Dataclass.
-    """
-
-    kind: type[Any]
-    options: type[Any]
-    network: type[Any] = NetworkOptions
-
-
-METHODS: dict[str, MethodEntry] = {
-    "idr": MethodEntry(IDR, IDROptions),
-    "ssdu": MethodEntry(SSDU, SSDUOptions),
-    "supervised": MethodEntry(Supervised, SupervisedOptions),
-    "switchable": MethodEntry(SwitchableISCL, SwitchableOptions, TranslatorOptions),
-    "iscl": MethodEntry(ISCL, ISCLOptions, TranslatorOptions),
-    "cyclegan": MethodEntry(CycleGAN, CycleGANOptions, TranslatorOptions),
-    "supervised_generator": MethodEntry(SupervisedGenerator, SupervisedGeneratorOptions, TranslatorOptions),
-}
+from sansref.training.registry import find_method
 
 
 @dataclass(frozen=True)
@@ -73,7 +26,7 @@ class RunConfig:
     Attributes
     ----------
     method
-        A key of :data:`METHODS`.
+        Name of a method, see :func:`sansref.training.registry.find_method`.
     options
         The method's own options.
     network
@@ -103,20 +56,24 @@ class RunConfig:
     }
 
     def __post_init__(self) -> None:
-        entry = METHODS[self.method]
-        if not isinstance(self.options, entry.options) or not isinstance(self.network, entry.network):
+        kind = self.kind
+        if not isinstance(self.options, kind.options_type) or not isinstance(self.network, kind.network_type):
             raise ValueError(
-                f"method {self.method!r} takes {entry.options.__name__} and {entry.network.__name__}, got "
+                f"method {self.method!r} takes {kind.options_type.__name__} and {kind.network_type.__name__}, got "
                 f"{type(self.options).__name__} and {type(self.network).__name__}"
             )
         if self.simulation.coils > 1 and isinstance(self.network, NetworkOptions) and not self.network.complex:
             raise SettingError("a real network cannot combine coils: use --network.complex true, or --coils 1")
 
     @property
+    def kind(self) -> type[Method]:
+        """The method's class."""
+        return find_method(self.method)
+
+    @property
     def needs(self) -> Needs:
         """What the method must be given."""
-        needs: Needs = METHODS[self.method].kind.needs
-        return needs
+        return self.kind.needs
 
     @property
     def preparation(self) -> Preparation:
@@ -125,7 +82,7 @@ class RunConfig:
 
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
         """The method with new weights, which depend on seed and stage alone."""
-        kind = METHODS[self.method].kind
+        kind: Any = self.kind
         knows_law = [family or self.sampling.family(emulated=True)] if self.needs is Needs.UNDERSAMPLED else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 * self.training.seed + stage)
@@ -152,17 +109,15 @@ class RunConfig:
         """
         given = dict(values)
         method = given.pop("method", None)
-        if method not in METHODS:
-            raise SettingError(f"there is no method {method!r}: use one of {', '.join(METHODS)}")
-        entry = METHODS[method]
-        parts = {"options": _take(entry.options, given)}
-        given = {**entry.kind.training_defaults, **given}
-        parts |= {group: _take(kind, given) for group, kind in cls.groups.items()}
+        kind = find_method(str(method))
+        parts = {"options": _take(kind.options_type, given)}
+        given = {**kind.training_defaults, **given}
+        parts |= {group: _take(options, given) for group, options in cls.groups.items()}
         network = given.pop("network", {})
         if not isinstance(network, Mapping):
             raise SettingError(f"network must hold settings such as 'phases: 9', got {network!r}")
         inner = dict(network)
-        parts["network"] = _take(entry.network, inner)
+        parts["network"] = _take(kind.network_type, inner)
         magnitude = given.pop("magnitude", False)
         unknown = [*given, *(f"network.{name}" for name in inner)]
         if unknown:
