@@ -67,6 +67,16 @@ def test_a_run_that_has_just_begun(tiny, tmp_path):
     assert facts["best score"] == "0.25 (stage 0, epoch 1)"
 
 
+def test_a_run_that_keeps_its_last_weights_shows_their_score(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(tiny("iscl"), "/data")
+    (run.path / "metrics.csv").write_text("stage,epoch,score\n0,0,0.5\n0,1,0.25\n0,2,0.75\n")
+    facts = told(run.path)
+    assert facts["last score"] == "0.75 (stage 0, epoch 2)"
+    assert facts["network"].startswith("generator of width 2, ")
+    assert facts["method"] == "iscl (needs unpaired scans)"
+
+
 def test_neither_a_run_nor_a_scan(tmp_path):
     with pytest.raises(FileError, match="is not a run directory"):
         told(tmp_path)

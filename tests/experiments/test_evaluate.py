@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
 from sansref.errors import FileError, SettingError
 from sansref.experiments import evaluate as module
-from sansref.experiments.evaluate import evaluate
-from sansref.experiments.scores import Score, score_scan, zero_filled
+from sansref.experiments.evaluate import ScoreOptions, evaluate
+from sansref.experiments.scores import BEST_SCALE, Score, score_best_scale, score_scan, scored_reference, zero_filled
+from sansref.metrics.lpips import LPIPS
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
@@ -23,10 +25,40 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture
 def play(trained, heads, tmp_path):
-    def run(data=None, subjects="auto", skip_bad=False, directory=trained):
-        return evaluate(directory, data or heads, tmp_path / "out", subjects, skip_bad, QUIET), tmp_path / "out"
+    def run(data=None, subjects="auto", skip_bad=False, directory=trained, **options):
+        out = tmp_path / "out"
+        return evaluate(directory, data or heads, out, subjects, skip_bad, QUIET, ScoreOptions(**options)), out
 
     return run
+
+
+@pytest.fixture(scope="module")
+def alexnet(tmp_path_factory):
+    """A file of AlexNet's features with random weights."""
+    generator, weights = torch.Generator().manual_seed(0), {}
+    kernels = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    for position, (width, before, side) in kernels.items():
+        kernel = torch.randn(width, before, side, side, generator=generator)
+        weights[f"features.{position}.weight"] = kernel * (2 / kernel[0].numel()) ** 0.5
+        weights[f"features.{position}.bias"] = torch.zeros(width)
+    file = tmp_path_factory.mktemp("alexnet") / "alexnet.safetensors"
+    save_file(weights, file)
+    return file
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("tried to download"))
+
+
+@pytest.fixture
+def relative(trained, monkeypatch):
+    """The run, as if its method knew relative grey values only."""
+    method = trained.load()
+    method.relative = True
+    monkeypatch.setattr(RunDirectory, "load", lambda self: method)
+    return method
 
 
 def table(out) -> list[dict[str, str]]:
@@ -60,13 +92,25 @@ def test_scores_are_those_of_every_slice(play, trained, heads):
             reconstruct, scan, config.sampling.family(emulated=True), options.held_out, options.seed, 1
         )
         assert row.scores[name] == score
+    assert list(row.scores) == ["zero-filled", BEST_SCALE, "idr"]
+    assert row.scores[BEST_SCALE] == score_best_scale(scan)
     written = table(out)
-    assert len(written) == 2 * len(found.rows)
+    assert len(written) == 3 * len(found.rows)
     assert list(written[0]) == ["subject", "file", "slice", "method", "psnr", "ssim", "nmse", "held_out"]
     line = next(line for line in written if line["slice"] == "1" and line["method"] == "idr")
     assert line["file"] == row.info.path.name
     assert line["subject"] == row.info.subject
     assert float(line["psnr"]) == pytest.approx(row.scores["idr"].psnr, rel=1e-5)
+
+
+def test_best_scale_beats_the_zero_filled_image_and_has_no_held_out_error(play):
+    found, out = play()
+    summary = found.summaries()
+    assert summary[BEST_SCALE].mean.nmse < summary["zero-filled"].mean.nmse
+    assert summary[BEST_SCALE].known["held_out"] == 0
+    assert {line["held_out"] for line in table(out) if line["method"] == BEST_SCALE} == {"nan"}
+    written = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert written["methods"][BEST_SCALE]["mean"]["held_out"] is None
 
 
 def test_training_made_the_test_subjects_better_than_zero_filling(play):
@@ -78,11 +122,12 @@ def test_training_made_the_test_subjects_better_than_zero_filling(play):
 def test_summary_and_figures_are_written(play, trained):
     found, out = play()
     assert sorted(path.name for path in out.iterdir()) == ["median.png", "scores.csv", "summary.json", "worst.png"]
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["subjects"] == trained.subjects()["test"]
     assert summary["methods"]["idr"]["slices"] == len(found.rows)
     assert summary["methods"]["idr"]["mean"]["psnr"] == pytest.approx(found.summaries()["idr"].mean.psnr)
-    assert "7x7" in summary["scores"]
+    assert summary["scores"].startswith("mean ± standard deviation over 8 slices; per slice on magnitudes, data range")
+    assert (summary["normalise"], summary["lpips"], summary["lpips_missing"]) == ("none", None, None)
 
 
 def test_worst_and_median_slice_are_drawn(play, monkeypatch):
@@ -116,10 +161,112 @@ def test_measured_undersampled_data_are_scored_without_a_reference(play, write_k
     found, out = play(write_knee(tmp_path / "under.h5", every=2))
     assert len(found.rows) == 2
     assert all(math.isnan(row.scores["idr"].psnr) and row.scores["idr"].held_out > 0 for row in found.rows)
-    summary = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert summary["methods"]["idr"]["mean"]["psnr"] is None
     assert summary["methods"]["idr"]["mean"]["held_out"] > 0
     assert sorted(path.name for path in out.iterdir()) == ["scores.csv", "summary.json"]
+
+
+def test_slices_without_a_reference_do_not_make_the_means_undefined(play, write_knee, tmp_path):
+    (tmp_path / "knees").mkdir()
+    write_knee(tmp_path / "knees" / "full.h5", seed=1)
+    write_knee(tmp_path / "knees" / "under.h5", seed=2, every=2)
+    found, out = play(tmp_path / "knees")
+    known = [row.scores["idr"].psnr for row in found.rows if not math.isnan(row.scores["idr"].psnr)]
+    assert (len(found.rows), len(known)) == (4, 2)
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert "over 4 slices, against the reference over the 2 that have one" in summary["scores"]
+    idr = summary["methods"]["idr"]
+    assert idr["mean"]["psnr"] == pytest.approx(sum(known) / 2)
+    assert (idr["known"]["psnr"], idr["known"]["held_out"]) == (2, 4)
+
+
+def test_lpips_is_that_of_the_scored_images(play, trained, alexnet):
+    found, out = play(lpips="alex", lpips_weights=alexnet)
+    row, recipe = found.rows[2], trained.config().preparation
+    scan = list(recipe.scans(row.info.path))[2]
+    truth, image = scored_reference(scan), trained.load().reconstruct(module.stack([module.measured(scan)]))[0]
+    expected = LPIPS.load("alex", alexnet)(image.abs().detach(), truth, float(truth.max()))
+    assert row.scores["idr"].lpips == pytest.approx(float(expected), rel=1e-4)
+    assert all(score.lpips > 0 for row in found.rows for score in row.scores.values())
+    assert (found.scoring.lpips, found.scoring.weights, found.missing) == ("alex", True, "")
+    line = next(line for line in table(out) if line["slice"] == "2" and line["method"] == "idr")
+    assert float(line["lpips"]) == pytest.approx(row.scores["idr"].lpips, rel=1e-5)
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["lpips"] == "alex"
+    assert summary["methods"]["idr"]["mean"]["lpips"] == pytest.approx(found.summaries()["idr"].mean.lpips)
+
+
+def test_missing_weights_for_lpips_cost_no_other_score(play, no_weights):
+    found, out = play(lpips="vgg")
+    assert (found.scoring.lpips, found.scoring.weights) == ("vgg", False)
+    assert found.missing.startswith("the weights of VGG16 for LPIPS are not on this machine")
+    assert all(math.isnan(row.scores["idr"].lpips) and row.scores["idr"].psnr > 0 for row in found.rows)
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert summary["methods"]["idr"]["mean"]["lpips"] is None
+    assert (summary["lpips"], summary["lpips_missing"]) == ("vgg", found.missing)
+    assert (out / "worst.png").exists()
+
+
+def test_weights_that_were_given_must_be_there(play, tmp_path, monkeypatch, no_weights):
+    with pytest.raises(FileError, match=r"nowhere\.pth: cannot be read"):
+        play(lpips="alex", lpips_weights=tmp_path / "nowhere.pth")
+
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
+    with pytest.raises(SettingError, match="could not be downloaded"):
+        play(lpips="alex", lpips_download=True)
+
+
+@pytest.mark.parametrize("options", [{"lpips_weights": "alex.pth"}, {"lpips_download": True}])
+def test_weights_for_no_lpips_are_a_contradiction(options):
+    with pytest.raises(SettingError, match="for LPIPS, which is none: add --lpips alex or vgg"):
+        ScoreOptions(**options)
+
+
+def test_images_too_small_for_lpips_are_one_clear_line(play, alexnet, tmp_path):
+    volume = np.zeros((24, 24, 3))
+    volume[6:18, 6:18] = 100
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.eye(4)), tmp_path / "sub-90_T1w.nii.gz")
+    with pytest.raises(SettingError, match=r"24 x 24 pixels is too small for LPIPS with AlexNet.* use --lpips none"):
+        play(tmp_path / "sub-90_T1w.nii.gz", lpips="alex", lpips_weights=alexnet)
+
+
+@pytest.mark.parametrize(("asked", "normalise"), [("auto", "minmax"), ("none", "none"), ("minmax", "minmax")])
+def test_relative_methods_are_scored_after_min_max_unless_told_otherwise(play, trained, relative, asked, normalise):
+    found, out = play(normalise=asked)
+    row, config = found.rows[1], trained.config()
+    scan = list(config.preparation.scans(row.info.path))[1]
+    expected, _ = score_scan(
+        relative.reconstruct, scan, config.sampling.family(emulated=True), 0.1, 0, 1, normalise=normalise
+    )
+    assert row.scores["idr"] == expected
+    assert row.scores[BEST_SCALE] == score_best_scale(scan, normalise=normalise)
+    assert found.scoring.normalise == normalise
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["normalise"] == normalise
+    assert ("after min-max" in summary["scores"]) == (normalise == "minmax")
+
+
+def test_other_methods_are_scored_on_their_scale_unless_told_otherwise(play):
+    assert play()[0].scoring.normalise == "none"
+    assert play(normalise="minmax")[0].scoring.normalise == "minmax"
+
+
+def test_figures_show_what_was_scored(play, relative, monkeypatch):
+    drawn = {}
+
+    def error_figure(path, truth, panels, title):
+        drawn[path.stem] = truth, panels
+
+    monkeypatch.setattr(module, "error_figure", error_figure)
+    play()
+    truth, panels = drawn["worst"]
+    assert (float(truth.min()), float(truth.max())) == (0, 1)
+    assert float(panels[0].image.min()) == pytest.approx(0, abs=1e-6)
+    assert float(panels[0].image.max()) == pytest.approx(1)
 
 
 def test_fully_sampled_measured_data_are_scored_on_the_scanners_crop(play, write_knee, tmp_path):

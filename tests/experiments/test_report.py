@@ -13,7 +13,7 @@ from PIL import Image
 
 from sansref import __version__
 from sansref.errors import FileError
-from sansref.experiments.report import Best, Figure, Section, Table, _environment, write_report
+from sansref.experiments.report import Best, Figure, Section, Table, template_environment, write_report
 
 VOID = {"meta", "img"}
 
@@ -170,9 +170,9 @@ def test_a_short_report_has_no_empty_parts(tmp_path: Path) -> None:
 
 def test_a_forgotten_value_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        _environment().from_string("{{ forgotten }}").render()
+        template_environment("sansref.experiments").from_string("{{ forgotten }}").render()
     with pytest.raises(UndefinedError):
-        _environment().get_template("report.html.j2").render(title="only a title")
+        template_environment("sansref.experiments").get_template("report.html.j2").render(title="only a title")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     yield "sampling", f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
     yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
     if rows:
-        best = min(rows, key=lambda row: float(row["score"]))
-        yield "best score", f"{float(best['score']):.5g} (stage {best['stage']}, epoch {best['epoch']})"
+        keep = config.training.keep
+        kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
+        yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
     for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
         yield part, f"{len(subjects)} subjects: {', '.join(subjects) or 'none'}"

@@ -5,29 +5,61 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from math import isnan
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
-from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, ReaderOptions
 from sansref.errors import FileError, SettingError
 from sansref.experiments.figures import Panel, error_figure
-from sansref.experiments.scores import RANGE_NOTE, Reconstruction, Score, Summary, magnitude, score_scan, zero_filled
+from sansref.experiments.perceptual import PerceptualOptions
+from sansref.experiments.scores import (
+    BEST_SCALE,
+    ZERO_FILLED,
+    Normalise,
+    Reconstruction,
+    Score,
+    Summary,
+    score_best_scale,
+    score_scan,
+    scored_image,
+    scored_reference,
+    zero_filled,
+)
+from sansref.experiments.tables import Scoring, score_note
 from sansref.files import atomic_path, write_text
-from sansref.kspace.family import MaskFamily
-from sansref.methods import measured, stack
+from sansref.methods import Method, measured, stack
+from sansref.metrics.lpips import LPIPS
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
+from sansref.training.parts import knows, learned_subjects, scan_files
 from sansref.training.run import RunDirectory
-from sansref.training.train import knows, scan_files
 
 Subjects = Literal["auto", "test", "all"]
+
+
+@dataclass(frozen=True)
+class ScoreOptions(PerceptualOptions):
+    """How reconstructions are compared with their reference.
+
+    Attributes
+    ----------
+    normalise
+        minmax scales every image by the minimum and maximum of the zero-filled image and the reference by its own;
+        auto does so where the method knows relative grey values only, and nowhere else.
+    """
+
+    normalise: Literal["auto", "none", "minmax"] = "auto"
+
+    def scale_for(self, method: Method) -> Normalise:
+        """The scale on which a method's images are compared."""
+        if self.normalise == "auto":
+            return "minmax" if method.relative else "none"
+        return self.normalise
 
 
 @dataclass(frozen=True)
@@ -51,11 +83,17 @@ class Evaluation:
         Subjects that were not scored because the run learned from them.
     bad_files
         Files that could not be read and were skipped.
+    scoring
+        How the scores were taken.
+    missing
+        Why LPIPS was asked for and not computed, or empty.
     """
 
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     bad_files: list[FileError] = field(default_factory=list)
+    scoring: Scoring = field(default_factory=Scoring)
+    missing: str = ""
 
     def summaries(self) -> dict[str, Summary]:
         """Mean and standard deviation over slices, per method."""
@@ -69,8 +107,9 @@ def evaluate(
     subjects: Subjects = "auto",
     skip_bad: bool = False,
     console: Console | None = None,
+    options: ScoreOptions | None = None,
 ) -> Evaluation:
-    """Score a run and the zero-filled image on every chosen slice of a folder.
+    """Score a run and the zero-filled image, as it is and at its best scale, on every chosen slice of a folder.
 
     Parameters
     ----------
@@ -87,22 +126,27 @@ def evaluate(
         Leave unreadable files out instead of stopping at the first.
     console
         Where progress is drawn.
+    options
+        How images are compared with the reference.
 
     Raises
     ------
     SettingError
-        If no subject is left to evaluate on.
+        If no subject is left to evaluate on, or weights for LPIPS cannot be downloaded.
+    FileError
+        If a file cannot be read: a scan that may not be skipped, or the given weights.
     """
-    config = run.config()
-    methods: dict[str, Reconstruction] = {"zero-filled": zero_filled, config.method: run.load().reconstruct}
-    families = {emulated: config.sampling.family(emulated) for emulated in (True, False)}
-    evaluation = Evaluation()
+    config, method, options = run.config(), run.load(), options or ScoreOptions()
+    lpips, missing = options.load()
+    scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
+    judge = _Judge(config, {ZERO_FILLED: zero_filled, config.method: method.reconstruct}, scoring.normalise, lpips)
+    evaluation = Evaluation(scoring=scoring, missing=missing)
     files, evaluation.bad_files = scan_files(data, ReaderOptions(config.selection.plane), skip_bad)
     files, evaluation.left_out = _chosen(files, run, subjects)
     console = console or Console(stderr=True)
     for info in track(files, "scoring", console=console, transient=True, disable=not console.is_terminal):
         try:
-            evaluation.rows += _score_file(config, families, methods, info)
+            evaluation.rows += judge.rows(info)
         except FileError as error:
             if not skip_bad:
                 raise
@@ -110,15 +154,15 @@ def evaluate(
     if not evaluation.rows:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
         raise SettingError(f"{data} gave no slice to evaluate on{reason}")
-    _write(evaluation, config, methods, out)
+    _write_scores(evaluation, out)
+    _draw(evaluation, judge, out)
     return evaluation
 
 
 def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tuple[list[FileInfo], list[str]]:
-    parts = run.subjects() if knows(run, files) else {"training": [], "validation": [], "test": []}
-    learned = {*parts["training"], *parts["validation"]}
+    set_aside = set(run.subjects()["test"]) if knows(run, files) else set()
     found = {info.subject for info in files}
-    wanted = {"all": found, "test": found & set(parts["test"]), "auto": found - learned}[subjects]
+    wanted = {"all": found, "test": found & set_aside, "auto": found - learned_subjects(run, files)}[subjects]
     if not wanted:
         raise SettingError(
             f"none of the {len(found)} subject(s) is left to evaluate on: train with --test 0.2 to set some aside, "
@@ -127,40 +171,67 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
     return [info for info in files if info.subject in wanted], sorted(found - wanted)
 
 
-def _score_file(
-    config: RunConfig, families: dict[bool, MaskFamily], methods: dict[str, Reconstruction], info: FileInfo
-) -> list[Row]:
-    rows = []
-    for scan in config.preparation.scans(info.path):
-        options, number = config.training, scan.meta.slice
-        scores = {
-            name: score_scan(method, scan, families[scan.meta.emulated], options.held_out, options.seed, number)[0]
-            for name, method in methods.items()
-        }
-        rows.append(Row(info, number, scores))
-    return rows
+class _Judge:
+    """Scores files, and shows what was scored."""
+
+    def __init__(
+        self, config: RunConfig, methods: dict[str, Reconstruction], normalise: Normalise, lpips: LPIPS | None
+    ) -> None:
+        self.config, self.methods, self.normalise, self.lpips = config, methods, normalise, lpips
+        self.families = {emulated: config.sampling.family(emulated) for emulated in (True, False)}
+
+    def rows(self, info: FileInfo) -> list[Row]:
+        """Score every slice of a file."""
+        return [Row(info, scan.meta.slice, self._scores(scan)) for scan in self.config.preparation.scans(info.path)]
+
+    def _scores(self, scan: Scan) -> dict[str, Score]:
+        options, family, lpips = self.config.training, self.families[scan.meta.emulated], self.lpips
+        scores = {}
+        for name, method in self.methods.items():
+            scores[name], _ = score_scan(
+                method, scan, family, options.held_out, options.seed_of_data, scan.meta.slice, lpips, self.normalise
+            )
+            if name == ZERO_FILLED:
+                scores[BEST_SCALE] = score_best_scale(scan, lpips, self.normalise)
+        return scores
+
+    def figure(self, path: Path, row: Row, title: str) -> None:
+        """Draw the images of a slice that has a reference, with their errors."""
+        scans = self.config.preparation.scans(row.info.path)
+        scan = next(scan for scan in scans if scan.meta.slice == row.slice)
+        panels = [self._panel(name, scan, row.scores[name]) for name in self.methods]
+        error_figure(path, scored_reference(scan, self.normalise), panels, title)
+
+    def _panel(self, name: str, scan: Scan, score: Score) -> Panel:
+        image = scored_image(self.methods[name](stack([measured(scan)]))[0].detach(), scan, self.normalise)
+        return Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}")
 
 
-def _write(evaluation: Evaluation, config: RunConfig, methods: dict[str, Reconstruction], out: Path) -> None:
+def _write_scores(evaluation: Evaluation, out: Path) -> None:
+    names = [entry.name for entry in fields(Score) if entry.name != "lpips" or evaluation.scoring.lpips]
     with atomic_path(out / "scores.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["subject", "file", "slice", "method", *asdict(next(iter(evaluation.rows[0].scores.values())))])
+        writer.writerow(["subject", "file", "slice", "method", *names])
         for row in evaluation.rows:
-            for name, score in row.scores.items():
+            for method, score in row.scores.items():
                 origin = [row.info.subject, row.info.path.name, row.slice]
-                writer.writerow([*origin, name, *(f"{value:.6g}" for value in asdict(score).values())])
+                writer.writerow([*origin, method, *(f"{getattr(score, name):.6g}" for name in names)])
+    summaries = evaluation.summaries()
     summary = {
-        "scores": RANGE_NOTE,
+        "scores": score_note(summaries, evaluation.scoring),
+        "normalise": evaluation.scoring.normalise,
+        "lpips": evaluation.scoring.lpips,
+        "lpips_missing": evaluation.missing or None,
         "subjects": sorted({row.info.subject for row in evaluation.rows}),
-        "methods": {name: result.as_dict() for name, result in evaluation.summaries().items()},
+        "methods": {name: result.as_dict() for name, result in summaries.items()},
     }
-    write_text(out / "summary.json", json.dumps(summary, indent=2))
-    for title, row in _telling_rows(evaluation.rows, config.method):
-        scan = _slice_of(config.preparation, row)
-        assert scan.reference is not None
-        panels = [_panel(name, method, scan, row.scores[name]) for name, method in methods.items()]
+    write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
+
+
+def _draw(evaluation: Evaluation, judge: _Judge, out: Path) -> None:
+    for title, row in _telling_rows(evaluation.rows, judge.config.method):
         subject = f"{title} slice: {row.info.subject}, slice {row.slice}"
-        error_figure(out / f"{title}.png", magnitude(scan.reference, scan), panels, subject)
+        judge.figure(out / f"{title}.png", row, subject)
 
 
 def _telling_rows(rows: list[Row], method: str) -> Iterator[tuple[str, Row]]:
@@ -170,12 +241,3 @@ def _telling_rows(rows: list[Row], method: str) -> Iterator[tuple[str, Row]]:
     if ranked:
         yield "worst", ranked[0]
         yield "median", ranked[len(ranked) // 2]
-
-
-def _slice_of(recipe: Preparation, row: Row) -> Scan:
-    return next(scan for scan in recipe.scans(row.info.path) if scan.meta.slice == row.slice)
-
-
-def _panel(name: str, method: Reconstruction, scan: Scan, score: Score) -> Panel:
-    image: Tensor = method(stack([measured(scan)]))[0].detach()
-    return Panel(name, magnitude(image, scan), f"{score.psnr:.2f} dB / {score.ssim:.4f}")

@@ -1,4 +1,4 @@
-"""Figures as PNG: images with their errors, quality over stages, and how well the reference-free score ranks.
+"""Figures as PNG or SVG: images with their errors, quality over stages, and how well the reference-free score ranks.
 
 Methods have their own marker as well as their own colour (of Okabe and Ito), so that figures can be read in grey. Names
 given by the caller are drawn as they are: a dollar sign does not start a formula.
@@ -45,7 +45,7 @@ def error_figure(
     error_limit: float | None = None,
 ) -> None:
     """Write :func:`~sansref.experiments.error_maps.build_error_figure`; FileError if the system refuses."""
-    _save(build_error_figure(reference, panels, title, zoom, error_limit), path)
+    save_figure(build_error_figure(reference, panels, title, zoom, error_limit), path)
 
 
 def stage_figure(
@@ -56,7 +56,7 @@ def stage_figure(
     baselines: Mapping[str, float] | None = None,
 ) -> None:
     """Write :func:`build_stage_figure`; FileError if the system refuses."""
-    _save(build_stage_figure(curves, ylabel, xlabel, baselines), path)
+    save_figure(build_stage_figure(curves, ylabel, xlabel, baselines), path)
 
 
 def agreement_figure(
@@ -64,7 +64,7 @@ def agreement_figure(
 ) -> float:
     """Write :func:`build_agreement_figure` and return its rho; FileError if the system refuses."""
     figure, rho = build_agreement_figure(score, truth)
-    _save(figure, path)
+    save_figure(figure, path)
     return rho
 
 
@@ -95,17 +95,17 @@ def build_stage_figure(
     lengths = {name: len(values) for name, values in curves.items()}
     if not lengths or 0 in lengths.values():
         raise ValueError(f"curves must be at least one, none of them empty, got the lengths {lengths}")
-    figure, axes = _plot(xlabel, ylabel)
+    figure, axes = new_axes(xlabel, ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ends: list[tuple[float, Any]] = []
-    for (name, values), look in zip(curves.items(), _looks(len(curves)), strict=True):
+    for (name, values), look in zip(curves.items(), looks(len(curves)), strict=True):
         stages = range(1, len(values) + 1)
         ends.append((values[-1], axes.plot(stages, values, label=name, markersize=6, linewidth=1.6, **look)[0]))
     for index, (name, value) in enumerate((baselines or {}).items()):
         dashes = DASHES[index % len(DASHES)]
         ends.append((value, axes.axhline(value, label=name, color="#404040", linestyle=dashes, linewidth=1.4)))
     # Read downwards, the legend has the order of the lines' right ends.
-    _add_legend(figure, [handle for _, handle in sorted(ends, key=lambda end: -end[0])])
+    add_legend(figure, [handle for _, handle in sorted(ends, key=lambda end: -end[0])])
     return figure
 
 
@@ -135,12 +135,12 @@ def build_agreement_figure(
     """
     scores, psnrs = _pooled(score, truth)
     rho = _rank_correlation(scores, psnrs)
-    figure, axes = _plot("reference-free score (lower is better)", "PSNR (dB)")
+    figure, axes = new_axes("reference-free score (lower is better)", "PSNR (dB)")
     _use_log_axis(axes, scores)
     axes.set_title(f"Spearman's rho = {rho:+.2f}".replace("-", "\N{MINUS SIGN}"), fontsize=11, loc="left")
-    for name, look in zip(score, _looks(len(score)), strict=True):
+    for name, look in zip(score, looks(len(score)), strict=True):
         axes.scatter(score[name], truth[name], s=46, alpha=0.85, edgecolor="white", linewidth=0.5, label=name, **look)
-    _add_legend(figure, axes.collections)
+    add_legend(figure, axes.collections)
     return figure, rho
 
 
@@ -166,7 +166,8 @@ def _rank_correlation(scores: npt.NDArray[np.float64], psnrs: npt.NDArray[np.flo
     return float(spearmanr(-scores, psnrs).statistic)
 
 
-def _plot(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def new_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """An empty plot in the style of all figures."""
     from matplotlib.figure import Figure
 
     figure = Figure((7.5, 4.4), dpi=DPI, layout="constrained")
@@ -191,16 +192,25 @@ def _use_log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _looks(count: int) -> list[dict[str, Any]]:
+def looks(count: int) -> list[dict[str, Any]]:
+    """Colour and marker of so many curves; no two of the first 56 share both."""
     return [{"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]} for index in range(count)]
 
 
-def _add_legend(figure: Figure, handles: Sequence[Any]) -> None:
+def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Name curves beside the plot."""
     legend = figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=10)
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="white")
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, or as SVG if the name ends so; FileError if the system refuses.
+
+    The same figure gives the same file: an SVG has no date and no random names.
+    """
+    from matplotlib import rc_context
+
+    kind = "svg" if Path(path).suffix == ".svg" else "png"
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "sansref"}):
+        figure.savefig(temporary, format=kind, facecolor="white", metadata={"Date": None} if kind == "svg" else None)

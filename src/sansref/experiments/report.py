@@ -162,7 +162,7 @@ def write_report(
     """
     pictures = {figure.path: _picture(figure.path) for section in sections for figure in section.figures}
     html = (
-        _environment()
+        template_environment("sansref.experiments")
         .get_template("report.html.j2")
         .render(
             title=title,
@@ -178,11 +178,12 @@ def write_report(
         temporary.write_text(html, encoding="utf-8")
 
 
-def _environment() -> Environment:
+def template_environment(package: str) -> Environment:
+    """How the templates of a package are filled in: everything is escaped, and a missing value is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("sansref.experiments"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass
-from math import isnan
+from dataclasses import asdict, astuple, dataclass, replace
+from math import isfinite, isnan, nan
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,18 +15,26 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.methods import Measured, measured, stack
 from sansref.metrics.holdout import held_out_error
-from sansref.metrics.quality import nmse, psnr, ssim
+from sansref.metrics.lpips import LPIPS
+from sansref.metrics.quality import best_scale, nmse, psnr, ssim
 from sansref.scan import Scan
 from sansref.training.batches import held_out_mask
 
 RANGE_NOTE = "per slice on magnitudes, data range = maximum of the slice's reference, SSIM 7x7 uniform window"
+MINMAX_NOTE = (
+    "per slice on magnitudes after min-max (images by the minimum and maximum of the zero-filled image, the reference "
+    "by its own), data range 1, SSIM 7x7 uniform window"
+)
+ZERO_FILLED = "zero-filled"
+BEST_SCALE = "zero-filled, best scale"
 
+Normalise = Literal["none", "minmax"]
 Reconstruction = Callable[[Measured], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
-    """Scores of one slice.
+    """Scores of one slice; NaN is a score that is not defined, and equals another such.
 
     Attributes
     ----------
@@ -36,13 +45,25 @@ class Score:
     nmse
         Squared error of the magnitudes over the squared reference.
     held_out
-        The reference-free score, lower is better.
+        The reference-free score, lower is better; NaN for what is no reconstruction of samples.
+    lpips
+        Perceptual distance, range as for PSNR, lower is better; NaN also without weights.
     """
 
-    psnr: float
-    ssim: float
-    nmse: float
-    held_out: float
+    psnr: float = nan
+    ssim: float = nan
+    nmse: float = nan
+    held_out: float = nan
+    lpips: float = nan
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Score):
+            return NotImplemented
+        return all(a == b or (isnan(a) and isnan(b)) for a, b in zip(astuple(self), astuple(other), strict=True))
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN and no infinity: they are None."""
+        return {name: value if isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def zero_filled(given: Measured) -> Tensor:
@@ -52,12 +73,55 @@ def zero_filled(given: Measured) -> Tensor:
 
 def magnitude(image: Tensor, scan: Scan) -> Tensor:
     """Magnitude (height, width) of the part of a complex image that is scored and exported."""
-    return image.abs() if scan.meta.crop is None else centre_crop(image.abs(), scan.meta.crop)
+    return _cropped(image.abs(), scan)
+
+
+def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Tensor:
+    """Magnitude of a complex image (height, width) as it is scored.
+
+    Parameters
+    ----------
+    image
+        A reconstruction of ``scan``.
+    scan
+        Its zero-filled image gives the grey values that "minmax" maps to 0 and 1, over the whole field of view, as
+        methods that scale every image by itself do.
+    normalise
+        "none" leaves the scale.
+    """
+    shown = image.abs()
+    if normalise == "minmax":
+        shown = _minmax(shown, zero_filled(stack([measured(scan)]))[0].abs())
+    return _cropped(shown, scan)
+
+
+def scored_reference(scan: Scan, normalise: Normalise = "none") -> Tensor:
+    """Magnitude (height, width) of a scan's reference as images are compared with it; "minmax" is by its own values."""
+    assert scan.reference is not None
+    truth = scan.reference.abs()
+    return _cropped(_minmax(truth, truth) if normalise == "minmax" else truth, scan)
+
+
+def _minmax(image: Tensor, by: Tensor) -> Tensor:
+    low, high = by.min(), by.max()
+    # A blank image has no range of its own.
+    return (image - low) / torch.where(high > low, high - low, 1.0)
+
+
+def _cropped(image: Tensor, scan: Scan) -> Tensor:
+    return image if scan.meta.crop is None else centre_crop(image, scan.meta.crop)
 
 
 @torch.inference_mode()
 def score_scan(
-    reconstruct: Reconstruction, scan: Scan, family: MaskFamily, held_out: float, seed: int, item: int
+    reconstruct: Reconstruction,
+    scan: Scan,
+    family: MaskFamily,
+    held_out: float,
+    seed: int,
+    item: int,
+    lpips: LPIPS | None = None,
+    normalise: Normalise = "none",
 ) -> tuple[Score, Tensor]:
     """Score a reconstruction of one scan.
 
@@ -70,22 +134,52 @@ def score_scan(
     family
         Knows the sampling density.
     held_out, seed, item
-        Share and choice of the samples held out for the reference-free score.
+        Share and choice of the samples held out for the reference-free score, which is taken on the original scale.
+    lpips
+        None leaves the perceptual distance undefined.
+    normalise
+        Scale on which images are compared with the reference, see :func:`scored_image`.
 
     Returns
     -------
     tuple
-        The scores, and the magnitude image (height, width) from all acquired samples.
+        The scores, and the magnitude image (height, width) from all acquired samples, on the scale of the comparison.
     """
-    image = magnitude(reconstruct(stack([measured(scan)]))[0], scan)
+    image = scored_image(reconstruct(stack([measured(scan)]))[0], scan, normalise)
     free = held_out_score(reconstruct, scan, family, held_out_mask(scan.mask, held_out, seed, item))
+    return replace(_compared(image, scan, lpips, normalise), held_out=free), image
+
+
+@torch.inference_mode()
+def score_best_scale(scan: Scan, lpips: LPIPS | None = None, normalise: Normalise = "none") -> Score:
+    """Score the zero-filled image times the one factor that brings it closest to the reference, in least squares.
+
+    What a single number can repair; the factor needs the reference. There is no held-out error.
+
+    Parameters
+    ----------
+    scan
+        With or without reference.
+    lpips, normalise
+        As for :func:`score_scan`.
+    """
     if scan.reference is None:
-        return Score(float("nan"), float("nan"), float("nan"), free), image
-    truth = magnitude(scan.reference, scan)
-    peak = float(truth.max())
+        return Score()
+    image = scored_image(zero_filled(stack([measured(scan)]))[0], scan, normalise)
+    factor = best_scale(image, scored_reference(scan, normalise))
+    return _compared(factor * image, scan, lpips, normalise)
+
+
+def _compared(image: Tensor, scan: Scan, lpips: LPIPS | None, normalise: Normalise) -> Score:
+    """The scores that need a reference, of an image (height, width) as it is scored."""
+    if scan.reference is None:
+        return Score()
+    truth = scored_reference(scan, normalise)
+    peak = 1.0 if normalise == "minmax" else float(truth.max())
+    distance = nan if lpips is None else float(lpips(image, truth, peak))
     return Score(
-        float(psnr(image, truth, peak)), float(ssim(image, truth, peak)), float(nmse(image, truth)), free
-    ), image
+        float(psnr(image, truth, peak)), float(ssim(image, truth, peak)), float(nmse(image, truth)), lpips=distance
+    )
 
 
 def held_out_score(reconstruct: Reconstruction, scan: Scan, family: MaskFamily, held_out: Tensor) -> float:
@@ -98,23 +192,35 @@ def held_out_score(reconstruct: Reconstruction, scan: Scan, family: MaskFamily, 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation over ``count`` slices, per score."""
+    """Mean and standard deviation over slices, per score.
+
+    Attributes
+    ----------
+    count
+        Slices.
+    mean, std
+        Over the slices where a score is defined; NaN where there are none. The standard deviation is the sample's,
+        and 0 for a single slice.
+    known
+        Over how many slices that is, by the name of the score.
+    """
 
     count: int
     mean: Score
     std: Score
+    known: dict[str, int]
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> Summary:
         """Summarise at least one score."""
-        values = torch.tensor([astuple(score) for score in scores], dtype=torch.float64)
-        std = values.std(dim=0) if len(scores) > 1 else torch.zeros_like(values[0])
-        return cls(len(scores), Score(*values.mean(dim=0).tolist()), Score(*std.tolist()))
+        columns = torch.tensor([astuple(score) for score in scores], dtype=torch.float64).unbind(dim=1)
+        defined = [column[~column.isnan()] for column in columns]
+        means = [float(values.mean()) for values in defined]
+        # A single slice has the spread 0.
+        stds = [float(values.std(correction=min(1, len(values) - 1))) for values in defined]
+        known = {name: len(values) for name, values in zip(asdict(scores[0]), defined, strict=True)}
+        return cls(len(scores), Score(*means), Score(*stds), known)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON, which has no NaN: scores that need a missing reference are None."""
-        mean, std = (
-            {name: None if isnan(value) else value for name, value in asdict(part).items()}
-            for part in (self.mean, self.std)
-        )
-        return {"slices": self.count, "mean": mean, "std": std}
+        """For JSON."""
+        return {"slices": self.count, "known": self.known, "mean": self.mean.as_dict(), "std": self.std.as_dict()}

@@ -3,46 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass
+from math import isnan
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
-from sansref.experiments.scores import RANGE_NOTE, Score, Summary
+from sansref.experiments.scores import MINMAX_NOTE, RANGE_NOTE, Normalise, Summary
+from sansref.metrics.lpips_features import BackboneName
 
-HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE", "held_out": "held-out error"}
+HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE", "lpips": "LPIPS", "held_out": "held-out error"}
 BEST: dict[str, Literal["highest", "lowest"]] = {
     "PSNR (dB)": "highest",
     "SSIM": "highest",
     "NMSE": "lowest",
     "held-out error": "lowest",
 }
-_DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4, "held_out": 4}
+UNDEFINED = "\N{EN DASH}"
+NO_WEIGHTS = "no weights"
+DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4, "lpips": 4, "held_out": 4}
 
 
-def score_cells(summaries: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
+@dataclass(frozen=True)
+class Scoring:
+    """How scores were taken, which a table must say beside the numbers.
+
+    Attributes
+    ----------
+    normalise
+        Scale on which images were compared with the reference.
+    lpips
+        Backbone of the perceptual distance; None leaves its column out.
+    weights
+        False if LPIPS was asked for, but its weights were not found.
+    """
+
+    normalise: Normalise = "none"
+    lpips: BackboneName | None = None
+    weights: bool = True
+
+    @property
+    def note(self) -> str:
+        """In words."""
+        note = MINMAX_NOTE if self.normalise == "minmax" else RANGE_NOTE
+        return f"{note}; LPIPS 0.1 with the same data range, lower is better" if self.lpips and self.weights else note
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """Names of the scores that are shown, and what stands above them."""
+        shown = {name: heading for name, heading in HEADINGS.items() if name != "lpips" or self.lpips}
+        return {**shown, "lpips": f"LPIPS ({self.lpips})"} if self.lpips else shown
+
+
+PLAIN = Scoring()
+
+
+def score_cells(summaries: Mapping[str, Summary], scoring: Scoring = PLAIN) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of a score table: mean ± standard deviation, or the bare value for a single slice."""
-    rows = []
-    for name, summary in summaries.items():
-        cells = [name]
-        for entry in fields(Score):
-            digits = _DIGITS[entry.name]
-            cell = f"{getattr(summary.mean, entry.name):.{digits}f}"
-            if summary.count > 1:
-                cell += f" ± {getattr(summary.std, entry.name):.{digits}f}"
-            cells.append(cell)
-        rows.append(cells)
-    return ["method", *HEADINGS.values()], rows
+    rows = [
+        [name, *(_cell(summary, score, scoring) for score in scoring.headings)] for name, summary in summaries.items()
+    ]
+    return ["method", *scoring.headings.values()], rows
 
 
-def score_table(summaries: Mapping[str, Summary]) -> Table:
-    """A table for the terminal, which says how the scores are defined and over how many slices."""
-    count = next(iter(summaries.values())).count
-    headings, rows = score_cells(summaries)
+def _cell(summary: Summary, score: str, scoring: Scoring) -> str:
+    mean, std = getattr(summary.mean, score), getattr(summary.std, score)
+    if score == "lpips" and not scoring.weights:
+        return NO_WEIGHTS
+    if isnan(mean):
+        return UNDEFINED
+    spread = f" ± {std:.{DIGITS[score]}f}" if summary.known[score] > 1 else ""
+    return f"{mean:.{DIGITS[score]}f}{spread}"
+
+
+def score_note(summaries: Mapping[str, Summary], scoring: Scoring = PLAIN) -> str:
+    """How the scores of a table are defined, and over how many slices."""
+    summary = next(iter(summaries.values()))
+    count, known = summary.count, summary.known["psnr"]
     over = "one slice" if count == 1 else f"mean ± standard deviation over {count} slices"
-    table = Table(box=SIMPLE_HEAD, caption=f"{over}; {RANGE_NOTE}; held-out error: reference-free, lower is better")
+    if known == 0:
+        over += ", without a reference"
+    elif known < count:
+        over += f", against the reference over the {known} that have one"
+    return f"{over}; {scoring.note}; held-out error: reference-free, lower is better"
+
+
+def score_table(summaries: Mapping[str, Summary], scoring: Scoring = PLAIN) -> Table:
+    """A table for the terminal, which says how the scores are defined and over how many slices."""
+    headings, rows = score_cells(summaries, scoring)
+    table = Table(box=SIMPLE_HEAD, caption=score_note(summaries, scoring))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
@@ -50,13 +102,15 @@ def score_table(summaries: Mapping[str, Summary]) -> Table:
     return table
 
 
-def score_markdown(summaries: Mapping[str, Summary]) -> str:
+def score_markdown(summaries: Mapping[str, Summary], scoring: Scoring = PLAIN) -> str:
     """The same table in Markdown."""
-    headings, rows = score_cells(summaries)
+    headings, rows = score_cells(summaries, scoring)
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def show(table: Table) -> None:
     """Print a table on the standard output, wider than it is rather than with numbers cut off."""
-    Console(width=max(Console().width, 100)).print(table)
+    wide = Console(width=10_000)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    Console(width=max(Console().width, 100, needed)).print(table)
