@@ -10,8 +10,21 @@ _FOLDER = Path(__file__).parent
 
 
 def preset_names() -> list[str]:
-    """Names of the packaged presets."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    """Names of the packaged configurations of a training."""
+    return sorted(name for name in _names() if not _is_comparison(name))
+
+
+def comparison_names() -> list[str]:
+    """Names of the packaged comparisons."""
+    return sorted(name for name in _names() if _is_comparison(name))
+
+
+def _names() -> list[str]:
+    return [path.stem for path in _FOLDER.glob("*.yaml")]
+
+
+def _is_comparison(name: str) -> bool:
+    return "table" in name
 
 
 def preset_file(name: str) -> Path:
@@ -25,6 +38,6 @@ def preset_file(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    if name in preset_names():
+    if name in _names():
         return _FOLDER / f"{name}.yaml"
-    raise SettingError(f"there is no configuration {name!r}: give a YAML file, or one of {', '.join(preset_names())}")
+    raise SettingError(f"there is no configuration {name!r}: give a YAML file, or one of {', '.join(sorted(_names()))}")

@@ -45,6 +45,9 @@ class UnpairedScans(Sequence[Scan]):
     ) -> None:
         self._undersampled, self._shapes, self._full = undersampled, undersampled_shapes, full
         self._of_shape = _by_shape(full_shapes)
+        # Counted among scans of one shape: every second of all scans would meet only every second full one.
+        groups = _by_shape(undersampled_shapes).values()
+        self._rank = {item: rank for group in groups for rank, item in enumerate(group)}
         for height, width in set(undersampled_shapes) - self._of_shape.keys():
             found = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(self._of_shape))
             raise SettingError(
@@ -62,7 +65,7 @@ class UnpairedScans(Sequence[Scan]):
         """The full scan that scan ``item`` meets in an epoch; each is met as often as any other."""
         candidates = self._of_shape[self._shapes[item]]
         order = torch.randperm(len(candidates), generator=seeded(draw.seed, "companions", draw.epoch))
-        return self._full[candidates[int(order[item % len(candidates)])]]
+        return self._full[candidates[int(order[self._rank[item] % len(candidates)])]]
 
 
 class ExampleSet(Dataset[list[Any]]):

@@ -78,7 +78,7 @@ class RunConfig:
     @property
     def preparation(self) -> Preparation:
         """How files become undersampled scans."""
-        return Preparation(self.selection, self.simulation, self.sampling, self.magnitude, self.training.seed)
+        return Preparation(self.selection, self.simulation, self.sampling, self.magnitude, self.training.seed_of_data)
 
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
         """The method with new weights, which depend on seed and stage alone."""

@@ -60,6 +60,8 @@ class TrainingOptions:
         Keep the weights of every epoch, to study how training went.
     seed
         Of everything random: splits, simulation, partitions, weights.
+    data_seed
+        Of splits and simulation alone, to repeat a training on the same data; null takes the seed.
     workers
         Processes that make batches; 0 makes them in the main process.
     threads
@@ -90,10 +92,16 @@ class TrainingOptions:
     score: Literal["held_out", "reference"] = "held_out"
     snapshots: bool = False
     seed: int = 0
+    data_seed: int | None = None
     workers: int = 0
     threads: int = 0
     accelerator: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+
+    @property
+    def seed_of_data(self) -> int:
+        """Of splits and simulation."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def __post_init__(self) -> None:
         for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience"):

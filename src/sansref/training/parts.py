@@ -19,6 +19,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import write_text
 from sansref.methods import Needs
 from sansref.training.config import RunConfig
+from sansref.training.options import TrainingOptions
 from sansref.training.run import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -96,15 +97,11 @@ class Intake:
     def _split(self, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
         if self.run.splits_file.exists():
             return self.run.subjects()
-        options = self.config.training
-        names = {info.subject for info in files}
-        fractions = {"training": 0.0, "validation": options.validation if len(names) > 1 else 0.0, "test": options.test}
-        fold = Fold(options.fold, options.folds) if options.folds else None
-        parts = split_subjects(names, fractions, options.seed, fold)
+        parts = split_by_subject(files, self.config.training)
         if others:
             parts["full"] = sorted({info.subject for info in others})
         elif self.config.needs is Needs.UNPAIRED:
-            parts["full"], parts["training"] = split_halves(parts["training"], options.seed)
+            parts["full"], parts["training"] = split_halves(parts["training"], self.config.training.seed_of_data)
         write_text(self.run.files_file, json.dumps(sorted(_identity(info) for info in files)))
         if others:
             write_text(self.run.full_files_file, json.dumps(sorted(_identity(info) for info in others)))
@@ -135,6 +132,14 @@ class Intake:
         if validation is None and (options.score == "reference" or (paired and options.keep == "best")):
             # Samples held out of a scan whose reference is the target would be no secret.
             raise SettingError("learning from references needs other subjects to validate on: add some")
+
+
+def split_by_subject(files: list[FileInfo], options: TrainingOptions) -> dict[str, list[str]]:
+    """Subjects for training, validation and test; the same for all methods that are given the same options."""
+    names = {info.subject for info in files}
+    fractions = {"training": 0.0, "validation": options.validation if len(names) > 1 else 0.0, "test": options.test}
+    fold = Fold(options.fold, options.folds) if options.folds else None
+    return split_subjects(names, fractions, options.seed_of_data, fold)
 
 
 def scan_files(data: Path, options: ReaderOptions, skip_bad: bool) -> tuple[list[FileInfo], list[FileError]]:

@@ -84,25 +84,28 @@ class RunDirectory:
         FileError
             If the directory cannot be written.
         """
-        wanted = {**config.flat(), "data": data} | ({} if full is None else {"full": full})
+        wanted = _as_written(config, data, full)
         if self.config_file.exists():
             remove_leftovers(self.path)
-            changes = self._changes(wanted)
+            changes = self.changes(config, data, full)
             if not changes:
                 return
             if (self.path / "metrics.csv").exists():
                 raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
             for begun in ("data", "stages"):
                 shutil.rmtree(self.path / begun, ignore_errors=True)
-            self.splits_file.unlink(missing_ok=True)
+            for listed in (self.splits_file, self.full_files_file):
+                listed.unlink(missing_ok=True)
         elif self._is_taken():
             raise SettingError(f"{self.path} is not empty and not a run: choose another --out")
         write_text(self._environment_file, json.dumps(environment(), indent=2))
         write_text(self.config_file, yaml.safe_dump(wanted, sort_keys=False))
 
-    def _changes(self, wanted: Mapping[str, Any]) -> str:
-        """How a configuration differs from the one that the run was started with; empty if it does not."""
-        found = self.read_config()
+    def changes(self, config: RunConfig, data: str, full: str | None = None) -> str:
+        """How a configuration differs from the one that the run was started with; empty if it does not, or has not."""
+        if not self.config_file.exists():
+            return ""
+        wanted, found = _as_written(config, data, full), self.read_config()
         differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         return ", ".join(f"{name} {found.get(name)!r} -> {wanted.get(name)!r}" for name in differing)
 
@@ -190,6 +193,10 @@ class RunDirectory:
     def full_files(self) -> list[tuple[str, int]]:
         """The same of the folder of full scans of other people."""
         return _read_identities(self.full_files_file)
+
+
+def _as_written(config: RunConfig, data: str, full: str | None) -> dict[str, Any]:
+    return {**config.flat(), "data": data} | ({} if full is None else {"full": full})
 
 
 def _read_json(path: Path) -> Any:
