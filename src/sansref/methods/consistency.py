@@ -76,7 +76,9 @@ def sampling_loss(
         Mean over the whole grid, zeros included. For magnitudes, whose k-space is not the acquired one, it is an
         approximation; for complex images it is exact.
     """
-    difference = (image - translated).float()
+    difference = image - translated
+    # There is no Fourier transform of half-precision numbers on every device.
+    difference = difference.to(torch.promote_types(difference.dtype, torch.float32))
     plane = torch.complex(difference[:, 0], difference[:, -1]) if difference.shape[1] == 2 else difference[:, 0]
     kept = torch.fft.ifftshift(mask, dim=(-2, -1))
     # The modulus does not see the phase ramp by which a centred transform would differ.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sansref.errors import SettingError
 from sansref.methods.adversarial import ADVERSARIAL, AdversarialName
 from sansref.methods.base import Needs, Turn
 from sansref.methods.batch import Translation
@@ -65,12 +66,18 @@ class CycleGANOptions(ImageOptions):
     sampling_norm: FourierNorm = "backward"
     sampling_power: Literal[1, 2] = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in vars(self).items():
+            if name.endswith("_weight") and not value >= 0:
+                raise SettingError(f"{name} must not be negative, got {value}")
+
 
 class CycleGAN(ImageTranslation):
     """Generators G (restores) and F (degrades), discriminators of full and of undersampled images.
 
     A step has one turn for the discriminators and one for the generators. What both turns need of the generators is
-    computed once.
+    computed once, and dropped after the last turn.
     """
 
     needs: ClassVar[Needs] = Needs.UNPAIRED
@@ -89,6 +96,10 @@ class CycleGAN(ImageTranslation):
     ) -> tuple[TwoGenerators | SwitchableGenerator, TwoDiscriminators | SwitchableDiscriminator]:
         """A generator and a discriminator for each direction and domain."""
         return TwoGenerators(network), TwoDiscriminators(network)
+
+    def moved(self, turn: str) -> nn.Module:
+        """The networks that a turn moves."""
+        return self.discriminators if turn == "discriminator" else self.generators
 
     @property
     def turns(self) -> list[Turn]:
@@ -158,8 +169,13 @@ class CycleGAN(ImageTranslation):
         return self.generators.full(image)
 
     def updated(self, turn: str) -> None:
-        """Keep the mixtures of all batch-instance normalisations within [0, 1]."""
-        clip_mixtures(self)
+        """Keep the mixtures of batch-instance normalisation just moved within [0, 1]; end the step with its last turn.
+
+        Mixtures of other networks are not touched, since gradients of later turns are computed with them.
+        """
+        clip_mixtures(self.moved(turn))
+        if turn == self.turns[-1].name:
+            self._step = None
 
     def failure(self, parts: Mapping[str, float]) -> str | None:
         """A discriminator that judges everything alike, or a generator whose images are one grey value."""
@@ -195,9 +211,10 @@ def clip_mixtures(network: nn.Module) -> None:
 
 @torch.no_grad()
 def _sampling_residual(x: Tensor, restored: Tensor, mask: Tensor) -> Tensor:
-    """Relative to the image's own k-space, so that it can be compared between scalings."""
+    """Relative to the image's own k-space, so that it can be compared between scalings; 0 where that is blank."""
     black = torch.full_like(x, -1.0 if x.shape[1] == 1 else 0.0)
-    return sampling_loss(x, restored, mask) / sampling_loss(x, black, mask)
+    residual, whole = sampling_loss(x, restored, mask), sampling_loss(x, black, mask)
+    return torch.where(whole > 0, residual / whole, torch.zeros_like(whole))
 
 
 def detached(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sansref.errors import SettingError
 from sansref.methods.adversarial import AdversarialName
@@ -57,6 +57,10 @@ class ISCL(CycleGAN):
     def __init__(self, network: TranslatorOptions, options: ISCLOptions) -> None:
         super().__init__(network, options)
         self.extractor = network.extractor()
+
+    def moved(self, turn: str) -> nn.Module:
+        """The networks that a turn moves."""
+        return self.extractor if turn == "extractor" else super().moved(turn)
 
     @property
     def turns(self) -> list[Turn]:
@@ -109,4 +113,5 @@ class ISCL(CycleGAN):
         clean = image - self.extractor(image)
         if self.options.output == "extractor":
             return clean
-        return torch.lerp(clean, self.generators.full(image), self.options.generator_share)
+        # In mixed precision the generator's images are of half precision, a difference from the input is not.
+        return torch.lerp(clean, self.generators.full(image).to(clean.dtype), self.options.generator_share)

@@ -42,7 +42,7 @@ class SupervisedGenerator(ImageTranslation):
     def examples(
         self, scan: Scan, draw: Draw, refined: Tensor | None = None, full: Scan | None = None
     ) -> list[Translation]:
-        """One example: the zero-filled image and the reference of the same scan, on the same scale."""
+        """One example: the zero-filled image and the reference of the same scan."""
         if scan.reference is None:
             raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
         return [self.translation(scan, scan.reference.to(torch.complex64)[None], draw)]

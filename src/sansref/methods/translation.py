@@ -137,8 +137,9 @@ class ImageTranslation(Method):
         encoding = EncodingOperator(given.mask, given.maps)
         zero_filled = encoding.adjoint(given.kspace)
         grey = self.grey_range(zero_filled, zero_filled)
-        restored = self.restore(grey.to_unit(self._to_channels(zero_filled))).clamp(-1, 1)
-        channels = grey.from_unit(restored)
+        channels = grey.to_unit(self._to_channels(zero_filled))
+        restored = self.restore(channels.to(next(self.parameters()).dtype)).clamp(-1, 1)
+        channels = grey.from_unit(restored.to(channels.dtype))
         image = to_complex(channels) if self.channels == 2 else torch.polar(channels[:, 0], zero_filled.angle())
         return encoding.impose_on(image, given.kspace) if self.image_options.data_consistency else image
 
@@ -153,13 +154,12 @@ class ImageTranslation(Method):
             Undersampled version of the same.
         """
         magnitude = (image if self.relative else zero_filled).abs()
-        low, high = magnitude.amin(PLANE), magnitude.amax(PLANE)
-        if not self.relative:
-            low, high = torch.zeros_like(high), self.image_options.headroom * high
-        if self.channels == 2:
-            low = -high
+        high = magnitude.amax(PLANE) * (1.0 if self.relative else self.image_options.headroom)
+        low = magnitude.amin(PLANE) if self.relative and self.channels == 1 else torch.zeros_like(high)
         # A blank image has no range of its own.
         high = torch.where(high > low, high, low + 1)
+        if self.channels == 2:
+            low = -high
         return GreyRange(low[:, None, None, None], high[:, None, None, None])
 
     def to_unit(self, image: Tensor, zero_filled: Tensor) -> Tensor:

@@ -1,0 +1,72 @@
+"""What training is handed: examples of either kind, stacked to batches; scans' own samples are tested with the base."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning_fabric.utilities import move_data_to_device
+from torch import Tensor
+
+from sansref.methods import Example, Measured, Translation, collate
+from sansref.randomness import seeded
+
+PARTS = ("undersampled", "full", "mask", "noise")
+
+
+def translation(seed: int, height: int = 6, width: int = 4, channels: int = 1) -> Translation:
+    generator = seeded("batch", seed)
+    images = torch.rand(2, channels, height, width, generator=generator)
+    mask = torch.rand(height, width, generator=generator) < 0.5
+    return Translation(images[0], images[1], mask, torch.randn(64, generator=generator))
+
+
+def example(seed: int) -> Example:
+    kspace = torch.randn(1, 6, 4, dtype=torch.complex64, generator=seeded("example", seed))
+    mask = torch.ones(6, 4, dtype=torch.bool)
+    return Example(Measured(kspace, mask), kspace + 1, mask.float())
+
+
+def parts(batch: Translation) -> list[Tensor]:
+    return [getattr(batch, name) for name in PARTS]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_stacking_translations_adds_a_batch_axis_to_every_part(channels: int) -> None:
+    alone = [translation(seed, channels=channels) for seed in range(3)]
+    batch = Translation.stacked(alone)
+    image = (3, channels, 6, 4)
+    assert [tuple(part.shape) for part in parts(batch)] == [image, image, (3, 6, 4), (3, 64)]
+    assert [part.dtype for part in parts(batch)] == [torch.float32, torch.float32, torch.bool, torch.float32]
+    for index, one in enumerate(alone):
+        assert all(torch.equal(whole[index], part) for whole, part in zip(parts(batch), parts(one), strict=True))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5).filter(any), st.booleans())
+def test_collating_keeps_kind_number_and_order(sizes: list[int], unpaired: bool) -> None:
+    seeds = iter(range(100))
+    groups = [[translation(next(seeds)) if unpaired else example(next(seeds)) for _ in range(size)] for size in sizes]
+    batch = collate(groups)
+    assert type(batch) is (Translation if unpaired else Example)
+    assert batch.size == sum(sizes)
+    flat = [one for group in groups for one in group]
+    for index, one in enumerate(flat):
+        if isinstance(batch, Translation) and isinstance(one, Translation):
+            assert torch.equal(batch.full[index], one.full)
+        elif isinstance(batch, Example) and isinstance(one, Example):
+            assert torch.equal(batch.target[index], one.target)
+
+
+def test_scans_of_different_sizes_make_no_batch() -> None:
+    with pytest.raises(RuntimeError, match="equal size"):
+        collate([[translation(0), translation(1, height=8)]])
+
+
+def test_a_batch_moves_to_a_device_as_what_it_is() -> None:
+    """Lightning moves batches, and the loop then asks for their size."""
+    moved = move_data_to_device(collate([[translation(0), translation(1)]]), torch.device("meta"))
+    assert isinstance(moved, Translation)
+    assert {part.device.type for part in parts(moved)} == {"meta"}
+    assert moved.size == 2

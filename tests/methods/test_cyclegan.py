@@ -1,0 +1,289 @@
+"""CycleGAN, and what its descendants have in common with it: turns, the shared step, health."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sansref.methods import ISCL, CycleGAN, Method, Needs, SwitchableISCL, Translation
+from sansref.networks.norms import BatchInstanceNorm
+from sansref.randomness import seeded
+
+KINDS = {"cyclegan": CycleGAN, "iscl": ISCL, "switchable": SwitchableISCL}
+MOVED = {
+    "discriminator": {"discriminators"},
+    "generator": {"generators"},
+    "extractor": {"extractor"},
+}
+
+Build = Callable[..., Any]
+
+
+@pytest.fixture
+def build(tiny: Callable[..., Any]) -> Build:
+    """A small method: ``build("iscl", cycle_weight=5.0)``."""
+    return lambda name="cyclegan", **changes: tiny(name, **changes).build()
+
+
+def pictures(size: int = 1, seed: int = 0, channels: int = 1) -> Translation:
+    generator = seeded("pictures", seed)
+    x, y = 2 * torch.rand(2, size, channels, 80, 80, generator=generator) - 1
+    mask = torch.rand(size, 80, 80, generator=generator) < 0.3
+    return Translation(x, y, mask, torch.randn(size, 64, generator=generator))
+
+
+def play(method: Method, batch: Translation, turns: list[str] | None = None) -> dict[str, float]:
+    """One training step with optimisers of its own; the losses of its turns."""
+    losses = {}
+    for turn in method.turns:
+        if turns is None or turn.name in turns:
+            loss, _ = method.loss(turn.name, batch)
+            optimizer = torch.optim.RAdam(turn.parameters, lr=0.01)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            method.updated(turn.name)
+            losses[turn.name] = float(loss.detach())
+    return losses
+
+
+def l1(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().abs().mean())
+
+
+def kspace_error(image: Tensor, other: Tensor, mask: Tensor, norm: Any = "backward", power: int = 1) -> float:
+    """Eq. (1) for one pair, over all scans of a batch, by NumPy; two channels are one complex image."""
+    difference = (image - other).detach().double().numpy()
+    plane = difference[:, 0] + 1j * difference[:, 1] if difference.shape[1] == 2 else difference[:, 0]
+    spectrum = np.fft.fftshift(np.fft.fft2(plane, norm=norm), axes=(1, 2)) * mask.numpy()
+    return float((np.abs(spectrum) ** power).mean())
+
+
+def lsgan(judgement: Tensor, wanted: int) -> float:
+    return float((judgement - wanted).detach().square().mean())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_turns_move_every_network_once(build: Build, name: str) -> None:
+    method = build(name)
+    expected = ["discriminator", "generator", "extractor"][: 2 if name == "cyclegan" else 3]
+    assert [turn.name for turn in method.turns] == expected
+    assert {turn.name for turn in method.turns if turn.averaged} == {"generator"}
+    assert {turn.name for turn in method.turns if turn.lookahead} == set(expected) - {"generator"}
+    moved = [id(parameter) for turn in method.turns for parameter in turn.parameters]
+    assert len(moved) == len(set(moved))
+    assert set(moved) == {id(parameter) for parameter in method.parameters()}
+    assert method.needs is Needs.UNPAIRED
+    assert type(method) is KINDS[name]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_turn_moves_its_own_networks_and_nothing_else(build: Build, name: str, size: int) -> None:
+    method, batch = build(name), pictures(size)
+    for turn in method.turns:
+        before = copy.deepcopy(method.state_dict())
+        play(method, batch, [turn.name])
+        after = method.state_dict()
+        changed = {name for name in after if not torch.equal(before[name], after[name])}
+        own = {name for name in after if name.split(".")[0] in MOVED[turn.name]}
+        assert changed <= own
+        kernels = {name for name in own if after[name].ndim == 4}
+        assert kernels
+        assert kernels <= changed
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_step_can_follow_a_step_on_the_same_batch(build: Build, name: str, size: int) -> None:
+    """The second one starts from the networks as they are then."""
+    method, batch = build(name), pictures(size)
+    first, second = play(method, batch), play(method, batch)
+    assert all(second[turn] != first[turn] for turn in first)
+    fresh = build(name)
+    fresh.load_state_dict(method.state_dict())
+    assert play(method, batch) == play(fresh, batch)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_step_is_not_taken_over_to_another_batch(build: Build, name: str) -> None:
+    """Nor to one of the same content, which is another object."""
+    method, other = build(name), build(name)
+    first, second = pictures(seed=0), pictures(seed=1)
+    method.loss("discriminator", first)
+    found = [float(method.loss(turn.name, second)[0].detach()) for turn in method.turns]
+    assert found == [float(other.loss(turn.name, second)[0].detach()) for turn in other.turns]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_both_images_are_translated_once_for_the_turns_before_the_extractors(build: Build, name: str) -> None:
+    method, batch = build(name), pictures()
+    calls: list[Tensor] = []
+    original = method.generators.full
+    method.generators.full = lambda image: calls.append(image) or original(image)
+    play(method, batch, ["discriminator", "generator"])
+    assert sum(image is batch.undersampled for image in calls) == 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_method_can_be_copied_and_sent_to_other_processes_after_a_step(build: Build, name: str) -> None:
+    """Where processes are spawned, those that make batches get the method with every epoch."""
+    method = build(name)
+    play(method, pictures())
+    for again in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+        assert all(torch.equal(value, method.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_images_of_a_step_are_let_go_with_its_last_turn(build: Build, name: str) -> None:
+    """Their memory is free for the validation that may follow."""
+    method, batch = build(name), pictures()
+    images = [weakref.ref(image) for image in (method.step_of(batch).restored, method.step_of(batch).degraded)]
+    play(method, batch, [turn.name for turn in method.turns[:-1]])
+    assert all(image() is not None for image in images)
+    play(method, batch, [method.turns[-1].name])
+    assert all(image() is None for image in images)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_mixtures_are_brought_back_after_the_turn_that_moves_them(build: Build, name: str) -> None:
+    method = build(name)
+
+    def mixtures(network: nn.Module) -> list[nn.Parameter]:
+        return [module.rho for module in network.modules() if isinstance(module, BatchInstanceNorm)]
+
+    for turn in method.turns:
+        (network,) = (getattr(method, part) for part in MOVED[turn.name])
+        with torch.no_grad():
+            for index, rho in enumerate(mixtures(network)):
+                rho.fill_((-0.5, 1.5, 0.25)[index % 3])
+        method.updated(turn.name)
+        assert {value for rho in mixtures(network) for value in rho.tolist()} <= {0.0, 1.0, 0.25}
+
+
+@pytest.mark.parametrize("gan", ["lsgan", "hinge"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_discriminators_tell_real_from_made(build: Build, gan: str, size: int) -> None:
+    method, (x, y, mask, noise) = build(gan=gan), pictures(size)
+    loss, parts = method.loss("discriminator", Translation(x, y, mask, noise))
+    of_full, of_under = method.discriminators.of_full, method.discriminators.of_undersampled
+    judged = {
+        "d_full_real": of_full(y),
+        "d_full_fake": of_full(method.generators.restorer(x)),
+        "d_under_real": of_under(x),
+        "d_under_fake": of_under(method.generators.degrader(y)),
+    }
+    if gan == "lsgan":
+        expected = sum(lsgan(judgement, int(name.endswith("real"))) for name, judgement in judged.items())
+    else:
+        margins = [1 - judgement if name.endswith("real") else judgement for name, judgement in judged.items()]
+        expected = sum(float(margin.detach().clamp(min=0).mean()) for margin in margins)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert parts.keys() == {*judged, "d_spread"}
+    for name, judgement in judged.items():
+        assert float(parts[name]) == pytest.approx(float(judgement.detach().mean()), abs=1e-6)
+    everything = torch.cat([judged["d_full_real"], judged["d_full_fake"]])
+    assert float(parts["d_spread"]) == pytest.approx(float(everything.detach().std()), rel=1e-5)
+    assert not any(part.requires_grad for part in parts.values())
+
+
+@pytest.mark.parametrize("gan", ["lsgan", "hinge"])
+@pytest.mark.parametrize("weight", [30.0, 0.5])
+def test_generators_fool_and_undo_each_other(build: Build, gan: str, weight: float) -> None:
+    method, batch = build(gan=gan, cycle_weight=weight), pictures(2)
+    x, y = batch.undersampled, batch.full
+    loss, parts = method.loss("generator", batch)
+    restorer, degrader = method.generators.restorer, method.generators.degrader
+    restored, degraded = restorer(x), degrader(y)
+    judged = [method.discriminators.of_full(restored), method.discriminators.of_undersampled(degraded)]
+    fooled = sum(lsgan(judgement, 1) if gan == "lsgan" else -float(judgement.detach().mean()) for judgement in judged)
+    cycle = l1(degrader(restored), x) + l1(restorer(degraded), y)
+    assert float(loss.detach()) == pytest.approx(fooled + weight * cycle, rel=1e-5)
+    assert parts.keys() == {"adversarial", "cycle", "output_spread", "sampling_residual"}
+    assert float(parts["adversarial"]) == pytest.approx(fooled, rel=1e-4)
+    assert float(parts["cycle"]) == pytest.approx(cycle, rel=1e-5)
+    assert float(parts["output_spread"]) == pytest.approx(float(restored.detach().std()), rel=1e-5)
+    assert not any(part.requires_grad for part in parts.values())
+
+
+@pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize(("norm", "power"), [("backward", 1), ("ortho", 1), ("backward", 2)])
+def test_translations_keep_acquired_samples_on_demand(build: Build, complex: bool, norm: str, power: int) -> None:
+    network, batch = {"complex": complex}, pictures(2, channels=1 + complex)
+    settings = {"sampling_weight": 0.7, "sampling_norm": norm, "sampling_power": power}
+    method, plain = build(network=network, **settings), build(network=network)
+    plain.load_state_dict(method.state_dict())
+    x, y, mask, _ = batch
+    restored, degraded = method.generators.restorer(x), method.generators.degrader(y)
+    expected = kspace_error(x, restored, mask, norm, power) + kspace_error(y, degraded, mask, norm, power)
+    loss, parts = method.loss("generator", batch)
+    assert float(parts["sampling"]) == pytest.approx(expected, rel=1e-4)
+    without = float(plain.loss("generator", batch)[0].detach())
+    assert float(loss.detach()) - without == pytest.approx(0.7 * expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("complex", [False, True])
+def test_the_residual_on_the_acquired_samples_is_relative_to_the_image(build: Build, complex: bool) -> None:
+    method, batch = build(network={"complex": complex}), pictures(channels=1 + complex)
+    x, _, mask, _ = batch
+    black = torch.zeros_like(x) if complex else -torch.ones_like(x)
+    _, parts = method.loss("generator", batch)
+    expected = kspace_error(x, method.generators.restorer(x), mask) / kspace_error(x, black, mask)
+    assert float(parts["sampling_residual"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_blank_image_has_no_residual(build: Build) -> None:
+    x, y, mask, noise = pictures()
+    _, parts = build().loss("generator", Translation(torch.full_like(x, -1), y, mask, noise))
+    assert float(parts["sampling_residual"]) == 0
+
+
+def test_generators_face_the_discriminators_as_they_are_after_their_turn(build: Build) -> None:
+    method, batch = build(), pictures()
+    before = float(method.loss("generator", batch)[1]["adversarial"])
+    play(method, batch, ["discriminator"])
+    _, parts = method.loss("generator", batch)
+    restored, degraded = method.generators.restorer(batch.undersampled), method.generators.degrader(batch.full)
+    judged = [method.discriminators.of_full(restored), method.discriminators.of_undersampled(degraded)]
+    assert float(parts["adversarial"]) == pytest.approx(sum(lsgan(one, 1) for one in judged), rel=1e-5)
+    assert float(parts["adversarial"]) != pytest.approx(before, rel=1e-5)
+
+
+def test_only_the_restorer_is_used_in_the_end(build: Build) -> None:
+    method, x = build(), pictures().undersampled
+    assert torch.equal(method.restore(x), method.generators.restorer(x))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_failures_are_named(build: Build, name: str) -> None:
+    method = build(name)
+    healthy = {"d_spread": 2e-4, "output_spread": 2e-3, "cycle": 0.5}
+    assert method.failure(healthy) is None
+    said = method.failure({**healthy, "d_spread": 9e-5})
+    assert said == "the discriminator has collapsed: it judges everything alike (spread 9e-05)"
+    assert method.failure({**healthy, "output_spread": 9e-4}) == "the generator's images are constant (spread 0.0009)"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_failures_are_seen_in_what_the_losses_log(build: Build, name: str) -> None:
+    """Networks that have really collapsed, and ones that have not."""
+
+    def logged(method: Method) -> dict[str, float]:
+        turns = [method.loss(turn.name, pictures())[1] for turn in method.turns]
+        return {part: float(value) for parts in turns for part, value in parts.items()}
+
+    assert build(name).failure(logged(build(name))) is None
+    for network, word in (("discriminators", "judges everything alike"), ("generators", "are constant")):
+        method = build(name)
+        for key, parameter in getattr(method, network).named_parameters():
+            if ".out." in key:
+                nn.init.zeros_(parameter)
+        assert word in str(method.failure(logged(method)))
