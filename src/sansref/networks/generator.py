@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sansref.errors import SettingError
 from sansref.networks.norms import (
     NEGATIVE_SLOPE,
     AdaptiveInstanceNorm,
@@ -80,8 +81,17 @@ class Generator(nn.Module):
         -------
         Tensor
             In [-1, 1], of the same shape.
+
+        Raises
+        ------
+        SettingError
+            If the image is so small that a single pixel would be left to normalise.
         """
         height, width = image.shape[-2:]
+        if max(height, width) <= _MULTIPLE:
+            raise SettingError(
+                f"an image of {height}x{width} is too small for the generator: one side must exceed {_MULTIPLE}"
+            )
         features = F.pad(image, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
         styles = [None] * len(self.norms) if code is None else code
         pads = (3, 1, 1, 0, 0)

@@ -54,7 +54,8 @@ class BatchInstanceNorm(nn.Module):
             return F.instance_norm(features, weight=self.gamma, bias=self.beta, eps=BATCH_INSTANCE_EPS)
         batch = F.batch_norm(features, None, None, training=True, eps=BATCH_INSTANCE_EPS)
         instance = F.instance_norm(features, eps=BATCH_INSTANCE_EPS)
-        mixed = torch.lerp(instance, batch, self.rho[:, None, None])
+        # In mixed precision the features are of half precision, the parameters are not.
+        mixed = torch.lerp(instance, batch, self.rho[:, None, None].to(batch.dtype))
         return mixed * self.gamma[:, None, None] + self.beta[:, None, None]
 
     @torch.no_grad()
