@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
 from sansref.methods import Draw, Example, collate, measured
-from sansref.training.batches import ExampleSet, ShapeBatches, ValidationSet, WithoutHeldOut, held_out_mask
+from sansref.training.batches import (
+    ExampleSet,
+    ShapeBatches,
+    UnpairedScans,
+    ValidationSet,
+    WithoutHeldOut,
+    held_out_mask,
+)
 
 SHAPES = st.lists(st.sampled_from([(4, 4), (4, 6), (8, 4)]), min_size=1, max_size=25)
 MIXED = ((32, 32), (32, 24), (32, 32), (24, 32), (32, 32), (32, 24))
@@ -158,3 +169,73 @@ def test_training_never_sees_the_samples_that_validation_scores(make_scans, tiny
         assert not example.target[0][held_out].any()
         assert not example.weight[held_out].any()
         assert torch.equal(measured(kept[index % 2]).kspace, item.given.kspace[0])
+
+
+# --- unpaired scans --------------------------------------------------------------------------------------------
+
+
+def named(kind, shapes):
+    """Stand for scans: (kind, number, shape)."""
+    return [(kind, index, shape) for index, shape in enumerate(shapes)]
+
+
+def unpaired(shapes, full_shapes):
+    return UnpairedScans(named("undersampled", shapes), shapes, named("full", full_shapes), full_shapes)
+
+
+@settings(deadline=None)
+@given(SHAPES, SHAPES, st.integers(0, 5), st.integers(0, 3))
+def test_every_scan_meets_full_scans_of_its_shape_each_as_often_as_any_other(shapes, more, seed, epoch):
+    full_shapes = [*more, *set(shapes)]
+    scans = unpaired(shapes, full_shapes)
+    assert list(scans) == named("undersampled", shapes)
+    met = [scans.companion(item, Draw(seed, epoch, item)) for item in range(len(scans))]
+    assert [shape for _, _, shape in met] == shapes
+    times = Counter(met)
+    for shape in set(shapes):
+        counts = [times[full] for full in named("full", full_shapes) if full[2] == shape]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_who_meets_whom_changes_with_epoch_and_seed_and_with_nothing_else():
+    scans = unpaired([(4, 4)] * 12, [(4, 4)] * 12)
+
+    def met(seed, epoch):
+        return tuple(scans.companion(item, Draw(seed, epoch, item)) for item in range(12))
+
+    assert len({met(seed, epoch) for seed in range(2) for epoch in range(3)}) == 6
+    assert met(1, 2) == met(1, 2)
+
+
+def test_over_the_epochs_everybody_meets_everybody():
+    scans = unpaired([(4, 4)] * 3, [(4, 4)] * 4)
+    met = {(item, scans.companion(item, Draw(0, epoch, item))[1]) for item in range(3) for epoch in range(60)}
+    assert len(met) == 12
+
+
+def test_scans_without_a_full_one_of_their_size_are_one_line_with_the_cure():
+    message = r"scans of 8x4 have no full scans of their size beside them, only 4x4, 4x6: .* with --matrix or --crop"
+    with pytest.raises(SettingError, match=message):
+        unpaired([(4, 4), (8, 4)], [(4, 6), (4, 4)])
+
+
+class Matchmaker:
+    """Stands for an unpaired method."""
+
+    def examples(self, scan, draw, refined=None, full=None):
+        return [(scan[1], draw, full[1])]
+
+
+def test_every_visit_to_an_undersampled_scan_brings_a_full_one():
+    scans = unpaired([(4, 4)] * 3, [(4, 4)] * 3)
+    examples = ExampleSet(Matchmaker(), scans, seed=5, repeats=2, targets=None)
+    assert len(examples) == 6
+    rounds = []
+    for epoch in range(4):
+        examples.epoch = epoch
+        asked = [examples[index][0] for index in range(6)]
+        assert [scan for scan, _, _ in asked] == [0, 1, 2] * 2
+        assert all(full == scans.companion(scan, draw)[1] for scan, draw, full in asked)
+        rounds += [tuple(full for _, _, full in visit) for visit in (asked[:3], asked[3:])]
+    assert all(sorted(visit) == [0, 1, 2] for visit in rounds)
+    assert len(set(rounds)) > 2

@@ -6,7 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sansref.training.callbacks import History, KeepBest, ResumePoint, Snapshots, read_history, snapshot_file
+from sansref.errors import TrainingError
+from sansref.training.callbacks import (
+    CheckHealth,
+    History,
+    KeepBest,
+    KeepLast,
+    ResumePoint,
+    Snapshots,
+    read_history,
+    snapshot_file,
+)
 from sansref.training.loop import Loop
 
 # KeepBest, History and Snapshots read no more than this of a Lightning trainer; tests of fit play them for real.
@@ -74,6 +84,53 @@ def test_a_new_run_does_not_stop_at_once(tmp_path, loop):
     now = trainer(0)
     KeepBest(tmp_path / "best.safetensors", patience=1).on_train_start(now, loop)
     assert not now.should_stop
+
+
+def test_the_last_epoch_is_kept_whatever_its_score(tmp_path, loop):
+    last = KeepLast(tmp_path / "best.safetensors")
+    assert play(last, loop, [1, 3, 2, 4, 5]) == [False] * 5
+    assert (last.score, last.epoch) == (5, 4)
+    first = next(iter(loop.method.state_dict()))
+    assert load_file(tmp_path / "best.safetensors")[first].flatten()[0].item() == 4
+
+
+def test_keeping_the_last_epoch_never_ends_training_early(tmp_path, loop):
+    last, again = (KeepLast(tmp_path / "best.safetensors") for _ in range(2))
+    play(last, loop, [1, 3])
+    again.load_state_dict(last.state_dict())
+    now = trainer(9)
+    again.on_train_start(now, loop)
+    assert not now.should_stop
+    assert (again.score, again.epoch) == (3, 1)
+
+
+@pytest.fixture
+def adversarial(tiny):
+    config = tiny("switchable")
+    return Loop(config.build(), config.training)
+
+
+HEALTHY = {"d_spread": 0.2, "output_spread": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("sick", "message"),
+    [
+        ({"d_spread": 0.0}, "the discriminator has collapsed: it judges everything alike (spread 0)"),
+        ({"output_spread": 0.0005}, "the generator's images are constant (spread 0.0005)"),
+    ],
+)
+def test_what_the_method_calls_a_failure_ends_training(adversarial, sick, message):
+    metrics = {name: torch.tensor(value) for name, value in (HEALTHY | sick).items()}
+    with pytest.raises(TrainingError) as error:
+        CheckHealth().on_train_epoch_end(trainer(3, **metrics), adversarial)
+    assert str(error.value).startswith(message)
+    assert "train with a lower --learning_rate into another --out; the epochs before are kept" in str(error.value)
+
+
+def test_health_lets_training_go_on_and_asks_nothing_of_other_methods(adversarial, loop):
+    CheckHealth().on_train_epoch_end(trainer(3, **HEALTHY), adversarial)
+    CheckHealth().on_train_epoch_end(trainer(3), loop)
 
 
 def test_a_checkpoint_that_breaks_off_leaves_the_one_before(tmp_path, loop):

@@ -87,6 +87,11 @@ def test_impossible_training_options_are_named(name, value, message):
         TrainingOptions(**{name: value})
 
 
+def test_a_fold_without_their_number_is_refused():
+    with pytest.raises(SettingError, match="fold 1 of how many"):
+        TrainingOptions(fold=1)
+
+
 def test_new_weights_depend_on_seed_and_stage_alone(tiny):
     def weights(seed, stage):
         torch.manual_seed(torch.seed())  # whatever was drawn before

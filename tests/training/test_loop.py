@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
 
 from sansref.errors import TrainingError
-from sansref.methods import Measured
+from sansref.kspace.family import MaskFamily
+from sansref.methods import Example, Measured, Method, Turn, measured
 from sansref.metrics.holdout import held_out_error
 from sansref.training.batches import ValidationSet
+from sansref.training.callbacks import ResumePoint, read_history
+from sansref.training.fit import StageFiles, fit
 from sansref.training.loop import Loop
+from sansref.training.options import TrainingOptions
+from sansref.training.progress import Progress
 
 
 @pytest.fixture
@@ -81,3 +88,144 @@ def test_loop_hands_the_network_no_more_than_the_given_samples(tiny, validation)
     Loop(method, tiny("ssdu").training).validation_step(validation[0], 0)
     assert seen[0] is not None
     assert not seen[0].kspace[0, 0][validation[0].held_out[0]].any()
+
+
+# --- several turns, linear decay, averaged weights --------------------------------------------------------------
+
+
+class Uphill(Method):
+    """Two numbers that rise by the learning rate in each step: Adam on a constant slope. It tells what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (torch.nn.Parameter(torch.tensor(0.0)) for _ in range(2))
+        self.told = []
+        self.trained_at, self.used_at = [], []
+        self.poisoned = None
+
+    @property
+    def turns(self):
+        return [Turn("one", [self.first], averaged=False, lookahead=True), Turn("two", [self.second])]
+
+    def examples(self, scan, draw, refined=None):
+        return [Example(measured(scan), scan.kspace, scan.mask.float())]
+
+    def loss(self, turn, batch):
+        self.told.append(f"loss of {turn}")
+        self.trained_at.append(float(self.second.detach()))
+        # The second turn pulls at the first one's number as well, downhill and harder; it must not move.
+        loss = -self.first if turn == "one" else 5 * self.first - self.second
+        return loss * (torch.nan if turn == self.poisoned else 1.0), {}
+
+    def updated(self, turn):
+        self.told.append(f"{turn} updated")
+
+    def reconstruct(self, given):
+        self.used_at.append(float(self.second.detach()))
+        return torch.zeros_like(given.kspace[:, 0])
+
+
+# Ten steps, the learning rate falls from 0.1 by 0.01 with each; the mean takes in the last four.
+TEN_STEPS = TrainingOptions(
+    epochs=5,
+    batch_size=1,
+    learning_rate=0.1,
+    schedule="linear",
+    keep="last",
+    average_from=0.6,
+    lookahead=3,
+    threads=1,
+    accelerator="cpu",
+)
+SECOND = [0.0, 0.1, 0.19, 0.27, 0.34, 0.40, 0.45, 0.49, 0.52, 0.54, 0.55]
+MEANS = {"after step 8": (0.49 + 0.52) / 2, "after step 10": (0.49 + 0.52 + 0.54 + 0.55) / 4}
+# Drawn half-way back after 3, 6 and 9 steps: 0.27 to 0.135, 0.315 to 0.225, 0.315 to 0.27.
+FIRST = 0.28
+
+
+@pytest.fixture
+def climb(make_scans, tmp_path):
+    """Train for real, two steps an epoch; the same name again continues."""
+    scans = [scan.without_reference() for scan in make_scans((32, 32), (32, 32))]
+
+    def run(name="run", method=None, options=TEN_STEPS):
+        method = method or Uphill()
+        files = StageFiles(tmp_path / name / "00", tmp_path / name / "metrics.csv")
+        scored = ValidationSet(scans[:1], MaskFamily(), 0.2, seed=0)
+        progress = Progress("T", 1, options.epochs, 2, Console(quiet=True))
+        fit(method, scans, [(32, 32)] * 2, None, scored, options, files, 0, progress)
+        return method, files
+
+    return run
+
+
+def close(*values: float) -> object:
+    return pytest.approx(values, abs=2e-6)
+
+
+def test_turns_are_played_in_order_and_each_moves_its_own_weights(climb):
+    method, files = climb()
+    assert method.told == ["loss of one", "one updated", "loss of two", "two updated"] * 10
+    assert (float(method.first.detach()), float(method.second.detach())) == close(FIRST, 0.55)
+    for row in read_history(files.history):
+        assert float(row["loss"]) == pytest.approx(float(row["loss_one"]) + float(row["loss_two"]), abs=1e-6)
+
+
+def test_learning_rate_falls_in_a_straight_line_to_almost_zero(climb):
+    method, files = climb()
+    assert method.trained_at[1::2] == close(*SECOND[:10])
+    rates = [float(row["learning_rate"]) for row in read_history(files.history)]
+    assert rates == pytest.approx([0.08, 0.06, 0.04, 0.02, 1e-7], rel=1e-4)
+
+
+def test_the_mean_begins_at_its_share_of_the_steps_and_is_what_is_scored(climb):
+    method, _ = climb()
+    assert method.used_at == close(0.19, 0.34, 0.45, *MEANS.values())
+
+
+def test_the_mean_is_what_is_saved_while_training_goes_on_with_the_weights_themselves(climb):
+    method, files = climb()
+    saved = load_file(files.best)
+    assert (float(saved["first"]), float(saved["second"])) == close(FIRST, MEANS["after step 10"])
+    assert method.trained_at[1::2] == close(*SECOND[:10])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(None, 0.55), (0.0, sum(SECOND) / 10), (0.8, 0.545), (0.95, 0.55)])
+def test_the_share_of_the_steps_decides_what_is_averaged(climb, share, expected):
+    _, files = climb(options=TrainingOptions(**{**vars(TEN_STEPS), "average_from": share}))
+    assert float(load_file(files.best)["second"]) == pytest.approx(expected, abs=2e-6)
+
+
+class Interrupted(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_schedule_and_mean_go_on_after_an_interruption(climb, monkeypatch, epochs):
+    whole, files = climb("whole")
+    original = ResumePoint.on_train_epoch_end
+
+    def interrupted(point, trainer, loop):
+        if trainer.current_epoch == epochs:
+            raise Interrupted
+        original(point, trainer, loop)
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(ResumePoint, "on_train_epoch_end", interrupted)
+        climb("cut")
+    again, others = climb("cut")
+    assert again.used_at == whole.used_at[epochs:]
+    assert again.trained_at == whole.trained_at[4 * epochs :]
+    assert others.best.read_bytes() == files.best.read_bytes()
+    rates = [[row["learning_rate"] for row in read_history(one.history)] for one in (files, others)]
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("turn", ["one", "two"])
+def test_the_turn_whose_loss_is_not_finite_is_named_and_moves_nothing(climb, turn):
+    method = Uphill()
+    method.poisoned = turn
+    with pytest.raises(TrainingError, match=f"the loss of turn '{turn}' is nan in epoch 0: train with a lower"):
+        climb(method=method)
+    assert float(method.second.detach()) == 0
+    assert float(method.first.detach()) == pytest.approx(0.1 if turn == "two" else 0.0)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from sansref.cli import main
 from sansref.training.callbacks import read_history
@@ -61,76 +55,13 @@ main(sys.argv[1:])
 """
 
 
-def insert(point: str, act: Callable[[], object]) -> None:
-    """Let something happen before every call of a function in this process."""
-    module, _, name = point.partition(":")
-    owner: Any = importlib.import_module(module)
-    *path, last = name.split(".")
-    for part in path:
-        owner = getattr(owner, part)
-    original: Callable[..., Any] = getattr(owner, last)
-
-    def preceded(*arguments: Any, **names: Any) -> Any:
-        act()
-        return original(*arguments, **names)
-
-    setattr(owner, last, preceded)
-
-
-def forked(arguments: list[str], point: str, act: Callable[[], object], stderr: Path = Path(os.devnull)) -> int:
-    """Play a command in a child process; a fork spares the imports of a new process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: the child computes on one thread only
-        child = os.fork()
-    if child:
-        return child
-    code = 99
-    try:
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.stderr = stderr.open("w", buffering=1)
-        insert(point, act)
-        main(arguments)
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    finally:
-        os._exit(code)
-
-
-def killed(arguments: list[str], point: str, call: int) -> None:
-    """Play a command that must kill itself when a function is called for the ``call``-th time."""
-    calls = itertools.count(1)
-
-    def kill() -> None:
-        if next(calls) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    _, status = os.waitpid(forked(arguments, point, kill), 0)
-    assert os.WIFSIGNALED(status), f"{point} was not called {call} times"
-    assert os.WTERMSIG(status) == signal.SIGKILL
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    return [
-        {name: value for name, value in row.items() if name != "seconds"} for row in read_history(run / "metrics.csv")
-    ]
-
-
-def assert_same_run(run: Path, whole: Path) -> None:
-    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert rows(run) == rows(whole)
-    names = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (run, whole)]
-    assert names[0] == names[1]  # nothing half-written is left
-
-
 @pytest.fixture(scope="module")
 def heads(write_heads, tmp_path_factory) -> Path:
     return write_heads(tmp_path_factory.mktemp("four"), subjects=4)
 
 
 @pytest.fixture(scope="module")
-def whole(heads, tmp_path_factory) -> Path:
+def whole(heads, tmp_path_factory, rows) -> Path:
     """A run that nothing interrupts."""
     run = tmp_path_factory.mktemp("whole") / "run"
     main(command(heads, run))
@@ -139,7 +70,7 @@ def whole(heads, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_run_killed_once_ends_the_same(heads, tmp_path, whole, point):
+def test_a_run_killed_once_ends_the_same(heads, tmp_path, whole, point, killed, assert_same_run):
     arguments = command(heads, tmp_path / "run")
     killed(arguments, *POINTS[point])
     assert not (tmp_path / "run" / "model.json").exists()
@@ -147,7 +78,7 @@ def test_a_run_killed_once_ends_the_same(heads, tmp_path, whole, point):
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole):
+def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole, killed, assert_same_run):
     arguments = command(heads, tmp_path / "run")
     for point, call in [
         ("sansref.data.store:ArrayWriter.append", 5),
@@ -166,7 +97,7 @@ def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole):
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_an_early_stop_is_the_same_after_a_kill(heads, tmp_path):
+def test_an_early_stop_is_the_same_after_a_kill(heads, tmp_path, killed, rows, assert_same_run):
     # A learning rate that moves nothing: no epoch is better than the first, and patience ends every stage.
     settings = ["--learning_rate", "1e-30", "--patience", "1", "--epochs", "6", "--gamma", "0"]
     main(command(heads, tmp_path / "whole", *settings))
@@ -186,7 +117,7 @@ def wait_for_epochs(run: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_new_process_goes_on_after_a_kill_from_outside(heads, tmp_path):
+def test_a_new_process_goes_on_after_a_kill_from_outside(heads, tmp_path, assert_same_run):
     arguments = command(heads, tmp_path / "run")
     process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stderr=subprocess.DEVNULL)
     wait_for_epochs(tmp_path / "run", 4)
@@ -204,7 +135,9 @@ def test_a_new_process_goes_on_after_a_kill_from_outside(heads, tmp_path):
         (signal.SIGTERM, 143, []),
     ],
 )
-def test_signals_end_a_run_as_they_end_any_program_and_it_goes_on(heads, tmp_path, whole, number, code, said):
+def test_signals_end_a_run_as_they_end_any_program_and_it_goes_on(
+    heads, tmp_path, whole, number, code, said, forked, assert_same_run
+):
     arguments = command(heads, tmp_path / "run")
     child = forked(arguments, EPOCH_END, lambda: time.sleep(0.3), tmp_path / "stderr")
     wait_for_epochs(tmp_path / "run", 2)

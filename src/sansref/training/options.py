@@ -110,6 +110,8 @@ class TrainingOptions:
         for name in ("workers", "threads", "lookahead", "folds"):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.fold > 0 and self.folds == 0:
+            raise SettingError(f"fold {self.fold} of how many? give --folds too")
         for name in ("held_out", "plateau_factor"):
             if not 0 < getattr(self, name) < 1:
                 raise SettingError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")

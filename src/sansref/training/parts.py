@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import logging
 from collections.abc import Callable
@@ -179,9 +180,11 @@ def _are_among(files: list[FileInfo], known: list[tuple[str, int]], home: object
 
 
 def _refuse_pairs(files: list[FileInfo], others: list[FileInfo]) -> None:
-    seen = {_identity(info) for info in files}
+    seen = {_identity(info): info.path for info in files}
     for info in others:
-        if _identity(info) in seen:
+        twin = seen.get(_identity(info))
+        # Uncompressed volumes of one matrix have one size, and every BIDS folder has its sub-01.
+        if twin is not None and filecmp.cmp(info.path, twin, shallow=False):
             raise FileError(info.path, "is in both folders", "Give full scans of other people, or one folder as --data")
 
 

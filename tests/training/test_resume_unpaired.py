@@ -1,0 +1,87 @@
+"""Adversarial training killed by the system goes on with three optimisers, slow and averaged weights as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sansref.cli import main
+from sansref.experiments import health
+
+# Slow weights are drawn after 3 and 6 of 8 steps; the mean takes in those of the last 3, from within the third epoch.
+STEPS, EPOCHS = 2, 4
+SETTINGS = [
+    *("--epochs", str(EPOCHS), "--batch_size", "1", "--learning_rate", "1e-3", "--lookahead", "3", "--threads", "1"),
+    *("--accelerator", "cpu", "--crop", "[80,80]"),
+    *("--network.width", "2", "--network.blocks", "1", "--network.extractor_layers", "3"),
+]
+
+NEXT_EPOCH = "sansref.training.callbacks:History.on_train_epoch_start"
+
+# What is called when the kill comes, and for which time in the life of the killed process.
+POINTS = {
+    "between two turns in the middle of an epoch": ("sansref.methods.iscl:ISCL.generator_loss", 4),
+    "right after a checkpoint between two draws of the slow weights": (NEXT_EPOCH, 3),
+    "while the first mean stands in for the weights": ("sansref.training.loop:Loop.validation_step", 3),
+    "right after a checkpoint with a mean": (NEXT_EPOCH, 4),
+    "between the last mean and its checkpoint": ("sansref.training.callbacks:ResumePoint.on_train_epoch_end", 4),
+}
+
+
+@pytest.fixture(scope="module")
+def command(write_heads, tmp_path_factory):
+    heads = write_heads(tmp_path_factory.mktemp("four"), subjects=4, slices=1)
+    return lambda out: ["train", "switchable", "--data", str(heads), "--out", str(out), *SETTINGS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_figure():
+    """The figure of health takes as long as the training."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(health, "draw_health", lambda run: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory, rows) -> Path:
+    """A run that nothing interrupts."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    main(command(run))
+    assert [row["epoch"] for row in rows(run)] == [str(epoch) for epoch in range(EPOCHS)]
+    return run
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_once_ends_the_same(command, tmp_path, whole, point, killed, assert_same_run):
+    killed(command(tmp_path / "run"), *POINTS[point])
+    assert not (tmp_path / "run" / "model.json").exists()
+    main(command(tmp_path / "run"))
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_run_killed_in_the_middle_of_every_epoch_ends_the_same(command, tmp_path, whole, killed, assert_same_run):
+    for _ in range(EPOCHS - 1):
+        killed(command(tmp_path / "run"), "sansref.training.loop:Loop.training_step", STEPS + 2)
+    main(command(tmp_path / "run"))
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_checkpoint_holds_live_slow_and_averaged_weights_apart(command, tmp_path, killed):
+    killed(command(tmp_path / "run"), "sansref.training.refine:write_text", 1)
+    stage = tmp_path / "run" / "stages" / "00"
+    saved, point = load_file(stage / "best.safetensors"), torch.load(stage / "last.ckpt", weights_only=True)
+    state, kernel = point["state_dict"], "generators.generator.out.weight"
+    assert int(state["mean.mean.n_averaged"]) == 3
+    assert not torch.equal(saved[kernel], state[f"method.{kernel}"])
+    assert any(torch.equal(saved[kernel], value) for name, value in state.items() if name.startswith("mean."))
+    discriminator, generator, extractor = (list(one["state"].values()) for one in point["optimizer_states"])
+    assert not any("slow" in one for one in generator)
+    for one in (*discriminator, *extractor):
+        assert int(one["step"]) == STEPS * EPOCHS
+        assert one["slow"].shape == one["exp_avg"].shape
+    others = [name for name in saved if not name.startswith("generators.")]
+    assert all(torch.equal(saved[name], state[f"method.{name}"]) for name in others)
+    assert any("extractor" in name for name in others)
