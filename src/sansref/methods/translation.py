@@ -34,7 +34,8 @@ class ImageOptions:
     headroom
         How much brighter than the zero-filled image a full one may be, with scaling zero_filled.
     data_consistency
-        Put the acquired samples into the reconstruction at the end; exact for complex images only.
+        Put the acquired samples into the reconstruction at the end: exact for one coil, before a magnitude is taken;
+        a step towards them for several.
     """
 
     scaling: Literal["zero_filled", "image"] = "zero_filled"
