@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sansref.experiments.error_maps import DPI
 from sansref.experiments.figures import COLOURS, DASHES, MARKERS
 from sansref.files import atomic_path
+from sansref.training.callbacks import read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +59,12 @@ _PANELS = (
         {"loss_discriminator": "discriminator", "loss_generator": "generator", "loss_extractor": "extractor"},
     ),
 )
+
+
+def draw_health(run: Path) -> None:
+    """Write ``health.png`` into a run directory; nothing before its first epoch, whose history this shows."""
+    if rows := read_history(run / "metrics.csv"):
+        health_figure(run / "health.png", rows)
 
 
 def health_figure(path: str | Path, rows: Sequence[Row]) -> None:

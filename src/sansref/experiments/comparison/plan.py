@@ -1,0 +1,246 @@
+"""What is compared: methods x accelerations x folds x seeds, from one YAML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from sansref.data.prepare import Selection
+from sansref.data.sampling import Sampling
+from sansref.data.simulate import Simulation
+from sansref.errors import FileError, SettingError
+from sansref.methods.classical import ClassicalName
+from sansref.presets import preset_file
+from sansref.training.config import RunConfig
+
+CHOSEN = get_args(ClassicalName)
+"""Methods that are not trained, but have a number that is chosen."""
+
+UNLEARNED = ("zero_filled", "zero_filled_best_scale", *CHOSEN)
+"""What may stand as a method and is not trained."""
+
+COMMON = {entry.name for kind in (Selection, Simulation, Sampling) for entry in fields(kind)} | {
+    *("magnitude", "validation", "test", "folds", "fold", "seed", "data_seed", "held_out"),
+}
+"""Settings that no method may have for itself: the same slices, masks and splits for all."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, or one choice of parameters, and its scores.
+
+    Attributes
+    ----------
+    label
+        The method as the table names it.
+    method
+        Its name; one of :data:`UNLEARNED`, or as in :class:`RunConfig`.
+    acceleration, fold, seed
+        Where in the grid.
+    config
+        Of the training; for a method that is not trained, of the data alone.
+    """
+
+    label: str
+    method: str
+    acceleration: float
+    fold: int
+    seed: int
+    config: RunConfig
+
+    @property
+    def learned(self) -> bool:
+        """Whether there is anything to train."""
+        return self.method not in UNLEARNED
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it has a number to choose instead."""
+        return self.method in CHOSEN
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether it is the zero-filled image at its best scale, which takes the reference."""
+        return self.method == "zero_filled_best_scale"
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``cells``."""
+        return f"{slug(self.label)}/{acceleration_name(self.acceleration)}-fold{self.fold}-seed{self.seed}"
+
+    @property
+    def test_set(self) -> str:
+        """Name of the test scans that it is scored on."""
+        return f"{acceleration_name(self.acceleration)}-fold{self.fold}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes
+    ----------
+    title
+        Of tables and report.
+    methods
+        Settings of each method by its label; ``method`` is its name, ``preset`` the name of a preset to begin with,
+        whose settings of the data are left out.
+    shared
+        Settings of all methods: those of the data, which no method can change, and others, which it can.
+    accelerations
+        Settings for each acceleration.
+    folds
+        Parts of the cross-validation; 0 for one split with the share ``test`` of ``shared``.
+    run_folds
+        Which of them, all if empty.
+    seeds
+        Of the trainings; splits, masks and simulation stay the same.
+    baseline
+        Label that the others are tested against.
+    gap
+        Labels of the lower and of the upper end of the gap that methods close, or None.
+    normalise
+        none, or minmax where methods give relative grey values only.
+    figures
+        Slices of each acceleration that the report shows.
+    """
+
+    title: str
+    methods: Mapping[str, Mapping[str, Any]]
+    accelerations: Mapping[float, Mapping[str, Any]]
+    baseline: str
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    folds: int = 0
+    run_folds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    gap: tuple[str, str] | None = None
+    normalise: Literal["none", "minmax"] = "none"
+    figures: int = 6
+
+    def __post_init__(self) -> None:
+        for place, labels in (("baseline", [self.baseline]), ("gap", self.gap or [])):
+            for label in labels:
+                if label not in self.methods:
+                    raise SettingError(f"{place} names {label!r}, which is none of {', '.join(self.methods)}")
+        taken: dict[str, str] = {}
+        for label in self.methods:
+            if (other := taken.setdefault(slug(label), label)) != label:
+                raise SettingError(f"methods {other!r} and {label!r} would share a folder: name them apart")
+        if not self.accelerations or not self.seeds:
+            raise SettingError("a comparison needs at least one acceleration and one seed")
+        if self.normalise not in ("none", "minmax"):
+            raise SettingError(f"normalise must be none or minmax, got {self.normalise!r}")
+        if any(not 0 <= fold < max(self.folds, 1) for fold in self.run_folds):
+            raise SettingError(f"run_folds must lie in 0 to {max(self.folds, 1) - 1}, got {list(self.run_folds)}")
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The grid, in the order of work: whole columns of the table first.
+
+        Raises
+        ------
+        SettingError
+            Naming the method whose settings are impossible.
+        """
+        folds = self.run_folds or tuple(range(max(self.folds, 1)))
+        return [
+            self._cell(label, acceleration, fold, seed)
+            for seed in self.seeds
+            for fold in folds
+            for acceleration in self.accelerations
+            for label in self.methods
+        ]
+
+    def _cell(self, label: str, acceleration: float, fold: int, seed: int) -> Cell:
+        own = dict(self.methods[label])
+        method = own.pop("method", None)
+        if method is None:
+            raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
+        preset = own.pop("preset", None)
+        base = {} if preset is None else _without(COMMON, _read(preset_file(preset)))
+        forbidden = COMMON & own.keys()
+        if forbidden:
+            raise SettingError(f"method {label!r}: {min(forbidden)!r} must be the same for all: set it under 'shared'")
+        place = {"acceleration": acceleration, "folds": self.folds, "fold": fold, "seed": seed}
+        data = {"data_seed": 0, **self.shared, **self.accelerations[acceleration], **place}
+        common = _without(data.keys() - COMMON, data)
+        settings = {"method": method, **_without(COMMON, data), **base, **common, **own}
+        if method in UNLEARNED:
+            settings = {"method": "ssdu", **common}
+        try:
+            config = RunConfig.from_flat(settings)
+        except (SettingError, TypeError, ValueError) as error:
+            raise SettingError(f"method {label!r}: {error}") from None
+        return Cell(label, method, acceleration, fold, seed, config)
+
+
+def load_plan(name: str) -> Plan:
+    """Read a comparison from a YAML file, or from a preset.
+
+    Raises
+    ------
+    SettingError
+        If there is no such file, or it asks for something impossible.
+    FileError
+        If it is not readable YAML.
+    """
+    path = preset_file(name)
+    values = dict(_read(path))
+    values.pop("templates", None)
+    if values.pop("kind", None) != "comparison":
+        raise FileError(path, "is no comparison (it does not say 'kind: comparison')", "Use 'sansref train --config'")
+    known = {entry.name: entry for entry in fields(Plan)}
+    unknown = values.keys() - known.keys()
+    if unknown:
+        raise SettingError(f"{path}: unknown setting {min(unknown)!r}: use {', '.join(known)}")
+    values["accelerations"] = _accelerations(path, values.get("accelerations"))
+    for entry in ("methods", "shared"):
+        if not isinstance(values.get(entry, {}), Mapping):
+            raise SettingError(f"{path}: {entry!r} must hold settings by name")
+    for label, own in values.get("methods", {}).items():
+        if not isinstance(own, Mapping):
+            raise SettingError(f"{path}: method {label!r} must hold settings such as 'method: ssdu'")
+    values |= {entry: tuple(values[entry]) for entry in ("run_folds", "seeds", "gap") if values.get(entry) is not None}
+    try:
+        return Plan(**values)
+    except TypeError as error:
+        raise SettingError(f"{path}: {error}") from None
+
+
+def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any]]:
+    if isinstance(given, Mapping):
+        return {float(value): settings or {} for value, settings in given.items()}
+    if isinstance(given, list):
+        return {float(value): {} for value in given}
+    raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise FileError(path, f"is not readable YAML ({problem})", "Correct the file") from None
+    if not isinstance(values, dict):
+        raise FileError(path, "holds no settings", "Give a YAML file such as the package's presets")
+    return values
+
+
+def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def acceleration_name(acceleration: float) -> str:
+    """As it is written, such as 4x."""
+    return f"{acceleration:g}x"
+
+
+def slug(label: str) -> str:
+    """A label as a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "method"

@@ -1,0 +1,156 @@
+"""Where a comparison works: its folder, its data, and the test scans that all methods are scored on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sansref.data.prepare import prepare
+from sansref.data.prepared import PreparedScans
+from sansref.data.readers import FileInfo, ReaderOptions
+from sansref.errors import FileError, SettingError
+from sansref.experiments.comparison.plan import COMMON, Cell, Plan
+from sansref.files import write_text
+from sansref.methods import Needs
+from sansref.training.config import RunConfig
+from sansref.training.parts import scan_files, split_by_subject
+from sansref.training.run import RunDirectory
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A comparison on some data in some folder.
+
+    ``cells/METHOD/PLACE/`` one run directory each · ``test/`` test scans, written when everything has been trained, and
+    the hash of their masks and samples · tables, figures and the report.
+
+    Attributes
+    ----------
+    plan
+        What is compared.
+    data
+        Folder of scans.
+    full
+        Folder of full scans of other people for the unpaired methods, or None to halve the training subjects.
+    out
+        The comparison's folder.
+    """
+
+    plan: Plan
+    data: Path
+    full: Path | None
+    out: Path
+
+    def run_of(self, cell: Cell) -> RunDirectory:
+        """A cell's run directory; of a method that is not trained it holds its choice and its scores."""
+        return RunDirectory(self.out / "cells" / cell.name)
+
+    @cached_property
+    def files(self) -> list[FileInfo]:
+        """Descriptions of all scan files; nothing but their headers is read."""
+        return scan_files(self.data, ReaderOptions(self.plan.cells[0].config.selection.plane), skip_bad=False)[0]
+
+    def check(self) -> None:
+        """See to it that there are test subjects, and that cells of an earlier command had the same settings.
+
+        Raises
+        ------
+        SettingError
+            Naming what is wrong, or the cell and what has changed.
+        """
+        if self.out.resolve().is_relative_to(self.data.resolve()):
+            raise SettingError(f"--out {self.out} lies inside --data {self.data}: move it out")
+        if self.full is not None and not any(self.full_for(cell) for cell in self.plan.cells):
+            raise SettingError("none of the methods learns from unpaired scans: leave out --full")
+        for cell in {cell.label: cell for cell in self.plan.cells if cell.learned}.values():
+            if self.plan.normalise == "none" and cell.config.build().relative:
+                raise SettingError(
+                    f"method {cell.label!r} gives relative grey values only (scaling: image): set 'normalise: minmax'"
+                )
+        for cell in self.plan.cells:
+            if not self.test_subjects(cell.config):
+                raise SettingError("no subject is set aside for the test: give 'folds', or 'test: 0.2' under 'shared'")
+            if changes := self._changes(cell):
+                raise SettingError(
+                    f"{self.run_of(cell).path} was made with other settings ({changes}): restore them, choose another"
+                    " --out, or remove that folder to make the cell anew"
+                )
+
+    def full_for(self, cell: Cell) -> Path | None:
+        """The folder of full scans, for a method that takes one."""
+        return self.full if cell.learned and cell.config.needs is Needs.UNPAIRED else None
+
+    def _changes(self, cell: Cell) -> str:
+        """How a cell's settings differ from those that it was made with."""
+        if cell.learned:
+            full = self.full_for(cell)
+            return self.run_of(cell).changes(
+                cell.config, str(self.data.resolve()), None if full is None else str(full.resolve())
+            )
+        wanted, found = {"method": cell.method, **self.recipe(cell)}, read_record(self.choice_file(cell))
+        differing = sorted(name for name in wanted if found and wanted[name] != found.get(name))
+        return ", ".join(f"{name} {found.get(name)!r} -> {wanted[name]!r}" for name in differing)
+
+    def recipe(self, cell: Cell) -> dict[str, Any]:
+        """What determines a cell's scans: the data and the settings that are the same for all methods."""
+        flat = cell.config.flat()
+        settings = {name: flat[name] for name in sorted(COMMON - {"seed"})}
+        found: dict[str, Any] = json.loads(json.dumps({"data": str(self.data.resolve()), **settings}))
+        return found
+
+    def choice_file(self, cell: Cell) -> Path:
+        """What was chosen for a method that is not trained."""
+        return self.run_of(cell).path / "choice.json"
+
+    def test_subjects(self, config: RunConfig) -> set[str]:
+        """Subjects that no cell of this fold learns from."""
+        return set(split_by_subject(self.files, config.training)["test"])
+
+    def test_scans(self, cell: Cell) -> PreparedScans:
+        """The scans that a cell is scored on, with their references: the same slices, masks and scale for all."""
+        folder = self.out / "test" / cell.test_set
+        record, wanted = folder.with_name(f"{cell.test_set}.json"), self.recipe(cell)
+        if read_record(record).get("recipe") != wanted:
+            shutil.rmtree(folder, ignore_errors=True)  # of another comparison in this folder, or half of one
+        subjects = self.test_subjects(cell.config)
+        chosen = [info for info in self.files if info.subject in subjects]
+        scans = prepare(chosen, cell.config.preparation, folder, references=True)
+        if not record.exists() or read_record(record).get("recipe") != wanted:
+            content = {"sha256": hash_of(scans), "scans": len(scans), "subjects": sorted(subjects), "recipe": wanted}
+            write_text(record, json.dumps(content, indent=2))
+        return scans
+
+
+def read_record(path: Path) -> Mapping[str, Any]:
+    """Read a JSON file of named values; empty if there is none.
+
+    Raises
+    ------
+    FileError
+        If it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise FileError(path, f"cannot be read ({error})", "Remove it and run the same command again") from None
+    if not isinstance(found, dict):
+        raise FileError(path, "holds no named values", "Remove it and run the same command again")
+    return found
+
+
+def hash_of(scans: PreparedScans) -> str:
+    """SHA-256 of the masks and acquired samples of all scans, in order."""
+    digest = hashlib.sha256()
+    for scan in scans:
+        digest.update(repr((scan.meta.subject, scan.meta.slice, tuple(scan.mask.shape))).encode())
+        digest.update(scan.mask.numpy().tobytes())
+        digest.update(scan.kspace.numpy().tobytes())
+    return digest.hexdigest()

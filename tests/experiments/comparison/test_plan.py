@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from sansref.errors import FileError, SettingError
+from sansref.experiments.comparison.plan import COMMON, Plan, load_plan
+from sansref.presets import comparison_names
+
+METHODS = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu"}, "IDR": {"method": "idr", "stages": 2}}
+
+
+def plan(**changes):
+    values = {"title": "t", "methods": METHODS, "accelerations": {4.0: {}, 8.0: {"center": 0.04}}, "baseline": "SSDU"}
+    return Plan(**{**values, "shared": {"test": 0.2, "epochs": 3}, **changes})
+
+
+def cells(given, label):
+    return [cell for cell in given.cells if cell.label == label]
+
+
+def test_the_grid_is_methods_by_accelerations_by_folds_by_seeds():
+    grid = plan(folds=3, shared={}, seeds=(0, 5)).cells
+    places = [(cell.label, cell.acceleration, cell.fold, cell.seed) for cell in grid]
+    assert len(places) == len(set(places)) == 3 * 2 * 3 * 2
+    assert len({cell.name for cell in grid}) == len(grid)
+    assert [cell.fold for cell in plan(folds=3, shared={}, run_folds=(2,)).cells] == [2] * 6
+
+
+def test_every_cell_of_a_place_has_the_same_data():
+    for cell in plan(seeds=(0, 1)).cells:
+        others = [other for other in plan(seeds=(0, 1)).cells if other.test_set == cell.test_set]
+        assert {other.config.preparation for other in others} == {cell.config.preparation}
+        assert {other.config.training.seed_of_data for other in others} == {0}
+
+
+def test_seeds_change_the_training_and_folds_the_split():
+    configs = [cell.config for cell in cells(plan(folds=2, shared={}, seeds=(0, 1)), "SSDU")]
+    assert {(c.training.seed, c.training.fold, c.training.folds) for c in configs} == {
+        (seed, fold, 2) for seed in (0, 1) for fold in (0, 1)
+    }
+
+
+def test_settings_of_acceleration_method_and_preset_arrive():
+    given = plan(methods={**METHODS, "paper": {"method": "idr", "preset": "idr-fastmri-t1-4x", "pool": 7}})
+    (first, second) = cells(given, "IDR")
+    assert (first.config.sampling.acceleration, first.config.sampling.center) == (4.0, None)
+    assert (second.config.sampling.acceleration, second.config.sampling.center) == (8.0, 0.04)
+    assert (first.config.options.stages, first.config.training.epochs) == (2, 3)
+    paper = cells(given, "paper")[0].config
+    assert (paper.options.refined_weight, paper.options.pool, paper.training.epochs) == (1.0, 7, 20)
+    assert paper.preparation == first.config.preparation
+    assert not paper.magnitude
+
+
+def test_a_cell_knows_whether_there_is_anything_to_train():
+    assert [cell.learned for cell in plan().cells[:3]] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "XY"}, "baseline names 'XY', which is none of Input, SSDU, IDR"),
+        ({"gap": ("SSDU", "XY")}, "gap names 'XY'"),
+        ({"methods": {**METHODS, "ssdu!": {"method": "ssdu"}}}, "methods 'SSDU' and 'ssdu!' would share a folder"),
+        ({"accelerations": {}}, "at least one acceleration and one seed"),
+        ({"seeds": ()}, "at least one acceleration and one seed"),
+        ({"normalise": "maybe"}, "normalise must be none or minmax, got 'maybe'"),
+        ({"run_folds": (1,)}, r"run_folds must lie in 0 to 0, got \[1\]"),
+    ],
+)
+def test_impossible_plans_are_named(changes, message):
+    with pytest.raises(SettingError, match=message):
+        plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({}, "method 'X': says no 'method', such as 'method: ssdu'"),
+        ({"method": "magic"}, "method 'X': there is no method 'magic'"),
+        ({"method": "ssdu", "epoch": 1}, "method 'X': unknown setting 'epoch'"),
+        ({"method": "ssdu", "preset": "nothing"}, "there is no configuration 'nothing'"),
+        *[
+            ({"method": "ssdu", name: 1}, f"'{name}' must be the same for all: set it under 'shared'")
+            for name in sorted(COMMON)
+        ],
+    ],
+)
+def test_impossible_methods_are_named(own, message):
+    with pytest.raises(SettingError, match=message):
+        _ = plan(methods={**METHODS, "X": own}).cells
+
+
+@pytest.mark.parametrize("name", comparison_names())
+def test_packaged_comparisons_can_be_carried_out(name):
+    given = load_plan(name)
+    assert given.gap is not None
+    by_label = {cell.label: cell for cell in given.cells if cell.learned}
+    relative = {cell.config.build().relative for cell in by_label.values()}
+    assert relative == {given.normalise == "minmax"}
+    assert all(cell.config.training.test > 0 or given.folds for cell in given.cells)
+
+
+def test_papers_and_small_comparisons_have_the_same_rows():
+    for name in ("idr-table1", "switchable-table1"):
+        paper, small = ([label.split("-256")[0] for label in load_plan(n).methods] for n in (name, f"{name}-small"))
+        assert paper == small
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1", "is not readable YAML"),
+        ("- 3", "holds no settings"),
+        ("slices: 3", "is no comparison .* Use 'sansref train --config'"),
+    ],
+)
+def test_files_that_are_no_comparison_are_named(tmp_path, content, message):
+    file = tmp_path / "own.yaml"
+    file.write_text(content)
+    with pytest.raises(FileError, match=message):
+        load_plan(str(file))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 3}, "unknown setting 'colour': use title, methods"),
+        ({"accelerations": 4}, r"'accelerations' must be a list such as \[4, 8\]"),
+        ({"methods": [1]}, "'methods' must hold settings by name"),
+        ({"shared": 3}, "'shared' must hold settings by name"),
+        ({"methods": {"A": "ssdu"}}, "method 'A' must hold settings such as 'method: ssdu'"),
+        ({"baseline": None}, "baseline names None"),
+    ],
+)
+def test_impossible_files_are_named(tmp_path, changes, message):
+    file = tmp_path / "own.yaml"
+    values = {"kind": "comparison", "title": "t", "methods": METHODS, "accelerations": [4], "baseline": "SSDU"}
+    file.write_text(yaml.safe_dump({**values, **changes}))
+    with pytest.raises(SettingError, match=message):
+        load_plan(str(file))
+    file.write_text(yaml.safe_dump({"templates": {"a": 1}, **values}))
+    assert load_plan(str(file)).title == "t"
+
+
+def test_a_missing_title_is_one_line(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        yaml.safe_dump({"kind": "comparison", "methods": METHODS, "accelerations": [4], "baseline": "SSDU"})
+    )
+    with pytest.raises(SettingError, match="title"):
+        load_plan(str(file))
