@@ -1,0 +1,94 @@
+"""Which test slices are shown, and what every method makes of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from sansref.experiments.comparison.cells import reconstruction_of
+from sansref.experiments.comparison.page import ViewerSlice
+from sansref.experiments.comparison.plan import Cell, acceleration_name
+from sansref.experiments.comparison.records import SliceScore
+from sansref.experiments.comparison.workplace import Workplace
+from sansref.experiments.scores import scored_image, scored_reference
+from sansref.methods import measured, stack
+
+Key = tuple[int, int]
+"""Fold and number of a test slice: subject and slice do not tell it where a subject has several files."""
+
+
+def shown_slices(place: Workplace, rows: Sequence[SliceScore]) -> list[ViewerSlice]:
+    """Test slices as the first seed's methods reconstruct them.
+
+    They are spread evenly over all test slices from the worst to the best by mean PSNR of the methods that are
+    trained: averages hide failures, and the best slices hide them best.
+
+    Parameters
+    ----------
+    place
+        All of whose cells are trained.
+    rows
+        Scores of all cells, those of a cell in the order of its test scans.
+    """
+    own = [row for row in rows if row.seed == place.plan.seeds[0]]
+    return [
+        shown
+        for acceleration in place.plan.accelerations
+        for shown in _of_acceleration(place, acceleration, [row for row in own if row.acceleration == acceleration])
+    ]
+
+
+def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[SliceScore]) -> list[ViewerSlice]:
+    where = (acceleration, place.plan.seeds[0])
+    cells = [cell for cell in place.plan.cells if (cell.acceleration, cell.seed) == where]
+    scores = _by_key(rows)
+    found: dict[Key, dict[str, torch.Tensor]] = {key: {} for key in _spread(_ranked(cells, scores), place.plan.figures)}
+    references: dict[Key, torch.Tensor] = {}
+    for cell in (cell for cell in cells if not cell.rescaled):
+        reconstruct, scans = reconstruction_of(place, cell), place.test_scans(cell)
+        for key in (key for key in found if key[0] == cell.fold):
+            scan = scans[key[1]]
+            with torch.inference_mode():
+                image = reconstruct(stack([measured(scan)]))[0]
+            found[key][cell.label] = scored_image(image, scan, place.plan.normalise)
+            references[key] = scored_reference(scan, place.plan.normalise)
+    return [_shown(references[key], images, scores[key]) for key, images in found.items()]
+
+
+def _shown(
+    reference: torch.Tensor, images: Mapping[str, torch.Tensor], scores: Mapping[str, SliceScore]
+) -> ViewerSlice:
+    first = scores[next(iter(images))]
+    return ViewerSlice(
+        first.subject,
+        first.slice,
+        acceleration_name(first.acceleration),
+        reference.numpy(),
+        {label: image.numpy() for label, image in images.items()},
+        {label: f"{scores[label].psnr:.2f} dB / {scores[label].ssim:.4f}" for label in images},
+    )
+
+
+def _by_key(rows: Sequence[SliceScore]) -> dict[Key, dict[str, SliceScore]]:
+    """Scores of every slice by method."""
+    numbers: dict[tuple[str, int], int] = defaultdict(int)
+    scores: dict[Key, dict[str, SliceScore]] = defaultdict(dict)
+    for row in rows:
+        scores[row.fold, numbers[row.label, row.fold]][row.label] = row
+        numbers[row.label, row.fold] += 1
+    return scores
+
+
+def _ranked(cells: Sequence[Cell], scores: Mapping[Key, Mapping[str, SliceScore]]) -> list[Key]:
+    """All slices, the one with the lowest mean PSNR of trained methods first."""
+    trained = {cell.label for cell in cells if cell.learned} or {cell.label for cell in cells}
+    return sorted(scores, key=lambda key: float(np.mean([scores[key][label].psnr for label in trained])))
+
+
+def _spread(keys: Sequence[Key], wanted: int) -> list[Key]:
+    """So many of them, evenly spread and with both ends."""
+    places = np.unique(np.rint(np.linspace(0, len(keys) - 1, min(wanted, len(keys)))).astype(int))
+    return [keys[place] for place in places]

@@ -1,0 +1,79 @@
+
+// Images: unpacking, and turning numbers into grey and colour.
+
+const KEPT = 64;
+const MARK_DIGITS = 3;
+const unpacked = new Map();
+
+/** The image of a slice in percent of the reference's maximum, or null if the method has none; kept for a while. */
+function image(slice, name) {
+  const key = `${slice}/${name}`;
+  const found = unpacked.get(key) ?? unpack(slice, name);
+  unpacked.delete(key);
+  unpacked.set(key, found);
+  if (unpacked.size > KEPT) unpacked.delete(unpacked.keys().next().value);
+  return found;
+}
+
+const parsed = { slice: null, images: null };
+
+/** The packed image: of the reference for null, of a method for its name. */
+function packed(slice, name) {
+  if (parsed.slice !== slice) Object.assign(parsed, { slice, images: JSON.parse(byId(`pixels-${slice}`).textContent) });
+  return name === null ? parsed.images.reference : parsed.images.images[name];
+}
+
+/** Undo what Python's ``encode`` does: differences from the row above, low bytes first, then high bytes. */
+async function unpack(slice, name) {
+  const text = packed(slice, name);
+  if (text === undefined) return null;
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const { width, height } = study.slices[slice];
+  const count = width * height;
+  const levels = new Uint16Array(count);
+  for (let item = 0; item < count; item++) {
+    const above = item < width ? 0 : levels[item - width];
+    levels[item] = above + planes[item] + 256 * planes[count + item];
+  }
+  return Float32Array.from(levels, (level) => 100 * (level / study.steps - 1));
+}
+
+/** |image - reference|, or null if the method has no image. */
+function errorMap(values, reference) {
+  return values && values.map((value, item) => Math.abs(value - reference[item]));
+}
+
+const errorTable = study.colours.match(/.{6}/g).map((digits) => Number.parseInt(digits, 16));
+
+/** The colour of an error at a share of the scale, as one number 0xRRGGBB. */
+function errorColour(share) {
+  return errorTable[clamp(Math.floor(256 * share), 0, 255)];
+}
+
+/** The grey at a share of the window, as one number 0xRRGGBB. */
+function greyColour(share) {
+  return 0x010101 * clamp(Math.round(255 * share), 0, 255);
+}
+
+/** Paint values into a canvas of their size; ``from`` and ``to`` are the ends of the scale. */
+function paintValues(canvas, values, width, height, from, to, colour) {
+  Object.assign(canvas, { width, height });
+  const picture = new ImageData(width, height);
+  values.forEach((value, item) => {
+    const rgb = colour((value - from) / (to - from));
+    picture.data.set([rgb >> 16, (rgb >> 8) & 255, rgb & 255, 255], 4 * item);
+  });
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+/** Paint the 256 shades of a scale. */
+function paintBar(canvas, colour) {
+  paintValues(canvas, Float32Array.from({ length: 256 }, (_, shade) => shade), 256, 1, 0, 255, colour);
+}
+
+/** A number below the bar of a scale. */
+function scaleMark(value) {
+  return make("span", {}, `${plain(value, MARK_DIGITS)} %`);
+}

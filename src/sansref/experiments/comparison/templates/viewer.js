@@ -1,0 +1,195 @@
+
+// The viewer: its state, and how its controls show it.
+
+class Viewer {
+  constructor() {
+    this.stage = new Stage(byId("stage"));
+    this.order = [...study.slices.keys()];
+    this.place = 0;
+    this.window = null;
+    this.limits = new Map();
+    this.turn = 0;
+    this.images = null;
+    this.fillSelects();
+    this.stage.shape(this.facts.width, this.facts.height);
+    this.choose(byId("acceleration").value);
+    whenResized(this.stage.element, () => this.stage.paint());
+  }
+
+  get slice() { return this.order[this.place]; }
+  get facts() { return study.slices[this.slice]; }
+
+  /** Ends of the grey scale: what the reader has set, or what suits the slice. */
+  get ends() { return this.window ?? { from: 0, to: this.facts.white }; }
+
+  get limit() { return this.limits.get(this.facts.acceleration) ?? study.errorLimits[this.facts.acceleration] ?? 1; }
+
+  fillSelects() {
+    const methods = study.methods.filter((name) => study.slices.some((slice) => slice.methods.includes(name)));
+    const images = () => methods.map((name) => new Option(name, `image ${name}`));
+    const errors = () => methods.map((name) => new Option(`error of ${name}`, `error ${name}`));
+    for (const side of ["left", "right"]) {
+      byId(side).append(
+        make("optgroup", { label: "Images" }, new Option("reference", "reference"), ...images()),
+        make("optgroup", { label: "Error maps" }, ...errors()),
+      );
+    }
+    byId("right").selectedIndex = Math.min(1, methods.length);
+    const accelerations = unique(study.slices.map((slice) => slice.acceleration));
+    byId("acceleration").append(...accelerations.map((name) => new Option(name, name)));
+    byId("acceleration-row").hidden = byId("acceleration").length < 2;
+  }
+
+  /** Show the slices of an acceleration, from the same slice, or else from the first of the same subject. */
+  choose(acceleration) {
+    const { name, subject } = this.facts;
+    this.order = [...study.slices.keys()].filter((slice) => study.slices[slice].acceleration === acceleration);
+    const found = this.order.map((slice) => study.slices[slice]);
+    const same = found.findIndex((facts) => facts.name === name);
+    this.place = same < 0 ? Math.max(0, found.findIndex((facts) => facts.subject === subject)) : same;
+    byId("slice").max = this.order.length - 1;
+    byId("slice").disabled = this.order.length < 2;
+    this.show();
+  }
+
+  /** Go to a slice by its place in the order; false if it is shown already, or there is none beyond the end. */
+  go(place) {
+    const held = clamp(place, 0, this.order.length - 1);
+    if (held === this.place) return false;
+    this.place = held;
+    this.show();
+    return true;
+  }
+
+  /** Unpack what is chosen and show it; the latest choice wins. */
+  async show() {
+    const turn = ++this.turn, slice = this.slice, chosen = { left: byId("left").value, right: byId("right").value };
+    this.stage.element.ariaBusy = "true";
+    const names = ["left", "right"].map((side) => nameOf(chosen[side]));
+    const [reference, left, right] = await Promise.all([null, ...names].map((name) => image(slice, name)));
+    if (turn !== this.turn) return;
+    const values = (side, found) => chosen[side].startsWith("error ") ? errorMap(found, reference) : found;
+    this.images = { reference, left: values("left", left), right: values("right", right), chosen };
+    this.stage.shape(this.facts.width, this.facts.height);
+    this.colour();
+    this.label();
+    this.readProbe();
+    this.stage.element.ariaBusy = "false";
+  }
+
+  /** Colour the images anew: after a change of window or scale nothing need be unpacked. */
+  colour() {
+    if (!this.images) return;
+    const grey = { ...this.ends, colour: greyColour }, error = { from: 0, to: this.limit, colour: errorColour };
+    const side = (name) => this.images[name] && {
+      values: this.images[name], ...(this.images.chosen[name].startsWith("error ") ? error : grey),
+    };
+    this.stage.colour({ left: side("left"), right: side("right") });
+    this.paint();
+  }
+
+  paint() {
+    this.stage.paint();
+    const { from, to } = this.ends;
+    byId("level").value = rounded((from + to) / 2);
+    byId("width").value = rounded(to - from);
+    byId("limit").value = rounded(this.limit);
+    byId("grey-ends").replaceChildren(...[from, (from + to) / 2, to].map(scaleMark));
+    byId("error-ends").replaceChildren(...[0, this.limit / 2, this.limit].map(scaleMark));
+    byId("error-ends").lastChild.prepend("\u2265 ");
+    byId("zoom").textContent = `${Math.round(100 * this.stage.zoom)} %`;
+    const share = Math.round(100 * this.stage.divider);
+    byId("divider").ariaValueNow = String(share);
+    byId("divider").ariaValueText = `${share} % from the left`;
+  }
+
+  /** Names of what is shown. */
+  label() {
+    for (const side of ["left", "right"]) {
+      const select = byId(side), caption = this.facts.captions[nameOf(select.value)];
+      const text = this.images[side] ? caption : "not reconstructed here";
+      byId(`${side}-name`).replaceChildren(select.selectedOptions[0].text, ...(text ? [make("small", {}, text)] : []));
+    }
+    const text = `${this.facts.name} (${this.place + 1} of ${this.order.length})`;
+    byId("slice").value = this.place;
+    byId("slice").ariaValueText = text;
+    byId("slice-name").textContent = text;
+  }
+
+  /** Numbers of the pixel under the cursor. */
+  readProbe() {
+    const probe = this.stage.probe;
+    if (!this.images || !probe) {
+      byId("probe").replaceChildren(make("dt", {}, "Point at a pixel for its numbers"), make("dd"));
+      return;
+    }
+    const item = probe.row * this.stage.size.width + probe.column;
+    const sides = ["left", "right"].map((side) => [byId(side).selectedOptions[0].text, this.images[side]]);
+    const numbers = [["reference", this.images.reference], ...sides]
+      .map(([name, values]) => [name, values ? percent(values[item]) : "\u2013"]);
+    const lines = [["row, column (from 0)", `${probe.row}, ${probe.column}`], ...numbers];
+    byId("probe").replaceChildren(
+      ...lines.flatMap(([name, text]) => [make("dt", { title: name }, name), make("dd", {}, text)]));
+  }
+
+  /** Show the numbers of a pixel; read aloud only if asked, since a mouse crosses many. */
+  probe(place, aloud) {
+    this.stage.probe = place;
+    byId("probe").ariaLive = aloud ? "polite" : "off";
+    this.readProbe();
+  }
+
+  setDivider(share) {
+    this.stage.divider = clamp(share, 0, 1);
+    this.paint();
+  }
+
+  /** Set the grey window by its middle and its width, in percent. */
+  setWindow(level, width) {
+    if (!Number.isFinite(level) || !(width > 0)) return this.paint();
+    const held = Math.max(width, 0.1);
+    this.window = { from: level - held / 2, to: level + held / 2 };
+    return this.colour();
+  }
+
+  setLimit(limit) {
+    if (limit > 0) this.limits.set(this.facts.acceleration, limit);
+    this.colour();
+  }
+
+  reset() {
+    this.window = null;
+    this.limits.clear();
+    this.colour();
+  }
+
+  swap() {
+    [byId("left").value, byId("right").value] = [byId("right").value, byId("left").value];
+    this.show();
+  }
+
+  zoomBy(factor, about) {
+    this.stage.zoomBy(factor, about);
+    this.paint();
+  }
+
+  fit() {
+    this.stage.fit();
+    this.paint();
+  }
+
+  /** Move the pixel whose numbers are shown. */
+  step(rows, columns) {
+    const { width, height } = this.stage.size;
+    const from = this.stage.probe ?? { row: height >> 1, column: width >> 1 };
+    const row = clamp(from.row + rows, 0, height - 1), column = clamp(from.column + columns, 0, width - 1);
+    this.probe({ row, column, marked: true }, true);
+    this.stage.follow();
+    this.paint();
+  }
+}
+
+/** The method that a choice names, or null for the reference. */
+function nameOf(choice) {
+  return choice === "reference" ? null : choice.slice(choice.indexOf(" ") + 1);
+}

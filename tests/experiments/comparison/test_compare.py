@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sansref.data.prepare import Preparation
+from sansref.errors import FileError, SettingError
+from sansref.experiments.comparison import compare as module
+from sansref.experiments.comparison.cells import is_trained, reconstruction_of
+from sansref.experiments.comparison.compare import compare
+from sansref.experiments.comparison.records import read_scores
+from sansref.experiments.comparison.workplace import Workplace
+from sansref.experiments.perceptual import PerceptualOptions
+from sansref.methods import measured, stack
+from sansref.metrics.quality import psnr
+
+TWO = {4.0: {}, 6.0: {}}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_plan, heads, tmp_path_factory):
+    """A finished comparison; tests do not change it."""
+    from rich.console import Console
+
+    place = Workplace(tiny_plan(accelerations=TWO), heads, None, tmp_path_factory.mktemp("finished"))
+    return place, compare(place, console=Console(quiet=True))
+
+
+def copy(finished, tmp_path):
+    place, _ = finished
+    shutil.copytree(place.out, tmp_path / "copy")
+    return Workplace(place.plan, place.data, place.full, tmp_path / "copy")
+
+
+def test_everything_comes_out(finished):
+    place, found = finished
+    names = {path.name for path in place.out.iterdir()}
+    assert {"cells", "test", "figures", "report.html", "table.md", "table.tex", "table.csv", "scores.csv"} <= names
+    pictures = {path.name for path in (place.out / "figures").iterdir()}
+    wanted = [f"errors-{a}-{which}" for a in ("4x", "6x") for which in ("worst", "median")]
+    wanted += [f"{metric}-{a}" for a in ("4x", "6x") for metric in ("psnr", "ssim", "nmse", "held_out")]
+    wanted += ["training-4x", "training-6x"]
+    assert pictures == {f"{name}.{kind}" for name in wanted for kind in ("png", "svg")}
+    assert found.missing == ""
+    report = (place.out / "report.html").read_text()
+    for label in place.plan.methods:
+        assert label in report
+        assert label in (place.out / "table.md").read_text()
+    assert "Small &amp; quick" in report
+
+
+def test_all_methods_are_scored_on_the_same_slices_of_test_subjects(finished):
+    place, _ = finished
+    rows = read_scores(place.out / "scores.csv")
+    slices = defaultdict(list)
+    for row in rows:
+        slices[row.label, row.acceleration].append((row.subject, row.slice))
+    assert slices.keys() == {(label, acceleration) for label in place.plan.methods for acceleration in TWO}
+    (scored,) = {tuple(found) for found in slices.values()}
+    for cell in place.plan.cells:
+        if cell.learned:
+            parts = place.run_of(cell).subjects()
+            assert {subject for subject, _ in scored} == set(parts["test"])
+            assert not set(parts["test"]) & {*parts["training"], *parts["validation"]}
+
+
+def test_scores_are_those_of_the_reconstructions(finished):
+    place, _ = finished
+    rows = read_scores(place.out / "scores.csv")
+    cell = next(cell for cell in place.plan.cells if cell.label == "IDR" and cell.acceleration == 6)
+    own = [row for row in rows if (row.label, row.acceleration) == ("IDR", 6)]
+    scan = place.test_scans(cell)[1]
+    with torch.inference_mode():
+        image = reconstruction_of(place, cell)(stack([measured(scan)]))[0].abs()
+    truth = scan.reference.abs()
+    assert own[1].psnr == pytest.approx(float(psnr(image, truth, float(truth.max()))))
+
+
+def test_masks_are_kept_with_their_hash(finished):
+    place, _ = finished
+    record = json.loads((place.out / "test" / "4x-fold0.json").read_text())
+    other = json.loads((place.out / "test" / "6x-fold0.json").read_text())
+    assert len(record["sha256"]) == 64
+    assert record["sha256"] != other["sha256"]
+    assert record["subjects"] == other["subjects"]
+    assert (record["recipe"]["acceleration"], record["recipe"]["mask"]) == (4.0, "variable_density")
+    for cell in place.plan.cells:
+        scored = json.loads((place.run_of(cell).path / "scored.json").read_text())
+        assert scored["test"] == json.loads((place.out / "test" / f"{cell.test_set}.json").read_text())["sha256"]
+
+
+def test_no_reference_is_written_but_for_the_test_and_for_those_who_need_it(finished):
+    place, _ = finished
+    kept = {path.parent for path in place.out.rglob("reference")}
+    assert kept == {place.out / "test" / "4x-fold0", place.out / "test" / "6x-fold0"}
+
+
+def test_test_scans_are_not_read_before_everything_is_trained(place, quiet, monkeypatch):
+    here = place()
+    read, trained = [], []
+    scans = Preparation.scans
+    wanted = here.test_subjects(here.plan.cells[0].config)
+    files = {info.path for info in here.files if info.subject in wanted}
+
+    def watched(self, path):
+        read.append(path)
+        if path in files:
+            trained.append(all(is_trained(here, cell) for cell in here.plan.cells))
+        return scans(self, path)
+
+    monkeypatch.setattr(Preparation, "scans", watched)
+    compare(here, console=quiet)
+    assert files
+    assert files <= set(read)
+    assert all(trained)
+
+
+def test_a_finished_comparison_is_written_again_without_any_training(finished, tmp_path, quiet, monkeypatch):
+    here = copy(finished, tmp_path)
+    weights = {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")}
+    table, report = ((here.out / name).read_bytes() for name in ("table.csv", "report.html"))
+    monkeypatch.setattr("sansref.experiments.comparison.cells.train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("sansref.experiments.comparison.cells._Judge", lambda *_: pytest.fail("scored again"))
+    (here.out / "table.csv").unlink()
+    compare(here, console=quiet)
+    assert {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")} == weights
+    assert (here.out / "table.csv").read_bytes() == table
+    assert len((here.out / "report.html").read_bytes()) == pytest.approx(len(report), abs=20)  # its time differs
+
+
+def test_a_missing_cell_is_made_again_with_the_same_result(finished, tmp_path, quiet):
+    here = copy(finished, tmp_path)
+    table = (here.out / "table.csv").read_bytes()
+    gone = [cell for cell in here.plan.cells if cell.acceleration == 4 and cell.label in ("SSDU", "TV")]
+    for cell in gone:
+        shutil.rmtree(here.run_of(cell).path)
+    compare(here, console=quiet)
+    assert (here.out / "table.csv").read_bytes() == table
+
+
+def test_changed_settings_are_noticed_and_named(finished, tmp_path, quiet, tiny_plan):
+    here = copy(finished, tmp_path)
+    shared = {**tiny_plan().shared, "snr": 20.0}
+    changed = Workplace(tiny_plan(accelerations=TWO, shared=shared), here.data, None, here.out)
+    with pytest.raises(SettingError, match=r"cells/tv/4x-fold0-seed0 was made with other settings \(snr .* -> 20.0\)"):
+        compare(changed, console=quiet)
+    longer = {**tiny_plan().methods, "SSDU": {"method": "ssdu", "epochs": 3}}
+    changed = Workplace(tiny_plan(accelerations=TWO, methods=longer), here.data, None, here.out)
+    with pytest.raises(SettingError, match=r"cells/ssdu/4x-fold0-seed0 was made with .* \(epochs 2 -> 3\)"):
+        compare(changed, console=quiet)
+
+
+def test_other_test_scans_than_those_scored_are_noticed(finished, tmp_path, quiet):
+    here = copy(finished, tmp_path)
+    scored = here.run_of(here.plan.cells[0]).path / "scored.json"
+    scored.write_text(scored.read_text().replace('"test": "', '"test": "0'))
+    with pytest.raises(FileError, match="was scored on other test scans"):
+        compare(here, console=quiet)
+    scored.write_text("{")
+    with pytest.raises(FileError, match=r"scored.json: cannot be read"):
+        compare(here, console=quiet)
+
+
+def test_a_method_can_be_added_to_a_finished_comparison(finished, tmp_path, quiet, tiny_plan):
+    here = copy(finished, tmp_path)
+    more = {**here.plan.methods, "K-weighted": {"method": "ssdu", "k_weighting": True}}
+    there = Workplace(tiny_plan(accelerations=TWO, methods=more), here.data, None, here.out)
+    before = {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")}
+    compare(there, console=quiet)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "K-weighted" in (here.out / "table.md").read_text()
+
+
+def test_weights_for_the_perceptual_distance_are_optional(finished, tmp_path, quiet, monkeypatch):
+    here = copy(finished, tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = compare(here, perceptual=PerceptualOptions("alex"), console=quiet)
+    assert "not on this machine" in found.missing
+    assert "no weights" in (here.out / "table.md").read_text()
+    with pytest.raises(FileError, match="cannot be read"):
+        compare(here, perceptual=PerceptualOptions("alex", tmp_path / "none.pth"), console=quiet)
+
+
+OWN = """
+from dataclasses import dataclass
+
+from sansref.methods import Needs, SSDU, SSDUOptions
+
+
+@dataclass(frozen=True)
+class ThirdOptions(SSDUOptions):
+    \"\"\"SSDU that gives away a third.\"\"\"
+
+    ratio: float = 1 / 3
+
+
+class Third(SSDU):
+    options_type = ThirdOptions
+"""
+
+
+def test_a_method_of_the_users_own_takes_part(place, quiet, tmp_path, monkeypatch):
+    (tmp_path / "my_method.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    methods = {"Input": {"method": "zero_filled"}, "mine": {"method": "my_method:Third", "epochs": 1}}
+    here = place(methods=methods, baseline="Input", gap=None)
+    compare(here, console=quiet)
+    with (here.out / "table.csv").open() as file:
+        assert "mine" in {line["method"] for line in csv.DictReader(file)}
+
+
+def test_shown_slices_run_from_the_worst_to_the_best(finished):
+    place, _ = finished
+    rows = [row for row in read_scores(place.out / "scores.csv") if row.acceleration == 4]
+    trained = defaultdict(list)
+    for row in rows:
+        if row.label in ("SSDU", "IDR", "supervised"):
+            trained[row.subject, row.slice].append(row.psnr)
+    ranked = sorted(trained, key=lambda key: np.mean(trained[key]))
+    shown = [one for one in module.shown_slices(place, rows) if one.acceleration == "4x"]
+    assert [(one.subject, one.number) for one in shown] == [ranked[0], ranked[-1]]
+    assert list(shown[0].images) == ["Input", "TV", "SSDU", "IDR", "supervised"]
+
+
+def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):
+    inside = Workplace(place().plan, heads, None, heads / "out")
+    with pytest.raises(SettingError, match="lies inside --data"):
+        compare(inside, console=quiet)
+    with pytest.raises(SettingError, match=r"no subject is set aside for the test: give 'folds', or 'test: 0\.2'"):
+        compare(place(shared={**place().plan.shared, "test": 0.0}), console=quiet)
+    with pytest.raises(SettingError, match="none of the methods learns from unpaired scans: leave out --full"):
+        compare(Workplace(place().plan, heads, heads, tmp_path / "x"), console=quiet)
+    relative = {"gan": {"method": "cyclegan", "scaling": "image"}, "SSDU": {"method": "ssdu"}}
+    shared = {"test": 0.3, "crop": [80, 80]}
+    with pytest.raises(SettingError, match=r"'gan' gives relative grey values only .*: set 'normalise: minmax'"):
+        compare(place(methods=relative, shared=shared, gap=None), console=quiet)
+    assert not Path(tmp_path / "comparison").exists()
