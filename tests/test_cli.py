@@ -120,7 +120,7 @@ def test_train_alone_lists_the_methods(sansref):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["foo"], "there is no command 'foo': use one of demo, train, reconstruct, evaluate, info"),
+        (["foo"], "there is no command 'foo': use one of demo, train, reconstruct, evaluate, compare, info"),
         (["train"], "train needs a method: use one of idr, ssdu, supervised"),
         (["train", "foo"], "there is no method 'foo': use one of idr, ssdu, supervised"),
         (["info"], "the following arguments are required: path (see 'sansref info --help')"),

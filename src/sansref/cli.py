@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sansref import __version__
-from sansref.errors import SansrefError, SettingError, TrainingError
+from sansref.errors import SansrefError, SettingError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -35,6 +35,7 @@ usage: sansref COMMAND [options]
   train METHOD --data DIR --out RUN      learn from a folder of scans; the same command continues a killed run
   reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
+  compare PLAN --data DIR --out OUT      train and score many methods alike: tables, figures, report
   info FILE|RUN                          what a file or a run holds
 
 methods:
@@ -121,10 +122,11 @@ def train(arguments: list[str]) -> None:
     full = options.pop("full", None)
     try:
         outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad, full=full)
-    except TrainingError:
-        _draw_health(out, unpaired)
-        raise
-    _draw_health(out, unpaired)
+    finally:
+        if unpaired:
+            from sansref.experiments.health import draw_health
+
+            draw_health(out)
     print(f"trained: {outcome.run.path} (model.safetensors, metrics.csv, log.txt{', health.png' if unpaired else ''})")
     _list_bad(outcome.bad_files)
 
@@ -166,19 +168,57 @@ def evaluate(arguments: list[str]) -> None:
         help="auto: none that the run learned from; test: those it set aside; all: everyone",
     )
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
-    options = _parse(parser, arguments)
+    from sansref.experiments.evaluate import ScoreOptions
     from sansref.experiments.evaluate import evaluate as run_evaluation
     from sansref.experiments.tables import score_table, show
     from sansref.training.run import RunDirectory
 
-    run = RunDirectory(options.run)
-    out = options.out or run.path / "evaluation"
-    found = run_evaluation(run, options.data, out, options.subjects, options.skip_bad)
-    show(score_table(found.summaries()))
+    parser.add_class_arguments(ScoreOptions, None)
+    options = _parse(parser, arguments).as_dict()
+    run = RunDirectory(options.pop("run"))
+    out = options.pop("out") or run.path / "evaluation"
+    data, subjects, skip_bad = (options.pop(name) for name in ("data", "subjects", "skip_bad"))
+    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options))
+    show(score_table(found.summaries(), found.scoring))
+    if found.missing:
+        print(f"without LPIPS: {found.missing}")
     if found.left_out:
         print(f"left out, because the run learned from them or did not set them aside: {', '.join(found.left_out)}")
     print(f"scores and figures: {out}")
     _list_bad(found.bad_files)
+
+
+def compare(arguments: list[str]) -> None:
+    """Train and score methods on the same slices, masks and splits. The same command continues what was killed."""
+    from sansref.presets import comparison_names
+
+    parser = _parser("sansref compare", compare)
+    known = ", ".join(comparison_names())
+    parser.add_argument("plan", help=f"what is compared: a YAML file, or one of {known}")
+    parser.add_argument("--data", type=Path, required=True, help="folder of scans")
+    full_help = "folder of full scans of other people, for methods that learn from unpaired scans"
+    parser.add_argument("--full", type=Path, default=None, help=full_help)
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs, tables, figures and the report")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they divide the cores")
+    ray_help = "train on a Ray cluster whose nodes all see --data and --out: its address, auto, or local"
+    parser.add_argument("--ray", type=str, default=None, help=ray_help)
+    from sansref.experiments.comparison.compare import compare as run_comparison
+    from sansref.experiments.comparison.plan import load_plan
+    from sansref.experiments.comparison.tables import comparison_markdown
+    from sansref.experiments.comparison.workplace import Workplace
+    from sansref.experiments.perceptual import PerceptualOptions
+
+    parser.add_class_arguments(PerceptualOptions, None)
+    options = _parse(parser, arguments).as_dict()
+    place = Workplace(load_plan(options.pop("plan")), *(options.pop(name) for name in ("data", "full", "out")))
+    jobs, ray = options.pop("jobs"), options.pop("ray")
+    found = run_comparison(place, jobs, ray, PerceptualOptions(**options))
+    sys.stdout.write(comparison_markdown(found.table))
+    if found.missing:
+        print(f"without LPIPS: {found.missing}")
+    print(
+        f"report, tables and figures: {place.out} (report.html, table.md, table.tex, table.csv, scores.csv, figures/)"
+    )
 
 
 def info(arguments: list[str]) -> None:
@@ -197,6 +237,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "reconstruct": reconstruct,
     "evaluate": evaluate,
+    "compare": compare,
     "info": info,
 }
 
@@ -239,16 +280,6 @@ def _with_presets(arguments: list[str]) -> list[str]:
             word = f"--config={preset_file(word.removeprefix('--config='))}"
         resolved.append(word)
     return resolved
-
-
-def _draw_health(run: Path, adversarial: bool) -> None:
-    """Show how adversarial training went, above all where it has failed."""
-    from sansref.experiments.health import health_figure
-    from sansref.training.callbacks import read_history
-
-    rows = read_history(run / "metrics.csv") if adversarial else []
-    if rows:
-        health_figure(run / "health.png", rows)
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:
