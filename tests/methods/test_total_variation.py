@@ -19,7 +19,13 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.grid import Shape
 from sansref.kspace.masks import draw_mask
 from sansref.methods import Measured
-from sansref.methods.total_variation import differences, differences_adjoint, shrink, total_variation
+from sansref.methods.total_variation import (
+    data_diagonal,
+    differences,
+    differences_adjoint,
+    shrink,
+    total_variation,
+)
 from sansref.randomness import seeded
 
 
@@ -162,6 +168,19 @@ def test_100_iterations_get_lower_than_those_of_sigpys_application(coils: int) -
     app = sigpy.mri.app.TotalVariationRecon(given.kspace[0].numpy(), maps, absolute, weights=weights, show_pbar=False)
     theirs = objective(given, torch.from_numpy(app.run())[None], absolute)
     assert objective(given, total_variation(given, 0.005), absolute) < theirs
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_the_preconditioner_is_made_of_the_diagonal_of_the_normal_operator_in_k_space(coils: int) -> None:
+    """Of its dense matrix, column by column, for maps and masks without any symmetry."""
+    mask = torch.rand(2, 6, 5, generator=seeded(0)) < 0.4
+    maps = noise(2, coils, 6, 5) if coils > 1 else None
+    given = Measured(noise(2, coils, 6, 5), mask, maps)
+    waves = torch.fft.ifft2(torch.eye(30, dtype=torch.complex128).reshape(30, 6, 5), norm="ortho")
+    for slice_, found in enumerate(data_diagonal(given)):
+        encoding = EncodingOperator(mask[slice_], None if maps is None else maps[slice_])
+        expected = (waves.conj() * encoding.normal(waves)).sum((-2, -1)).real.reshape(6, 5)
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("law", ["variable_density", "random_columns"])

@@ -112,12 +112,12 @@ def _inverse_diagonal(given: Measured, rho: Tensor) -> Tensor:
         (2 * torch.sin(torch.pi * torch.fft.fftfreq(side, dtype=precision, device=given.mask.device))).square()
         for side in given.mask.shape[-2:]
     )
-    total = _data_diagonal(given) + rho * (down[:, None] + right)
+    total = data_diagonal(given) + rho * (down[:, None] + right)
     # Only DC of one coil can be 0, where it was not acquired.
     return torch.where(total > 0, 1 / total.clamp(min=torch.finfo(precision).tiny), 0)
 
 
-def _data_diagonal(given: Measured) -> Tensor:
+def data_diagonal(given: Measured) -> Tensor:
     """The diagonal of E^H E in unshifted k-space: the mask, correlated with the power spectra of the maps."""
     mask = torch.fft.ifftshift(given.mask, dim=PLANE).to(given.kspace.real.dtype)
     if given.maps is None:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison import compare as module
 from sansref.experiments.comparison.cells import is_trained, reconstruction_of
 from sansref.experiments.comparison.compare import compare
+from sansref.experiments.comparison.plan import UNLEARNED, load_plan
 from sansref.experiments.comparison.records import read_scores
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.perceptual import PerceptualOptions
 from sansref.methods import measured, stack
 from sansref.metrics.quality import psnr
+from sansref.training.registry import METHODS
 
 TWO = {4.0: {}, 6.0: {}}
 
@@ -214,6 +217,25 @@ def test_a_method_of_the_users_own_takes_part(place, quiet, tmp_path, monkeypatc
     compare(here, console=quiet)
     with (here.out / "table.csv").open() as file:
         assert "mine" in {line["method"] for line in csv.DictReader(file)}
+
+
+def test_every_method_of_the_package_fits_into_one_table(heads, tmp_path, quiet):
+    packaged = load_plan("one-table-small")
+    small = {"epochs": 1, "stages": 2, "pool": 2, "partitions": 2}
+    sizes = {"phases": 1, "channels": 2, "pools": 1, "width": 2, "extractor_layers": 2}
+    methods = {}
+    for label, own in packaged.methods.items():
+        methods[label] = {name: small.get(name, value) for name, value in own.items()}
+        if "network" in own:
+            given = {name: sizes.get(name, value) for name, value in own["network"].items()}
+            methods[label] |= {"epochs": 1, "network": given}
+    shared = {"slices": 1, "crop": [80, 80], "mask_per": "scan", "validation": 0.2, "threads": 1, "accelerator": "cpu"}
+    plan = replace(packaged, methods=methods, shared=shared, folds=3, figures=1)
+    compare(Workplace(plan, heads, None, tmp_path / "all"), console=quiet)
+    rows = read_scores(tmp_path / "all" / "scores.csv")
+    assert {row.label for row in rows} == set(packaged.methods)
+    assert {cell.method for cell in plan.cells} == {*METHODS, *UNLEARNED}
+    assert all(np.isfinite(row.psnr) for row in rows)
 
 
 def test_shown_slices_run_from_the_worst_to_the_best(finished):
