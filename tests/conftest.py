@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from sansref.cli import main
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
 from sansref.networks import NetworkOptions, TranslatorOptions
@@ -138,3 +139,19 @@ def trained(tiny: Callable[..., RunConfig], heads: Path, tmp_path_factory: pytes
     """A finished run of IDR on the heads, two subjects set aside; tests do not change it."""
     config = tiny("idr", epochs=5, batch_size=2, learning_rate=0.005, validation=0.2, test=0.3)
     return train(config, heads, tmp_path_factory.mktemp("runs") / "run", console=Console(quiet=True)).run
+
+
+@pytest.fixture
+def sansref(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line and return its exit code and what it wrote."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as left:
+            code = int(left.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

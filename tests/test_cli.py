@@ -25,22 +25,6 @@ SMALL_TRANSLATOR = ["--network.width", "2", "--network.extractor_layers", "3", "
 
 
 @pytest.fixture
-def sansref(capsys):
-    """Run a command line and return its exit code and what it wrote."""
-
-    def run(*words):
-        code = 0
-        try:
-            cli.main([str(word) for word in words])
-        except SystemExit as left:
-            code = left.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def fails(sansref):
     """Run a command line that must end in one line on the error stream, and return that line."""
 

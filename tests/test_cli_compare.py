@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from sansref import cli
 from sansref.presets import comparison_names
 
 PLAN = {
@@ -15,22 +14,6 @@ PLAN = {
     "baseline": "SSDU",
     "figures": 1,
 }
-
-
-@pytest.fixture
-def sansref(capsys):
-    """Run a command line and return its exit code and what it wrote."""
-
-    def run(*words):
-        code = 0
-        try:
-            cli.main([str(word) for word in words])
-        except SystemExit as left:
-            code = left.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
