@@ -199,7 +199,7 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(heads, tmp_path, mon
     (tmp_path / "held").touch()
     child = command(workplace(heads, tmp_path / "out", HELD[0]), 1, tmp_path / "said")
     wait_until(lambda: epochs(place, HELD[0]))
-    monkeypatch.setattr(workers, "_attempt", partial(workers._attempt, patience=0))
+    monkeypatch.setattr(workers, "attempt", partial(workers.attempt, patience=0))
     holder = f"{run_of(place, HELD[0])}: is being worked on by process {child} on {socket.gethostname()}. Wait until"
     with pytest.raises(TrainingError, match=re.escape(holder)):
         train_all(place, 1, None, QUIET)

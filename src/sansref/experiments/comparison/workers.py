@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import signal
-import socket
-import sys
-import time
-import traceback
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from itertools import islice
-from logging import CRITICAL
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 from threading import Thread
-from typing import Any, TextIO
 
 import torch
 from rich.console import Console
 
-from sansref.errors import FileError, SansrefError, SettingError, TrainingError
-from sansref.experiments.comparison.cells import is_trained, train_cell
+from sansref.errors import SettingError, TrainingError
+from sansref.experiments.comparison.attempt import Failure, Outcomes, attempt
+from sansref.experiments.comparison.cells import is_trained
+from sansref.experiments.comparison.cluster import on_cluster
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.workplace import Workplace
-
-RETRIES = 3
-"""How often a cluster tries a cell again whose node or process has died."""
-
-PATIENCE = 120.0
-"""Seconds to wait for a cell that a lost node still works on: file servers keep the locks of a dead machine for 90."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a cell is not trained: one line, and where in the code if it was no error that a user can cause."""
-
-    problem: str
-    trace: str = ""
-
-
-Outcomes = Generator[tuple[Cell, Failure | None]]
 
 
 def train_all(place: Workplace, jobs: int, address: str | None, console: Console) -> None:
@@ -81,11 +56,11 @@ def train_all(place: Workplace, jobs: int, address: str | None, console: Console
         return
     console.out(f"{len(waiting)} of {len(cells)} cells to train, each with its own log.txt", highlight=False)
     if address is not None:
-        outcomes = _on_cluster(place, waiting, address, console)
+        outcomes = on_cluster(place, waiting, address, console)
     elif jobs > 1:
         outcomes = _side_by_side(place, waiting, jobs)
     else:
-        outcomes = ((cell, _attempt(place, cell, console)) for cell in waiting)
+        outcomes = ((cell, attempt(place, cell, console)) for cell in waiting)
     # Closed at once, whatever ends the loop: what works elsewhere must not outlive it.
     with closing(outcomes):
         failed = list(_reported(outcomes, len(waiting), console))
@@ -142,7 +117,7 @@ def _work(place: Workplace, cell: Cell, threads: int, sender: Connection) -> Non
     os.setsid()
     Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    sender.send(_attempt(place, cell, Console(quiet=True)))
+    sender.send(attempt(place, cell, Console(quiet=True)))
 
 
 def _die_with_parent() -> None:
@@ -174,125 +149,3 @@ def _kill(process: ForkServerProcess) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.join()
-
-
-def _on_cluster(place: Workplace, cells: Sequence[Cell], address: str, console: Console) -> Outcomes:
-    full = place.full and place.full.resolve()  # nodes have other working directories
-    place = replace(place, data=place.data.resolve(), full=full, out=place.out.resolve())
-    place.out.mkdir(parents=True, exist_ok=True)
-    with _connected(address) as ray:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
-        console.out(f"Ray cluster of {len(nodes)} nodes, {sum(cpus)} CPUs, {sum(gpus)} GPUs", highlight=False)
-        task, waiting = ray.remote(max_retries=RETRIES)(_attempt_on_node), {}
-        for cell in cells:
-            wish = cell.config.training
-            threads = max(1, min(wish.threads, max(cpus)))  # more than any node has would be waited for without end
-            gpu = int(sum(gpus) > 0 and wish.accelerator != "cpu")
-            waiting[task.options(num_cpus=threads, num_gpus=gpu).remote(place, cell)] = cell
-        try:
-            while waiting:
-                (done,), _ = ray.wait(list(waiting), num_returns=1)
-                cell = waiting.pop(done)
-                try:
-                    yield cell, ray.get(done)
-                except ray.exceptions.RayTaskError as error:
-                    yield cell, Failure("a node could not begin with it: it needs the same software", str(error))
-                except ray.exceptions.RayError as error:
-                    yield cell, Failure(f"its node or process died {RETRIES + 1} times ({type(error).__name__})")
-        finally:
-            for left in waiting:
-                ray.cancel(left, force=True)
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster while the block runs; a connection that there was before is used, and left open."""
-    try:
-        import ray
-    except ImportError:
-        raise SettingError("Ray is not installed: pip install 'sansref[cluster]'") from None
-    if ray.is_initialized():
-        yield ray
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        _connect(ray, os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # Ray's own handler ends in a crash
-        yield ray
-    except SystemExit:
-        sys.exit(128 + signal.SIGTERM)  # Ray does not hand on the code
-    finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
-
-
-def _connect(ray: Any, address: str) -> None:
-    cure = "give HOST:PORT as 'ray start' shows it, auto, or local"
-    found = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
-    if not found and address not in ("auto", "local"):
-        raise SettingError(f"{address!r} is no address of a Ray cluster: {cure}")
-    # Only a few words are exchanged: the scans lie in the folder.
-    new = {"include_dashboard": False, "object_store_memory": 100 * 2**20} if address == "local" else {}
-    try:
-        if found:  # Ray itself would knock for minutes
-            socket.create_connection((found[1], int(found[2])), timeout=5).close()
-        ray.init(address=address, log_to_driver=False, logging_level=CRITICAL, **new)
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        raise SettingError(f"no Ray cluster at {address!r} ({' '.join(str(error).split())}): {cure}") from None
-
-
-def _attempt_on_node(place: Workplace, cell: Cell) -> Failure | None:
-    for folder in (place.out, place.data, place.full):
-        if folder is not None and not folder.exists():
-            return Failure(f"{socket.gethostname()} does not see {folder}: all nodes of a cluster must")
-    torch.set_num_threads(1)
-    return _attempt(place, cell, Console(quiet=True), PATIENCE)
-
-
-def _attempt(place: Workplace, cell: Cell, console: Console, patience: float = 5) -> Failure | None:
-    """Train a cell, or go on where another process has left it."""
-    try:
-        with _lock(place.run_of(cell).path, patience):
-            train_cell(place, cell, console)
-    except SansrefError as error:
-        return Failure(str(error))
-    except Exception as error:
-        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
-    return None
-
-
-def _lock(run: Path, patience: float) -> TextIO:
-    """A file that keeps other processes off a run as long as it is open.
-
-    The lock dies with its process, however that dies, and is seen by other machines that share the file system. Its
-    file lies beside the run, whose folder must be empty to begin with, and stays: a process may be waiting for it.
-    """
-    path = run.with_name(f"{run.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-        if not _got(file, patience):
-            with file:
-                file.seek(0)
-                cure = "Wait until it has ended or stop it, then give the same command again"
-                raise FileError(run, f"is being worked on by {file.read() or 'another process'}", cure)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-    except OSError as error:
-        cure = "Choose a folder that you may write to, on a file system that can lock files"
-        raise FileError(path, f"cannot be locked ({error.strerror})", cure) from None
-    return file
-
-
-def _got(file: TextIO, patience: float) -> bool:
-    deadline = time.monotonic() + patience
-    while True:
-        with suppress(BlockingIOError, PermissionError):
-            # Unlike flock's, this lock is not inherited by processes that load data, which may live a little longer.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.1)
