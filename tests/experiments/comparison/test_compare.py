@@ -238,6 +238,27 @@ def test_every_method_of_the_package_fits_into_one_table(heads, tmp_path, quiet)
     assert all(np.isfinite(row.psnr) for row in rows)
 
 
+def test_folds_test_everyone_once_and_seeds_repeat_the_training_alone(place, quiet):
+    shared = {name: value for name, value in place().plan.shared.items() if name != "test"}
+    methods = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu", "epochs": 1}}
+    here = place(methods=methods, gap=None, shared=shared, folds=2, seeds=(0, 3), figures=5)
+    compare(here, console=quiet)
+    rows = read_scores(here.out / "scores.csv")
+    scored = defaultdict(list)
+    for row in rows:
+        scored[row.label, row.seed].append((row.subject, row.slice))
+    (once,) = {tuple(found) for found in scored.values()}
+    assert len(once) == len(set(once)) == 6 * 4
+    assert {path.name for path in (here.out / "test").glob("*.json")} == {"4x-fold0.json", "4x-fold1.json"}
+    psnr_of = {(row.label, row.seed, row.subject, row.slice): row.psnr for row in rows}
+    assert all(psnr_of["Input", 0, *key] == psnr_of["Input", 3, *key] for key in once)
+    assert all(psnr_of["SSDU", 0, *key] != psnr_of["SSDU", 3, *key] for key in once)
+    shown = module.shown_slices(here, rows)
+    assert len(shown) == 5
+    for one in shown:
+        assert one.captions["SSDU"].startswith(f"{psnr_of['SSDU', 0, one.subject, one.number]:.2f} dB")
+
+
 def test_shown_slices_run_from_the_worst_to_the_best(finished):
     place, _ = finished
     rows = [row for row in read_scores(place.out / "scores.csv") if row.acceleration == 4]
