@@ -24,7 +24,7 @@ def _names() -> list[str]:
 
 
 def _is_comparison(name: str) -> bool:
-    return "table" in name
+    return "\nkind: comparison\n" in (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def preset_file(name: str) -> Path:
