@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.encoding import EncodingOperator
-from sansref.networks.istanet import ISTANet, Variant, load_official_weights, to_channels, to_complex
+from sansref.networks.istanet import ISTANet, Variant, load_official_weights, soft_threshold, to_channels, to_complex
 
 PHASES, FEATURES = 3, 4
 
@@ -288,6 +290,21 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     mask, maps = points(1, 4, 5), torch.complex(noise(1, 2, 4, 5, seed=1), noise(1, 2, 4, 5, seed=2))
     zero_filled = noise(1, 2, 4, 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda image: network(image, mask, maps)[0], (zero_filled,))
+
+
+@pytest.mark.parametrize("theta", [0.3, 0.0, -0.3])
+def test_the_soft_threshold_and_its_gradient_are_those_of_the_formula(theta: float) -> None:
+    values, passed = noise(2, 3, 5, 4), noise(2, 3, 5, 4, seed=1)
+    values[0, 0] = 0.0  # where a negative threshold must not expand
+
+    def gradients(function: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
+        given = values.clone().requires_grad_(), torch.tensor([theta], dtype=torch.float64, requires_grad=True)
+        result = function(*given)
+        return result.detach(), *torch.autograd.grad(result, given, passed)
+
+    expected = gradients(lambda v, t: v.sign() * F.relu(v.abs() - t))
+    for ours, theirs in zip(gradients(soft_threshold), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_errors_name_the_argument() -> None:

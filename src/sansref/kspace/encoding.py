@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -37,8 +39,13 @@ class EncodingOperator:
             raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} are of different planes")
         self.mask = mask
         self.maps = maps
-        self._columns = bool((mask == mask[..., :1, :]).all())
-        self._shifted = torch.fft.ifftshift(mask[..., :1, :] if self._columns else mask, dim=PLANE)
+
+    @cached_property
+    def _unshifted(self) -> tuple[Tensor, tuple[int, ...]]:
+        """The mask with DC at the corner, and the axes along which the normal operator has to transform."""
+        columns = bool((self.mask == self.mask[..., :1, :]).all())
+        mask = self.mask[..., :1, :] if columns else self.mask
+        return torch.fft.ifftshift(mask, dim=PLANE), (-1,) if columns else PLANE
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (batch, height, width), complex, to acquired k-space (batch, coils, height, width)."""
@@ -61,12 +68,12 @@ class EncodingOperator:
 
     def normal(self, image: Tensor) -> Tensor:
         """E^H E of a complex image (batch, height, width), without any shift."""
-        dims = (-1,) if self._columns else PLANE
+        mask, dims = self._unshifted
         if self.maps is None:
             spectrum = torch.fft.fftn(image, dim=dims)
-            return torch.fft.ifftn(self._shifted * spectrum, dim=dims)
+            return torch.fft.ifftn(mask * spectrum, dim=dims)
         spectrum = torch.fft.fftn(self.maps * image.unsqueeze(-3), dim=dims)
-        coil_images = torch.fft.ifftn(self._coil_mask(self._shifted) * spectrum, dim=dims)
+        coil_images = torch.fft.ifftn(self._coil_mask(mask) * spectrum, dim=dims)
         return combine(coil_images, self.maps)
 
     def impose(self, kspace: Tensor, measured: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ Sensing", CVPR 2018. Each phase takes a gradient step on the data term and then 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sansref.kspace.encoding import EncodingOperator, RealNormal
@@ -28,6 +29,29 @@ _OFFICIAL = {
     "backward2": "conv2_backward",
     "project": "conv_G",
 }
+
+
+class _SoftThreshold(torch.autograd.Function):
+    """Composed of PyTorch's functions it would keep five tensors for the way back instead of one."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, threshold: Tensor) -> Tensor:
+        shrunk = values.abs().sub_(threshold).clamp_min_(0).mul_(values.sign())
+        ctx.save_for_backward(shrunk)
+        return shrunk
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (shrunk,) = ctx.saved_tensors
+        passed = gradient.masked_fill(shrunk == 0, 0)
+        return passed, -(shrunk.sign().mul_(passed)).sum().reshape(1)
+
+
+def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:
+    """sign(v) max(|v| - theta, 0), an expansion where the learned theta, of shape (1,), has become negative."""
+    shrunk: Tensor = _SoftThreshold.apply(values, threshold)  # type: ignore[no-untyped-call]
+    return shrunk
 
 
 class Phase(nn.Module):
@@ -58,10 +82,9 @@ class Phase(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the next image and, if asked for, the symmetry residual F~(F(d)) - d."""
         gradient_step = image - self.step * (normal(image) - zero_filled)
-        features = self.lift(gradient_step) if self.residual else gradient_step
+        features = _channels_last(self.lift(gradient_step) if self.residual else gradient_step)
         sparse = self.forward2(F.relu(self.forward1(features)))
-        shrunk = sparse.sign() * F.relu(sparse.abs() - self.threshold)
-        backward = self._backward(shrunk)
+        backward = self._backward(soft_threshold(sparse, self.threshold))
         residual = self._backward(sparse) - features if symmetry else None
         return (gradient_step + self.project(backward) if self.residual else backward), residual
 
@@ -124,6 +147,7 @@ class ISTANet(nn.Module):
             (batch, features, height, width), empty if not asked for.
         """
         normal = self._normal(zero_filled, mask, maps)
+        zero_filled = _channels_last(zero_filled)
         image, residuals = zero_filled, []
         for phase in self.phases:
             image, residual = phase(image, zero_filled, normal, symmetry)
@@ -226,6 +250,11 @@ def to_complex(channels: Tensor) -> Tensor:
 def to_channels(image: Tensor, channels: int) -> Tensor:
     """Complex image (batch, height, width) to (batch, channels, height, width); 1 channel is the real part."""
     return image.real.unsqueeze(1) if channels == 1 else torch.view_as_real(image).permute(0, 3, 1, 2)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """In the layout that convolutions run in; in the other, each would reorder what it is given and what it gives."""
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _conv(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:

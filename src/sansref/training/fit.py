@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from sansref.data.store import ArrayStore
 from sansref.errors import SettingError
+from sansref.memory import keep_freed_memory
 from sansref.methods import Method, collate
 from sansref.scan import Scan
 from sansref.training.batches import ExampleSet, ShapeBatches, ValidationSet
@@ -146,6 +147,7 @@ def fit(
 
 def _trainer(options: TrainingOptions, callbacks: list[pl.Callback]) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
