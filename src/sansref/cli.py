@@ -127,6 +127,8 @@ def train(arguments: list[str]) -> None:
             from sansref.experiments.health import draw_health
 
             draw_health(out)
+    if not outcome.leader:
+        return
     print(f"trained: {outcome.run.path} (model.safetensors, metrics.csv, log.txt{', health.png' if unpaired else ''})")
     _list_bad(outcome.bad_files)
 

@@ -52,7 +52,7 @@ def test_refined_data_are_the_reconstructions_of_the_acquired_samples(tiny, scan
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_every_scan_is_refined_once_in_batches_of_one_shape(monkeypatch, batch):
     monkeypatch.setattr(module, "_REFINE_BATCH", batch)
-    runs = list(module._runs(SHAPES))
+    runs = list(module._runs(SHAPES, range(len(SHAPES))))
     assert [item for start, stop in runs for item in range(start, stop)] == list(range(len(SHAPES)))
     assert all(len(set(SHAPES[start:stop])) == 1 and stop - start <= batch for start, stop in runs)
 
@@ -102,7 +102,7 @@ def test_every_stage_learns_from_data_refined_by_the_best_before(play, monkeypat
 def test_a_fresh_start_has_new_weights_in_every_stage(play, monkeypatch, tiny):
     begun = []
 
-    def fitted(method, scans, shapes, targets, validation, options, files, stage, progress):
+    def fitted(method, scans, shapes, targets, validation, options, files, stage, *_):
         files.folder.mkdir(parents=True)
         save_file(method.state_dict(), files.best)
         begun.append({name: value.clone() for name, value in method.state_dict().items()})
@@ -119,10 +119,10 @@ def test_targets_of_one_stage_at_most_are_on_disk_and_none_at_the_end(play, monk
     stores = []
     original = module.fit
 
-    def watched(method, scans, shapes, targets, validation, options, files, stage, progress):
+    def watched(method, scans, shapes, targets, validation, options, files, *others):
         folder = files.history.parent / "targets"
         stores.append(sorted(path.name for path in folder.iterdir()) if folder.exists() else [])
-        return original(method, scans, shapes, targets, validation, options, files, stage, progress)
+        return original(method, scans, shapes, targets, validation, options, files, *others)
 
     monkeypatch.setattr(module, "fit", watched)
     (_, results), folder = play(stages=3, epochs=1)

@@ -79,6 +79,23 @@ def test_other_settings_for_a_run_that_has_learned_are_named(run, tiny, changes,
     assert run.config() == tiny()
 
 
+def test_a_run_may_go_on_elsewhere(run, tiny):
+    run.start(tiny(), "/data")
+    (run.path / "metrics.csv").touch()
+    run.start(tiny(threads=2, workers=3, accelerator="auto", devices=2, num_nodes=4), "/data")
+    assert run.config() == tiny()
+
+
+def test_a_run_goes_on_after_an_update_that_brought_a_setting(run, tiny):
+    run.start(tiny(), "/data")
+    (run.path / "metrics.csv").touch()
+    old = {name: value for name, value in run.read_config().items() if name != "lookahead"}
+    run.config_file.write_text(yaml.safe_dump(old))
+    run.start(tiny(), "/data")
+    with pytest.raises(SettingError, match=r"\(lookahead 6 -> 5\)"):
+        run.start(tiny(lookahead=5), "/data")
+
+
 def test_another_method_is_named(run, tiny):
     run.start(tiny("idr"), "/data")
     (run.path / "metrics.csv").touch()

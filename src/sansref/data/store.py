@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -85,3 +87,25 @@ class ArrayStore:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}
+
+
+def join(parts: Sequence[Path], folder: Path) -> None:
+    """Make one collection of several of one dtype, which are used up: the arrays of each follow those before it.
+
+    Parameters
+    ----------
+    parts
+        Folders that :class:`ArrayWriter` wrote.
+    folder
+        An empty folder on the same file system.
+    """
+    indices = [json.loads((part / _INDEX).read_text()) for part in parts]
+    (parts[0] / _BYTES).replace(folder / _BYTES)
+    with (folder / _BYTES).open("ab") as joined:
+        for part in parts[1:]:
+            with (part / _BYTES).open("rb") as source:
+                shutil.copyfileobj(source, joined)
+    shapes = [shape for index in indices for shape in index["shapes"]]
+    (folder / _INDEX).write_text(json.dumps({"dtype": indices[0]["dtype"], "shapes": shapes}))
+    for part in parts:
+        shutil.rmtree(part)

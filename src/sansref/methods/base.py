@@ -73,8 +73,9 @@ class Method(nn.Module, ABC):
     layer hands over: a method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often
     it is fitted; before each fit but the first the training data are refined, and the fit begins with the best
     weights so far if ``warm_start`` is true, with new ones if not. ``relative`` is true where every image is put on a
-    scale of its own, so that scores must not compare absolute values. ``training_defaults`` are the settings of
-    training that differ for this method.
+    scale of its own, so that scores must not compare absolute values. ``idle_parameters`` is true where some parameters
+    have no gradient in some updates, which processes that train together must know. ``training_defaults`` are the
+    settings of training that differ for this method.
     """
 
     needs: ClassVar[Needs]
@@ -82,6 +83,7 @@ class Method(nn.Module, ABC):
     network_type: ClassVar[type[Any]] = NetworkOptions
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     relative: bool = False
+    idle_parameters: ClassVar[bool] = False
     stages: int = 1
     warm_start: bool = True
 

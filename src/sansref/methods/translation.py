@@ -74,6 +74,7 @@ class ImageTranslation(Method):
     """
 
     network_type: ClassVar[type[Any]] = TranslatorOptions
+    idle_parameters: ClassVar[bool] = True  # each turn moves some; batch-instance normalisation's rho needs two images
 
     def __init__(self, network: TranslatorOptions, options: ImageOptions) -> None:
         super().__init__()

@@ -83,13 +83,13 @@ class Phase(nn.Module):
         """Return the next image and, if asked for, the symmetry residual F~(F(d)) - d."""
         gradient_step = image - self.step * (normal(image) - zero_filled)
         features = _channels_last(self.lift(gradient_step) if self.residual else gradient_step)
-        sparse = self.forward2(F.relu(self.forward1(features)))
+        sparse = self.forward2(F.relu(self.forward1(features), inplace=True))
         backward = self._backward(soft_threshold(sparse, self.threshold))
         residual = self._backward(sparse) - features if symmetry else None
         return (gradient_step + self.project(backward) if self.residual else backward), residual
 
     def _backward(self, features: Tensor) -> Tensor:
-        return self.backward2(F.relu(self.backward1(features)))
+        return self.backward2(F.relu(self.backward1(features), inplace=True))
 
 
 class ISTANet(nn.Module):

@@ -118,18 +118,48 @@ class ShapeBatches(Sampler[list[int]]):
         Items per batch; the last batch of a shape may be smaller.
     seed
         Of the order, which changes with ``epoch``.
+    rank, processes
+        Which of how many processes this is; they share out each batch, so that no item is met twice.
+
+    Raises
+    ------
+    SettingError
+        If a batch has not an item for every process.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int]], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, shapes: Sequence[tuple[int, int]], batch_size: int, seed: int, rank: int = 0, processes: int = 1
+    ) -> None:
+        if batch_size < processes:
+            raise SettingError(
+                f"a batch of {batch_size} is too small for {processes} processes: raise --batch_size, which counts the"
+                " scans of all of them"
+            )
         self._groups = list(_by_shape(shapes).values())
         self._size = batch_size
         self._seed = seed
+        self._rank = rank
+        self.processes = processes
         self.epoch = 0
 
     def __len__(self) -> int:
         return sum(-(-len(group) // self._size) for group in self._groups)
 
     def __iter__(self) -> Iterator[list[int]]:
+        """What this process has of each batch; where nothing is left for it, an item that :meth:`shares` count as 0."""
+        for batch in self.whole():
+            yield batch[self._rank :: self.processes] or batch[:1]
+
+    def shares(self) -> list[float]:
+        """Of each batch of this epoch, the items of this process over the mean of all processes.
+
+        The mean over processes of share x mean over the process's own items is the mean over the whole batch.
+        """
+        sizes = [len(batch) for batch in self.whole()]
+        return [self.processes * len(range(self._rank, size, self.processes)) / size for size in sizes]
+
+    def whole(self) -> Iterator[list[int]]:
+        """The batches of all processes together."""
         generator = seeded(self._seed, "order", self.epoch)
         batches = []
         for group in self._groups:

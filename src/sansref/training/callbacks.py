@@ -109,8 +109,11 @@ class ResumePoint(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write beside, then rename: a kill in between leaves the previous point whole."""
-        with atomic_path(self._path) as temporary:
-            trainer.save_checkpoint(temporary)
+        if pl_module.global_rank == 0:
+            with atomic_path(self._path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self._path)  # writes nothing, but all processes must come together
 
 
 class History(pl.Callback):
@@ -152,6 +155,8 @@ class History(pl.Callback):
                 "seconds": f"{time.perf_counter() - self._started:.3f}",
             }
         )
+        if pl_module.global_rank != 0:
+            return
         with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self._rows[-1]))
             writer.writeheader()
@@ -185,6 +190,8 @@ def snapshot_file(folder: Path, epoch: int) -> Path:
 
 
 def _save_method(loop: Loop, path: Path) -> None:
+    if loop.global_rank != 0:
+        return
     with loop.applied(), atomic_path(path) as temporary:
         save_file(loop.method.state_dict(), temporary)
 

@@ -15,17 +15,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch.utils.data import DataLoader
+from pytorch_lightning.strategies import DDPStrategy
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from sansref.data.store import ArrayStore
 from sansref.errors import SettingError
 from sansref.memory import keep_freed_memory
 from sansref.methods import Method, collate
 from sansref.scan import Scan
-from sansref.training.batches import ExampleSet, ShapeBatches, ValidationSet
+from sansref.training.batches import ExampleSet, ShapeBatches, ValidationItem, ValidationSet
 from sansref.training.callbacks import CheckHealth, History, KeepBest, KeepLast, ResumePoint, ShowProgress, Snapshots
 from sansref.training.loop import Loop
 from sansref.training.options import TrainingOptions
+from sansref.training.processes import ALONE, Processes, environment_plugins
 from sansref.training.progress import Progress
 
 
@@ -87,6 +89,7 @@ def fit(
     files: StageFiles,
     stage: int,
     progress: Progress,
+    processes: Processes = ALONE,
 ) -> StageResult:
     """Train a method for one stage; after a kill, go on from the last finished epoch.
 
@@ -108,6 +111,8 @@ def fit(
         From 0.
     progress
         Bar to move.
+    processes
+        That train together.
 
     Raises
     ------
@@ -115,10 +120,13 @@ def fit(
         If the loss is not finite, or the method says that training has failed.
     """
     examples = ExampleSet(method, scans, options.seed, options.repeats, targets)
-    batches = ShapeBatches(list(shapes) * options.repeats, options.batch_size, options.seed)
+    batches = ShapeBatches(
+        list(shapes) * options.repeats, options.batch_size, options.seed, processes.rank, processes.count
+    )
     kept = KeepLast(files.best) if options.keep == "last" else KeepBest(files.best, options.patience)
     trainer = _trainer(
         options,
+        method.idle_parameters,
         [
             _EpochClock(examples, batches, stage * options.epochs),
             ShowProgress(progress, stage),
@@ -136,16 +144,25 @@ def fit(
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning's own call of a PyTorch function
         trainer.fit(
-            Loop(method, options),
+            Loop(method, options, batches),
             DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=options.workers),
-            DataLoader(validation, batch_size=None, num_workers=options.workers),
+            DataLoader(_shared_out(validation, processes), batch_size=None, num_workers=options.workers),
             ckpt_path=resume,
             weights_only=True,
         )
+    processes.wait()  # for the leader's last file
     return StageResult(kept.score, kept.epoch)
 
 
-def _trainer(options: TrainingOptions, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _shared_out(validation: ValidationSet, processes: Processes) -> Dataset[ValidationItem]:
+    """A process's part; all of it where there is not a scan for each, since every process has to score something."""
+    everything = range(len(validation))
+    if len(everything) < processes.count:
+        return validation
+    return Subset(validation, everything[processes.rank :: processes.count])
+
+
+def _trainer(options: TrainingOptions, idle: bool, callbacks: list[pl.Callback]) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     keep_freed_memory()
     if options.threads:
@@ -153,7 +170,10 @@ def _trainer(options: TrainingOptions, callbacks: list[pl.Callback]) -> pl.Train
     try:
         return pl.Trainer(
             accelerator=options.accelerator,
-            devices=1,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy="auto" if options.devices * options.num_nodes == 1 else DDPStrategy(find_unused_parameters=idle),
+            plugins=environment_plugins() or None,
             precision=options.precision,
             max_epochs=options.epochs,
             callbacks=callbacks,

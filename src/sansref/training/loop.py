@@ -15,7 +15,7 @@ from sansref.errors import TrainingError
 from sansref.methods import Batch, Method
 from sansref.metrics.holdout import held_out_error
 from sansref.metrics.quality import nmse
-from sansref.training.batches import ValidationItem
+from sansref.training.batches import ShapeBatches, ValidationItem
 from sansref.training.optim import FINAL_RATE, WeightMean, optimizer_of
 from sansref.training.options import TrainingOptions
 
@@ -32,13 +32,17 @@ class Loop(pl.LightningModule):
         What is trained.
     options
         How.
+    batches
+        What the training batches are made of, if several processes share them.
     """
 
-    def __init__(self, method: Method, options: TrainingOptions) -> None:
+    def __init__(self, method: Method, options: TrainingOptions, batches: ShapeBatches | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.method = method
         self.options = options
+        self._batches = batches if batches is not None and batches.processes > 1 else None
+        self._shares: list[float] = []
         self.mean: WeightMean | None = None
         if options.average_from is not None:
             self.mean = WeightMean([weight for turn in method.turns if turn.averaged for weight in turn.parameters])
@@ -65,8 +69,16 @@ class Loop(pl.LightningModule):
         """Work out after which step weights are averaged."""
         self._average_after = (self.options.average_from or 0.0) * float(self.trainer.estimated_stepping_batches)
 
+    def on_train_epoch_start(self) -> None:
+        """Work out this process's share of each batch."""
+        if self._batches is not None:
+            self._shares = self._batches.shares()
+
     def training_step(self, batch: Batch, batch_index: int) -> None:
         """Play every turn once.
+
+        Gradients are averaged over processes; the loss of each counts by its share of the batch, so that the average is
+        the gradient of the whole batch also where it does not divide evenly.
 
         Raises
         ------
@@ -74,14 +86,15 @@ class Loop(pl.LightningModule):
             If a loss is not finite; the checkpoint of the epoch before is still good.
         """
         optimizers = self.optimizers(use_pl_optimizer=True)
+        share = 1.0 if self._batches is None else self._shares[batch_index]
         losses: dict[str, Tensor] = {}
         logged: dict[str, Tensor] = {}
         for turn, optimizer in zip(self.method.turns, _listed(optimizers), strict=True):
             loss, parts = self.method.loss(turn.name, batch)
-            if not torch.isfinite(loss):
+            if not self._everywhere(torch.isfinite(loss)):
                 raise self._diverged(f"the loss of turn {turn.name!r}", float(loss.detach()))
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            self.manual_backward(loss * share)
             optimizer.step()
             self.method.updated(turn.name)
             losses[f"loss_{turn.name}"] = loss.detach()
@@ -89,7 +102,13 @@ class Loop(pl.LightningModule):
         logged["loss"] = torch.stack(list(losses.values())).sum()
         if len(losses) > 1:
             logged |= losses
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=batch.size)
+        self.log_dict(
+            logged,
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch.size if share else 0,
+            sync_dist=self._batches is not None,
+        )
         for scheduler in _listed(self.lr_schedulers()):
             if isinstance(scheduler, LinearLR):
                 scheduler.step()
@@ -126,14 +145,31 @@ class Loop(pl.LightningModule):
             If the score is not finite.
         """
         self._scoring.close()
-        score = torch.stack(self._scores).mean()
+        score = self._mean_everywhere(torch.stack(self._scores))
         self._scores.clear()
         if not torch.isfinite(score):
             raise self._diverged("the validation score", float(score))
-        self.log("score", score)
+        self.log("score", score, sync_dist=self._batches is not None)
         for scheduler in _listed(self.lr_schedulers()):
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(float(score))
+
+    def _everywhere(self, true: Tensor) -> bool:
+        """Whether something is true in all processes."""
+        if self._batches is None:
+            return bool(true)
+        return int(self._summed(true.long())) == self._batches.processes
+
+    def _mean_everywhere(self, values: Tensor) -> Tensor:
+        """The mean over the values of all processes, which may have different numbers of them."""
+        if self._batches is None:
+            return values.mean()
+        total, number = self._summed(torch.stack([values.sum(), values.new_tensor(len(values))]))
+        return total / number
+
+    def _summed(self, values: Tensor) -> Tensor:
+        summed: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return summed
 
     def _diverged(self, what: str, value: float) -> TrainingError:
         return self.failed(f"{what} is {value}")

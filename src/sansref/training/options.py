@@ -7,6 +7,9 @@ from typing import Literal
 
 from sansref.errors import SettingError
 
+MACHINE_SETTINGS = frozenset({"workers", "threads", "accelerator", "devices", "num_nodes"})
+"""What says where a run is trained and not what it learns: the numbers agree to rounding whatever they are."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -19,7 +22,7 @@ class TrainingOptions:
     repeats
         Visits to each scan per pass, each with a new partition; for training on very few scans.
     batch_size
-        Scans per step.
+        Scans per step, of all processes together: the same whatever number of them shares the work.
     learning_rate
         Adam's learning rate at the start of a stage.
     optimizer
@@ -68,6 +71,10 @@ class TrainingOptions:
         CPU threads; 0 leaves PyTorch's choice.
     accelerator
         auto, cpu, gpu, ... as Lightning names them.
+    devices
+        Processes per machine, each with a GPU or its share of the cores, that train together.
+    num_nodes
+        Machines that train together, see docs/cluster.md.
     precision
         Of the network, as Lightning names it; transforms are always float32.
     """
@@ -96,6 +103,8 @@ class TrainingOptions:
     workers: int = 0
     threads: int = 0
     accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
 
     @property
@@ -104,7 +113,7 @@ class TrainingOptions:
         return self.seed if self.data_seed is None else self.data_seed
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience"):
+        for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("workers", "threads", "lookahead", "folds"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +13,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sansref.data.store import ArrayStore, ArrayWriter
-from sansref.files import atomic_folder, write_text
+from sansref.data.store import ArrayStore, ArrayWriter, join
+from sansref.files import PART, atomic_folder, write_text
 from sansref.methods import Method, measured, stack
 from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
 from sansref.training.fit import StageFiles, StageResult, fit
 from sansref.training.options import TrainingOptions
+from sansref.training.processes import ALONE, Processes
 from sansref.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ def run_stages(
     options: TrainingOptions,
     folder: Path,
     progress: Progress,
+    processes: Processes = ALONE,
 ) -> tuple[Path, list[StageResult]]:
     """Play all stages of a method, skipping what an earlier, killed run has finished.
 
@@ -52,6 +55,8 @@ def run_stages(
         The run directory.
     progress
         Bar to move.
+    processes
+        That train together.
 
     Returns
     -------
@@ -69,14 +74,16 @@ def run_stages(
         targets = None
         if stage > 0:
             best = stage_files(folder, _best(results)).best
-            targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, options)
+            targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, options, processes)
             if method.warm_start:
                 method.load_state_dict(load_file(best))
-        results.append(fit(method, scans, shapes, targets, validation, options, files, stage, progress))
-        write_text(done, json.dumps(asdict(results[-1])))
-        files.resume_point.unlink(missing_ok=True)
+        results.append(fit(method, scans, shapes, targets, validation, options, files, stage, progress, processes))
+        if processes.leader:
+            write_text(done, json.dumps(asdict(results[-1])))
+            files.resume_point.unlink(missing_ok=True)
         logger.info("stage %d: best score %.6g in epoch %d", stage, results[-1].score, results[-1].epoch)
-    shutil.rmtree(folder / "targets", ignore_errors=True)
+    if processes.leader:
+        shutil.rmtree(folder / "targets", ignore_errors=True)
     return stage_files(folder, _best(results)).best, results
 
 
@@ -97,15 +104,19 @@ def _refined(
     folder: Path,
     stage: int,
     options: TrainingOptions,
+    processes: Processes,
 ) -> ArrayStore:
     """The refined training data of a stage; written once, and then those of earlier stages are dropped."""
     store = folder / f"stage-{stage:02d}"
     if not store.exists():
         method.load_state_dict(load_file(weights))
-        refine(method, scans, shapes, store, options.accelerator)
-    for old in folder.iterdir():
-        if old != store:
-            shutil.rmtree(old)
+        begun = time.perf_counter()
+        refine(method, scans, shapes, store, options.accelerator, processes)
+        logger.info("stage %d: %d scans refined in %.2f s", stage, len(shapes), time.perf_counter() - begun)
+    if processes.leader:
+        for old in folder.iterdir():
+            if old != store:
+                shutil.rmtree(old)
     return ArrayStore(store)
 
 
@@ -115,6 +126,7 @@ def refine(
     shapes: Sequence[tuple[int, int]],
     store: Path,
     accelerator: str = "cpu",
+    processes: Processes = ALONE,
 ) -> None:
     """Reconstruct every training scan from its original acquired samples and store the refined k-space.
 
@@ -131,21 +143,30 @@ def refine(
         New array store, complex64 (coils, height, width) per scan; it appears only when complete.
     accelerator
         As in :class:`TrainingOptions`.
+    processes
+        Each refines a stretch of the scans; all must see the folder.
     """
     device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     method.to(device).eval()
-    with atomic_folder(store) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
-        for start, stop in _runs(shapes):
+    pieces = [store.with_name(f"{PART}{store.name}-{rank}") for rank in range(processes.count)]
+    shard = processes.shard(len(shapes))
+    with ArrayWriter(pieces[processes.rank], "complex64") as writer, torch.inference_mode():
+        for start, stop in _runs(shapes, shard):
             given = stack([measured(scans[item]) for item in range(start, stop)]).to(device)
             for kspace in method.refine(given, method.reconstruct(given)):
                 writer.append(kspace)
+    processes.wait()
+    if processes.leader:
+        with atomic_folder(store) as whole:
+            join(pieces, whole)
+    processes.wait()
     method.cpu().train()
 
 
-def _runs(shapes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _runs(shapes: Sequence[tuple[int, int]], items: range) -> Iterator[tuple[int, int]]:
     """Stretches of neighbouring scans of one shape, short enough for one batch."""
-    start = 0
-    for item in range(1, len(shapes) + 1):
-        if item == len(shapes) or shapes[item] != shapes[start] or item - start == _REFINE_BATCH:
+    start = items.start
+    for item in range(items.start + 1, items.stop + 1):
+        if item == items.stop or shapes[item] != shapes[start] or item - start == _REFINE_BATCH:
             yield start, item
             start = item

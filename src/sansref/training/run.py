@@ -22,6 +22,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import PART, remove_leftovers, write_text
 from sansref.methods import Method
 from sansref.training.config import RunConfig
+from sansref.training.options import MACHINE_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,11 @@ class RunDirectory:
         if not self.config_file.exists():
             return ""
         wanted, found = _as_written(config, data, full), self.read_config()
-        differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        defaults = RunConfig.from_flat({"method": config.method}).flat()
+        # A run may go on elsewhere, and after an update that has brought new settings.
+        names = (wanted.keys() | found.keys()) - MACHINE_SETTINGS
+        found |= {name: defaults[name] for name in names & defaults.keys() - found.keys()}
+        differing = sorted(name for name in names if wanted.get(name) != found.get(name))
         return ", ".join(f"{name} {found.get(name)!r} -> {wanted.get(name)!r}" for name in differing)
 
     def _is_taken(self) -> bool:

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet,
 from sansref.training.config import RunConfig
 from sansref.training.fit import StageResult
 from sansref.training.parts import Intake
+from sansref.training.processes import ALONE, Processes, together
 from sansref.training.progress import Progress
 from sansref.training.refine import run_stages
 from sansref.training.run import RunDirectory, environment
@@ -30,10 +31,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """What a training command did: the run, and the files that were left out as unreadable."""
+    """What a training command did.
+
+    Attributes
+    ----------
+    run
+        The run.
+    bad_files
+        Files that were left out as unreadable.
+    leader
+        False in all but one of the processes that trained together.
+    """
 
     run: RunDirectory
     bad_files: list[FileError] = field(default_factory=list)
+    leader: bool = True
 
     def leave_out(self, error: FileError) -> None:
         """Record, in the run's log as well, that a file was left out."""
@@ -72,7 +84,6 @@ def train(
     SansrefError
         For unusable files or settings.
     """
-    console = console or Console(stderr=True)
     for name, folder in (("--data", data), ("--full", full)):
         if folder is not None and out.resolve().is_relative_to(folder.resolve()):
             raise SettingError(
@@ -81,13 +92,16 @@ def train(
     if full is not None and config.needs is not Needs.UNPAIRED:
         raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
     outcome = Outcome(RunDirectory(out))
-    outcome.run.start(config, str(data.resolve()), None if full is None else str(full.resolve()))
-    if outcome.run.finished:
-        return outcome
-    with logged_to(out / "log.txt"):
-        intake = Intake(config, outcome.run, outcome.leave_out if skip_bad else None, console)
-        parts = intake.parts(data, full)
-        learn(config, parts.training, parts.validation, outcome.run, console, parts.full)
+    with together(config.training) as processes:
+        outcome.leader, console = processes.leader, processes.console(console)
+        places = str(data.resolve()), None if full is None else str(full.resolve())
+        processes.leader_first(lambda: outcome.run.start(config, *places))
+        if outcome.run.finished:
+            return outcome
+        with logged_to(out / "log.txt") if processes.leader else nullcontext():
+            intake = Intake(config, outcome.run, outcome.leave_out if skip_bad else None, console)
+            parts = processes.leader_first(lambda: intake.parts(data, full))
+            learn(config, parts.training, parts.validation, outcome.run, console, parts.full, processes)
     return outcome
 
 
@@ -98,6 +112,7 @@ def learn(
     run: RunDirectory,
     console: Console | None = None,
     full: PreparedScans | None = None,
+    processes: Processes = ALONE,
 ) -> list[StageResult]:
     """Train on prepared scans and write the model; the part of :func:`train` behind the files.
 
@@ -116,6 +131,8 @@ def learn(
         Where progress is drawn.
     full
         Full scans of other people, for a method that learns from unpaired scans.
+    processes
+        That train together.
     """
     options = config.training
     family = config.sampling.family(emulated=all(meta.emulated for meta in training.metas))
@@ -129,8 +146,22 @@ def learn(
     stages = config.build().stages
     with Progress(config.method.upper(), stages, options.epochs, steps, console) as progress:
         best, results = run_stages(
-            lambda stage: config.build(stage, family), scans, training.shapes, scored, options, run.path, progress
+            lambda stage: config.build(stage, family),
+            scans,
+            training.shapes,
+            scored,
+            options,
+            run.path,
+            progress,
+            processes,
         )
+    if processes.leader:
+        _write_model(config, best, results, len(training), run)
+    processes.wait()
+    return results
+
+
+def _write_model(config: RunConfig, best: Path, results: list[StageResult], scans: int, run: RunDirectory) -> None:
     with atomic_path(run.weights) as temporary:
         shutil.copyfile(best, temporary)
     card = {
@@ -138,11 +169,10 @@ def learn(
         "config": config.flat(),
         "score": min(result.score for result in results),
         "stages": [{"score": result.score, "epoch": result.epoch} for result in results],
-        "training_scans": len(training),
+        "training_scans": scans,
         "environment": environment(),
     }
     write_text(run.card, json.dumps(card, indent=2))
-    return results
 
 
 @contextmanager

@@ -81,6 +81,7 @@ def test_impossible_plans_are_named(changes, message):
         ({"method": "magic"}, "method 'X': there is no method 'magic'"),
         ({"method": "ssdu", "epoch": 1}, "method 'X': unknown setting 'epoch'"),
         ({"method": "ssdu", "preset": "nothing"}, "there is no configuration 'nothing'"),
+        ({"method": "ssdu", "devices": 2}, "method 'X': a comparison trains each cell in one process"),
         *[
             ({"method": "ssdu", name: 1}, f"'{name}' must be the same for all: set it under 'shared'")
             for name in sorted(COMMON)
