@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import resource
 import subprocess
@@ -23,12 +24,17 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call: every round plays all of them once, so that a slow minute slows all alike."""
+    """Median seconds of each call: every round plays all of them once, so that a slow minute slows all alike.
+
+    In an order of its own, because what is in the cache depends on who was before.
+    """
+    order, shuffler = list(calls.items()), random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for name in calls:
         calls[name]()
     for _ in range(rounds):
-        for name, call in calls.items():
+        shuffler.shuffle(order)
+        for name, call in order:
             times[name].append(seconds(call))
     return {name: median(values) for name, values in times.items()}
 

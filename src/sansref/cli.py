@@ -92,7 +92,6 @@ def train(arguments: list[str]) -> None:
     from sansref.methods import Needs
     from sansref.training.config import RunConfig
     from sansref.training.registry import METHODS, find_method
-    from sansref.training.train import train as run_training
 
     if not arguments:
         raise SettingError(f"train needs a method: use one of {', '.join(METHODS)}")
@@ -120,6 +119,8 @@ def train(arguments: list[str]) -> None:
     if options["method"] != method:
         raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
     full = options.pop("full", None)
+    from sansref.training.train import train as run_training
+
     try:
         outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad, full=full)
     finally:
@@ -134,7 +135,7 @@ def train(arguments: list[str]) -> None:
 
 
 def reconstruct(arguments: list[str]) -> None:
-    """Reconstruct every slice of every file with a trained run."""
+    """Reconstruct every slice of every file with a trained run. The same command goes on where it was killed."""
     parser = _parser("sansref reconstruct", reconstruct)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("files", type=Path, nargs="+", help="scan files or folders of them")
@@ -146,15 +147,29 @@ def reconstruct(arguments: list[str]) -> None:
         default=["source"],
         help="source: NIfTI for image volumes, fastMRI's HDF5 for k-space",
     )
+    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    accelerator_help = "where networks work; auto takes a GPU if there is one"
+    parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
+    ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
+    parser.add_argument("--ray", type=str, default=None, help=ray_help)
     options = _parse(parser, arguments)
-    from sansref.experiments.reconstruct import reconstruct_files
+    from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
-    for info, written in reconstruct_files(RunDirectory(options.run), options.files, options.out, options.format):
-        if info.kind == "magnitude":
-            print(f"{info.path}: magnitude images; their k-space was simulated and undersampled as in training")
-        place = written[0] if len(written) == 1 else f"{len(written)} files in {options.out}"
-        print(f"{info.path} -> {place}")
+    job = Job(RunDirectory(options.run), options.out, tuple(options.format), options.accelerator)
+    bad: list[FileError] = []
+    earlier = 0
+    for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
+        if done.earlier:
+            earlier += 1
+            continue
+        if done.kind == "magnitude":
+            print(f"{done.path}: magnitude images; their k-space was simulated and undersampled as in training")
+        place = done.written[0] if len(done.written) == 1 else f"{len(done.written)} files in {options.out}"
+        print(f"{done.path} -> {place}")
+    if earlier:
+        print(f"{earlier} file(s) had been reconstructed before")
+    _list_bad(bad)
 
 
 def evaluate(arguments: list[str]) -> None:

@@ -165,3 +165,22 @@ def test_one_turn_moves_the_whole_network(name: str) -> None:
 def test_reconstructs_what_the_network_gives() -> None:
     learned, given = method(), batch(3).given
     assert torch.equal(learned.reconstruct(given), learned.network(*given, symmetry=True)[0])
+
+
+@pytest.mark.parametrize("loss", ["mse", "mixed"])
+def test_in_mixed_precision_loss_and_gradient_are_those_of_float32_to_a_percent(loss: Any) -> None:
+    """bfloat16 keeps 8 bits; Fourier transforms, iterations and the loss stay float32."""
+    given = batch()
+
+    def found(enabled: bool) -> tuple[float, Tensor]:
+        torch.manual_seed(0)
+        trained = method(loss=loss)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = trained.loss("network", given)[0]
+        value.backward()
+        assert value.dtype == torch.float32
+        return float(value.detach()), torch.cat([weight.grad.flatten() for weight in trained.parameters()])
+
+    (exact, gradient), (rough, other) = found(enabled=False), found(enabled=True)
+    assert rough == pytest.approx(exact, rel=5e-3)
+    assert float((other - gradient).norm() / gradient.norm()) < 1e-2

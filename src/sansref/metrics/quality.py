@@ -192,20 +192,14 @@ def volume_ssim(volume: Tensor, reference: Tensor) -> Tensor:
 
 
 def _squared_error(image: Tensor, reference: Tensor) -> Tensor:
-    """Sum over each slice, float64, of the squared differences, which are rounded to float32 at worst."""
+    """Sum over each slice, float64, of the squared differences; only the differences are rounded to float32."""
     kind = torch.promote_types(image.dtype, reference.dtype)
     kind = torch.promote_types(kind, torch.float32) if kind.is_floating_point else torch.float64
     plane = image.shape[-2:]
-    total = image.new_empty(image.shape[:-2].numel(), dtype=torch.float64)
-    # One slice at a time and always in the same place, which stays in the processor's cache.
-    difference = image.new_empty(plane, dtype=kind)
-    exact = image.new_empty(plane.numel(), dtype=torch.float64)
     pairs = zip(image.to(kind).reshape(-1, *plane), reference.to(kind).reshape(-1, *plane), strict=True)
-    for index, (x, y) in enumerate(pairs):
-        torch.sub(x, y, out=difference)
-        exact.copy_(difference.flatten())
-        torch.dot(exact, exact, out=total[index])
-    return total.reshape(image.shape[:-2])
+    # One slice at a time, which stays in the processor's cache.
+    differences = ((x - y).flatten().double() for x, y in pairs)
+    return torch.stack([torch.dot(one, one) for one in differences]).reshape(image.shape[:-2])
 
 
 def _check(image: Tensor, reference: Tensor) -> None:
