@@ -31,7 +31,7 @@ demo: $(VENV)/.ready
 	$(BIN)/sansref demo
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import ScalarFormatter
 
 import _measure
 from sansref.training.callbacks import read_history
@@ -83,6 +84,8 @@ def main() -> None:
     for method, (seconds, scores) in curves.items():
         axes.step([at / 60 for at in seconds], scores, where="post", label=method.upper())
     axes.set(xlabel="minutes of training, one thread", ylabel="held-out error, best so far", yscale="log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.legend()
     figure.savefig(options.out / "idr-run.png", dpi=150)
 

@@ -305,10 +305,26 @@ def test_reconstruct_fastmri_in_several_formats(sansref, trained, write_knee, tm
     assert sansref(*words) == (0, f"{source} -> {tmp_path / 'out' / 'file1000.h5'}\n", "")
     with h5py.File(tmp_path / "out" / "file1000.h5") as file:
         assert file["reconstruction"].shape == (2, 32, 32)
+    assert sansref(*words) == (0, "1 file(s) had been reconstructed before\n", "")
+    words[-1] = tmp_path / "other"
     code, out, _ = sansref(*words, "--format", "png", "nifti")
-    assert (code, out) == (0, f"{source} -> 3 files in {tmp_path / 'out'}\n")
-    pngs = sorted(path.name for path in (tmp_path / "out" / "file1000_png").iterdir())
+    assert (code, out) == (0, f"{source} -> 3 files in {tmp_path / 'other'}\n")
+    pngs = sorted(path.name for path in (tmp_path / "other" / "file1000_png").iterdir())
     assert pngs == ["slice-000.png", "slice-001.png"]
+
+
+def test_reconstruct_lists_bad_files(sansref, fails, trained, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=1)
+    (data / "sub-00_T1w.nii").write_bytes(b"no volume")
+    words = ["reconstruct", trained.path, data, "--out", tmp_path / "out", "--accelerator", "cpu"]
+    assert "sub-00_T1w.nii: is in no format" in fails(*words)
+    code, out, err = sansref(*words, "--skip-bad")
+    assert code == 0
+    assert out.splitlines()[-1] == f"{data / 'sub-01_T1w.nii.gz'} -> {tmp_path / 'out' / 'sub-01_T1w_recon.nii.gz'}"
+    assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is in no format")
+    assert "with other formats: choose another --out" in fails(*words, "--format", "png")
+    assert fails(*words, "--accelerator", "abacus").startswith("--accelerator takes one of ['auto', 'cpu', 'gpu']")
+    assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is no address of a Ray cluster: give HOST:PORT")
 
 
 def test_reconstruct_refuses_an_unfinished_run(fails, tiny, heads, tmp_path):

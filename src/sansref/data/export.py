@@ -1,4 +1,4 @@
-"""Writing reconstructions: NIfTI, fastMRI's HDF5 and PNG.
+"""Writing whole reconstructions: NIfTI, fastMRI's HDF5 and PNG; see :mod:`sansref.data.slices` for slice by slice.
 
 A file appears under its name only when it is complete: it is written under a temporary name in the
 same folder and then renamed.
@@ -64,23 +64,41 @@ def write_nifti(
     ValueError
         If the volume is not real, finite and 3-D.
     """
-    import nibabel
+    path = check_nifti_name(path)
+    array = real_array(volume, "volume", ndim=3)
+    slice_axis = 2 if geometry is None else geometry.slice_axis
+    with atomic_path(path) as temporary:
+        save_nifti(temporary, np.moveaxis(array, 0, slice_axis), geometry, spacing, offset, step)
 
+
+def check_nifti_name(path: str | Path) -> Path:
+    """The path, if it ends as NIfTI must; raises ``FileError`` otherwise."""
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise FileError(path, "is not a NIfTI name", "Let it end in .nii or .nii.gz")
-    array = _real_array(volume, "volume", ndim=3)
-    slice_axis = 2 if geometry is None else geometry.slice_axis
+    return path
+
+
+def save_nifti(
+    path: Path,
+    array: npt.NDArray[np.float32],
+    geometry: Geometry | None,
+    spacing: tuple[float, float] | None,
+    offset: tuple[int, int, int] = (0, 0, 0),
+    step: int = 1,
+) -> None:
+    """Save an array, its axes in the file's order, under exactly this name; the rest is as in :func:`write_nifti`."""
+    import nibabel
+
     affine = None if geometry is None else _placed_affine(geometry, offset, step)
-    image: Any = nibabel.Nifti1Image(np.moveaxis(array, 0, slice_axis), affine)  # type: ignore[no-untyped-call]
+    image: Any = nibabel.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
     if affine is None:
         image.header.set_zooms((*(spacing or (1.0, 1.0)), 1.0))
     else:
         image.set_sform(affine, code="scanner")
         image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        nibabel.save(image, temporary)
+    nibabel.save(image, path)
 
 
 def write_fastmri(path: str | Path, volume: Tensor | Array) -> None:
@@ -95,7 +113,7 @@ def write_fastmri(path: str | Path, volume: Tensor | Array) -> None:
     """
     import h5py
 
-    array = _real_array(volume, "volume", ndim=3)
+    array = real_array(volume, "volume", ndim=3)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("reconstruction", data=array)
 
@@ -128,9 +146,20 @@ def write_png(
     ValueError
         If the image is not real, finite and 2-D, or the window is empty.
     """
+    with atomic_path(path) as temporary:
+        save_png(temporary, image, window, upright)
+
+
+def save_png(
+    path: Path,
+    image: Tensor | Array,
+    window: tuple[float, float] | None = None,
+    upright: Geometry | None = None,
+) -> None:
+    """The same as :func:`write_png`, under exactly this name."""
     from PIL import Image
 
-    array = _real_array(image, "image", ndim=2)
+    array = real_array(image, "image", ndim=2)
     if window is not None and not window[0] < window[1]:
         raise ValueError(f"window must rise, got {window}")
     low, high = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
@@ -138,11 +167,11 @@ def write_png(
         array = _turned_upright(array, upright)
     # A blank image has an empty default window, and stays black.
     grey = np.clip((array - low) / (high - low), 0, 1) if high > low else np.zeros_like(array)
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(temporary, format="PNG")
+    Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
 
 
-def _real_array(data: Tensor | Array, name: str, ndim: int) -> npt.NDArray[np.float32]:
+def real_array(data: Tensor | Array, name: str, ndim: int) -> npt.NDArray[np.float32]:
+    """As float32 in memory; raises ``ValueError`` if it is not real, finite and of ``ndim`` axes."""
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
     if array.ndim != ndim or np.iscomplexobj(array):
         raise ValueError(f"{name} must be real with {ndim} axes, got {array.dtype} {array.shape}")

@@ -2,62 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
 from torch import Tensor
 
-from sansref.data.export import write_fastmri, write_nifti, write_png
 from sansref.data.prepare import Preparation, Selection
-from sansref.data.readers import FileInfo, ReaderOptions, find_files, open_scan_file
+from sansref.data.readers import ReaderOptions, find_files, open_scan_file
 from sansref.data.readers.names import stem_of
-from sansref.errors import SettingError
+from sansref.data.readers.record import Kind
+from sansref.errors import FileError, SettingError
+from sansref.experiments.outputs import Format, Outputs, begin
 from sansref.experiments.scores import magnitude
+from sansref.files import remove_leftovers
+from sansref.memory import keep_freed_memory
 from sansref.methods import Method, measured, stack
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
 
-Format = Literal["source", "nifti", "hdf5", "png"]
+Accelerator = Literal["auto", "cpu", "gpu"]
 
 
-def reconstruct_files(
-    run: RunDirectory, files: Sequence[Path], out: Path, formats: Sequence[Format] = ("source",)
-) -> Iterator[tuple[FileInfo, list[Path]]]:
-    """Reconstruct every slice of every file, at full size.
+@dataclass(frozen=True)
+class Job:
+    """What is done with every file.
 
-    Parameters
+    Attributes
     ----------
     run
         A finished run.
-    files
-        Scan files, or folders of them. Fully sampled k-space, or magnitude images, are undersampled first as
-        the run's training scans were; undersampled k-space is used as it is.
     out
         Folder for the images.
     formats
         source is NIfTI for image volumes and fastMRI's HDF5 for k-space files.
+    accelerator
+        Where networks work; auto takes a GPU if there is one.
+    """
+
+    run: RunDirectory
+    out: Path
+    formats: Sequence[Format] = ("source",)
+    accelerator: Accelerator = "auto"
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """One file that is done.
+
+    Attributes
+    ----------
+    path
+        The scan file.
+    kind
+        What it holds.
+    written
+        Its images.
+    earlier
+        Whether they were there already.
+    """
+
+    path: Path
+    kind: Kind
+    written: tuple[Path, ...]
+    earlier: bool = False
+
+
+Outcome = Reconstructed | FileError
+"""What became of one file: done, or why it cannot be read."""
+
+
+def reconstruct_files(
+    job: Job,
+    files: Sequence[Path],
+    on_bad: Callable[[FileError], None] | None = None,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Iterator[Reconstructed]:
+    """Reconstruct every slice of every file, at full size. The same call goes on where a killed one was.
+
+    Parameters
+    ----------
+    job
+        What is done with every file.
+    files
+        Scan files, or folders of them. Fully sampled k-space, or magnitude images, are undersampled first as
+        the run's training scans were; undersampled k-space is used as it is.
+    on_bad
+        Called for an unreadable file, which is then left out; None stops at the first.
+    address
+        Of a Ray cluster whose nodes all see the files, the run and the folder for the images: HOST:PORT, auto, or
+        local; None works without Ray.
+    console
+        Where progress is drawn.
 
     Yields
     ------
-    tuple
-        Description of each file, and what was written for it.
+    Reconstructed
+        Each file; on a cluster, in the order in which they are done.
 
     Raises
     ------
     FileError
-        For a file that cannot be read; files before it have been written.
+        For a file that cannot be read and may not be left out; those done before are kept.
     SettingError
-        If an output would replace a scan or another output.
+        If an output would replace a scan or another output, the folder holds another reconstruction, or no file can be
+        used; if there is no such GPU or cluster.
     """
-    method = run.load()
-    recipe = whole_files(run.config().preparation)
-    for file in _scan_files(files, out):
-        info = open_scan_file(file, ReaderOptions(recipe.selection.plane)).describe(file)
-        volume, meta = reconstruct_volume(method, recipe, info)
-        yield info, list(_write(volume, meta, info, out, formats))
+    console = console or Console(stderr=True)
+    keep_freed_memory()
+    work = _here if address is None else _on_cluster
+    found = _scan_files(files, job.out)
+    job.run.load()  # nothing is begun with a run that cannot be used
+    begin(job.out, job.run.weights, job.formats, found)
+    bad, usable = [], False
+    for outcome in work(job, found, console, address):
+        if isinstance(outcome, Reconstructed):
+            usable = True
+            yield outcome
+        elif on_bad is None:
+            raise outcome
+        else:
+            bad.append(outcome)
+            on_bad(outcome)
+    remove_leftovers(job.out)  # of processes that died on the way
+    if not usable:
+        raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}")
+
+
+def _here(job: Job, files: Sequence[Path], console: Console, _: str | None) -> Iterator[Outcome]:
+    worker = Worker(job)
+    for number, path in enumerate(files, start=1):
+        yield worker.outcome(path, _Watch(console, f"{number}/{len(files)} {path.name}"))
+
+
+def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str | None) -> Iterator[Outcome]:
+    from sansref.experiments.archive import on_cluster
+
+    assert address is not None
+    outcomes = on_cluster(job, files, address)
+    hidden = not console.is_terminal
+    yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
 
 
 def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
@@ -69,7 +160,7 @@ def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
         if (other := first.setdefault(stem_of(path), path)) != path:
             raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
-    return found
+    return list(first.values())
 
 
 def whole_files(recipe: Preparation) -> Preparation:
@@ -77,41 +168,86 @@ def whole_files(recipe: Preparation) -> Preparation:
     return replace(recipe, selection=Selection(plane=recipe.selection.plane))
 
 
-def reconstruct_volume(method: Method, recipe: Preparation, info: FileInfo) -> tuple[Tensor, ScanMeta]:
-    """Reconstruct a file slice by slice.
+def reconstruct_slices(
+    method: Method, recipe: Preparation, path: Path, device: torch.device | None = None
+) -> Iterator[tuple[Tensor, ScanMeta]]:
+    """Yield the magnitude of each slice that holds a signal, float32 (height, width) in the file's units.
 
-    Returns
-    -------
-    tuple
-        Magnitudes in the file's units, float32 (slices, height, width), and the first scan's origin. Slices
-        without any signal stay zero.
+    The method must be on ``device``, None is the CPU; the images are on the CPU.
     """
-    volume: Tensor | None = None
-    origin: ScanMeta | None = None
-    with torch.inference_mode():
-        for scan in recipe.scans(info.path):
-            image = magnitude(method.reconstruct(stack([measured(scan)]))[0], scan) * scan.meta.scale
-            if volume is None:
-                volume, origin = torch.zeros(info.slices, *image.shape), scan.meta
-            volume[scan.meta.slice] = image
-    assert volume is not None and origin is not None, "readers refuse files without any signal"
-    return volume, origin
+    device = device or torch.device("cpu")
+    for scan in recipe.scans(path):
+        with torch.inference_mode():
+            image = method.reconstruct(stack([measured(scan)]).to(device))[0].cpu()
+        yield magnitude(image, scan) * scan.meta.scale, scan.meta
 
 
-def _write(volume: Tensor, meta: ScanMeta, info: FileInfo, out: Path, formats: Sequence[Format]) -> Iterator[Path]:
-    stem = stem_of(info.path)
-    own: Format = "hdf5" if info.kind == "k-space" else "nifti"
-    for wanted in dict.fromkeys(own if wanted == "source" else wanted for wanted in formats):
-        if wanted == "nifti":
-            path = out / f"{stem}_recon.nii.gz"
-            write_nifti(path, volume, meta.geometry, meta.spacing)
-            yield path
-        elif wanted == "hdf5":
-            path = out / f"{stem}.h5"
-            write_fastmri(path, volume)
-            yield path
-        else:
-            for index, image in enumerate(volume):
-                path = out / f"{stem}_png" / f"slice-{index:03d}.png"
-                write_png(path, image, upright=meta.geometry)
-                yield path
+@dataclass(frozen=True)
+class _Watch:
+    """Draws the progress of one file's slices."""
+
+    console: Console
+    name: str
+
+    def slices(self, images: Iterator[tuple[Tensor, ScanMeta]], count: int) -> Iterator[tuple[Tensor, ScanMeta]]:
+        hidden = not self.console.is_terminal
+        yield from track(images, escape(self.name), count, console=self.console, transient=True, disable=hidden)
+
+
+class Worker:
+    """A trained method at work on files.
+
+    Parameters
+    ----------
+    job
+        What is done with every file.
+
+    Raises
+    ------
+    FileError
+        If the run cannot be used.
+    SettingError
+        If there is no GPU where one is asked for.
+    """
+
+    def __init__(self, job: Job) -> None:
+        gpu = job.accelerator != "cpu" and torch.cuda.is_available()
+        if job.accelerator == "gpu" and not gpu:
+            raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
+        self.job, self.device = job, torch.device("cuda" if gpu else "cpu")
+        self.method = job.run.load().to(self.device)
+        self.recipe = whole_files(job.run.config().preparation)
+
+    def outcome(self, path: Path, watch: _Watch | None = None) -> Outcome:
+        """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
+        try:
+            return self._reconstructed(path, watch or _Watch(Console(quiet=True), path.name))
+        except FileError as error:
+            if error.path != path:
+                raise
+            return error
+
+    def _reconstructed(self, path: Path, watch: _Watch) -> Reconstructed:
+        info = open_scan_file(path, ReaderOptions(self.recipe.selection.plane)).describe(path)
+        outputs = Outputs(info, self.job.out, self.job.formats)
+        earlier = outputs.complete
+        if not earlier:
+            images = reconstruct_slices(self.method, self.recipe, path, self.device)
+            _write(outputs, watch.slices(images, info.slices))
+        return Reconstructed(path, info.kind, outputs.paths(), earlier)
+
+
+def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> None:
+    """Write slices as they come, one in memory at a time; slices without any signal are zero."""
+    blank, puts, size = set(range(outputs.info.slices)), None, torch.Size()
+    with ExitStack() as opened:
+        for image, meta in images:
+            if puts is None:
+                puts, size = outputs.open(opened, image, meta), image.shape
+            for put in puts:
+                put(meta.slice, image)
+            blank.discard(meta.slice)
+        assert puts is not None, "readers refuse files without any signal"
+        for index in sorted(blank):
+            for put in puts:
+                put(index, torch.zeros(size))

@@ -239,6 +239,7 @@ def test_ray_is_asked_for_only_if_it_is_needed_and_missed_by_name(heads, tmp_pat
         train_all(workplace(heads, tmp_path / "out", "ssdu"), 1, "auto", QUIET)
 
 
+@pytest.mark.xdist_group("ray")  # a cluster of another test would answer
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -275,6 +276,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
+@pytest.mark.xdist_group("ray")
 def test_a_cell_whose_node_dies_is_tried_again_on_another(heads, tmp_path, alone, cluster):
     place, said = workplace(heads, Path("out"), *HELD), io.StringIO()
     (tmp_path / "held").touch()

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
 import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from logging import CRITICAL
-from typing import Any
 
 import torch
 from rich.console import Console
 
-from sansref.errors import SettingError
 from sansref.experiments.comparison.attempt import Failure, Outcomes, attempt
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.workplace import Workplace
+from sansref.experiments.ray import connected
 
 RETRIES = 3
 """How often a cluster tries a cell again whose node or process has died."""
@@ -48,7 +41,7 @@ def on_cluster(place: Workplace, cells: Sequence[Cell], address: str, console: C
     full = place.full and place.full.resolve()  # nodes have other working directories
     place = replace(place, data=place.data.resolve(), full=full, out=place.out.resolve())
     place.out.mkdir(parents=True, exist_ok=True)
-    with _connected(address) as ray:
+    with connected(address) as ray:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
         console.out(f"Ray cluster of {len(nodes)} nodes, {sum(cpus)} CPUs, {sum(gpus)} GPUs", highlight=False)
@@ -71,43 +64,6 @@ def on_cluster(place: Workplace, cells: Sequence[Cell], address: str, console: C
         finally:
             for left in waiting:
                 ray.cancel(left, force=True)
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster while the block runs; a connection that there was before is used, and left open."""
-    try:
-        import ray
-    except ImportError:
-        raise SettingError("Ray is not installed: pip install 'sansref[cluster]'") from None
-    if ray.is_initialized():
-        yield ray
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        _connect(ray, os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # Ray's own handler ends in a crash
-        yield ray
-    except SystemExit:
-        sys.exit(128 + signal.SIGTERM)  # Ray does not hand on the code
-    finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
-
-
-def _connect(ray: Any, address: str) -> None:
-    cure = "give HOST:PORT as 'ray start' shows it, auto, or local"
-    found = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
-    if not found and address not in ("auto", "local"):
-        raise SettingError(f"{address!r} is no address of a Ray cluster: {cure}")
-    # Only a few words are exchanged: the scans lie in the folder.
-    new = {"include_dashboard": False, "object_store_memory": 100 * 2**20} if address == "local" else {}
-    try:
-        if found:  # Ray itself would knock for minutes
-            socket.create_connection((found[1], int(found[2])), timeout=5).close()
-        ray.init(address=address, log_to_driver=False, logging_level=CRITICAL, **new)
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        raise SettingError(f"no Ray cluster at {address!r} ({' '.join(str(error).split())}): {cure}") from None
 
 
 def _attempt_on_node(place: Workplace, cell: Cell) -> Failure | None:

@@ -1,0 +1,151 @@
+"""Writing reconstructions a slice at a time, in any order, so that no volume is held in memory.
+
+Each writer is a context that gives a function to put slices with. What is written appears under its name only when the
+context ends well; one that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from sansref.data.export import Array, check_nifti_name, real_array, save_nifti, save_png
+from sansref.files import atomic_folder, atomic_path
+from sansref.scan import Geometry
+
+PutSlice = Callable[[int, Tensor | Array], None]
+"""Writes one real slice (height, width) at an index."""
+
+
+@contextmanager
+def nifti_slices(
+    path: str | Path,
+    shape: tuple[int, int, int],
+    geometry: Geometry | None = None,
+    spacing: tuple[float, float] | None = None,
+) -> Iterator[PutSlice]:
+    """The same file as :func:`~sansref.data.export.write_nifti` writes.
+
+    Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
+
+    Parameters
+    ----------
+    path
+        Ends in .nii or .nii.gz.
+    shape
+        Slices, height and width.
+    geometry, spacing
+        As in :func:`~sansref.data.export.write_nifti`.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put are zero.
+
+    Raises
+    ------
+    FileError
+        If the name has another ending, or the system refuses to write.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    path = check_nifti_name(path)
+    slice_axis = 2 if geometry is None else geometry.slice_axis
+    sizes = list(shape[1:])
+    sizes.insert(slice_axis, shape[0])
+    with atomic_path(path) as temporary, _mapped(temporary.with_suffix(".array"), tuple(sizes)) as array:
+        slices = np.moveaxis(array, slice_axis, 0)
+
+        def put(index: int, image: Tensor | Array) -> None:
+            slices[index] = real_array(image, "image", ndim=2)
+
+        yield put
+        save_nifti(temporary, array, geometry, spacing)
+
+
+@contextmanager
+def _mapped(path: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
+    """A float32 array of zeros on disk, removed at the end."""
+    try:
+        with path.open("w+b") as file:
+            # Without room reserved for it, writing to a mapped file on a full disk kills the process.
+            os.posix_fallocate(file.fileno(), 0, np.dtype(np.float32).itemsize * prod(shape))
+            # The order in which NIfTI stores voxels.
+            yield np.memmap(file, np.float32, "r+", shape=shape, order="F")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
+    """The same file as :func:`~sansref.data.export.write_fastmri` writes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        Slices, height and width.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put are zero.
+
+    Raises
+    ------
+    FileError
+        If the system refuses to write.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    import h5py
+
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        stored = file.create_dataset("reconstruction", shape, np.float32)
+
+        def put(index: int, image: Tensor | Array) -> None:
+            stored[index] = real_array(image, "image", ndim=2)
+
+        yield put
+
+
+@contextmanager
+def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
+    """A folder of images as :func:`~sansref.data.export.write_png` writes them, named by :func:`png_name`.
+
+    Parameters
+    ----------
+    folder
+        Appears whole, in the place of one that there was before.
+    geometry
+        Placement by which images are turned upright; None leaves them as they are.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put have no file.
+
+    Raises
+    ------
+    FileError
+        If the system refuses to write.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    with atomic_folder(Path(folder)) as temporary:
+        yield lambda index, image: save_png(temporary / png_name(index), image, upright=geometry)
+        shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
+
+
+def png_name(index: int) -> str:
+    """File name of a slice's image."""
+    return f"slice-{index:03d}.png"

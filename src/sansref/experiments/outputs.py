@@ -1,0 +1,153 @@
+"""What a reconstruction writes for its files, and the record by which the same command goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from sansref.data.readers import FileInfo
+from sansref.data.readers.names import stem_of
+from sansref.data.slices import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
+from sansref.errors import FileError, SettingError
+from sansref.files import remove_leftovers, write_text
+from sansref.scan import ScanMeta
+
+Format = Literal["source", "nifti", "hdf5", "png"]
+
+VERSION = 1
+"""Of the record's layout."""
+
+RECORD = "reconstruction.json"
+"""Name of the record in the folder of images."""
+
+ENDINGS: dict[Format, str] = {"nifti": "_recon.nii.gz", "hdf5": ".h5", "png": "_png"}
+"""What follows the name of an input in the name of its output; that of PNG is a folder."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for one file.
+
+    Attributes
+    ----------
+    info
+        The file.
+    out
+        Folder for the images.
+    formats
+        As the user names them.
+    """
+
+    info: FileInfo
+    out: Path
+    formats: Sequence[Format]
+
+    def open(self, opened: ExitStack, image: Tensor, meta: ScanMeta) -> list[PutSlice]:
+        """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed."""
+        shape = (self.info.slices, image.shape[0], image.shape[1])
+        writers = {
+            "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing),
+            "hdf5": lambda path: fastmri_slices(path, shape),
+            "png": lambda path: png_slices(path, meta.geometry),
+        }
+        return [opened.enter_context(writers[name](path)) for name, path in self._targets().items()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there; outputs appear whole or not at all."""
+        return all(path.exists() for path in self._targets().values())
+
+    def paths(self) -> tuple[Path, ...]:
+        """All files, in the order of the formats."""
+        found: list[Path] = []
+        for name, path in self._targets().items():
+            found += [path / png_name(index) for index in range(self.info.slices)] if name == "png" else [path]
+        return tuple(found)
+
+    def _targets(self) -> dict[Format, Path]:
+        own: Format = "hdf5" if self.info.kind == "k-space" else "nifti"
+        names = dict.fromkeys(own if name == "source" else name for name in self.formats)
+        return {name: self.out / f"{stem_of(self.info.path)}{ENDINGS[name]}" for name in names}
+
+
+def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[Path]) -> None:
+    """Make a folder ready for the images of files, or check that it holds the same reconstruction.
+
+    What killed commands have left half written is removed, and so are the images of files that have changed since.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    weights
+        Of the trained run.
+    formats
+        What is written.
+    files
+        No two of one name.
+
+    Raises
+    ------
+    SettingError
+        If the folder holds images of other weights, in other formats, of other files, or of unknown origin.
+    FileError
+        If the record cannot be read or the folder not be written.
+    """
+    with weights.open("rb") as file:
+        wanted = {"weights": hashlib.file_digest(file, "sha256").hexdigest(), "formats": sorted(set(formats))}
+    found = _read(out / RECORD)
+    for name, value in wanted.items():
+        if found and found[name] != value:
+            raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
+    if out.exists():
+        remove_leftovers(out)
+    known: dict[str, list[str | int]] = found["inputs"] if found else {}
+    changed: list[Path] = []
+    for path in filter(Path.exists, files):
+        name, identity = stem_of(path), _identity(path)
+        there = [target for ending in ENDINGS.values() if (target := out / f"{name}{ending}").exists()]
+        if there and name not in known:
+            raise SettingError(f"{there[0]} is no work of this command: choose another --out")
+        if name in known and known[name][0] != identity[0]:
+            raise SettingError(f"{out} holds the images of {known[name][0]}, not of {path}: choose another --out")
+        if name in known and known[name] != identity:
+            changed += there
+        known[name] = identity
+    # Before the record says that they belong to what the files hold now.
+    for target in changed:
+        _remove(target)
+    write_text(out / RECORD, json.dumps({"version": VERSION, **wanted, "inputs": known}, indent=1))
+
+
+def _identity(path: Path) -> list[str | int]:
+    """Where a file lies, its size in bytes, and when it was changed."""
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
+
+
+def _read(path: Path) -> Any:
+    """The record, or None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["version"] == VERSION and found.keys() >= {"weights", "formats"} and isinstance(found["inputs"], dict):
+            return found
+    except (ValueError, KeyError, TypeError, OSError):
+        pass
+    raise FileError(path, "is no record of a reconstruction that this version can go on with", "Choose another --out")
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
