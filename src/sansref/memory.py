@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
 
     glibc maps every block above 32 MB anew and returns it to the system when it is freed, and gives back the upper end
     of smaller ones. A training step frees and asks for the same tensors over and over, and the system has to clear
-    their pages each time: at batch size 4 and 256 x 256 this takes longer than the convolutions
+    their pages each time: at batch size 4 and 256 x 256 that can double the time of a step
     (``benchmarks/training_step.py``). The price is that the largest use of memory stays until the end.
 
     Nothing is changed where the user has set malloc's own variables (``MALLOC_*_``, ``GLIBC_TUNABLES``).
