@@ -178,6 +178,44 @@ def test_a_batch_needs_an_item_for_every_process():
         ShapeBatches([(8, 8)] * 6, 2, 0, 0, 3)
 
 
+class Link:
+    """What the leader has said, in the place of a connection."""
+
+    def __init__(self, rank: int, said: bool = True) -> None:
+        self.global_rank, self.world_size, self.said = rank, 2, said
+
+    def broadcast(self, value: bool) -> bool:
+        if self.global_rank == 0:
+            self.said = value
+        return self.said
+
+
+def test_what_is_the_leaders_alone_no_other_does():
+    done: list[int] = []
+    for rank in (0, 1):
+        Processes(Link(rank)).by_leader(lambda rank=rank: done.append(rank))
+    assert done == [0]
+
+
+def test_what_the_leader_does_first_all_do():
+    assert [Processes(Link(rank)).leader_first(lambda rank=rank: rank) for rank in (0, 1)] == [0, 1]
+    assert Processes().leader_first(lambda: "alone") == "alone"
+
+
+@pytest.mark.parametrize("way", ["by_leader", "leader_first"])
+def test_where_the_leader_fails_the_others_leave_without_doing_it(way):
+    def failing() -> None:
+        raise SettingError("impossible")
+
+    link = Link(0)
+    with pytest.raises(SettingError, match="impossible"):
+        getattr(Processes(link), way)(failing)
+    assert link.said is False
+    with pytest.raises(SystemExit) as left:
+        getattr(Processes(Link(1, said=False)), way)(lambda: pytest.fail("done by another"))
+    assert left.value.code == 2
+
+
 @given(count=st.integers(0, 20), processes=st.integers(1, 5))
 def test_shards_are_all_items_in_order(count, processes):
     found = []

@@ -108,6 +108,11 @@ class TrainingOptions:
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
 
     @property
+    def processes(self) -> int:
+        """That train together, on all machines."""
+        return self.devices * self.num_nodes
+
+    @property
     def seed_of_data(self) -> int:
         """Of splits and simulation."""
         return self.seed if self.data_seed is None else self.data_seed

@@ -49,24 +49,27 @@ class Processes:
         if self._fabric is not None:
             self._fabric.barrier()
 
-    def leader_first(self, task: Callable[[], Result]) -> Result:
-        """The result of a task that the leader does before the others do it too.
-
-        For tasks that write what is missing and read what is there. Where the leader fails, the others leave quietly.
-        """
-        if self._fabric is None:
-            return task()
-        if self.leader:
-            done = False
-            try:
-                result = task()
+    def by_leader(self, task: Callable[[], object]) -> None:
+        """Let the leader do a task while the others wait; where it fails, they leave quietly."""
+        done = False
+        try:
+            if self.leader:
+                task()
                 done = True
-            finally:
-                self._fabric.broadcast(done)
-            return result
-        if not self._fabric.broadcast(False):
+        finally:
+            if self._fabric is not None:
+                done = self._fabric.broadcast(done)
+        if not done:
             sys.exit(2)
-        return task()
+
+    def leader_first(self, task: Callable[[], Result]) -> Result:
+        """The result of a task that writes what is missing and reads what is there; the others do it after the leader.
+
+        The leader goes on meanwhile: what the others do must not touch what it may be writing by then.
+        """
+        results: list[Result] = []
+        self.by_leader(lambda: results.append(task()))
+        return results[0] if self.leader else task()
 
     def shard(self, count: int) -> range:
         """Its stretch of ``count`` items: stretches follow each other by rank."""
@@ -87,7 +90,7 @@ def together(options: TrainingOptions) -> Iterator[Processes]:
     SettingError
         If the processes that were started are not those that the options ask for.
     """
-    asked, started = options.devices * options.num_nodes, _started()
+    asked, started = options.processes, _started()
     if asked == 1 and started == 1:
         yield ALONE
         return
@@ -107,12 +110,12 @@ def together(options: TrainingOptions) -> Iterator[Processes]:
         torch.distributed.destroy_process_group()
 
 
-def environment_plugins() -> list[Any]:
+def environment_plugins() -> list[Any] | None:
     """SLURM without Lightning's own requeuing.
 
     That would write a checkpoint of its own and prefer it to ours, in whatever stage the next job begins.
     """
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None
 
 
 def _started() -> int:
@@ -131,7 +134,7 @@ def _launched(options: TrainingOptions) -> Fabric:
             strategy="ddp",
             devices=options.devices,
             num_nodes=options.num_nodes,
-            plugins=environment_plugins() or None,
+            plugins=environment_plugins(),
         )
         fabric.launch()
     except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:

@@ -95,7 +95,7 @@ def train(
     with together(config.training) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
-        processes.leader_first(lambda: outcome.run.start(config, *places))
+        processes.by_leader(lambda: outcome.run.start(config, *places))
         if outcome.run.finished:
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():

@@ -177,7 +177,7 @@ class Plan:
             config = RunConfig.from_flat(settings)
         except (SettingError, TypeError, ValueError) as error:
             raise SettingError(f"method {label!r}: {error}") from None
-        if config.training.devices * config.training.num_nodes > 1:
+        if config.training.processes > 1:
             raise SettingError(f"method {label!r}: a comparison trains each cell in one process: leave out 'devices'")
         return Cell(label, method, acceleration, fold, seed, config)
 
