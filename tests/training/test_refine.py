@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from sansref.data.store import ArrayStore
+from sansref.data.store import ArrayStore, ArrayWriter
+from sansref.errors import FileError
 from sansref.kspace.encoding import EncodingOperator
 from sansref.methods import IDR, measured, stack
 from sansref.training import refine as module
@@ -47,6 +48,16 @@ def test_refined_data_are_the_reconstructions_of_the_acquired_samples(tiny, scan
         # The acquired samples come back to the last digit, or as the network predicts them.
         assert torch.equal(kspace[0][scan.mask], scan.kspace[0][scan.mask]) is keep
     assert method.training
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, scans, tmp_path, monkeypatch):
+    def full(self, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ArrayWriter, "append", full)
+    with pytest.raises(FileError, match=r"cannot be written \(No space left on device\)"):
+        refine(tiny("idr").build(), scans, SHAPES, tmp_path / "store")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from sansref.data.prepare import Preparation, Selection
 from sansref.data.readers import ReaderOptions, find_files, open_scan_file
 from sansref.data.readers.names import stem_of
 from sansref.data.readers.record import Kind
+from sansref.device import device_of
 from sansref.errors import FileError, SettingError
 from sansref.experiments.outputs import Format, Outputs, begin
 from sansref.experiments.scores import magnitude
@@ -117,35 +118,39 @@ def reconstruct_files(
     """
     console = console or Console(stderr=True)
     keep_freed_memory()
-    work = _here if address is None else _on_cluster
     found = _scan_files(files, job.out)
-    job.run.load()  # nothing is begun with a run that cannot be used
+    # Nothing is begun with a run that cannot be used.
+    if address is None:
+        outcomes = _here(Worker(job), found, console)
+    else:
+        job.run.load()
+        outcomes = _on_cluster(job, found, console, address)
     begin(job.out, job.run.weights, job.formats, found)
     bad, usable = [], False
-    for outcome in work(job, found, console, address):
-        if isinstance(outcome, Reconstructed):
-            usable = True
-            yield outcome
-        elif on_bad is None:
-            raise outcome
-        else:
-            bad.append(outcome)
-            on_bad(outcome)
+    # Closed at once, whatever ends the loop: a cluster must not stay connected.
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Reconstructed):
+                usable = True
+                yield outcome
+            elif on_bad is None:
+                raise outcome
+            else:
+                bad.append(outcome)
+                on_bad(outcome)
     remove_leftovers(job.out)  # of processes that died on the way
     if not usable:
         raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}")
 
 
-def _here(job: Job, files: Sequence[Path], console: Console, _: str | None) -> Iterator[Outcome]:
-    worker = Worker(job)
+def _here(worker: Worker, files: Sequence[Path], console: Console) -> Generator[Outcome]:
     for number, path in enumerate(files, start=1):
         yield worker.outcome(path, _Watch(console, f"{number}/{len(files)} {path.name}"))
 
 
-def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str | None) -> Iterator[Outcome]:
+def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str) -> Generator[Outcome]:
     from sansref.experiments.archive import on_cluster
 
-    assert address is not None
     outcomes = on_cluster(job, files, address)
     hidden = not console.is_terminal
     yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
@@ -211,10 +216,9 @@ class Worker:
     """
 
     def __init__(self, job: Job) -> None:
-        gpu = job.accelerator != "cpu" and torch.cuda.is_available()
-        if job.accelerator == "gpu" and not gpu:
+        self.job, self.device = job, device_of(job.accelerator)
+        if job.accelerator == "gpu" and self.device.type == "cpu":
             raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
-        self.job, self.device = job, torch.device("cuda" if gpu else "cpu")
         self.method = job.run.load().to(self.device)
         self.recipe = whole_files(job.run.config().preparation)
 

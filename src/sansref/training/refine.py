@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from sansref.data.store import ArrayStore, ArrayWriter, join
+from sansref.device import device_of
 from sansref.files import PART, atomic_folder, write_text
 from sansref.methods import Method, measured, stack
 from sansref.scan import Scan
@@ -146,11 +147,12 @@ def refine(
     processes
         Each refines a stretch of the scans; all must see the folder.
     """
-    device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    device = device_of(accelerator)
     method.to(device).eval()
     pieces = [store.with_name(f"{PART}{store.name}-{rank}") for rank in range(processes.count)]
     shard = processes.shard(len(shapes))
-    with ArrayWriter(pieces[processes.rank], "complex64") as writer, torch.inference_mode():
+    piece = pieces[processes.rank]
+    with atomic_folder(piece) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
         for start, stop in _runs(shapes, shard):
             given = stack([measured(scans[item]) for item in range(start, stop)]).to(device)
             for kspace in method.refine(given, method.reconstruct(given)):
