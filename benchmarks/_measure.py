@@ -101,6 +101,21 @@ def child(script: str, words: Iterable[object]) -> dict[str, Any]:
     return found
 
 
+def untrained_run(path: Path, network: Any) -> Any:
+    """A finished run directory whose weights have learned nothing; ``network`` are its options."""
+    from safetensors.torch import save_file
+
+    from sansref.methods.ssdu import SSDUOptions
+    from sansref.training.config import RunConfig
+    from sansref.training.run import RunDirectory
+
+    config, run = RunConfig("ssdu", SSDUOptions(), network), RunDirectory(path)
+    run.start(config, "none")
+    save_file(config.build().state_dict(), run.weights)
+    run.card.write_text("{}")
+    return run
+
+
 def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
     """Name by name, the median over rounds."""
     return {name: median(one[name] for one in found) for name in found[0]}

@@ -20,28 +20,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from safetensors.torch import save_file
 
 import _measure
 from sansref import cli
-from sansref.methods.ssdu import SSDUOptions
 from sansref.networks.build import NetworkOptions
-from sansref.training.config import RunConfig
-from sansref.training.run import RunDirectory
 
 SIZE, SLICES_PER_FILE = 128, 10
 WAYS = {"alone": [], "--ray local": ["--ray", "local"]}
 HEADER = ["command", "slices", "seconds", "ms a slice", "peak MB"]
-
-
-def write_run(path: Path) -> RunDirectory:
-    """A finished run whose weights have learned nothing."""
-    config = RunConfig("ssdu", SSDUOptions(), NetworkOptions(phases=3, channels=16))
-    run = RunDirectory(path)
-    run.start(config, "none")
-    save_file(config.build().state_dict(), run.weights)
-    run.card.write_text("{}")
-    return run
 
 
 def write_archive(folder: Path, slices: int) -> Path:
@@ -93,7 +79,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        run = write_run(folder / "run")
+        run = _measure.untrained_run(folder / "run", NetworkOptions(phases=3, channels=16))
         for slices in options.slices:
             data, out = write_archive(folder / "data", slices), folder / "out"
             for way in options.ways:

@@ -23,7 +23,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import _measure
@@ -33,11 +32,10 @@ from sansref.kspace.coils import birdcage_maps, combine
 from sansref.kspace.fourier import ifft2c
 from sansref.memory import keep_freed_memory
 from sansref.methods import Measured
-from sansref.methods.ssdu import SSDU, SSDUOptions
+from sansref.methods.ssdu import SSDUOptions
 from sansref.networks.build import NetworkOptions
 from sansref.networks.istanet import to_channels
 from sansref.training.config import RunConfig
-from sansref.training.run import RunDirectory
 
 SETTINGS = {"single": (256, 1), "multi": (320, 15)}
 CONTENDERS = ["sansref ISTA-Net+", "deepinv unfolded PGD", "sansref U-Net", "fastMRI U-Net", "fastMRI VarNet"]
@@ -131,17 +129,6 @@ def compare(setting: str, options: argparse.Namespace) -> None:
     print(_measure.table(HEADER, rows), flush=True)
 
 
-def write_run(path: Path) -> None:
-    """A finished run whose weights have learned nothing."""
-    config = RunConfig("ssdu", SSDUOptions())
-    run = RunDirectory(path)
-    run.start(config, "none")
-    method = config.build()
-    assert isinstance(method, SSDU)
-    save_file(method.state_dict(), run.weights)
-    run.card.write_text("{}")
-
-
 def first_png(folder: Path, slices: int, number: int, threads: int) -> float:
     """Seconds from the start of the command to its first PNG."""
     volume = np.random.default_rng(0).random((256, 256, slices), dtype=np.float32)
@@ -161,7 +148,7 @@ def first_png(folder: Path, slices: int, number: int, threads: int) -> float:
 def show_first_png(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_run(folder / "run")
+        _measure.untrained_run(folder / "run", NetworkOptions())
         times = {slices: [] for slices in (1, 8)}
         for number in range(options.rounds):
             for slices, values in times.items():

@@ -69,19 +69,6 @@ def archive(tmp_path: Path, write_knee: Callable[..., Path]) -> Path:
     return folder
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray cluster of two nodes with one processor each."""
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine, others would come first for minutes
-    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
-    made.add_node(**node)
-    yield made
-    made.shutdown()
-
-
 def images(done: list[Reconstructed]) -> dict[str, Any]:
     found = {}
     for one in done:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from sansref.errors import FileError, SansrefError, SettingError
-from sansref.experiments.ray import connected
+from sansref.experiments.ray import connected, unseen
 from sansref.experiments.reconstruct import Job, Outcome, Reconstructed, Worker
 from sansref.memory import keep_freed_memory
 from sansref.training.run import RunDirectory
@@ -97,9 +96,8 @@ class _Node:
         keep_freed_memory()
         self.worker: Worker | None = None
         try:
-            for folder in (job.run.path, job.out):
-                if not folder.exists():
-                    raise SettingError(f"{socket.gethostname()} does not see {folder}: all nodes of a cluster must")
+            if problem := unseen((job.run.path, job.out)):
+                raise SettingError(problem)
             self.worker = Worker(job)
         except SansrefError as error:
             self.problem = str(error)

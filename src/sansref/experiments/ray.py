@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
+from pathlib import Path
 from typing import Any
 
 from sansref.errors import SettingError
@@ -46,6 +47,12 @@ def connected(address: str) -> Iterator[Any]:
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, before)
+
+
+def unseen(folders: Iterable[Path | None]) -> str | None:
+    """What this node has to say of the first folder that it does not see; None where it sees all that there are."""
+    missing = (folder for folder in folders if folder is not None and not folder.exists())
+    return next((f"{socket.gethostname()} does not see {one}: all nodes of a cluster must" for one in missing), None)
 
 
 def _connect(ray: Any, address: str) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from threading import Thread, Timer
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -260,20 +259,6 @@ def test_addresses_without_a_cluster_are_named_at_once(heads, tmp_path, monkeypa
         train_all(workplace(heads, tmp_path / "out", "ssdu"), 1, address, QUIET)
     assert time.monotonic() - started < 10
     assert signal.getsignal(signal.SIGTERM) == handler
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray cluster of two nodes with one processor each."""
-    pytest.importorskip("ray", reason="needs the extra 'cluster'")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine, others would come first for minutes
-    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
-    made.add_node(**node)
-    yield made
-    made.shutdown()
 
 
 @pytest.mark.xdist_group("ray")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from sansref.experiments.comparison.attempt import Failure, Outcomes, attempt
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.workplace import Workplace
-from sansref.experiments.ray import connected
+from sansref.experiments.ray import connected, unseen
 
 RETRIES = 3
 """How often a cluster tries a cell again whose node or process has died."""
@@ -67,8 +66,7 @@ def on_cluster(place: Workplace, cells: Sequence[Cell], address: str, console: C
 
 
 def _attempt_on_node(place: Workplace, cell: Cell) -> Failure | None:
-    for folder in (place.out, place.data, place.full):
-        if folder is not None and not folder.exists():
-            return Failure(f"{socket.gethostname()} does not see {folder}: all nodes of a cluster must")
+    if problem := unseen((place.out, place.data, place.full)):
+        return Failure(problem)
     torch.set_num_threads(1)
     return attempt(place, cell, Console(quiet=True), PATIENCE)
