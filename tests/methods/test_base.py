@@ -46,7 +46,7 @@ def test_a_method_has_one_stage_and_refines_nothing_unless_it_says_so() -> None:
     method = Smallest()
     assert (method.stages, method.warm_start) == (1, True)
     with pytest.raises(NotImplementedError, match="Smallest has one stage and refines nothing"):
-        method.refine(measured(scan()), torch.zeros(1))
+        method.refine(measured(scan()))
 
 
 def test_a_network_is_given_samples_mask_and_maps_of_a_scan() -> None:

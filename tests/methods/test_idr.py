@@ -12,7 +12,9 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import Shape, central_mask
 from sansref.kspace.masks import SamplingMask, draw_mask
+from sansref.kspace.views import VIEWS
 from sansref.methods import IDR, Draw, Example, IDROptions, Measured, Needs, collate, measured, stack
+from sansref.methods.batch import seen
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.randomness import seeded
@@ -29,10 +31,10 @@ def law(shape: Shape, generator: torch.Generator) -> SamplingMask:
 FAMILY = MaskFamily(law)
 
 
-def method(**options: Any) -> IDR:
+def method(family: MaskFamily | None = None, **options: Any) -> IDR:
     torch.manual_seed(0)
     network = Reconstructor(NetworkOptions(phases=1, channels=2, init="xavier"))
-    return IDR(network, IDROptions(**options), FAMILY)
+    return IDR(network, IDROptions(**options), family or FAMILY)
 
 
 def scan(coils: int = 1) -> Scan:
@@ -101,7 +103,7 @@ def test_refining_keeps_acquired_samples_bit_for_bit_and_predicts_the_rest(coils
     learned, one = method(), scan(coils)
     given = stack([measured(one), measured(one)])
     image = learned.reconstruct(given).detach()
-    refined = learned.refine(given, image)
+    refined = learned.refine(given).detach()
     predicted = EncodingOperator(torch.ones_like(given.mask), given.maps).forward(image)
     for coil in range(coils):
         assert torch.equal(refined[:, coil][given.mask], given.kspace[:, coil][given.mask])
@@ -112,7 +114,7 @@ def test_refining_can_leave_the_prediction_as_it_is() -> None:
     learned, given = method(keep_acquired=False), stack([measured(scan())])
     image = learned.reconstruct(given).detach()
     predicted = EncodingOperator(torch.ones_like(given.mask)).forward(image)
-    torch.testing.assert_close(learned.refine(given, image), predicted)
+    torch.testing.assert_close(learned.refine(given).detach(), predicted)
     assert not torch.allclose(predicted * given.mask, given.kspace)
 
 
@@ -206,7 +208,7 @@ def test_each_of_those_three_conditions_matters(change: dict[str, Any]) -> None:
     one = scan()
     learned = method(**(REPLAY | change))
     given = stack([measured(one)])
-    refined = learned.refine(given, learned.reconstruct(given).detach())[0]
+    refined = learned.refine(given).detach()[0]
     differs = False
     for epoch in range(8):
         second = only(learned.examples(one, Draw(0, epoch, 0), refined))
@@ -247,3 +249,60 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 def test_a_selection_that_the_centre_fills_is_refused() -> None:
     with pytest.raises(SettingError, match=r"cannot select .* use a smaller centre"):
         method(selection=0.1, selection_center=0.5).examples(scan(), Draw(0, 0, 0))
+
+
+# --- weights, replay and the ensemble ---------------------------------------------------------------------------
+
+
+def test_k_weights_make_every_unseen_location_count_alike_in_expectation() -> None:
+    """Over masks and selections of the law, the weights on an unseen location add up to how often it is unseen."""
+    shape, family = (12, 10), MaskFamily(lambda shape, generator: draw_mask("uniform_random", shape, 3.0, generator))
+    learned = method(family=family, k_weighting=True, selection=0.6, selection_center=0.0)
+    total, unseen = torch.zeros(shape), torch.zeros(shape)
+    for number in range(3000):
+        mask = family.another(torch.zeros(shape, dtype=torch.bool), number)
+        one = Scan(torch.ones(1, *shape, dtype=torch.complex64) * mask, mask, ScanMeta("s", "f"))
+        example = only(learned.examples(one, Draw(0, 0, number)))
+        away = ~example.given.mask
+        total, unseen = total + example.weight * away, unseen + away
+    outside = family.density(mask) < 1
+    assert float(total[outside].mean() / unseen[outside].mean()) == pytest.approx(1, abs=0.02)
+    assert float((total / unseen.clamp(min=1))[outside].std()) < 0.12
+
+
+def test_k_weights_of_later_stages_are_those_of_the_sampling_density() -> None:
+    one = scan()
+    learned = method(k_weighting=True, refined_weight=0.25)
+    example = only(learned.examples(one, Draw(0, 3, 0), refined_of(one)))
+    density = learned.family.density(one.mask)
+    weighted = one.mask & ~example.given.mask
+    torch.testing.assert_close(example.weight[weighted], 1 / density[weighted])
+    assert bool((example.weight[one.mask & example.given.mask] == 1).all())
+    assert bool((example.weight[~one.mask] == 0.25).all())
+
+
+def test_a_share_of_later_examples_are_those_of_the_first_stage() -> None:
+    one, learned = scan(), method(replay=0.25)
+    first = sum(
+        torch.equal(only(learned.examples(one, Draw(0, epoch, 0), refined_of(one))).weight, one.mask.float())
+        for epoch in range(400)
+    )
+    assert_equally_likely([first * 3, 400 - first])
+
+
+@pytest.mark.parametrize("replay", [-0.1, 1.0])
+def test_replay_is_a_share(replay: float) -> None:
+    with pytest.raises(SettingError, match=r"replay must lie in \[0, 1\)"):
+        IDROptions(replay=replay)
+
+
+def test_the_ensemble_refines_alike_whichever_way_round_the_scan_is() -> None:
+    learned = method(ensemble=True, keep_acquired=False)
+    given = stack([measured(scan(3))])
+    refined = learned.refine(given).detach()
+    alone = method(keep_acquired=False).refine(given).detach()
+    assert not torch.allclose(refined, alone, atol=1e-5)
+    for view in VIEWS:
+        torch.testing.assert_close(
+            learned.refine(seen(given, view)).detach(), view.kspace(refined), atol=1e-5, rtol=1e-4
+        )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
+from sansref.kspace.views import VIEWS
 from sansref.methods import Draw, Example, collate, measured
 from sansref.training.batches import (
     ExampleSet,
@@ -89,6 +90,29 @@ def test_partitions_differ_between_epochs_and_repeats(make_scans, tiny):
     assert len({mask.numpy().tobytes() for mask in masks}) == 6
     examples.epoch = 0
     assert torch.equal(examples[0][0].given.mask, masks[0])
+
+
+def test_mirrored_examples_are_views_of_the_ones_they_replace(make_scans, tiny):
+    """Every view of the same partition, each about as often; and again in a resumed or parallel training."""
+    method, scans = tiny("ssdu").build(), make_scans((32, 32))
+    plain = ExampleSet(method, scans, seed=1, repeats=1, targets=None)
+    mirrored = ExampleSet(method, scans, seed=1, repeats=1, targets=None, mirror=True)
+    met = [0] * len(VIEWS)
+    for epoch in range(160):
+        plain.epoch = mirrored.epoch = epoch
+        (as_it_is,), (shown,), (again,) = plain[0], mirrored[0], mirrored[0]
+        views = [
+            number for number, view in enumerate(VIEWS) if all(map(torch.equal, flat(as_it_is.seen(view)), flat(shown)))
+        ]
+        assert len(views) == 1
+        met[views[0]] += 1
+        assert all(map(torch.equal, flat(shown), flat(again)))
+    assert min(met) > 6
+
+
+def test_only_methods_that_learn_from_kspace_can_mirror(tiny):
+    with pytest.raises(SettingError, match="'iscl' learns from images: leave out --mirror"):
+        tiny("iscl", mirror=True)
 
 
 def test_workers_make_the_same_batches_as_the_main_process(make_scans, tiny):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from rich.console import Console
@@ -161,6 +163,17 @@ def climb(make_scans, tmp_path):
 
 def close(*values: float) -> object:
     return pytest.approx(values, abs=2e-6)
+
+
+def test_linear_decay_runs_over_all_stages(climb):
+    """Two stages of five steps fall as one of ten does."""
+
+    class TwoStages(Uphill):
+        stages = 2
+
+    method, _ = climb(method=TwoStages(), options=replace(TEN_STEPS, average_from=None))
+    # Ten steps of the first of two stages: from 0.1 to 0.05.
+    assert (float(method.second.detach()),) == close(sum(0.1 - 0.005 * step for step in range(10)))
 
 
 def test_turns_are_played_in_order_and_each_moves_its_own_weights(climb):

@@ -165,8 +165,8 @@ def test_held_out_samples_are_never_in_the_refined_data_as_measured(play, scans,
     # Where validation reuses the training scans, its samples must not come back as targets.
     original, checked = IDR.refine, []
 
-    def watched(self, given, image):
-        kspace = original(self, given, image)
+    def watched(self, given):
+        kspace = original(self, given)
         for index in range(len(given.mask)):
             scan = next(scan for scan in scans if belongs(given.mask[index], given.kspace[index, 0], scan))
             hidden = scan.mask & ~given.mask[index]

@@ -123,8 +123,8 @@ class Method(nn.Module, ABC):
         """Say what has gone wrong, from an epoch's means of what :meth:`loss` logs; None if nothing has."""
         return None
 
-    def refine(self, given: Measured, image: Tensor) -> Tensor:
-        """Refined k-space (batch, coils, height, width) of scans that were reconstructed as ``image``.
+    def refine(self, given: Measured) -> Tensor:
+        """Refined k-space (batch, coils, height, width) of scans, from what was acquired of them.
 
         Only methods with more than one stage have it.
         """

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sansref.kspace.views import View
 from sansref.scan import Scan
 
 
@@ -34,6 +35,12 @@ class Measured(NamedTuple):
         return Measured(self.kspace.to(device), self.mask.to(device), maps)
 
 
+def seen(given: Measured, view: View) -> Measured:
+    """What a network would be given of the same scan, mirrored or conjugate."""
+    maps = None if given.maps is None else view.image(given.maps)
+    return Measured(view.kspace(given.kspace), view.mask(given.mask), maps)
+
+
 class Example(NamedTuple):
     """One training example of a method that maps samples to samples.
 
@@ -55,6 +62,10 @@ class Example(NamedTuple):
     def size(self) -> int:
         """Scans in the batch."""
         return self.weight.shape[0]
+
+    def seen(self, view: View) -> Example:
+        """The example that the same data, mirrored or conjugate, would have given."""
+        return Example(seen(self.given, view), view.kspace(self.target), view.mask(self.weight))
 
     @classmethod
     def stacked(cls, examples: Sequence[Example]) -> Example:

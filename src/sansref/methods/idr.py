@@ -18,8 +18,10 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.partition import select_variable_density
 from sansref.kspace.units import Partition
+from sansref.kspace.views import VIEWS
+from sansref.kspace.weighting import k_weights
 from sansref.methods.base import Draw, Needs
-from sansref.methods.batch import Example, Measured
+from sansref.methods.batch import Example, Measured, seen
 from sansref.methods.unrolled import LossName, UnrolledMethod
 from sansref.networks.build import Reconstructor
 from sansref.scan import Scan
@@ -54,8 +56,15 @@ class IDROptions:
         Apply a selecting mask to the input of later stages as well (the paper). Without it the input is
         sampled as at test time, by the others of the pool alone: under its own mask, what is acquired would be
         both input and target.
+    k_weighting
+        Let every location that the network does not see count alike in expectation: an acquired sample outside the
+        input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
+    replay
+        Share of the examples of later stages that are those of the first stage, from acquired samples alone.
     keep_acquired
         Put the acquired samples back into the refined data.
+    ensemble
+        Refine with the mean over mirrored and conjugate scans, instead of the scans as they are alone.
     start
         Start a stage from the best network so far (warm) or from new weights (fresh).
     loss
@@ -73,7 +82,10 @@ class IDROptions:
     refined_weight: float = 0.03
     pool: int = 32
     later_selection: bool = False
+    k_weighting: bool = False
+    replay: float = 0.0
     keep_acquired: bool = True
+    ensemble: bool = False
     start: Literal["warm", "fresh"] = "warm"
     loss: LossName = "mixed"
     gamma: float = 0.0
@@ -87,6 +99,8 @@ class IDROptions:
             )
         if self.refined_weight <= 0:
             raise SettingError(f"refined_weight must be positive, got {self.refined_weight}; see --support acquired")
+        if not 0 <= self.replay < 1:
+            raise SettingError(f"replay must lie in [0, 1), got {self.replay}")
         if self.target == "measured" and self.support == "full":
             raise SettingError(
                 "target 'measured' has no values outside the acquired samples: set support to 'acquired'"
@@ -106,30 +120,46 @@ class IDR(UnrolledMethod):
         self.stages = options.stages
         self.warm_start = options.start == "warm"
 
-    def refine(self, given: Measured, image: Tensor) -> Tensor:
+    def refine(self, given: Measured) -> Tensor:
         """The k-space of the reconstruction, with the acquired samples put back."""
         encoding = EncodingOperator(given.mask, given.maps)
-        predicted = encoding.transform(image)
+        predicted = encoding.transform(self._mean_image(given) if self.options.ensemble else self.reconstruct(given))
         return encoding.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
 
     def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
         """One example of the stage."""
         generator = draw.fresh()
-        return [self._first(scan, generator) if refined is None else self._later(scan, refined, generator)]
+        if refined is None or (
+            self.options.replay > 0 and float(torch.rand((), generator=generator)) < self.options.replay
+        ):
+            return [self._first(scan, generator)]
+        return [self._later(scan, refined, generator)]
+
+    def _mean_image(self, given: Measured) -> Tensor:
+        return torch.stack([view.image(self.reconstruct(seen(given, view))) for view in VIEWS]).mean(0)
 
     def _first(self, scan: Scan, generator: torch.Generator) -> Example:
         partition = self._select(scan.mask, generator)
         if self.options.first_loss == "disjoint":
             partition = partition.disjoint()
         given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
-        return Example(given, scan.kspace, partition.target.float())
+        weight = self._weight(scan.mask, partition.input, partition.selected)
+        return Example(given, scan.kspace, torch.where(partition.target, weight, 0.0))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
         mask = self._later_mask(scan.mask, generator)
         given = Measured(refined * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
-        return Example(given, target, torch.where(scan.mask, 1.0, outside))
+        # What is in the input does not depend on what was acquired: q = 0 gives 1 / p.
+        weight = self._weight(scan.mask, mask, torch.zeros(mask.shape))
+        return Example(given, target, torch.where(scan.mask, weight, outside))
+
+    def _weight(self, acquired: Tensor, seen: Tensor, selected: Tensor) -> Tensor:
+        """Weight of an acquired sample's squared error."""
+        if not self.options.k_weighting:
+            return torch.ones(acquired.shape)
+        return torch.where(seen, 1.0, k_weights(self.family.density(acquired), selected).square())
 
     def _later_mask(self, acquired: Tensor, generator: torch.Generator) -> Tensor:
         others = self.options.pool - 1

@@ -15,7 +15,8 @@ from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily, is_columns
 from sansref.kspace.partition import hold_out
 from sansref.kspace.units import Unit
-from sansref.methods import Draw, Measured, Method, measured, stack
+from sansref.kspace.views import VIEWS
+from sansref.methods import Draw, Example, Measured, Method, measured, stack
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -83,16 +84,25 @@ class ExampleSet(Dataset[list[Any]]):
         Visits to each scan per epoch.
     targets
         Refined k-space of every scan, or None in a first stage.
+    mirror
+        Show each example from one of the :data:`~sansref.kspace.views.VIEWS`, by chance.
     """
 
     def __init__(
-        self, method: Method, scans: Sequence[Scan], seed: int, repeats: int, targets: ArrayStore | None
+        self,
+        method: Method,
+        scans: Sequence[Scan],
+        seed: int,
+        repeats: int,
+        targets: ArrayStore | None,
+        mirror: bool = False,
     ) -> None:
         self._make: Callable[..., list[Any]] = method.examples
         self._scans = scans
         self._seed = seed
         self._repeats = repeats
         self._targets = targets
+        self._mirror = mirror
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -104,7 +114,12 @@ class ExampleSet(Dataset[list[Any]]):
         refined = None if self._targets is None else self._targets[item]
         if isinstance(self._scans, UnpairedScans):
             return self._make(self._scans[item], draw, refined, self._scans.companion(item, draw))
-        return self._make(self._scans[item], draw, refined)
+        examples = self._make(self._scans[item], draw, refined)
+        return [self._seen(example, draw) for example in examples] if self._mirror else examples
+
+    def _seen(self, example: Example, draw: Draw) -> Example:
+        view = VIEWS[int(torch.randint(len(VIEWS), (), generator=seeded(draw.seed, "view", draw.item, draw.epoch)))]
+        return example.seen(view)
 
 
 class ShapeBatches(Sampler[list[int]]):

@@ -119,7 +119,7 @@ def fit(
     TrainingError
         If the loss is not finite, or the method says that training has failed.
     """
-    examples = ExampleSet(method, scans, options.seed, options.repeats, targets)
+    examples = ExampleSet(method, scans, options.seed, options.repeats, targets, options.mirror)
     batches = ShapeBatches(
         list(shapes) * options.repeats, options.batch_size, options.seed, processes.rank, processes.count
     )
@@ -144,7 +144,7 @@ def fit(
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")  # Lightning's own call of a PyTorch function
         trainer.fit(
-            Loop(method, options, batches),
+            Loop(method, options, batches, stage),
             DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=options.workers),
             DataLoader(_shared_out(validation, processes), batch_size=None, num_workers=options.workers),
             ckpt_path=resume,

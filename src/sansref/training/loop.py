@@ -34,13 +34,18 @@ class Loop(pl.LightningModule):
         How.
     batches
         What the training batches are made of, if several processes share them.
+    stage
+        Which stage of the method, from 0.
     """
 
-    def __init__(self, method: Method, options: TrainingOptions, batches: ShapeBatches | None = None) -> None:
+    def __init__(
+        self, method: Method, options: TrainingOptions, batches: ShapeBatches | None = None, stage: int = 0
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.method = method
         self.options = options
+        self._stage = stage
         self._batches = batches if batches is not None and batches.processes > 1 else None
         self._shares: list[float] = []
         self.mean: WeightMean | None = None
@@ -58,9 +63,10 @@ class Loop(pl.LightningModule):
     def _schedule(self, optimizer: Optimizer) -> LinearLR | ReduceLROnPlateau:
         options = self.options
         if options.schedule == "linear":
-            last = min(1.0, FINAL_RATE / options.learning_rate)
+            fall = 1.0 - min(1.0, FINAL_RATE / options.learning_rate)
+            first, last = (1.0 - fall * stage / self.method.stages for stage in (self._stage, self._stage + 1))
             steps = int(self.trainer.estimated_stepping_batches)
-            return LinearLR(optimizer, start_factor=1.0, end_factor=last, total_iters=steps)
+            return LinearLR(optimizer, start_factor=first, end_factor=last, total_iters=steps)
         return ReduceLROnPlateau(
             optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
         )

@@ -21,6 +21,9 @@ class TrainingOptions:
         Passes over the training scans, at most; in each stage, for a method with stages.
     repeats
         Visits to each scan per pass, each with a new partition; for training on very few scans.
+    mirror
+        Show a scan mirrored or as its complex conjugate, each choice by chance, instead of as it is; for methods that
+        learn from k-space.
     batch_size
         Scans per step, of all processes together: the same whatever number of them shares the work.
     learning_rate
@@ -29,7 +32,7 @@ class TrainingOptions:
         adam, or radam (rectified Adam).
     schedule
         plateau: lower the learning rate when the validation score stops falling; linear: lower it with every step, to
-        almost zero at the end of the last epoch.
+        almost zero at the end of the last epoch of the last stage.
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
@@ -81,6 +84,7 @@ class TrainingOptions:
 
     epochs: int = 20
     repeats: int = 1
+    mirror: bool = False
     batch_size: int = 4
     learning_rate: float = 1e-3
     optimizer: Literal["adam", "radam"] = "adam"

@@ -155,7 +155,7 @@ def refine(
     with atomic_folder(piece) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
         for start, stop in _runs(shapes, shard):
             given = stack([measured(scans[item]) for item in range(start, stop)]).to(device)
-            for kspace in method.refine(given, method.reconstruct(given)):
+            for kspace in method.refine(given):
                 writer.append(kspace)
     processes.wait()
     if processes.leader:
