@@ -259,6 +259,20 @@ def test_folds_test_everyone_once_and_seeds_repeat_the_training_alone(place, qui
         assert one.captions["SSDU"].startswith(f"{psnr_of['SSDU', 0, one.subject, one.number]:.2f} dB")
 
 
+def test_slices_are_shown_as_the_training_of_their_own_fold_reconstructs_them(place, quiet):
+    shared = {name: value for name, value in place().plan.shared.items() if name != "test"}
+    methods = {"SSDU": {"method": "ssdu", "epochs": 1}}
+    here = place(methods=methods, gap=None, shared=shared, folds=2, seed_per_fold=True, figures=5)
+    compare(here, console=quiet)
+    rows = read_scores(here.out / "scores.csv")
+    assert {(row.fold, row.seed) for row in rows} == {(0, 0), (1, 1)}
+    psnr_of = {(row.subject, row.slice): row.psnr for row in rows}
+    shown = module.shown_slices(here, rows)
+    assert len(shown) == 5
+    for one in shown:
+        assert one.captions["SSDU"].startswith(f"{psnr_of[one.subject, one.number]:.2f} dB")
+
+
 def test_shown_slices_run_from_the_worst_to_the_best(finished):
     place, _ = finished
     rows = [row for row in read_scores(place.out / "scores.csv") if row.acceleration == 4]

@@ -41,6 +41,13 @@ def test_seeds_change_the_training_and_folds_the_split():
     }
 
 
+def test_a_fold_can_have_a_seed_of_its_own():
+    given = plan(folds=3, shared={}, seeds=(0, 10), seed_per_fold=True)
+    places = {(cell.fold, cell.seed) for cell in given.cells}
+    assert places == {(0, 0), (1, 1), (2, 2), (0, 10), (1, 11), (2, 12)}
+    assert [given.seed_of(fold) for fold in range(3)] == [0, 1, 2]
+
+
 def test_settings_of_acceleration_method_and_preset_arrive():
     given = plan(methods={**METHODS, "paper": {"method": "idr", "preset": "idr-fastmri-t1-4x", "pool": 7}})
     (first, second) = cells(given, "IDR")

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from sansref.data.coils import CoilOptions
 from sansref.data.prepare import Selection
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation
@@ -25,7 +26,7 @@ CHOSEN = get_args(ClassicalName)
 UNLEARNED = ("zero_filled", "zero_filled_best_scale", *CHOSEN)
 """What may stand as a method and is not trained."""
 
-COMMON = {entry.name for kind in (Selection, Simulation, Sampling) for entry in fields(kind)} | {
+COMMON = {entry.name for kind in (Selection, Simulation, Sampling, CoilOptions) for entry in fields(kind)} | {
     *("magnitude", "validation", "test", "folds", "fold", "seed", "data_seed", "held_out"),
 }
 """Settings that no method may have for itself: the same slices, masks and splits for all."""
@@ -101,6 +102,8 @@ class Plan:
         Which of them, all if empty.
     seeds
         Of the trainings; splits, masks and simulation stay the same.
+    seed_per_fold
+        Add the number of the fold to the seed, so that one training per fold samples chance as well as subjects.
     baseline
         Label that the others are tested against.
     gap
@@ -119,6 +122,7 @@ class Plan:
     folds: int = 0
     run_folds: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    seed_per_fold: bool = False
     gap: tuple[str, str] | None = None
     normalise: Literal["none", "minmax"] = "none"
     figures: int = 6
@@ -150,12 +154,17 @@ class Plan:
         """
         folds = self.run_folds or tuple(range(max(self.folds, 1)))
         return [
-            self._cell(label, acceleration, fold, seed)
+            self._cell(label, acceleration, fold, self.seed_of(fold, seed))
             for seed in self.seeds
             for fold in folds
             for acceleration in self.accelerations
             for label in self.methods
         ]
+
+    def seed_of(self, fold: int, seed: int | None = None) -> int:
+        """The seed of a fold's training; its first one by default."""
+        seed = self.seeds[0] if seed is None else seed
+        return seed + fold if self.seed_per_fold else seed
 
     def _cell(self, label: str, acceleration: float, fold: int, seed: int) -> Cell:
         own = dict(self.methods[label])

@@ -33,7 +33,7 @@ def shown_slices(place: Workplace, rows: Sequence[SliceScore]) -> list[ViewerSli
     rows
         Scores of all cells, those of a cell in the order of its test scans.
     """
-    own = [row for row in rows if row.seed == place.plan.seeds[0]]
+    own = [row for row in rows if row.seed == place.plan.seed_of(row.fold)]
     return [
         shown
         for acceleration in place.plan.accelerations
@@ -42,8 +42,11 @@ def shown_slices(place: Workplace, rows: Sequence[SliceScore]) -> list[ViewerSli
 
 
 def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[SliceScore]) -> list[ViewerSlice]:
-    where = (acceleration, place.plan.seeds[0])
-    cells = [cell for cell in place.plan.cells if (cell.acceleration, cell.seed) == where]
+    cells = [
+        cell
+        for cell in place.plan.cells
+        if cell.acceleration == acceleration and cell.seed == place.plan.seed_of(cell.fold)
+    ]
     scores = _by_key(rows)
     found: dict[Key, dict[str, torch.Tensor]] = {key: {} for key in _spread(_ranked(cells, scores), place.plan.figures)}
     references: dict[Key, torch.Tensor] = {}
