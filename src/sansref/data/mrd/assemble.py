@@ -1,0 +1,198 @@
+"""From the lines of an image to scans.
+
+What was not acquired stays zero and out of the mask: lines that were left out (acceleration, partial Fourier), the
+missing part of an asymmetric echo, and padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sansref.data.mrd.header import MrdHeader
+from sansref.data.mrd.lines import Data, Heads, Lines
+from sansref.data.mrd.placement import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place
+from sansref.errors import FileError
+from sansref.kspace.crop import centre_crop
+from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
+from sansref.kspace.whitening import whitened
+from sansref.scan import Scan, ScanMeta
+
+#: How far, in parts of the grid, the acquired columns may reach farther on one side of DC than on the other where an
+#: image of them is called complete.
+MOST_ASYMMETRY = 0.05
+#: Samples of scanners stay far below; the square of larger ones is infinite in single precision.
+LARGEST = 1e18
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the scans of an image will look like, as told by the headers of its lines alone.
+
+    Attributes
+    ----------
+    mask
+        bool (rows, columns), the same for all partitions.
+    scans
+        1, or the number of partitions of a 3-D slab without its oversampling.
+    coils
+        Number of receive channels.
+    cut
+        Whether readout oversampling is removed. It is not where a part of the readout is missing: the samples beside
+        the gap would take up errors from it.
+    crop
+        The part of the image inside the reconstructed field of view.
+    """
+
+    mask: Tensor
+    scans: int
+    coils: int
+    cut: bool
+    crop: tuple[int, int]
+
+
+def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
+    """Describe the scans that :func:`assemble` will make of lines with these headers.
+
+    Raises
+    ------
+    FileError
+        If no image can be made of them.
+    """
+    heads = heads[measured_lines(header, heads)]
+    if not len(heads):
+        raise FileError(source, "has no line of an image", "Give a complete measurement")
+    coils = np.unique(heads["active_channels"])
+    if len(coils) > 1:
+        raise FileError(source, f"has lines of {coils[0]} and of {coils[1]} coils in one image", CURE)
+    mask = _plane_mask(source, grid_mask(header, place(source, header, heads)))
+    height, width, scans = header.pixels
+    columns = mask.any(0)
+    cut = height < header.encoded[0] and bool(mask[:, columns].all())
+    kept = columns.repeat(height, 1) if cut else mask
+    return Layout(kept, scans, int(coils[0]), cut, (height, width))
+
+
+def assemble(
+    source: Path | str, header: MrdHeader, lines: Lines, meta: ScanMeta, whitening: Tensor | None = None
+) -> list[Scan]:
+    """Make scans of the lines of one image.
+
+    Lines of the same place (averages, repeats) are averaged. Readout oversampling is removed where the readout is
+    complete. A fully sampled image of one coil is also given as ``reference``.
+
+    Parameters
+    ----------
+    source
+        Where the lines come from, for error messages.
+    header
+        How they were encoded.
+    lines
+        Of one image, in any order; lines that are not for the image are passed over.
+    meta
+        Subject, source, index of the first scan and geometry; spacing and crop are set here.
+    whitening
+        Matrix, complex64 (coils, coils), by which the coils are mixed.
+
+    Returns
+    -------
+    list of Scan
+        One for a 2-D image. The partitions, in order, of a 3-D slab.
+
+    Raises
+    ------
+    FileError
+        If no image can be made of them: no line, lines outside the grid, a number of coils that changes, partitions
+        that are not fully sampled, NaN, or nothing but zeros.
+    """
+    layout = layout_of(source, header, lines.heads)
+    grid = _gridded(source, header, lines, layout.coils, whitening)
+    if header.encoded[2] > 1:
+        grid = _slab_to_slices(grid, layout.scans)
+    meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop)
+    return [_scan(source, plane, layout, replace(meta, slice=meta.slice + k)) for k, plane in enumerate(grid)]
+
+
+def _plane_mask(source: Path | str, mask: Mask) -> Tensor:
+    """The mask (rows, columns) that all partitions share."""
+    if not (mask == mask[0]).all():
+        missing = int((mask.any(0) & ~mask).any(-1).sum())
+        problem = f"is a 3-D scan in which {missing} lines of some partitions were not acquired"
+        raise FileError(source, problem, "Give 2-D scans, or 3-D scans that are fully sampled along the partitions")
+    return torch.from_numpy(mask[0]).T.contiguous()
+
+
+def _gridded(source: Path | str, header: MrdHeader, lines: Lines, coils: int, whitening: Tensor | None) -> Tensor:
+    """The mean of the lines at each place, complex64 (partitions, columns, coils, rows)."""
+    x, y, z = header.encoded
+    chosen = measured_lines(header, lines.heads)
+    placement = place(source, header, lines.heads[chosen])
+    total = np.zeros((z, y, coils, x), np.complex64)
+    count = np.zeros((z, y, 1, x), np.float32)
+    with np.errstate(all="ignore"):  # what is no number is found below, once
+        for at, samples in _spans(placement, _data(source, lines, chosen)):
+            total[at] += samples
+            count[at] += 1
+        total /= np.maximum(count, 1)
+    grid = torch.from_numpy(total)
+    if whitening is not None:
+        grid = torch.stack([whitened(plane.transpose(0, 1), whitening).transpose(0, 1) for plane in grid])
+    return grid
+
+
+def _data(source: Path | str, lines: Lines, chosen: Integers) -> Iterator[Data]:
+    """The samples of some lines, checked against their headers."""
+    for index in chosen:
+        head, data = lines.heads[index], lines.data[index]
+        declared = (int(head["active_channels"]), int(head["number_of_samples"]))
+        if data.shape != declared:
+            raise FileError(source, f"has a line of {data.shape} coils and samples, not {declared} as declared", CURE)
+        yield data
+
+
+def _spans(placement: Placement, data: Iterable[Data]) -> Iterator[tuple[tuple[int | slice, ...], Data]]:
+    """Each line's place on the grid (partition, column, all coils, rows) and the samples that go there."""
+    places = zip(placement.partitions, placement.columns, placement.rows, placement.stop_rows, strict=True)
+    kept = zip(placement.first, placement.stop, placement.reverse, strict=True)
+    for samples, (partition, column, row, row_stop), (first, stop, reverse) in zip(data, places, kept, strict=True):
+        ordered = samples[:, ::-1] if reverse else samples
+        yield (int(partition), int(column), slice(None), slice(row, row_stop)), ordered[:, first:stop]
+
+
+def _slab_to_slices(grid: Tensor, kept: int) -> Tensor:
+    """Transform (partitions, columns, ...) to slices, in place a column at a time, and cut off slice oversampling."""
+    for column in range(grid.shape[1]):
+        grid[:, column] = ifft1c(grid[:, column], 0)
+    first = grid.shape[0] // 2 - kept // 2
+    return grid[first : first + kept]
+
+
+def _scan(source: Path | str, plane: Tensor, layout: Layout, meta: ScanMeta) -> Scan:
+    kspace = plane.permute(1, 2, 0)  # to (coils, rows, columns)
+    if layout.cut:
+        images = ifft1c(kspace, -2)
+        kspace = fft1c(centre_crop(images, (layout.mask.shape[0], images.shape[-1])), -2)
+    kspace = kspace.masked_fill(~layout.mask, 0).contiguous()
+    if not kspace.abs().max() <= LARGEST:  # nor where it is NaN
+        problem = f"holds k-space in slice {meta.slice} that is NaN, infinite or beyond any scanner's"
+        raise FileError(source, problem, "Export it again, or leave it out")
+    if not kspace.any():
+        raise FileError(source, f"holds only zeros in the k-space of slice {meta.slice}", "Leave it out")
+    reference = ifft2c(kspace)[0] if layout.coils == 1 and is_complete(layout.mask) else None
+    return Scan(kspace, layout.mask.clone(), meta, reference=reference)
+
+
+def is_complete(mask: Tensor) -> bool:
+    """Whether a mask (rows, columns) is a block of full columns about DC: full sampling, but for padding."""
+    width = mask.shape[1]
+    columns = mask.any(0).nonzero().flatten()
+    if len(columns) == 0:
+        return False
+    first, last = int(columns[0]), int(columns[-1])
+    below, above = width // 2 - first, last - width // 2
+    return bool(mask[:, first : last + 1].all()) and abs(below - above) <= max(1, MOST_ASYMMETRY * width)

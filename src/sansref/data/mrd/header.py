@@ -1,0 +1,161 @@
+"""The header of raw data: how the acquisitions that follow were encoded.
+
+Source: the ISMRMRD XML schema, version 1.14 (Inati et al., Magn Reson Med 77(1), 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sansref.data.mrd.xml import HeaderXml
+from sansref.errors import FileError
+
+CURE = "Export the data again with a complete ISMRMRD header"
+#: Counters of an acquisition are 16 bits wide, so no grid can be larger.
+MOST_STEPS = 65536
+
+Size = tuple[int, int, int]
+Lengths = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """First, last and central value of an encoding counter; the centre is where k-space is zero."""
+
+    minimum: int
+    maximum: int
+    center: int
+
+
+@dataclass(frozen=True, slots=True)
+class MrdHeader:
+    """How k-space was encoded; x is the readout, y the phase encoding, z the partitions of a 3-D slab.
+
+    Attributes
+    ----------
+    encoded, recon
+        Size (x, y, z) of the encoded grid, and of the image that the scanner would make of it.
+    encoded_fov, recon_fov
+        Field of view (x, y, z) of the two in millimetres; the encoded one includes oversampling.
+    steps1, steps2
+        Limits of the phase-encoding and of the partition counter.
+    averages
+        How often each line is acquired, as declared.
+    calibration
+        How lines for parallel imaging are acquired ("embedded", "separate", ...), None where it is not said.
+    direction_sign
+        1 where the axes of an image made by an inverse Fourier transform run along the directions of the
+        acquisitions, -1 where they run against them.
+    subject, contrast
+        Patient identifier and protocol name, None where they are missing.
+    notes
+        What a person should know about how the header is read, as sentences.
+    """
+
+    encoded: Size
+    recon: Size
+    encoded_fov: Lengths
+    recon_fov: Lengths
+    steps1: Limits
+    steps2: Limits
+    averages: int = 1
+    calibration: str | None = None
+    direction_sign: int = 1
+    subject: str | None = None
+    contrast: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pixels(self) -> Size:
+        """Size (x, y, z) of the reconstructed field of view on the encoded grid: what is left without oversampling.
+
+        ``recon`` may be larger, where the scanner interpolates.
+        """
+        ratios = zip(self.encoded, self.recon_fov, self.encoded_fov, strict=True)
+        x, y, z = (min(max(round(size * kept / whole), 1), size) for size, kept, whole in ratios)
+        return x, y, z
+
+    @property
+    def spacing(self) -> Lengths:
+        """Distance of the samples of the image (x, y, z) in millimetres."""
+        x, y, z = (length / size for length, size in zip(self.encoded_fov, self.encoded, strict=True))
+        return x, y, z
+
+
+def parse_header(source: Path | str, text: str) -> MrdHeader:
+    """Read the first encoding of an ISMRMRD header.
+
+    Parameters
+    ----------
+    source
+        The file that holds the header, or the name of who sent it, for error messages.
+    text
+        The XML document, in any or no namespace.
+
+    Raises
+    ------
+    FileError
+        If it is not XML or unsafe, lacks an element, holds a value that is not a usable number, or describes data
+        that were not encoded on a Cartesian grid.
+    """
+    xml = HeaderXml(source, text, CURE)
+    _check_trajectory(source, xml)
+    encodings = xml.count("encoding")
+    notes = (f"The header describes {encodings} encodings; the first is read.",) if encodings > 1 else ()
+    encoded, limits = _size(xml, "encodedSpace"), "encoding/encodingLimits"
+    vendor = xml.text("acquisitionSystemInformation/systemVendor") or ""
+    return MrdHeader(
+        encoded=encoded,
+        recon=_size(xml, "reconSpace"),
+        encoded_fov=_lengths(xml, "encodedSpace"),
+        recon_fov=_lengths(xml, "reconSpace"),
+        steps1=_limits(xml, f"{limits}/kspace_encoding_step_1", encoded[1]),
+        steps2=_limits(xml, f"{limits}/kspace_encoding_step_2", encoded[2]),
+        averages=xml.whole(f"{limits}/average/maximum", 0, 0) + 1,
+        calibration=xml.text("encoding/parallelImaging/calibrationMode"),
+        direction_sign=sign_of_vendor(vendor),
+        subject=xml.text("subjectInformation/patientID"),
+        contrast=xml.text("measurementInformation/protocolName"),
+        notes=notes,
+    )
+
+
+def sign_of_vendor(vendor: str) -> int:
+    """Whether image axes run along (1) or against (-1) the directions in the acquisitions of a vendor.
+
+    The directions of Siemens hold for a forward transform from k-space to the image (twixtools' geometry negates
+    them for the same reason; so does mrpro, by conjugating the data).
+    """
+    return -1 if "siemens" in vendor.lower() else 1
+
+
+def _check_trajectory(source: Path | str, xml: HeaderXml) -> None:
+    trajectory = xml.text("encoding/trajectory") or "cartesian"
+    if trajectory.lower() == "epi":
+        problem = "was acquired by echo-planar imaging, which needs regridding and ghost correction first"
+        raise FileError(source, problem, "Correct it with the scanner's or another toolbox and give its k-space")
+    if trajectory.lower() != "cartesian":
+        problem = f"has a trajectory that is {trajectory[:40]!r}, not Cartesian"
+        raise FileError(source, problem, "Give Cartesian data, or grid them first")
+
+
+def _size(xml: HeaderXml, space: str) -> Size:
+    x, y, z = (xml.whole(f"encoding/{space}/matrixSize/{axis}", 1) for axis in "xyz")
+    if max(x, y, z) > MOST_STEPS:
+        raise xml.error(f"where encoding/{space}/matrixSize is {x} x {y} x {z}, more than any scan has")
+    return x, y, z
+
+
+def _lengths(xml: HeaderXml, space: str) -> Lengths:
+    x, y, z = (xml.millimetres(f"encoding/{space}/fieldOfView_mm/{axis}") for axis in "xyz")
+    return x, y, z
+
+
+def _limits(xml: HeaderXml, name: str, size: int) -> Limits:
+    """Limits of a counter; the whole grid where they are not given."""
+    first, last = xml.whole(f"{name}/minimum", 0, 0), xml.whole(f"{name}/maximum", 0, size - 1)
+    center = xml.whole(f"{name}/center", 0, size // 2)
+    if not first <= last < MOST_STEPS or center >= MOST_STEPS:
+        raise xml.error(f"where {name} is {first} to {last} about {center}, which is impossible")
+    return Limits(first, last, center)

@@ -1,0 +1,169 @@
+"""Acquisitions (readout lines): what each is for, and the image that it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sansref.errors import FileError
+
+Heads = npt.NDArray[Any]
+Data = npt.NDArray[np.complex64]
+
+#: Lines of real scanners stay far below; a damaged header does not.
+MOST_LINE_BYTES = 64 * 2**20
+MOST_COILS = 1024
+
+COUNTERS = np.dtype(
+    [
+        (name, "<u2")
+        for name in (
+            "kspace_encode_step_1",
+            "kspace_encode_step_2",
+            "average",
+            "slice",
+            "contrast",
+            "phase",
+            "repetition",
+            "set",
+            "segment",
+        )
+    ]
+)
+HEAD = np.dtype(
+    [
+        ("flags", "<u8"),
+        ("number_of_samples", "<u2"),
+        ("active_channels", "<u2"),
+        ("discard_pre", "<u2"),
+        ("discard_post", "<u2"),
+        ("center_sample", "<u2"),
+        ("encoding_space_ref", "<u2"),
+        ("sample_time_us", "<f4"),
+        ("position", "<f4", (3,)),
+        ("read_dir", "<f4", (3,)),
+        ("phase_dir", "<f4", (3,)),
+        ("slice_dir", "<f4", (3,)),
+        ("idx", COUNTERS),
+    ]
+)
+"""The fields of ISMRMRD's acquisition header that are used here, under their names there."""
+
+
+def _flags(*bits: int) -> int:
+    """A mask of ISMRMRD's flags, which are counted from 1."""
+    return sum(1 << (bit - 1) for bit in bits)
+
+
+LAST_IN_SLICE = _flags(8)
+LAST_IN_REPETITION = _flags(14)
+LAST_IN_MEASUREMENT = _flags(25)
+NOISE = _flags(19)
+CALIBRATION = _flags(20)
+CALIBRATION_AND_IMAGING = _flags(21)
+REVERSE = _flags(22)
+#: Navigators, phase correction, feedback, dummy, surface coil correction and phase stabilisation: no part of an image.
+ASIDE = _flags(23, 24, 26, 27, 28, 29, 30, 31)
+
+
+class Role(Enum):
+    """What a line is for."""
+
+    IMAGE = "image"
+    CALIBRATION = "calibration"
+    NOISE = "noise"
+    OTHER = "other"
+
+
+class ImageKey(NamedTuple):
+    """The image that a line belongs to; keys in order are images in order, the slices of a volume side by side.
+
+    Averages and segments are not part of it: their lines go into one image.
+    """
+
+    set: int
+    phase: int
+    repetition: int
+    contrast: int
+    slice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The lines of one image.
+
+    Attributes
+    ----------
+    heads
+        Structured array (lines,) of :data:`HEAD`, or of any dtype with these fields.
+    data
+        One complex64 (coils, samples) per line.
+    """
+
+    heads: Heads
+    data: list[Data]
+
+
+def compact(heads: Heads) -> Heads:
+    """Copy acquisition headers, of a dtype with the fields of :data:`HEAD`, to that dtype: a quarter of the memory."""
+    out = np.zeros(heads.shape, HEAD)
+    for name in HEAD.names or ():
+        if name != "idx":
+            out[name] = heads[name]
+    for name in COUNTERS.names or ():
+        out["idx"][name] = heads["idx"][name]
+    return out
+
+
+def head_of(acquisition: Any) -> Any:
+    """The header of an ``ismrmrd.Acquisition`` as one element of :data:`HEAD`."""
+    from ismrmrd.hdf5 import acquisition_header_dtype
+
+    return compact(np.frombuffer(acquisition.getHead(), dtype=acquisition_header_dtype))[0]
+
+
+def role_of(head: Any) -> Role:
+    """What a line is for, by its flags; lines of any but the first encoding are of no use."""
+    return next(role for role in Role if is_role(head, role))
+
+
+def is_role(heads: Any, role: Role) -> Any:
+    """Whether a line, or each of an array of them, is for this: a boolean, or an array of them."""
+    flags = np.asarray(heads["flags"], dtype=np.uint64)
+
+    def has(bits: int) -> Any:
+        return (flags & np.uint64(bits)) != 0
+
+    aside = has(ASIDE) | (np.asarray(heads["encoding_space_ref"]) != 0)
+    calibration = has(CALIBRATION) & ~has(CALIBRATION_AND_IMAGING)
+    roles = {
+        Role.NOISE: has(NOISE),
+        Role.OTHER: ~has(NOISE) & aside,
+        Role.CALIBRATION: ~has(NOISE) & ~aside & calibration,
+        Role.IMAGE: ~has(NOISE) & ~aside & ~calibration,
+    }
+    return roles[role]
+
+
+def key_of(head: Any) -> ImageKey:
+    """The image that a line belongs to."""
+    return ImageKey(*(int(head["idx"][name]) for name in ImageKey._fields))
+
+
+def check_head(source: Path | str, head: Any) -> None:
+    """Refuse a line that no scanner acquires, before room is made for its samples.
+
+    Raises
+    ------
+    FileError
+        If it has no samples, no coils, or more of them than is plausible.
+    """
+    samples, coils = int(head["number_of_samples"]), int(head["active_channels"])
+    if not 0 < coils <= MOST_COILS or samples == 0 or 8 * samples * coils > MOST_LINE_BYTES:
+        problem = f"has a line of {samples} samples from {coils} coils, which is impossible"
+        raise FileError(source, problem, "Export it again; its acquisition headers are damaged")

@@ -1,0 +1,200 @@
+"""Siemens raw data (twix, ``meas_*.dat``) of software VB, VD and VE, read with the package twixtools.
+
+A file holds one measurement (VB) or several (VD, VE), the last of which is the scan itself; those before it are
+adjustments, such as the noise of the coils. A measurement is a protocol and a list of blocks, each with a header, one
+readout line of all coils, or data of other kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from sansref.data.mrd.lines import HEAD, Data, Heads, Role, is_role
+from sansref.data.mrd.noise import NoiseScan
+from sansref.data.readers.guard import reading
+from sansref.data.readers.raw import Integers, RawFile
+from sansref.data.readers.record import FileInfo
+from sansref.data.readers.twix_blocks import Blocks, read_blocks
+from sansref.data.readers.twix_header import CURE, FORMAT, dwell_of, encoding_of, read_protocol
+from sansref.errors import FileError, SettingError
+from sansref.scan import Scan
+
+#: Bytes of the list of measurements at the start of a file of VD or VE.
+LIST_BYTES = 10240
+MOST_MEASUREMENTS = 64
+MOST_TEXTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Where a measurement lies in its file, in bytes; the blocks begin after the protocol."""
+
+    start: int
+    stop: int
+    protocol_bytes: int
+
+
+class TwixReader:
+    """Reader of Siemens raw files: the image lines of the last measurement.
+
+    How lines become scans is told in :mod:`sansref.data.mrd.assemble`, and how the images of a file are counted in
+    :class:`~.raw.RawFile`. Noise of this or an earlier measurement whitens the coils. Distortions are not corrected.
+    """
+
+    format = FORMAT
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it begins as a list of measurements (VD, VE) or as a measurement (VB) does."""
+        with path.open("rb") as file:
+            first, second = _two_numbers(file, 0)
+            if first >= LIST_BYTES:
+                return _begins_protocol(file, 0)
+            if not 1 <= second <= MOST_MEASUREMENTS:
+                return False
+            file.seek(16)  # the first entry's offset, after the identifiers of measurement and file
+            return int.from_bytes(file.read(8), "little") == LIST_BYTES
+
+    def describe(self, path: Path) -> FileInfo:
+        """Read the protocol, the headers of all lines, and the noise lines."""
+        with _opened(path) as raw:
+            return raw.info()
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+        """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
+        with _opened(path) as raw:
+            yield from raw.scans(slices)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[RawFile]:
+    try:
+        import twixtools.hdr_def
+        import twixtools.mdb  # noqa: F401
+    except ImportError as error:
+        raise SettingError(
+            "reading Siemens raw data needs the package twixtools: pip install 'sansref[raw]'"
+        ) from error
+    with path.open("rb") as file:
+        with reading(path, FORMAT):
+            modern = _two_numbers(file, 0)[0] < LIST_BYTES
+            measurements = _measurements(path, file, modern)
+            *earlier, scan = measurements
+            protocol = read_protocol(path, file, scan.start, scan.protocol_bytes)
+            blocks = read_blocks(path, file, scan.start + scan.protocol_bytes, scan.stop, modern)
+            heads = heads_of(blocks, dwell_of(protocol))
+            image = is_role(heads, Role.IMAGE)
+            if not image.any():
+                problem = "holds no line of an image in its last measurement"
+                raise FileError(path, problem, "Give a complete measurement of a scan")
+            header = encoding_of(path, protocol, heads[image], blocks.centers(int(np.argmax(image))))
+            noise = _noise(path, file, earlier, modern)
+        several = (f"The last of {len(measurements)} measurements is read.",) if earlier else ()
+
+        def fetch(indices: Integers) -> list[Data]:
+            with reading(path, FORMAT):
+                return [blocks.samples(file, int(index)) for index in indices]
+
+        raw = RawFile(path, FORMAT, header, heads, fetch, noise, several)
+        raw.check()
+        yield raw
+
+
+def heads_of(blocks: Blocks, dwell: float) -> Heads:
+    """Siemens' headers of lines as acquisition headers; noise lines have a dwell time of their own, not told there."""
+    mdh, counter = blocks.headers, blocks.headers["Counter"]
+    heads = np.zeros(len(mdh), HEAD)
+    heads["flags"] = blocks.flags()
+    names = {"number_of_samples": "SamplesInScan", "active_channels": "UsedChannels", "center_sample": "CenterCol"}
+    for ours, theirs in names.items():
+        heads[ours] = mdh[theirs]
+    heads["discard_pre"], heads["discard_post"] = mdh["CutOff"]["Pre"], mdh["CutOff"]["Post"]
+    heads["sample_time_us"] = np.where(is_role(heads, Role.NOISE), 0, dwell)
+    counters = {"kspace_encode_step_1": "Lin", "kspace_encode_step_2": "Par", "average": "Ave", "slice": "Sli"}
+    counters |= {"contrast": "Eco", "phase": "Phs", "repetition": "Rep", "set": "Set", "segment": "Seg"}
+    for ours, theirs in counters.items():
+        heads["idx"][ours] = counter[theirs]
+    position = mdh["SliceData"]["SlicePos"]
+    heads["position"] = np.stack([position[axis] for axis in ("Sag", "Cor", "Tra")], axis=-1)
+    rotation = rotations(mdh["SliceData"]["Quaternion"])
+    # Siemens' matrices have columns phase, read, slice.
+    for column, name in enumerate(("phase_dir", "read_dir", "slice_dir")):
+        heads[name] = rotation[:, :, column]
+    return heads
+
+
+def rotations(quaternions: Any) -> Any:
+    """Rotation matrices (lines, 3, 3) of quaternions (lines, 4), scalar first; zeros where a quaternion is none."""
+    q = np.asarray(quaternions, dtype=np.float64)
+    norm = np.linalg.norm(q, axis=-1, keepdims=True)
+    usable = np.isfinite(norm) & (norm > 0)
+    w, x, y, z = np.where(usable, q / np.where(usable, norm, 1), 0).T
+    columns = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)),
+        (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)),
+        (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return np.stack([np.stack(column, axis=-1) for column in columns], axis=-1) * usable[..., None]
+
+
+def _two_numbers(file: BinaryIO, at: int) -> tuple[int, int]:
+    file.seek(at)
+    start = file.read(8)
+    return int.from_bytes(start[:4], "little"), int.from_bytes(start[4:], "little")
+
+
+def _begins_protocol(file: BinaryIO, at: int) -> bool:
+    """Whether the first text of a protocol has a name and a length there."""
+    _, texts = _two_numbers(file, at)
+    name = file.read(32).split(b"\0")[0]
+    return 1 <= texts <= MOST_TEXTS and len(name) >= 4 and name.isalnum()
+
+
+def _measurements(path: Path, file: BinaryIO, modern: bool) -> list[Measurement]:
+    size = path.stat().st_size
+    spans = _listed(path, file, size) if modern else [(0, size)]
+    found = []
+    for start, stop in spans:
+        protocol_bytes, _ = _two_numbers(file, start)
+        if not (start < stop <= size and _begins_protocol(file, start) and start + protocol_bytes < stop):
+            problem = f"lists a measurement in bytes {start} to {stop}, but there is none in its {size} bytes"
+            raise FileError(path, f"{problem}; it is truncated or damaged", CURE)
+        found.append(Measurement(start, stop, protocol_bytes))
+    return found
+
+
+def _listed(path: Path, file: BinaryIO, size: int) -> list[tuple[int, int]]:
+    from twixtools.hdr_def import MultiRaidFileHeader
+
+    file.seek(0)
+    start = file.read(MultiRaidFileHeader.itemsize)
+    if len(start) < MultiRaidFileHeader.itemsize:
+        raise FileError(path, f"ends after {size} bytes, before its list of measurements does", CURE)
+    header = np.frombuffer(start, MultiRaidFileHeader)[0]
+    count = int(header["hdr"]["count_"])
+    entries = [(int(entry["off_"]), int(entry["len_"])) for entry in header["entry"][:count]]
+    # A scanner that is interrupted leaves the length of its only measurement at zero.
+    return [(first, first + length if length or count > 1 else size) for first, length in entries]
+
+
+def _noise(path: Path, file: BinaryIO, earlier: list[Measurement], modern: bool) -> NoiseScan | None:
+    """The noise of the latest earlier measurement that has any."""
+    for measurement in reversed(earlier):
+        blocks = read_blocks(path, file, measurement.start + measurement.protocol_bytes, measurement.stop, modern)
+        heads = heads_of(blocks, 0.0)
+        lines = np.flatnonzero(is_role(heads, Role.NOISE))
+        if not len(lines):
+            continue
+        noise = NoiseScan()
+        heads["sample_time_us"] = dwell_of(read_protocol(path, file, measurement.start, measurement.protocol_bytes))
+        for index in lines:
+            if noise.full:
+                break
+            noise.add(heads[index], blocks.samples(file, int(index)))
+        return noise
+    return None

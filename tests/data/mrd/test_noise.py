@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sansref.data.mrd.lines import HEAD
+from sansref.data.mrd.noise import MOST_SAMPLES, NoiseScan
+from sansref.errors import FileError
+from sansref.kspace.whitening import whitening_matrix
+
+
+def head(dwell: float = 10.0) -> Any:
+    made = np.zeros(1, HEAD)[0]
+    made["sample_time_us"] = dwell
+    return made
+
+
+def noise(coils: int, samples: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(coils, samples, 2)).astype(np.float32).view(np.complex64)[..., 0]
+
+
+def test_all_lines_together_give_the_matrix() -> None:
+    scan = NoiseScan()
+    lines = [noise(3, 50, seed) for seed in range(4)]
+    for line in lines:
+        scan.add(head(), line)
+    assert (scan.coils, scan.samples, scan.full) == (3, 200, False)
+    found = scan.matrix("a.h5", 3, 10.0)
+    assert found is not None
+    torch.testing.assert_close(found, whitening_matrix(torch.from_numpy(np.concatenate(lines, axis=1))))
+
+
+def test_noise_that_was_sampled_faster_is_stronger() -> None:
+    scan = NoiseScan()
+    scan.add(head(dwell=2.5), noise(2, 100))
+    same, slower = scan.matrix("a.h5", 2, 2.5), scan.matrix("a.h5", 2, 10.0)
+    assert same is not None
+    assert slower is not None
+    torch.testing.assert_close(slower, 2 * same)
+    for unknown in (0.0, float("nan"), 1e9):
+        plain = scan.matrix("a.h5", 2, unknown)
+        assert plain is not None
+        torch.testing.assert_close(plain, same)
+
+
+def test_noise_of_other_coils_is_of_no_use() -> None:
+    scan = NoiseScan()
+    assert scan.matrix("a.h5", 2, 10.0) is None
+    scan.add(head(), noise(3, 100))
+    assert scan.matrix("a.h5", 2, 10.0) is None
+    scan.add(head(), noise(2, 100))  # such as that of another set of coils
+    assert (scan.coils, scan.samples) == (2, 100)
+
+
+def test_no_more_is_kept_than_is_of_use() -> None:
+    scan = NoiseScan()
+    for seed in range(4):
+        scan.add(head(), noise(1, MOST_SAMPLES // 2, seed))
+    assert (scan.samples, scan.full) == (MOST_SAMPLES, True)
+
+
+def test_a_dead_coil_is_reported() -> None:
+    scan = NoiseScan()
+    line = noise(4, 100)
+    line[3] = 0
+    scan.add(head(), line)
+    message = "a.h5: has noise lines that cannot whiten the coils: coils without noise, counted from 0: 3."
+    with pytest.raises(FileError, match=re.escape(message)):
+        scan.matrix("a.h5", 4, 10.0)
