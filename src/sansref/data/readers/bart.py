@@ -1,0 +1,105 @@
+"""BART's pairs of ``.hdr`` and ``.cfl``: sixteen sizes as text, and complex single-precision numbers.
+
+Format and order of dimensions: the BART toolbox (Uecker et al., https://mrirecon.github.io/bart), ``src/misc/io.c``
+and ``src/misc/mri.h``. BART's ``fft`` is centred like the transforms here; without ``-u`` it differs by a scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from sansref.data.readers.arrays import ArrayReader, Entry
+from sansref.data.readers.axes import fitted_axes, parse_axes
+from sansref.data.readers.guard import printable, reading
+from sansref.data.readers.stored import FlatFile
+from sansref.errors import FileError
+
+FIRST_LINE = "# Dimensions"
+LONGEST_HEADER = 1 << 20
+NAMES = (
+    *("READ", "PHS1", "PHS2", "COIL", "MAPS", "TE", "COEFF", "COEFF2"),
+    *("ITER", "CSHIFT", "TIME", "TIME2", "LEVEL", "SLICE", "AVG", "BATCH"),
+)
+WORDS = {"READ": "row", "PHS1": "column", "PHS2": "partition", "COIL": "coil", "SLICE": "slice"}
+SAMPLE = np.dtype("<c8")
+
+
+class BartReader(ArrayReader):
+    """Reader of BART's k-space; either file of the pair may be given.
+
+    The readout gives the rows, the first phase encoding the columns; a second one is taken for a fully sampled
+    partition axis. ``axes`` names the dimensions otherwise, the first of them first.
+    """
+
+    format = "BART"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is a ``.cfl``, which has no mark of its own, or a ``.hdr`` with BART's first line."""
+        if path.suffix == ".cfl":
+            return True
+        if path.suffix != ".hdr":
+            return False
+        with path.open("rb") as file:
+            return file.read(len(FIRST_LINE)) == FIRST_LINE.encode()
+
+    def entries(self, path: Path) -> list[Entry]:
+        """Read the header and compare it with the size of the data."""
+        data, header = path.with_suffix(".cfl"), path.with_suffix(".hdr")
+        for file in (data, header):
+            if not file.is_file():
+                raise FileError(path, f"has no {file.suffix} beside it", "Keep both files of the pair in one folder")
+        sizes = _sizes(path, header)
+        promised, size = math.prod(sizes) * SAMPLE.itemsize, data.stat().st_size
+        if size != promised:
+            problem = f"has {size} bytes in its .cfl, its .hdr promises {promised} ({'x'.join(map(str, sizes))})"
+            raise FileError(path, problem, "Copy both files of the pair again")
+        return [Entry("", sizes, SAMPLE)]
+
+    def axes(self, path: Path, entry: Entry) -> tuple[str, ...]:
+        """By BART's order of dimensions, or by the user's words for the first of them."""
+        if self.options.axes is not None:
+            words = parse_axes(self.options.axes)
+            return fitted_axes(path, entry.shape, words + ("x",) * (len(entry.shape) - len(words)))
+        named = dict(zip(NAMES, entry.shape, strict=True))
+        long = {name: size for name, size in named.items() if size > 1}
+        if min(named["READ"], named["PHS1"]) < 2:
+            problem = f"has no plane of READ and PHS1 ({_listed(long)}), so it is no Cartesian k-space"
+            raise FileError(path, problem, "Give Cartesian k-space, or name its dimensions with --axes")
+        if unknown := [name for name in long if name not in WORDS]:
+            name, number = unknown[0], NAMES.index(unknown[0])
+            problem = f"has {long[name]} entries in dimension {number} ({name}), of which one can be read"
+            raise FileError(path, problem, f"Take one with 'bart slice {number} INDEX', or average with 'bart avg'")
+        if "SLICE" in long and "PHS2" in long:
+            raise FileError(path, f"has several slabs ({_listed(long)})", "Take one of them with 'bart slice 13'")
+        return tuple(WORDS[name] if named[name] > 1 else "x" for name in NAMES)
+
+    @contextmanager
+    def opened(self, path: Path, entry: Entry) -> Iterator[FlatFile]:
+        """Open the data, in which the first dimension runs fastest."""
+        with path.with_suffix(".cfl").open("rb") as file:
+            yield FlatFile(path, file, 0, entry.shape, SAMPLE, fortran=True)
+
+
+def _sizes(path: Path, header: Path) -> tuple[int, ...]:
+    """Sixteen sizes; a header may leave out ones at the end."""
+    with reading(path, "BART"), header.open("rb") as file:
+        lines = file.read(LONGEST_HEADER).decode("ascii", "replace").splitlines()
+    line = lines[1] if len(lines) > 1 and lines[0].strip() == FIRST_LINE else ""
+    words = line.split()
+    if not 0 < len(words) <= len(NAMES) or not all(map(_is_size, words)):
+        problem = f"has a .hdr whose dimensions are {printable(line)[:60]!r}"
+        raise FileError(path, problem, f"It must begin with '{FIRST_LINE}' and a line of up to {len(NAMES)} sizes")
+    return tuple(int(word) for word in words) + (1,) * (len(NAMES) - len(words))
+
+
+def _is_size(word: str) -> bool:
+    return word.isdecimal() and len(word) < 19 and int(word) > 0
+
+
+def _listed(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "all of length 1"

@@ -1,0 +1,100 @@
+"""NumPy arrays: ``.npy``, read slice by slice, and ``.npz``, whose arrays are read whole.
+
+Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html; decoded by numpy, never unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sansref.data.readers.arrays import ArrayReader, Entry
+from sansref.data.readers.guard import reading
+from sansref.data.readers.stored import FlatFile, InMemory, Stored, check_fits
+from sansref.errors import FileError
+
+MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+#: Bytes of a zip file in which the name of its first member stands.
+LONGEST_START = 542
+
+
+class NpyReader(ArrayReader):
+    """Reader of one array in ``.npy``."""
+
+    format = "NumPy .npy"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it has numpy's magic."""
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+
+    def entries(self, path: Path) -> list[Entry]:
+        """Read the header."""
+        with self.opened(path, Entry("", (), np.dtype(np.complex64))) as stored:
+            entry = Entry("", stored.shape, stored.dtype)
+        if not _is_numeric(entry.dtype):
+            problem = f"holds an array of {entry.dtype}, not of numbers"
+            raise FileError(path, problem, "Store it as complex64 or float32")
+        return [entry]
+
+    @contextmanager
+    def opened(self, path: Path, entry: Entry) -> Iterator[FlatFile]:
+        """Open it where its numbers begin."""
+        with reading(path, self.format):
+            # Its header alone is looked at; numpy compares the sizes with that of the file.
+            header = np.load(path, mmap_mode="r", allow_pickle=False)
+            offset, shape, dtype = header.offset, header.shape, header.dtype
+            fortran = header.flags.f_contiguous and not header.flags.c_contiguous
+            del header
+        with path.open("rb") as file:
+            yield FlatFile(path, file, offset, shape, dtype, fortran)
+
+
+class NpzReader(ArrayReader):
+    """Reader of an array in ``.npz``; its checksum is compared."""
+
+    format = "NumPy .npz"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it is a zip file, complete or not, whose first member is an array of numpy."""
+        with path.open("rb") as file:
+            head = file.read(LONGEST_START)
+        return head.startswith(ZIP_MAGIC) and b".npy" in head
+
+    def entries(self, path: Path) -> list[Entry]:
+        """Read the headers of all its arrays of numbers."""
+        found: list[Entry] = []
+        with reading(path, self.format), zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    shape, _, dtype = _header(archive, member)
+                    found += [Entry(member.removesuffix(".npy"), shape, dtype)] if _is_numeric(dtype) else []
+        return found
+
+    @contextmanager
+    def opened(self, path: Path, entry: Entry) -> Iterator[Stored]:
+        """Read an array whole, after a look at how large it is."""
+        check_fits(path, entry.shape, entry.dtype.itemsize)
+        with reading(path, self.format), zipfile.ZipFile(path) as archive, archive.open(f"{entry.name}.npy") as member:
+            array = np.lib.format.read_array(member, allow_pickle=False)
+            while member.read(1 << 20):  # the checksum is only compared at the end
+                pass
+        yield InMemory(array)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(member)
+    return shape, fortran, dtype
+
+
+def _is_numeric(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iufc" and dtype.itemsize <= 16

@@ -1,0 +1,105 @@
+"""From a part of a stored array to one slice, with everything checked that would spoil an image without a word."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sansref.data.readers.acquired import acquired_samples
+from sansref.data.readers.record import FileInfo, ImageSlice
+from sansref.data.readers.stored import Array, Stored
+from sansref.data.sampling import is_full
+from sansref.errors import FileError
+from sansref.kspace.fourier import ifft2c
+from sansref.scan import Scan, ScanMeta
+
+#: Interpolation leaves a little undershoot; a larger share of all that is there means that it is no magnitude image.
+MOST_UNDERSHOOT = 0.01
+#: K-space with this many times more energy around a corner than around the centre has its DC there.
+CORNER_OVER_CENTRE = 4.0
+
+EXPORT = "Export it again, or leave it out"
+
+logger = logging.getLogger(__name__)
+
+
+def plane(stored: Stored, words: tuple[str, ...], index: int, across: str = "slice") -> Array:
+    """One slice of an array whose axes are ``words``, as stored: (coils, rows, columns)."""
+    there = across in words
+    first, stop = (index, index + 1) if there else (0, stored.shape[0])
+    return arranged(stored.part(words.index(across) if there else 0, first, stop), words, ("coil", "row", "column"))
+
+
+def arranged(block: Array, words: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+    """The axes ``wanted`` in this order, with one of length 1 for each that is not there; the others have length 1."""
+    others = [place for place, word in enumerate(words) if word not in wanted]
+    order = others + [words.index(word) for word in wanted if word in words]
+    return block.transpose(order).reshape([block.shape[words.index(word)] if word in words else 1 for word in wanted])
+
+
+def check_kspace(path: Path, kspace: Array, where: str) -> None:
+    """Refuse k-space (any shape) that single precision cannot hold, and such that is all zero."""
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(kspace.astype(np.complex64)).all()
+    if not finite:
+        raise FileError(path, f"holds NaN or infinite k-space in {where}", EXPORT)
+    if not kspace.any():
+        raise FileError(path, f"holds only zeros in the k-space of {where}", EXPORT)
+
+
+def check_centre(path: Path, kspace: Array) -> None:
+    """Refuse k-space (coils, rows, columns) whose DC is in a corner, or in the middle of an edge."""
+    energy = (np.abs(kspace).astype(np.float64) ** 2).sum(axis=0)
+    rows, columns = energy.shape
+    if min(rows, columns) < 8:
+        return
+    centre = np.s_[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    for axes in ((0, 1), (0,), (1,)):
+        if np.fft.fftshift(energy, axes)[centre].sum() > CORNER_OVER_CENTRE * energy[centre].sum():
+            problem = "holds k-space whose low frequencies are not in the centre"
+            raise FileError(path, problem, "Store it with DC in the centre of every axis (fftshift)")
+
+
+def scan_of(path: Path, kspace: Array, info: FileInfo, index: int) -> Scan:
+    """The scan of one slice, stored as (coils, rows, columns).
+
+    Raises
+    ------
+    FileError
+        If it is not finite or all zero.
+    """
+    check_kspace(path, kspace, f"slice {index}")
+    acquired = torch.from_numpy(acquired_samples(kspace))
+    samples = torch.from_numpy(np.ascontiguousarray(kspace, dtype=np.complex64)).masked_fill(~acquired, 0)
+    scan = Scan(samples, acquired, ScanMeta(info.subject, str(path), slice=index))
+    return replace(scan, reference=ifft2c(samples)[0]) if info.coils == 1 and is_full(scan) else scan
+
+
+def image_of(image: Array, info: FileInfo, index: int) -> ImageSlice:
+    """One slice of magnitudes, stored as (1, rows, columns), after :func:`check_magnitude`."""
+    values = torch.from_numpy(np.ascontiguousarray(image[0], dtype=np.float32)).clamp_(min=0)
+    return ImageSlice(values, ScanMeta(info.subject, str(info.path), slice=index, synthetic=True))
+
+
+def check_magnitude(path: Path, stored: Stored, words: tuple[str, ...]) -> None:
+    """Refuse an array of real numbers that are no magnitudes, read slice by slice."""
+    count = stored.shape[words.index("slice")] if "slice" in words else 1
+    negative = everything = 0.0
+    for index in range(count):
+        with np.errstate(all="ignore"):
+            piece = plane(stored, words, index).astype(np.float32).astype(np.float64)
+        if not np.isfinite(piece).all():
+            raise FileError(path, f"holds NaN or infinite values in image {index}", EXPORT)
+        negative -= piece.clip(max=0).sum()
+        everything += np.abs(piece).sum()
+    if everything == 0:
+        raise FileError(path, "holds only zeros", EXPORT)
+    if negative > MOST_UNDERSHOOT * everything:
+        problem = f"holds negative values ({negative / everything:.1%} of what is there), so it is no magnitude"
+        raise FileError(path, problem, "Give magnitude images, or k-space as complex numbers")
+    if negative > 0:
+        logger.warning("%s: negative values are set to 0 (undershoot of an interpolation)", path)

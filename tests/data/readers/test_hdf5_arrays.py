@@ -1,0 +1,151 @@
+"""Files as MATLAB 7.3 writes them: a title, axes in reverse, ``MATLAB_class``, complex numbers as (real, imag)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sansref.data.readers import ReaderOptions, open_scan_file
+from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, is_hdf5
+from sansref.errors import FileError
+
+CLASSES = {"f4": "single", "f8": "double", "i2": "int16", "u1": "uint8", "c8": "single", "c16": "double"}
+
+
+def noise(*shape: int, dtype: Any = np.complex128) -> Any:
+    generator = np.random.default_rng(0)
+    return (generator.normal(size=shape) + 1j * generator.normal(size=shape)).astype(dtype)
+
+
+def matlab(path: Path, title: bool = True, **arrays: Any) -> Path:
+    with h5py.File(path, "w", userblock_size=512 if title else 0) as file:
+        for name, array in arrays.items():
+            stored = np.asarray(array).T
+            if stored.dtype.kind == "c":
+                part = np.dtype(f"f{stored.dtype.itemsize // 2}")
+                pairs = np.empty(stored.shape, [("real", part), ("imag", part)])
+                pairs["real"], pairs["imag"] = stored.real, stored.imag
+                stored = pairs
+            chunks = tuple(min(size, 5) for size in stored.shape)
+            file.create_dataset(name, data=stored, chunks=chunks, compression="gzip")
+            file[name].attrs["MATLAB_class"] = np.bytes_(CLASSES[np.asarray(array).dtype.str[1:]])
+        text = file.create_dataset("text", data=np.frombuffer(b"words", np.uint8).astype(np.uint16)[:, None])
+        text.attrs["MATLAB_class"] = np.bytes_(b"char")
+        flags = file.create_dataset("flags", data=np.ones((9, 8), np.uint8))
+        flags.attrs["MATLAB_class"] = np.bytes_(b"logical")
+        empty = file.create_dataset("empty", data=np.array([0, 0], np.uint64))
+        empty.attrs.update({"MATLAB_class": np.bytes_(b"double"), "MATLAB_empty": np.uint8(1)})
+        file.create_dataset("#refs#/a", data=noise(9, 8))
+    if title:
+        with path.open("r+b") as raw:
+            raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM")
+    return path
+
+
+def read(path: Path, axes: str | None = None, array: str | None = None, slices: Any = None) -> list[Any]:
+    return list(open_scan_file(path, ReaderOptions(axes=axes, array=array)).read(path, slices))
+
+
+@pytest.mark.parametrize("title", [True, False])
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_axes_are_named_as_in_matlab(tmp_path: Path, title: bool, dtype: str) -> None:
+    kspace = noise(8, 9, 3, 2, dtype=dtype)
+    path = matlab(tmp_path / "person5_T1.mat", title, kspace=kspace)  # a name that fastMRI has, too
+    info = open_scan_file(path, ReaderOptions(axes="row,column,coil,slice")).describe(path)
+    assert (info.format, info.kind, info.subject) == ("MATLAB 7.3", "k-space", "person5")
+    assert (info.slices, info.coils, info.height, info.width, info.acquired_fraction) == (2, 3, 8, 9, 1.0)
+    assert "the axes of array 'kspace', 8x9x3x2, are read as row,column,coil,slice" in info.notes[0]
+    for scan in read(path, "row,column,coil,slice"):
+        expected = kspace[..., scan.meta.slice].transpose(2, 0, 1).astype(np.complex64)
+        assert np.array_equal(scan.kspace.numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u1"])
+def test_images_and_a_choice(tmp_path: Path, dtype: str) -> None:
+    volume = np.arange(1, 121).reshape(5, 6, 4).astype(dtype)
+    path = matlab(tmp_path / "a.mat", volume=volume)
+    pieces = read(path, slices=[3, 0])
+    assert [piece.meta.slice for piece in pieces] == [3, 0]
+    assert all(np.array_equal(piece.image.numpy(), volume[..., piece.meta.slice]) for piece in pieces)
+    path = matlab(tmp_path / "b.mat", volume=volume, other=volume)
+    with pytest.raises(FileError, match=r"holds several arrays: other \(5x6x4, .*\), volume \(5x6x4, .*\)"):
+        read(path)
+    assert len(read(path, array="volume")) == 4
+    with pytest.raises(FileError, match=r"holds no array of images or k-space \(it holds nothing\)"):
+        read(matlab(tmp_path / "c.mat"))
+
+
+def test_an_axis_that_matlab_left_out(tmp_path: Path) -> None:
+    path = matlab(tmp_path / "a.mat", ksp=noise(8, 9))
+    (scan,) = read(path, "row,column,slice,coil")
+    assert scan.kspace.shape == (1, 8, 9)
+    assert scan.reference is not None
+
+
+def test_partitions(make: Any, tmp_path: Path) -> None:
+    kspace = noise(8, 9, 4)
+    found = read(matlab(tmp_path / "a.mat", ksp=kspace), "row,column,partition")
+    axes = (2,)
+    expected = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axes), axis=2, norm="ortho"), axes)
+    for scan in found:
+        assert np.abs(scan.kspace[0].numpy() - expected[..., scan.meta.slice]).max() < 1e-5
+
+
+def test_arrays_of_other_programs_keep_their_order(tmp_path: Path) -> None:
+    volume, kspace = np.random.default_rng(0).random((3, 8, 9)).astype(np.float32), noise(2, 8, 9)
+    path = tmp_path / "a.mat"
+    with h5py.File(path, "w") as file:
+        file["data_fs"] = volume
+    info = open_scan_file(path).describe(path)
+    assert (info.format, info.kind, info.slices) == ("HDF5 arrays", "magnitude", 3)
+    assert torch.equal(torch.stack([piece.image for piece in read(path)]), torch.from_numpy(volume))
+    with h5py.File(path, "a") as file:
+        file["raw/ksp"] = kspace
+        file["link"] = h5py.SoftLink("/nowhere")
+    (scan,) = read(path, "coil,row,column")
+    assert np.array_equal(scan.kspace.numpy(), kspace.astype(np.complex64))
+    assert len(read(path, array="data_fs")) == 3
+    with pytest.raises(FileError, match=r"holds no array 'ksp' \(it holds data_fs \(3x8x9, float32\), raw/ksp \("):
+        read(path, array="ksp")
+
+
+def test_who_recognises_what(make: Any, tmp_path: Path) -> None:
+    fastmri = make.fastmri(tmp_path / "a.h5", make.kspace((1, 64, 37)))
+    assert open_scan_file(fastmri).format == "fastMRI HDF5"
+    assert Hdf5ArraysReader().recognises(fastmri)
+    assert not Matlab73Reader().recognises(fastmri)
+    path = tmp_path / "b.h5"
+    with h5py.File(path, "w") as file:
+        file["text"] = "words"
+    with pytest.raises(FileError, match=r"is HDF5 without an array of numbers. Give fastMRI HDF5"):
+        open_scan_file(path)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
+    assert is_hdf5(path)
+    assert not Hdf5ArraysReader().recognises(path)
+    assert not Matlab73Reader().recognises(path)
+    path.write_bytes(bytes(4096) + b"\x89HDF\r\n\x1a\n")
+    assert is_hdf5(path)
+    path.write_bytes(bytes(100) + b"\x89HDF\r\n\x1a\n")
+    assert not is_hdf5(path)
+
+
+def test_a_size_that_no_file_could_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.mat"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("volume", (10**3, 10**4, 10**4), np.float32, chunks=(1, 100, 100), compression="gzip")
+    with pytest.raises(FileError, match="declares 400000000000 bytes of data"):
+        read(path)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.99])
+def test_a_truncated_file(tmp_path: Path, part: float) -> None:
+    path = matlab(tmp_path / "a.mat", ksp=noise(8, 9))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(FileError, match=r"cannot be read as MATLAB 7.3; it is truncated or damaged"):
+        read(path)

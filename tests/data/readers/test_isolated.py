@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansref.data.readers import FileInfo, open_scan_file
+from sansref.data.readers import isolated as isolated_module
+from sansref.data.readers.fastmri import FastMRIReader
+from sansref.data.readers.isolated import IsolatedReader, Limits, in_child, isolated
+from sansref.errors import FileError, SettingError
+from sansref.scan import Scan
+
+QUICK = Limits(computing=0.5, waiting=20)
+PATH = Path("a.h5")
+
+
+@dataclass
+class Misbehaving:
+    """A reader whose third slice does ``act``."""
+
+    act: Callable[[], Any]
+    format: str = "tests"
+
+    def recognises(self, path: Path) -> bool:
+        return bool(self.act())
+
+    def describe(self, path: Path) -> FileInfo:
+        return self.act()
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Any]:
+        yield from (0, 1)
+        yield self.act()
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def spin_in_c() -> None:
+    np.linalg.eigvals(np.random.default_rng(0).random((3000, 3000)))
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
+    path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
+    here, there = FastMRIReader(), isolated(FastMRIReader())
+    assert there.format == "fastMRI HDF5"
+    assert there.recognises(path)
+    assert there.describe(path) == here.describe(path)
+    for mine, own in zip(there.read(path, [2, 0]), here.read(path, [2, 0]), strict=True):
+        assert isinstance(mine, Scan)
+        assert mine.meta == own.meta
+        assert torch.equal(mine.kspace, own.kspace)
+        assert torch.equal(mine.mask, own.mask)
+        assert own.reference is not None
+        assert mine.reference is not None
+        assert torch.equal(mine.reference, own.reference)
+
+
+@pytest.mark.parametrize(
+    ("act", "limits", "message"),
+    [
+        (spin, QUICK, "keeps the library that reads it busy for more than 0.5 s; the file is damaged. Copy"),
+        (spin_in_c, QUICK, "keeps the library that reads it busy"),
+        (lambda: time.sleep(60), Limits(0.05, waiting=10), "gives no answer within 0.5 s, or fills the memory"),
+        (crash, QUICK, r"makes the library that reads it crash \(SIGSEGV\); the file is damaged"),
+        (os.abort, QUICK, r"makes the library that reads it crash \(SIGABRT\)"),
+        (lambda: os._exit(3), QUICK, r"makes the library that reads it crash \(exit 3\)"),
+    ],
+)
+def test_a_library_that_hangs_or_dies_is_an_error_of_the_file(
+    make: Any, act: Any, limits: Limits, message: str
+) -> None:
+    reader = IsolatedReader(Misbehaving(act), limits)
+    gc.collect()
+    before = make.descriptors()
+    for call in (reader.recognises, reader.describe):
+        with pytest.raises(FileError, match=message) as caught:
+            call(PATH)
+        assert str(caught.value).startswith("a.h5: ")
+    found = reader.read(PATH)
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(FileError, match=message):
+        next(found)
+    assert make.descriptors() <= before
+
+
+def test_errors_keep_their_kind() -> None:
+    def fail(error: BaseException) -> Any:
+        raise error
+
+    with pytest.raises(FileError, match=r"b\.h5: is bad\. Repair it") as caught:
+        in_child(PATH, lambda: fail(FileError("b.h5", "is bad", "Repair it")))
+    assert (caught.value.path, caught.value.problem, caught.value.cure) == (Path("b.h5"), "is bad", "Repair it")
+    with pytest.raises(SettingError, match="no"):
+        in_child(PATH, lambda: fail(SettingError("no")))
+    with pytest.raises(KeyError, match="bug") as bug:
+        in_child(PATH, lambda: fail(KeyError("bug")))
+    assert "in fail" in bug.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="reading ended with SystemExit"):
+        in_child(PATH, lambda: fail(SystemExit(1)))
+
+
+def test_memory_is_limited() -> None:
+    def fill() -> Any:
+        return np.ones(1 << 30, np.uint8)[0]
+
+    assert in_child(PATH, lambda: np.ones(1 << 20, np.uint8)[0], Limits(memory=1 << 28)) == 1
+    with pytest.raises(MemoryError):
+        in_child(PATH, fill, Limits(memory=1 << 28))
+
+
+def test_the_child_ends_with_the_iterator(make: Any, tmp_path: Path) -> None:
+    path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
+    gc.collect()
+    before = make.descriptors()
+    found = isolated(FastMRIReader()).read(path)
+    next(iter(found))
+    del found
+    gc.collect()
+    assert make.descriptors() <= before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_readers_may_take_turns_and_work_in_threads(make: Any, tmp_path: Path) -> None:
+    paths = [make.fastmri(tmp_path / f"{n}.h5", make.kspace((2, 64, 37), seed=n)) for n in range(3)]
+    reader = isolated(FastMRIReader())
+    for scans in zip(*(reader.read(path) for path in paths), strict=True):
+        assert [scan.meta.source for scan in scans] == [str(path) for path in paths]
+    sums: dict[int, int] = {}
+
+    def count(number: int) -> None:
+        sums[number] = sum(1 for _ in reader.read(paths[number]))
+
+    threads = [threading.Thread(target=count, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sums == {0: 2, 1: 2, 2: 2}
+
+
+def free_space(content: bytes) -> int:
+    """Where the size of the free space in the heap stands: a heap object of number 0, after those with texts."""
+    place = content.index(b"GCOL") + 16
+    while number := int.from_bytes(content[place : place + 2], "little"):
+        assert number < 10
+        place += 16 + (int.from_bytes(content[place + 8 : place + 16], "little") + 7) // 8 * 8
+    return place + 8
+
+
+def test_a_heap_that_makes_libhdf5_loop_for_ever(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated_module, "LIMITS", QUICK)
+    path = make.fastmri(tmp_path / "a.h5", make.kspace((1, 64, 37)))
+    content = bytearray(path.read_bytes())
+    place = free_space(content)
+    content[place : place + 8] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(
+        FileError, match=r"keeps the library that reads it busy for more than 0.5 s; the file is damaged"
+    ):
+        open_scan_file(path).describe(path)
+
+
+@pytest.fixture(scope="module")
+def files(make: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    """A file to write to, and what valid files hold: fastMRI with a header in the heap, and named arrays."""
+    path = tmp_path_factory.mktemp("fuzz") / "a.h5"
+    contents = [make.fastmri(path, make.kspace((1, 32, 20)), mask=np.ones(20)).read_bytes()]
+    with h5py.File(path, "w") as file:
+        pairs = np.ones((3, 8, 9), [("real", "f8"), ("imag", "f8")])
+        file.create_dataset("ksp", data=pairs, chunks=(1, 8, 9), compression="gzip")
+        file["ksp"].attrs["MATLAB_class"] = np.bytes_(b"double")
+        file["texts"] = ["one", "two"]
+    return path, [*contents, path.read_bytes()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), kind=st.sampled_from([0, 1]))
+def test_damage_anywhere_gives_a_file_error_or_valid_scans(
+    files: tuple[Path, list[bytes]], data: st.DataObject, kind: int
+) -> None:
+    path, content = files[0], bytearray(files[1][kind])
+    heap = content.index(b"GCOL")
+    place = st.integers(0, 2500) | st.integers(heap, heap + 100) | st.integers(0, len(content) - 1)
+    for position, byte in data.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=6)):
+        content[min(position, len(content) - 1)] = byte
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(1, len(content)))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(isolated_module, "LIMITS", QUICK)
+        try:
+            reader = open_scan_file(path)
+            info = reader.describe(path)
+            scans = list(reader.read(path))
+        except FileError as error:
+            assert "\n" not in str(error)
+            return
+    assert len(scans) == info.slices
+    assert all(isinstance(scan, Scan) and scan.kspace.isfinite().all() for scan in scans)

@@ -1,0 +1,59 @@
+"""Arrays from their file to their image: the words that say what they are go from the command line into the run."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from scipy.io import savemat
+
+SMALL = ["--network.phases", "2", "--network.channels", "4", "--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
+
+
+def scan(slices: int, size: int, seed: int):
+    """K-space of noisy boxes, (slices, rows, columns)."""
+    generator = np.random.default_rng(seed)
+    image = generator.normal(0, 0.01, (slices, size, size)) + 0j
+    for piece in image:
+        top, left, height, width = generator.integers(size // 4, size // 3, 4)
+        piece[top : top + height, left : left + width] += 1
+    axes = (1, 2)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes), norm="ortho"), axes).astype(np.complex64)
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(3):
+        kspace = scan(2, 32, number)
+        np.save(folder / f"subject{number}.npy", kspace)
+    return folder
+
+
+def test_axes_and_array_go_into_the_run(sansref, data, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, *SMALL)
+    assert code == 2
+    assert "subject0.npy: holds k-space of shape 2x32x32 and does not say what its axes are. Say it, for" in err
+    code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, "--axes", "slice,row,column", *SMALL)
+    assert code == 0, err
+    assert yaml.safe_load((run / "config.yaml").read_text())["axes"] == "slice,row,column"
+    code, _, err = sansref("reconstruct", run, data / "subject0.npy", "--out", out)
+    assert code == 0, err
+    with h5py.File(out / "subject0.h5") as file:
+        assert file["reconstruction"].shape == (2, 32, 32)
+
+
+def test_info_takes_the_same_words(sansref, tmp_path):
+    path = tmp_path / "a.mat"
+    savemat(path, {"ksp": np.moveaxis(scan(2, 32, 0), 0, 2), "other": np.ones((4, 4), np.complex64)})
+    code, out, err = sansref("info", path, "--array", "ksp", "--axes", "row,column,slice")
+    assert code == 0, err
+    assert "MATLAB 5, k-space" in out
+    assert "32 x 32, 2 slices, 1 coil(s)" in out
+    assert "are read as row,column,slice (--axes names them otherwise)" in out
+    code, _, err = sansref("info", path, "--axes", "row,columns")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'columns' is no axis" in err
