@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sansref.data.export import write_fastmri, write_nifti, write_png
+from sansref.data.export import save_png
 from sansref.data.slices import PutSlice, fastmri_slices, nifti_slices, png_slices
 from sansref.errors import FileError
 from sansref.scan import Geometry
@@ -26,27 +26,33 @@ def _put_all(put: PutSlice) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("slice_axis", [0, 1, 2, None])
-def test_nifti_is_that_of_a_whole_volume(tmp_path: Path, slice_axis: int | None, ending: str) -> None:
-    geometry = None if slice_axis is None else Geometry(OBLIQUE, slice_axis)
-    whole, path = tmp_path / f"whole{ending}", tmp_path / "new" / f"slices{ending}"
-    write_nifti(whole, VOLUME, geometry, (0.5, 0.75))
-    with nifti_slices(path, SHAPE, geometry, (0.5, 0.75)) as put:
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_every_voxel_stays_in_its_place_in_the_patient(tmp_path: Path, slice_axis: int, ending: str) -> None:
+    path = tmp_path / "new" / f"slices{ending}"
+    with nifti_slices(path, SHAPE, Geometry(OBLIQUE, slice_axis)) as put:
         _put_all(put)
-    one, other = nibabel.load(whole), nibabel.load(path)
-    assert one.header == other.header
-    np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+    written = nibabel.load(path)
+    np.testing.assert_allclose(written.affine, OBLIQUE, atol=1e-6)
+    assert written.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(written.dataobj), slice_axis, 0), VOLUME)
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-def test_hdf5_is_that_of_a_whole_volume(tmp_path: Path) -> None:
-    write_fastmri(tmp_path / "whole.h5", VOLUME)
+def test_nifti_without_placement_has_slices_last(tmp_path: Path) -> None:
+    with nifti_slices(tmp_path / "a.nii", SHAPE, spacing=(0.5, 0.75)) as put:
+        _put_all(put)
+    written = nibabel.load(tmp_path / "a.nii")
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(written.dataobj), 2, 0), VOLUME)
+    assert written.header.get_zooms() == pytest.approx((0.5, 0.75, 1.0))
+
+
+def test_hdf5_is_in_the_layout_of_fastmri(tmp_path: Path) -> None:
     with fastmri_slices(tmp_path / "slices.h5", SHAPE) as put:
         _put_all(put)
-    with h5py.File(tmp_path / "whole.h5") as one, h5py.File(tmp_path / "slices.h5") as other:
-        assert list(one) == list(other)
-        assert one["reconstruction"].dtype == other["reconstruction"].dtype
-        np.testing.assert_array_equal(one["reconstruction"][()], other["reconstruction"][()])
+    with h5py.File(tmp_path / "slices.h5") as file:
+        assert list(file) == ["reconstruction"]
+        assert file["reconstruction"].dtype == np.float32
+        np.testing.assert_array_equal(file["reconstruction"][()], VOLUME)
 
 
 def test_pngs_are_those_of_single_images_and_replace_others(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_pngs_are_those_of_single_images_and_replace_others(tmp_path: Path) -> N
         _put_all(put)
     names = sorted(path.name for path in (tmp_path / "pngs").iterdir())
     assert names == [f"slice-00{index}.png" for index in range(4)]
-    write_png(tmp_path / "one.png", VOLUME[3], upright=Geometry(OBLIQUE, 1))
+    save_png(tmp_path / "one.png", VOLUME[3], geometry=Geometry(OBLIQUE, 1))
     assert (tmp_path / "pngs" / names[3]).read_bytes() == (tmp_path / "one.png").read_bytes()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sansref.data.export import Array, check_nifti_name, real_array, save_nifti, save_png
+from sansref.data.export import Array, check_nifti_name, real_image, save_nifti, save_png
 from sansref.files import atomic_folder, atomic_path
 from sansref.scan import Geometry
 
@@ -32,7 +32,7 @@ def nifti_slices(
     geometry: Geometry | None = None,
     spacing: tuple[float, float] | None = None,
 ) -> Iterator[PutSlice]:
-    """The same file as :func:`~sansref.data.export.write_nifti` writes.
+    """A float32 NIfTI volume, in the place of the patient that it was cut from.
 
     Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
 
@@ -43,7 +43,7 @@ def nifti_slices(
     shape
         Slices, height and width.
     geometry, spacing
-        As in :func:`~sansref.data.export.write_nifti`.
+        As in :func:`~sansref.data.export.save_nifti`; the array's axes are put back in the source's order.
 
     Yields
     ------
@@ -61,19 +61,19 @@ def nifti_slices(
     slice_axis = 2 if geometry is None else geometry.slice_axis
     sizes = list(shape[1:])
     sizes.insert(slice_axis, shape[0])
-    with atomic_path(path) as temporary, _mapped(temporary.with_suffix(".array"), tuple(sizes)) as array:
+    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), tuple(sizes)) as array:
         slices = np.moveaxis(array, slice_axis, 0)
 
         def put(index: int, image: Tensor | Array) -> None:
-            slices[index] = real_array(image, "image", ndim=2)
+            slices[index] = real_image(image)
 
         yield put
         save_nifti(temporary, array, geometry, spacing)
 
 
 @contextmanager
-def _mapped(path: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
-    """A float32 array of zeros on disk, removed at the end."""
+def mapped_array(path: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
+    """A float32 array of zeros on disk, its first axis varying fastest, removed at the end."""
     try:
         with path.open("w+b") as file:
             # Without room reserved for it, writing to a mapped file on a full disk kills the process.
@@ -86,7 +86,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float
 
 @contextmanager
 def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
-    """The same file as :func:`~sansref.data.export.write_fastmri` writes.
+    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` (slices, height, width).
 
     Parameters
     ----------
@@ -113,14 +113,14 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
         stored = file.create_dataset("reconstruction", shape, np.float32)
 
         def put(index: int, image: Tensor | Array) -> None:
-            stored[index] = real_array(image, "image", ndim=2)
+            stored[index] = real_image(image)
 
         yield put
 
 
 @contextmanager
 def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
-    """A folder of images as :func:`~sansref.data.export.write_png` writes them, named by :func:`png_name`.
+    """A folder of 8-bit images as :func:`~sansref.data.export.save_png` writes them, named by :func:`png_name`.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator
         If a slice is not real, finite and 2-D.
     """
     with atomic_folder(Path(folder)) as temporary:
-        yield lambda index, image: save_png(temporary / png_name(index), image, upright=geometry)
+        yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
         shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
 
 

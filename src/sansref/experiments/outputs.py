@@ -13,14 +13,21 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from sansref.data.dicom_export import dicom_name, dicom_slices
+from sansref.data.mrd_export import mrd_slices
+from sansref.data.provenance import Provenance, files_behind
 from sansref.data.readers import FileInfo
+from sansref.data.readers.dicom_files import FORMAT as DICOM
+from sansref.data.readers.dicom_files import is_dicom
 from sansref.data.readers.names import stem_of
 from sansref.data.slices import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
 from sansref.errors import FileError, SettingError
 from sansref.files import remove_leftovers, write_text
+from sansref.kspace.masks import MASK_LAWS
 from sansref.scan import ScanMeta
+from sansref.training.run import RunDirectory
 
-Format = Literal["source", "nifti", "hdf5", "png"]
+Format = Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"]
 
 VERSION = 1
 """Of the record's layout."""
@@ -28,8 +35,14 @@ VERSION = 1
 RECORD = "reconstruction.json"
 """Name of the record in the folder of images."""
 
-ENDINGS: dict[Format, str] = {"nifti": "_recon.nii.gz", "hdf5": ".h5", "png": "_png"}
-"""What follows the name of an input in the name of its output; that of PNG is a folder."""
+ENDINGS: dict[Format, str] = {
+    **{"nifti": "_recon.nii.gz", "hdf5": ".h5", "png": "_png"},
+    **{"dicom": "_dicom", "mrd": ".mrd"},
+}
+"""What follows the name of an input in the name of its output; those of PNG and DICOM are folders."""
+
+SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
+"""Of the files in those folders."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +57,14 @@ class Outputs:
         Folder for the images.
     formats
         As the user names them.
+    made
+        By what the images were made.
     """
 
     info: FileInfo
     out: Path
     formats: Sequence[Format]
+    made: Provenance
 
     def open(self, opened: ExitStack, image: Tensor, meta: ScanMeta) -> list[PutSlice]:
         """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed."""
@@ -57,6 +73,8 @@ class Outputs:
             "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing),
             "hdf5": lambda path: fastmri_slices(path, shape),
             "png": lambda path: png_slices(path, meta.geometry),
+            "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),
+            "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made),
         }
         return [opened.enter_context(writers[name](path)) for name, path in self._targets().items()]
 
@@ -69,13 +87,37 @@ class Outputs:
         """All files, in the order of the formats."""
         found: list[Path] = []
         for name, path in self._targets().items():
-            found += [path / png_name(index) for index in range(self.info.slices)] if name == "png" else [path]
+            inside = SLICE_NAMES.get(name)
+            found += [path / inside(index) for index in range(self.info.slices)] if inside else [path]
         return tuple(found)
 
     def _targets(self) -> dict[Format, Path]:
-        own: Format = "hdf5" if self.info.kind == "k-space" else "nifti"
+        own: Format = "dicom" if self.info.format == DICOM else "hdf5" if self.info.kind == "k-space" else "nifti"
         names = dict.fromkeys(own if name == "source" else name for name in self.formats)
-        return {name: self.out / f"{stem_of(self.info.path)}{ENDINGS[name]}" for name in names}
+        return {name: self.out / f"{output_name(self.info.path)}{ENDINGS[name]}" for name in names}
+
+
+def output_name(path: Path) -> str:
+    """How the names of a file's outputs begin: as its own, and for DICOM as its folder's, since any disc has an IM0001.
+
+    Nothing that stands in a file has a say in where outputs go.
+    """
+    return f"{path.parent.resolve().name}_{stem_of(path)}" if is_dicom(path) else stem_of(path)
+
+
+def made_by(run: RunDirectory) -> Provenance:
+    """What the images of a finished run say of how they came about.
+
+    Raises
+    ------
+    FileError
+        If its configuration cannot be read.
+    """
+    config = run.config()
+    sampling = config.sampling
+    known = sampling.mask in MASK_LAWS
+    law = f"{sampling.mask}, {sampling.acceleration:g}x" if known else f"mask file {Path(sampling.mask).name}"
+    return Provenance(config.method, _digest(run.weights), _digest(run.config_file), law)
 
 
 def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[Path]) -> None:
@@ -101,8 +143,7 @@ def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[P
     FileError
         If the record cannot be read or the folder not be written.
     """
-    with weights.open("rb") as file:
-        wanted = {"weights": hashlib.file_digest(file, "sha256").hexdigest(), "formats": sorted(set(formats))}
+    wanted = {"weights": _digest(weights), "formats": sorted(set(formats))}
     found = _read(out / RECORD)
     for name, value in wanted.items():
         if found and found[name] != value:
@@ -112,7 +153,7 @@ def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[P
     known: dict[str, list[str | int]] = found["inputs"] if found else {}
     changed: list[Path] = []
     for path in filter(Path.exists, files):
-        name, identity = stem_of(path), _identity(path)
+        name, identity = output_name(path), _identity(path)
         there = [target for ending in ENDINGS.values() if (target := out / f"{name}{ending}").exists()]
         if there and name not in known:
             raise SettingError(f"{there[0]} is no work of this command: choose another --out")
@@ -128,9 +169,19 @@ def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[P
 
 
 def _identity(path: Path) -> list[str | int]:
-    """Where a file lies, its size in bytes, and when it was changed."""
-    state = path.stat()
-    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
+    """Where a file lies; the size in bytes of all that it is read from, and when that was last changed."""
+    try:
+        files = files_behind(path)
+    except FileError:  # whoever reads it says what is wrong with it
+        files = (path,)
+    states = [file.stat() for file in files]
+    changed = max(state.st_mtime_ns for state in states)
+    return [str(path.resolve()), sum(state.st_size for state in states), changed]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> Any:

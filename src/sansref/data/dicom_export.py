@@ -1,0 +1,184 @@
+"""Writing a reconstruction as a DICOM series, a slice at a time."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from sansref.data.dicom_derived import DicomSource, code, series_header, source_image, source_of, uid
+from sansref.data.export import DISPLAY_PERCENTILE, Array, real_image
+from sansref.data.placement import Placement, Turn, placement_of, upright
+from sansref.data.provenance import Provenance
+from sansref.data.readers.record import FileInfo
+from sansref.data.slices import PutSlice, mapped_array
+from sansref.files import atomic_folder
+from sansref.scan import ScanMeta
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MOST = 2**16 - 1
+"""Largest stored value."""
+
+UNKNOWN_PLACE = "The source does not say where it lies in the patient: place and orientation are made up."
+
+
+@contextmanager
+def dicom_slices(
+    folder: str | Path, shape: tuple[int, int, int], info: FileInfo, meta: ScanMeta, made: Provenance
+) -> Iterator[PutSlice]:
+    """A folder of DICOM MR images, one a slice, named by :func:`dicom_name`.
+
+    All slices share one rescale slope, so that they look alike also where it is ignored; they are therefore gathered in
+    an array on disk before they are written. Slices of a DICOM source keep its rows and columns, others are turned
+    upright. The same source, weights and settings give the same files, with the same UIDs.
+
+    Parameters
+    ----------
+    folder
+        Appears whole, in the place of one that there was before.
+    shape
+        Slices, height and width.
+    info, meta
+        The file that was reconstructed, and any of its scans.
+    made
+        By what.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put are zero.
+
+    Raises
+    ------
+    FileError
+        If the source's place cannot be told in DICOM, or the system refuses to write.
+    SettingError
+        If pydicom is not installed.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    source = source_of(info.path, info.format)
+    place = placement_of(info.path, meta.geometry, meta.spacing)
+    turn = Turn() if source.frames else upright(meta.geometry)
+    template = series_header(info, meta, made, source)
+    _describe_size(template, turn.placement(place, *shape[1:]), source)
+    with atomic_folder(Path(folder)) as temporary:
+        # Fortran order: slices last lie in one piece.
+        with mapped_array(temporary / "slices.array", (shape[2], shape[1], shape[0])) as array:
+            bright: dict[int, float] = {}
+
+            def put(index: int, image: Tensor | Array) -> None:
+                values = real_image(image)
+                array[..., index] = values.T
+                bright[index] = float(np.percentile(values, DISPLAY_PERCENTILE))
+
+            yield put
+            scale = _Scale.of(array, max(bright.values(), default=0.0))
+            scale.describe(template)
+            at = turn.placement(place, *shape[1:])
+            for index in range(shape[0]):
+                _save(temporary, index, turn.image(array[..., index].T), _Series(template, at, scale, source))
+        shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
+
+
+def dicom_name(index: int) -> str:
+    """File name of a slice."""
+    return f"slice-{index:04d}.dcm"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From stored values 0 to ``MOST`` to the file's units; numbers are those that a decimal string can hold."""
+
+    slope: float
+    intercept: float
+    bright: float
+
+    @classmethod
+    def of(cls, array: npt.NDArray[np.float32], bright: float) -> _Scale:
+        from pydicom.valuerep import format_number_as_ds
+
+        low, high = min(float(array.min()), 0.0), float(array.max())
+        slope = (high - low) / MOST if high > low else 1.0
+        return cls(float(format_number_as_ds(slope)), float(format_number_as_ds(low)), bright)
+
+    def stored(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+        values = np.rint((image.astype(np.float64) - self.intercept) / self.slope)
+        return np.clip(values, 0, MOST).astype("<u2")
+
+    def describe(self, header: Dataset) -> None:
+        from pydicom.dataset import Dataset
+        from pydicom.valuerep import format_number_as_ds
+
+        header.RescaleSlope, header.RescaleIntercept = map(format_number_as_ds, (self.slope, self.intercept))
+        header.RescaleType = "US"  # of unspecified units
+        mapping = Dataset()
+        mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, MOST
+        mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = self.slope, self.intercept
+        mapping.LUTLabel, mapping.LUTExplanation = "SOURCE", "Units of the source file"
+        mapping.MeasurementUnitsCodeSequence = [code("1", "UCUM", "no units")]
+        header.RealWorldValueMappingSequence = [mapping]
+        if self.bright >= 1:  # the standard's windows are not narrower
+            header.WindowCenter, header.WindowWidth = _decimal(self.bright / 2), _decimal(self.bright)
+
+
+@dataclass(frozen=True)
+class _Series:
+    template: Dataset
+    place: Placement
+    scale: _Scale
+    source: DicomSource
+
+
+def _describe_size(header: Dataset, place: Placement, source: DicomSource) -> None:
+    rows, columns, slices = place.spacing
+    directions: tuple[float, ...] = (*(place.across / columns), *(place.down / rows))
+    thickness: float | None = slices
+    if source.frames:  # as they stand there, lest rounding should move the images
+        (rows, columns), directions = source.frames[0].stack.spacing, source.frames[0].orientation
+        thickness = source.frames[0].thickness
+    header.PixelSpacing = [_decimal(rows), _decimal(columns)]
+    header.ImageOrientationPatient = [_decimal(value) for value in directions]
+    header.SpacingBetweenSlices = _decimal(slices)
+    header.SliceThickness = None if thickness is None else _decimal(thickness)
+    if not place.known:
+        header.ImageComments = f"{header.ImageComments}. {UNKNOWN_PLACE}"
+
+
+def _save(folder: Path, index: int, image: npt.NDArray[np.float32], series: _Series) -> None:
+    from pydicom import dcmwrite
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    header, place = copy.copy(series.template), series.place
+    header.SOPInstanceUID = uid("instance", header.SeriesInstanceUID, index)
+    header.InstanceNumber = index + 1
+    position = np.array(series.source.frames[index].position) if series.source.frames else place.pixel(index, 0, 0)
+    normal = np.cross(place.across, place.down)
+    header.ImagePositionPatient = [_decimal(value) for value in position]
+    header.SliceLocation = _decimal(float(position @ normal) / float(np.linalg.norm(normal)))
+    if series.source.frames:
+        header.SourceImageSequence = [source_image(series.source.frames[index])]
+    header.Rows, header.Columns = image.shape
+    header.PixelData = series.scale.stored(image).tobytes()
+    header["PixelData"].VR = "OW"
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dcmwrite(folder / dicom_name(index), header, enforce_file_format=True)
+
+
+def _decimal(number: float) -> str:
+    """A length, direction or grey value as a decimal string of at most 16 characters."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return format_number_as_ds(round(float(number), 12) + 0.0)  # no negative zeros

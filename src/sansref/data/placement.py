@@ -1,0 +1,146 @@
+"""Slices in the patient: where they lie, and how they are turned to be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sansref.errors import FileError
+from sansref.scan import Geometry
+
+Vector = npt.NDArray[np.float64]
+
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+"""From the axes of NIfTI to those of DICOM and MRD; its own inverse."""
+
+MOST_SHEAR = 1e-3
+"""Largest cosine of the angle between rows and columns that passes for a right angle, given rounded affines."""
+
+DISPLAY_DIRECTIONS = {"L": "L", "R": "L", "A": "P", "P": "P", "S": "I", "I": "I"}
+"""Where rows and columns lead on a radiologist's screen: to the patient's left, to posterior, to inferior."""
+
+VERTICAL_PREFERENCE = "LPI"
+"""Of the two directions of a slice, the later one here runs down the screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Slices in the patient coordinates of DICOM and MRD (LPS+), in millimetres.
+
+    Attributes
+    ----------
+    origin
+        Centre of the first pixel of the first slice, (3,).
+    down, across, through
+        Step from one row, column and slice to the next, (3,); the first two at right angles.
+    known
+        False where the source does not say where it lies, and a place was made up.
+    """
+
+    origin: Vector
+    down: Vector
+    across: Vector
+    through: Vector
+    known: bool = True
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of rows, columns and slices."""
+        normal = np.cross(self.across, self.down)
+        distance = abs(float(self.through @ normal)) / float(np.linalg.norm(normal))
+        return float(np.linalg.norm(self.down)), float(np.linalg.norm(self.across)), distance
+
+    def pixel(self, slice_: float, row: float, column: float) -> Vector:
+        """Where a pixel's centre lies, (3,)."""
+        return self.origin + slice_ * self.through + row * self.down + column * self.across
+
+
+def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, float] | None) -> Placement:
+    """Where a file's slices lie.
+
+    Parameters
+    ----------
+    source
+        The file, for errors.
+    geometry
+        None places axial slices 1 mm apart about the origin.
+    spacing
+        Row and column spacing without ``geometry``; None is 1 mm.
+
+    Raises
+    ------
+    FileError
+        If the affine has no extent or is sheared within the slices, which neither DICOM nor MRD can say.
+    """
+    if geometry is None:
+        rows, columns = spacing or (1.0, 1.0)
+        steps = np.diag([columns, rows, 1.0])
+        return Placement(np.zeros(3), steps[1], steps[0], steps[2], known=False)
+    affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
+    down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
+    found = Placement(affine[:, 3], down, across, affine[:, geometry.slice_axis])
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-9:
+        raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
+    height, width, _ = found.spacing
+    cosine = float(down @ across) / (height * width)
+    if abs(cosine) > MOST_SHEAR:
+        problem = "has an affine whose rows and columns are not at right angles, which this output format cannot say"
+        raise FileError(source, problem, "Use --format nifti")
+    # What rounding has left is taken out: readers compare with a right angle exactly.
+    straight = down - (down @ across) / (across @ across) * across
+    return replace(found, down=straight * height / np.linalg.norm(straight))
+
+
+def in_plane_axes(geometry: Geometry) -> tuple[int, int]:
+    """The array axes of a slice's rows and columns."""
+    rows, columns = (axis for axis in range(3) if axis != geometry.slice_axis)
+    return rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Flips, and then perhaps an exchange, of rows and columns.
+
+    Attributes
+    ----------
+    flip_rows, flip_columns
+        Whether the order of rows, and of columns, is reversed.
+    transpose
+        Whether rows become columns after that.
+    """
+
+    flip_rows: bool = False
+    flip_columns: bool = False
+    transpose: bool = False
+
+    def image(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The image (height, width), turned."""
+        image = image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+        return image.T if self.transpose else image
+
+    def placement(self, place: Placement, height: int, width: int) -> Placement:
+        """Where slices of this size lie when their images are turned."""
+        first = place.pixel(0, (height - 1) * self.flip_rows, (width - 1) * self.flip_columns)
+        down = -place.down if self.flip_rows else place.down
+        across = -place.across if self.flip_columns else place.across
+        down, across = (across, down) if self.transpose else (down, across)
+        return replace(place, origin=first, down=down, across=across)
+
+
+def upright(geometry: Geometry | None) -> Turn:
+    """The turn by which slices stand as a radiologist expects them; none where the directions are unknown."""
+    import nibabel
+
+    if geometry is None:
+        return Turn()
+    codes: tuple[str, ...] = nibabel.aff2axcodes(np.array(geometry.affine))  # type: ignore[no-untyped-call]
+    if None in codes:  # A degenerate affine names no directions.
+        return Turn()
+    rows, columns = (codes[axis] for axis in in_plane_axes(geometry))
+    down, right = DISPLAY_DIRECTIONS[rows], DISPLAY_DIRECTIONS[columns]
+    transpose = VERTICAL_PREFERENCE.index(down) < VERTICAL_PREFERENCE.index(right)
+    return Turn(rows != down, columns != right, transpose)

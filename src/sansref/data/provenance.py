@@ -1,0 +1,88 @@
+"""What images say of how they came about, and what the ones of a source are told apart by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sansref import __version__
+from sansref.data.readers.dicom_files import is_dicom
+from sansref.data.readers.dicom_series import series_of
+from sansref.data.readers.record import FileInfo
+from sansref.scan import ScanMeta
+
+RESEARCH = "RESEARCH USE ONLY"
+WARNING = f"{RESEARCH}: not for diagnostic use"
+#: Files of which one is a header without data: the same header may stand beside other data.
+PAIRS = {".hdr": ".cfl", ".cfl": ".hdr"}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """A trained method.
+
+    Attributes
+    ----------
+    method
+        As it is named on the command line.
+    weights
+        SHA-256 of the trained weights, hexadecimal.
+    settings
+        SHA-256 of the run's configuration.
+    sampling
+        How scans that come fully sampled are undersampled before they are reconstructed.
+    """
+
+    method: str
+    weights: str
+    settings: str
+    sampling: str
+
+    @property
+    def name(self) -> str:
+        """Of the series, short enough to stand behind another name."""
+        return f"sansref {self.method} {RESEARCH}"
+
+    def sentences(self, info: FileInfo, meta: ScanMeta) -> list[str]:
+        """How the images of a file came about.
+
+        Parameters
+        ----------
+        info
+            The file.
+        meta
+            Of any of its scans.
+        """
+        said = [f"Reconstructed by sansref {__version__}, method {self.method}, weights {self.weights[:16]}."]
+        if meta.synthetic:
+            said.append("The k-space was synthetic: computed from magnitude images, not measured.")
+        if meta.emulated:
+            said.append(f"It was undersampled by software: {self.sampling}.")
+        elif info.acquired_fraction is not None and info.acquired_fraction < 1:
+            said.append(f"It was acquired undersampled, {1 / info.acquired_fraction:.3g}x.")
+        return [*said, f"{WARNING}."]
+
+
+def files_behind(path: Path) -> tuple[Path, ...]:
+    """The files that a scan is read from, of which ``path`` is one: a DICOM series, a pair, or it alone.
+
+    Raises
+    ------
+    FileError
+        If it is DICOM that cannot be read.
+    """
+    if is_dicom(path):
+        return series_of(path).files
+    other = path.with_suffix(PAIRS.get(path.suffix, path.suffix))
+    return (path, other) if other != path and other.is_file() else (path,)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of the contents of files, whatever their names, hexadecimal."""
+    found = []
+    for path in paths:
+        with path.open("rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()

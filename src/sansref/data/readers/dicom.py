@@ -1,0 +1,114 @@
+"""DICOM MR images: a series of single-slice files in one folder, or one multi-frame file.
+
+A series is named by any of its files; folders list the first by name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sansref.data.readers.dicom_files import FORMAT, header_of, is_dicom
+from sansref.data.readers.dicom_pixels import check_decodable, check_streams, images
+from sansref.data.readers.dicom_series import Series, series_of
+from sansref.data.readers.guard import printable, reading
+from sansref.data.readers.nifti import MOST_UNDERSHOOT
+from sansref.data.readers.record import FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.errors import FileError
+from sansref.scan import ScanMeta
+
+ABOUT = ("PatientID", "StudyInstanceUID", "SeriesDescription", "ProtocolName", "LossyImageCompression")
+
+logger = logging.getLogger(__name__)
+
+
+class DicomReader:
+    """Reader of DICOM MR magnitude images.
+
+    The subject is the PatientID, never a name. Slices lie along the normal of their plane, their values are rescaled.
+
+    Parameters
+    ----------
+    plane
+        The plane of the slices; only that in which the series was acquired can be had.
+    """
+
+    format = FORMAT
+
+    def __init__(self, plane: Plane = "native") -> None:
+        self.plane = plane
+
+    def recognises(self, path: Path) -> bool:
+        """Whether it has the magic of DICOM files."""
+        return is_dicom(path)
+
+    def describe(self, path: Path) -> FileInfo:
+        """Read the headers of the file and, for a single-slice one, of those beside it."""
+        return self._described(series_of(path))
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[ImageSlice]:
+        """Yield one ``ImageSlice`` per slice; one is held in memory at a time.
+
+        All slices are looked at first, so that what is no magnitude is refused before the first.
+        """
+        series = series_of(path)
+        info = self._described(series)
+        chosen = chosen_slices(slices, info.slices)
+        check_streams(series)
+        _check_magnitude(series)
+        for index, image in zip(chosen, images(series, chosen), strict=True):
+            meta = ScanMeta(
+                info.subject, str(path), index, spacing=info.spacing, synthetic=True, geometry=series.geometry
+            )
+            yield ImageSlice(torch.from_numpy(image.astype(np.float32)).clamp_(min=0), meta)
+
+    def _described(self, series: Series) -> FileInfo:
+        path, frames = series.path, series.frames
+        if self.plane not in ("native", series.plane):
+            problem = f"is a DICOM series of {series.plane} slices, not of {self.plane} ones"
+            raise FileError(path, problem, "Use --plane native, or convert it to NIfTI to cut it otherwise")
+        check_decodable(series)
+        with reading(path, FORMAT):
+            header = header_of(path, ABOUT)
+            patient, study, series_name, protocol, lossy = (printable(str(header.get(name) or "")) for name in ABOUT)
+        height, width = frames[0].stack.size
+        rows, columns = frames[0].stack.spacing
+        notes = [f"The slices are {series.plane} ones, in {len(series.files)} file(s); their k-space is simulated."]
+        if not patient:
+            notes.append("It has no PatientID: its study counts as one person.")
+        if lossy == "01":
+            notes.append("Its images were compressed with loss.")
+        return FileInfo(
+            path=path,
+            format=FORMAT,
+            kind="magnitude",
+            slices=len(frames),
+            height=height,
+            width=width,
+            coils=1,
+            # Names of files and folders on a disc (IM0001) are those of every other patient, too.
+            subject=patient or study or frames[0].stack.series,
+            contrast=series_name or protocol or None,
+            spacing=(rows, columns),
+            acquired_fraction=None,
+            notes=tuple(notes),
+        )
+
+
+def _check_magnitude(series: Series) -> None:
+    least, largest = np.inf, -np.inf
+    for image in images(series, range(len(series.frames))):
+        least, largest = min(least, float(image.min())), max(largest, float(image.max()))
+    if not max(-least, largest) < float(np.finfo(np.float32).max):
+        raise FileError(series.path, "holds values beyond any image", "Check its rescale slope, or leave it out")
+    if least == largest == 0:
+        raise FileError(series.path, "holds only zeros", "Export it again, or leave it out")
+    if least < -MOST_UNDERSHOOT * largest:
+        problem = f"holds negative pixels (down to {least:.4g}, the largest is {largest:.4g}), so it is no magnitude"
+        raise FileError(series.path, problem, "Give the magnitude images")
+    if least < 0:
+        logger.warning("%s: pixels down to %.4g are set to 0 (undershoot of an interpolation)", series.path, least)
