@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sansref.data.coils import CoilOptions
 from sansref.data.prepare import (
     Preparation,
     Selection,
@@ -38,6 +39,8 @@ from sansref.scan import Geometry, Scan, ScanMeta
 SIZE = (40, 36)
 PLAIN = Simulation(phase=0.0, snr=None)
 RECIPE = Preparation(simulation=PLAIN, sampling=Sampling(acceleration=3))
+WITHOUT_MAPS = replace(RECIPE, coils=CoilOptions(coil_maps="none"))
+WITH_MAPS = replace(RECIPE, sampling=Sampling(acceleration=3, center=0.4))
 
 
 def complex_noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -59,6 +62,13 @@ def write_volume(path: Path, slices: int = 4, size: tuple[int, int] = SIZE, seed
     volume = (inside[..., None] * texture).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
     return path
+
+
+def with_gaps(*shape: int, seed: int = 0) -> np.ndarray:
+    """Noise without the outer columns of every second one, as an accelerated scan has it."""
+    kspace = complex_noise(*shape, seed=seed)
+    kspace[..., 1 : shape[-1] // 2 - 6 : 2] = 0
+    return kspace
 
 
 def described(*paths: Path) -> list[FileInfo]:
@@ -262,7 +272,7 @@ def test_full_kspace_is_undersampled(tmp_path: Path, coils: int) -> None:
     kspace = complex_noise(2, coils, *SIZE)
     path = write_kspace(tmp_path / "a.h5", kspace if coils > 1 else kspace[:, 0])
     mask = RECIPE.sampling.fixed(SIZE).array
-    for scan in RECIPE.scans(path):
+    for scan in WITHOUT_MAPS.scans(path):
         assert torch.equal(scan.mask, mask)
         expected = torch.from_numpy(kspace[scan.meta.slice]) * mask
         torch.testing.assert_close(scan.kspace * scan.meta.scale, expected)
@@ -317,10 +327,10 @@ def test_simulated_coils_keep_their_maps(tmp_path: Path) -> None:
 
 def test_full_scans_stay_full(tmp_path: Path) -> None:
     """The k-space of the full half is what the undersampled half is taken from."""
-    full = replace(RECIPE, undersampled=False)
+    full = replace(WITHOUT_MAPS, undersampled=False)
     volume, kspace = write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", complex_noise(2, 3, *SIZE))
     for path in (volume, kspace):
-        for kept, thinned in zip(full.scans(path), RECIPE.scans(path), strict=True):
+        for kept, thinned in zip(full.scans(path), WITHOUT_MAPS.scans(path), strict=True):
             assert bool(kept.mask.all())
             assert (kept.meta.emulated, thinned.meta.emulated) == (False, True)
             assert (kept.meta.source, kept.meta.slice) == (thinned.meta.source, thinned.meta.slice)
@@ -402,12 +412,71 @@ def test_what_was_not_acquired_cannot_be_told_from_what_is_prepared(tmp_path: Pa
     assert references[0] != references[1]  # else the two scans would not differ at all
 
 
+@pytest.mark.parametrize("coils", [CoilOptions(), CoilOptions(virtual_coils=2, coil_reference="rss")])
+def test_measured_coils_get_maps_and_references_that_stay_in_the_store(tmp_path: Path, coils: CoilOptions) -> None:
+    pytest.importorskip("sigpy")
+    files = described(write_kspace(tmp_path / "a.h5", complex_noise(2, 3, *SIZE)))
+    recipe = replace(WITH_MAPS, coils=coils)
+    prepared = prepare(files, recipe, tmp_path / "out", references=True)
+    assert prepared.shapes == [(coils.virtual_coils or 3, *SIZE)] * 2
+    for stored, scan in zip(prepared, recipe.scans(files[0].path), strict=True):
+        assert scan.maps is not None
+        assert scan.reference is not None
+        assert torch.equal(stored.maps, scan.maps)
+        assert torch.equal(stored.reference, scan.reference)
+        assert scan.meta.emulated
+        assert float(rss(ifft2c(scan.kspace)).max()) == pytest.approx(1, rel=1e-5)
+
+
+def test_what_was_not_acquired_of_several_coils_cannot_be_told_either(tmp_path: Path) -> None:
+    pytest.importorskip("sigpy")
+    mask = WITH_MAPS.sampling.fixed(SIZE).array.numpy()
+    truth, elsewhere = complex_noise(1, 4, *SIZE), complex_noise(1, 4, *SIZE, seed=1)
+    found = []
+    for name, content in (("one", truth), ("other", np.where(mask, truth, 50 * elsewhere))):
+        files = described(write_kspace(tmp_path / "a.h5", content))
+        for virtual in (None, 2):
+            recipe = replace(WITH_MAPS, coils=CoilOptions(virtual_coils=virtual))
+            prepare(files, recipe, tmp_path / f"{name}-{virtual}", references=False)
+            found.append(bytes_of(tmp_path / f"{name}-{virtual}"))
+    assert found[:2] == found[2:]
+    assert found[0] != found[1]
+
+
+def test_chosen_slices_can_be_asked_for(tmp_path: Path) -> None:
+    path = write_volume(tmp_path / "a.nii", slices=6)
+    recipe = replace(RECIPE, selection=Selection(slices=1))
+    assert [scan.meta.slice for scan in recipe.scans(path, [4, 0])] == [4, 0]
+    (alone,) = recipe.scans(path)
+    (asked,) = recipe.scans(path, [alone.meta.slice])
+    assert torch.equal(alone.kspace, asked.kspace)
+
+
+def test_without_leaving_files_out_one_slice_is_read_at_a_time(tmp_path: Path, monkeypatch: Any) -> None:
+    """Files of many coils are larger than memory should be."""
+    files, alive, most = described(write_volume(tmp_path / "a.nii", slices=5)), 0, 0
+    scans = Preparation.scans
+
+    def counted(recipe: Preparation, path: Path) -> Iterable[Scan]:
+        nonlocal alive, most
+        for scan in scans(recipe, path):
+            alive += 1
+            most = max(most, alive)
+            yield scan
+            alive -= 1
+
+    monkeypatch.setattr(Preparation, "scans", counted)
+    assert len(prepare(files, RECIPE, tmp_path / "out", references=False)) == 5
+    assert most == 1
+
+
 def test_files_come_in_order_and_an_existing_folder_is_used_again(tmp_path: Path) -> None:
     files = described(write_volume(tmp_path / "b.nii", slices=2), write_volume(tmp_path / "a.nii", size=(32, 30)))
     prepared = prepare(files, RECIPE, tmp_path / "out", references=False)
     assert [Path(meta.source).name for meta in prepared.metas] == ["b.nii"] * 2 + ["a.nii"] * 4
-    assert prepared.shapes == [SIZE] * 2 + [(32, 30)] * 4
-    assert [scan.kspace.shape[-2:] for scan in prepared] == prepared.shapes
+    assert prepared.planes == [SIZE] * 2 + [(32, 30)] * 4
+    assert prepared.shapes == [(1, *plane) for plane in prepared.planes]
+    assert [scan.kspace.shape for scan in prepared] == prepared.shapes
 
     def unread() -> Iterable[FileInfo]:
         raise AssertionError("the files were read again")
@@ -442,7 +511,7 @@ def test_otherwise_the_first_unreadable_file_stops_and_nothing_appears(tmp_path:
 
 
 def test_references_that_are_needed_and_missing_are_one_line(tmp_path: Path) -> None:
-    files = described(write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", complex_noise(1, 2, *SIZE)))
+    files = described(write_volume(tmp_path / "a.nii"), write_kspace(tmp_path / "b.h5", with_gaps(1, *SIZE)))
     message = r"b\.h5: has no full reference\. Train 'ssdu' or 'idr' on it, with --score held_out\."
     with pytest.raises(FileError, match=message):
         prepare(files, RECIPE, tmp_path / "out", references=True)
@@ -476,8 +545,10 @@ def test_scans_of_different_shapes_coils_and_origins_come_back_as_they_were(tmp_
 
 
 def test_coils_without_maps_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Train with --magnitude true"):
+    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Train with --coil_maps espirit"):
         store_scans([full_scan(3)], tmp_path / "out", references=False)
+    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps"):
+        store_scans([full_scan(3)], tmp_path / "out", references=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import h5py
+import numpy as np
 import pytest
 
 from sansref.errors import FileError
-from sansref.experiments.describe import describe
+from sansref.experiments.describe import UNDERSAMPLED, describe
 from sansref.training.run import RunDirectory
 
 
@@ -31,15 +33,44 @@ def test_measured_data(write_knee, tmp_path):
     assert full["acquired"] == "100.0% of the encoded grid (1.00x)"
     assert full["can train"] == "all methods"
     assert under["acquired"] == f"{21 / 36:.1%} of the encoded grid ({36 / 21:.2f}x)"
-    assert under["can train"] == "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
+    assert under["can train"] == UNDERSAMPLED
+    assert not full.keys() & {"left out", "full centre", "coil maps"}
+    assert (under["left out"], under["full centre"]) == ("whole columns", "6 columns")
+    assert "coil maps" not in under
 
 
 def test_measured_data_of_several_coils(write_knee, tmp_path):
     full = told(write_knee(tmp_path / "full.h5", coils=3))
     under = told(write_knee(tmp_path / "under.h5", coils=3, every=2))
     assert full["matrix"] == "32 x 36, 2 slices, 3 coil(s)"
-    assert full["can train"] == "all methods with --magnitude true"
-    assert under["can train"] == "nothing without coil sensitivity maps"
+    assert full["coil maps"] == "from the central 24 x 24 samples"
+    assert full["can train"] == "all methods"
+    assert under["coil maps"] == "none, the full centre of 6 x 6 is too small, 8 x 8 are needed"
+    assert under["can train"] == "nothing with several coils"
+
+
+@pytest.mark.parametrize("side", [7, 12])
+def test_single_samples_that_are_left_out(tmp_path, side):
+    generator = np.random.default_rng(0)
+    mask = generator.random((48, 40)) < 0.3
+    mask[24 - side // 2 : 24 + (side + 1) // 2, 20 - side // 2 : 20 + (side + 1) // 2] = True
+    kspace = generator.normal(size=(3, 4, 48, 40, 2)).view(np.complex128)[..., 0] * mask
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = kspace.astype(np.complex64)
+    facts = told(tmp_path / "a.h5")
+    assert facts["acquired"] == f"{mask.mean():.1%} of the encoded grid ({1 / mask.mean():.2f}x)"
+    assert facts["left out"] == "single samples"
+    rows, columns = (int(word) for word in facts["full centre"].removesuffix(" samples").split(" x "))
+    assert side <= min(rows, columns) <= side + 1
+    assert facts["can train"] == (UNDERSAMPLED if side > 7 else "nothing with several coils")
+
+
+def test_a_padded_scan_is_full(write_knee, tmp_path):
+    """Zero-padded outer columns leave nothing out: every method can learn from it."""
+    path = write_knee(tmp_path / "padded.h5")
+    with h5py.File(path, "r+") as file:
+        file["kspace"][..., :4] = 0
+    assert told(path)["can train"] == "all methods"
 
 
 def test_a_finished_run(trained):
@@ -49,6 +80,7 @@ def test_a_finished_run(trained):
     assert facts["method"] == "idr (needs undersampled scans)"
     assert facts["network"] == f"ista_plus, {parameters:,} parameters"
     assert facts["sampling"] == "variable_density, 4x"
+    assert facts["k-space"] == "simulated from magnitudes"
     assert facts["state"] == "finished"
     assert facts["best score"].endswith(")")
     assert [facts[part].split(" ")[0] for part in ("training", "validation", "test")] == ["3", "1", "2"]

@@ -81,6 +81,13 @@ def test_subjects_can_be_chosen(play, subjects, scored, left_out):
     assert len(found.left_out) == left_out
 
 
+def test_scores_on_simulated_data_say_so(play):
+    found, out = play()
+    said = "k-space simulated from magnitudes, which flatters every method"
+    assert found.scoring.data == said
+    assert said in json.loads((out / "summary.json").read_text())["scores"]
+
+
 def test_scores_are_those_of_every_slice(play, trained, heads):
     found, out = play()
     config, method = trained.config(), trained.load()

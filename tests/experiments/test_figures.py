@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from sansref.errors import FileError
-from sansref.experiments.error_maps import DPI, build_error_figure, common_error_limit
+from sansref.experiments.error_maps import DPI, build_error_figure, common_error_limit, worst_region
 from sansref.experiments.figures import (
     Panel,
     agreement_figure,
@@ -280,3 +280,15 @@ def test_agreement_refuses_unusable_points(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build_agreement_figure(score, truth)
+
+
+def test_the_worst_region_is_where_most_methods_fail() -> None:
+    reference = torch.ones(30, 24)
+    images = [reference.clone() for _ in range(3)]
+    for image in images[:2]:
+        image[21:24, 3:6] = 0
+    images[2][2, 20] = 50  # of one method alone
+    row, column, height, width = worst_region(reference, images)
+    assert (height, width) == (10, 8)
+    assert row <= 21 and row + height >= 24
+    assert column <= 3 and column + width >= 6

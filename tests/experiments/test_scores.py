@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sansref.experiments.scores import (
     Score,
     Summary,
+    data_note,
     held_out_score,
     magnitude,
     score_best_scale,
@@ -224,3 +225,21 @@ def test_summary_without_references_is_valid_json():
     assert written["known"] == {"psnr": 0, "ssim": 0, "nmse": 0, "held_out": 2, "lpips": 0}
     assert written["mean"] == {"psnr": None, "ssim": None, "nmse": None, "held_out": pytest.approx(0.3), "lpips": None}
     assert written["std"]["psnr"] is None
+
+
+@pytest.mark.parametrize(
+    ("slices", "how", "note"),
+    [
+        ([(False, False)], "combined", ""),
+        ([(True, False), (True, False)], "rss", "k-space simulated from magnitudes, which flatters every method"),
+        ([(False, True), (False, False)], "combined", "reference: coils combined by their maps"),
+        (
+            [(False, True), (True, False), (True, False)],
+            "rss",
+            "k-space of 2 slices simulated from magnitudes, which flatters every method; "
+            "reference: coils as root of the sum of squares",
+        ),
+    ],
+)
+def test_what_there_is_to_say_of_the_data(slices, how, note):
+    assert data_note(slices, how) == note

@@ -131,3 +131,8 @@ def test_undefined_scores_are_dashes_and_never_the_best():
 def test_a_mean_over_one_of_several_slices_is_a_bare_value():
     rows = score_cells({"idr": Summary.of([Score(30.0, 0.9, 0.01, 0.2), Score(held_out=0.4)])})[1]
     assert rows == [["idr", "30.00", "0.9000", "0.0100", "0.3000 ± 0.1414"]]
+
+
+def test_what_there_is_to_say_of_the_data_stands_in_the_note() -> None:
+    assert "; k-space simulated; held-out error" in score_note(ONE, Scoring(data="k-space simulated"))
+    assert "k-space" not in score_note(ONE)

@@ -70,3 +70,20 @@ def test_a_batch_moves_to_a_device_as_what_it_is() -> None:
     assert isinstance(moved, Translation)
     assert {part.device.type for part in parts(moved)} == {"meta"}
     assert moved.size == 2
+
+
+def test_coils_are_filled_up_to_the_most_with_such_as_see_nothing() -> None:
+    """A scan of one coil has none to tell of: it sees everything alike."""
+    coils = [torch.randn(n, 6, 4, dtype=torch.complex64, generator=seeded("coils", n)) for n in (3, 2)]
+    alone = [translation(seed)._replace(coils=one) for seed, one in enumerate((*coils, None))]
+    batch = Translation.stacked(alone)
+    assert batch.full_coils is None
+    assert batch.coils is not None
+    assert batch.coils.shape == (3, 3, 6, 4)
+    assert torch.equal(batch.coils[0], coils[0])
+    assert torch.equal(batch.coils[1, :2], coils[1])
+    assert not batch.coils[1, 2].any()
+    assert bool((batch.coils[2, 0] == 1).all())
+    assert not batch.coils[2, 1:].any()
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert moved.coils.device.type == "meta"

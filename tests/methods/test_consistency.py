@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.encoding import EncodingOperator
 from sansref.methods.consistency import (
     FourierNorm,
@@ -210,3 +211,74 @@ def test_it_is_computed_in_single_precision_at_least(given: torch.dtype, found: 
     loss = sampling_loss(image.to(given), other.to(given), mask)
     assert loss.dtype == found
     assert float(loss) == pytest.approx(float(sampling_loss(image, other, mask)), rel=0.02)
+
+
+# --- several coils ------------------------------------------------------------------------------------------------
+
+
+def coils_of(shape: tuple[int, int], number: int = 4, size: int = 2) -> Tensor:
+    maps = birdcage_maps(shape, number, seeded("coils")).to(torch.complex128)
+    return maps / torch.linalg.vector_norm(maps, dim=0) * torch.ones(size, 1, 1, 1)
+
+
+def as_channels(image: Tensor) -> Tensor:
+    return torch.view_as_real(image).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("power", POWERS)
+def test_one_coil_that_sees_everything_alike_gives_the_loss_of_the_paper(
+    channels: int, norm: FourierNorm, power: Literal[1, 2]
+) -> None:
+    """Of a zero-filled image, which has nothing outside the mask; a magnitude is such up to its own phase."""
+    image, mask = images((9, 12), channels), masks((9, 12))
+    if channels == 2:
+        spectrum = centred_spectrum(complex_plane(images((9, 12), 2, name="other"))) * mask.numpy()
+        other = image_with_spectrum(spectrum, 2)
+    else:
+        other, mask = images((9, 12), name="other"), torch.ones(2, 9, 12, dtype=torch.bool)
+    expected = float(sampling_loss(other, image, mask, norm, power))
+    ones = torch.ones(2, 1, 9, 12, dtype=torch.complex128)
+    assert float(sampling_loss(other, image, mask, norm, power, ones)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_the_truth_of_several_coils_has_no_loss_and_would_have_one_by_its_combined_spectrum(
+    power: Literal[1, 2],
+) -> None:
+    truth = torch.complex(*images((9, 12), 2).unbind(1))
+    coils, mask = coils_of((9, 12)), masks((9, 12))
+    zero_filled = EncodingOperator(mask, coils).normal(truth)
+    pair = as_channels(zero_filled), as_channels(truth)
+    assert float(sampling_loss(*pair, mask, power=power, coils=coils)) < 1e-12
+    assert float(sampling_loss(*pair, mask, power=power)) > 0.1
+    aside = as_channels(truth + 0.1)
+    assert float(sampling_loss(pair[0], aside, mask, power=power, coils=coils)) > 1e-3
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("power", POWERS)
+def test_the_loss_of_several_coils_is_that_of_their_samples(
+    channels: int, norm: FourierNorm, power: Literal[1, 2]
+) -> None:
+    """By NumPy, coil by coil; -1 is black in a magnitude."""
+    undersampled, full = images((9, 12), channels), images((9, 12), channels, name="full")
+    coils, mask = coils_of((9, 12)), masks((9, 12))
+    values = [complex_plane(one) + (channels == 1) for one in (undersampled, full)]
+    maps, kept = coils.numpy(), mask.numpy()[:, None]
+    samples = kept * centred_spectrum(maps * values[1][:, None])
+    again = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(samples, axes=AXES), norm="ortho"), axes=AXES)
+    difference = (maps.conj() * again).sum(1) - values[0]
+    spectrum = kept * centred_spectrum(maps * difference[:, None], norm)
+    expected = (np.linalg.norm(spectrum, axis=1) ** power).sum() / mask.numel()
+    assert float(sampling_loss(undersampled, full, mask, norm, power, coils)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_agreement_of_several_coils_is_a_place_to_stay() -> None:
+    mask, coils = masks((9, 12)), coils_of((9, 12))
+    truth = torch.zeros(2, 2, 9, 12, dtype=torch.float64, requires_grad=True)
+    sampling_loss(torch.zeros_like(truth), truth, mask, coils=coils).backward()
+    assert truth.grad is not None
+    assert not truth.grad.any()

@@ -172,7 +172,7 @@ def test_mixtures_are_brought_back_after_the_turn_that_moves_them(build: Build, 
 @pytest.mark.parametrize("gan", ["lsgan", "hinge"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_discriminators_tell_real_from_made(build: Build, gan: str, size: int) -> None:
-    method, (x, y, mask, noise) = build(gan=gan), pictures(size)
+    method, (x, y, mask, noise, *_) = build(gan=gan), pictures(size)
     loss, parts = method.loss("discriminator", Translation(x, y, mask, noise))
     of_full, of_under = method.discriminators.of_full, method.discriminators.of_undersampled
     judged = {
@@ -221,7 +221,7 @@ def test_translations_keep_acquired_samples_on_demand(build: Build, complex: boo
     settings = {"sampling_weight": 0.7, "sampling_norm": norm, "sampling_power": power}
     method, plain = build(network=network, **settings), build(network=network)
     plain.load_state_dict(method.state_dict())
-    x, y, mask, _ = batch
+    x, y, mask, _, *_ = batch
     restored, degraded = method.generators.restorer(x), method.generators.degrader(y)
     expected = kspace_error(x, restored, mask, norm, power) + kspace_error(y, degraded, mask, norm, power)
     loss, parts = method.loss("generator", batch)
@@ -233,7 +233,7 @@ def test_translations_keep_acquired_samples_on_demand(build: Build, complex: boo
 @pytest.mark.parametrize("complex", [False, True])
 def test_the_residual_on_the_acquired_samples_is_relative_to_the_image(build: Build, complex: bool) -> None:
     method, batch = build(network={"complex": complex}), pictures(channels=1 + complex)
-    x, _, mask, _ = batch
+    x, _, mask, _, *_ = batch
     black = torch.zeros_like(x) if complex else -torch.ones_like(x)
     _, parts = method.loss("generator", batch)
     expected = kspace_error(x, method.generators.restorer(x), mask) / kspace_error(x, black, mask)
@@ -241,7 +241,7 @@ def test_the_residual_on_the_acquired_samples_is_relative_to_the_image(build: Bu
 
 
 def test_a_blank_image_has_no_residual(build: Build) -> None:
-    x, y, mask, noise = pictures()
+    x, y, mask, noise, *_ = pictures()
     _, parts = build().loss("generator", Translation(torch.full_like(x, -1), y, mask, noise))
     assert float(parts["sampling_residual"]) == 0
 

@@ -10,10 +10,12 @@ from sansref.errors import SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
-from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.grid import Shape, central_mask, fraction_sides
 from sansref.kspace.masks import SamplingMask, draw_mask
+from sansref.kspace.partition import split_uniform
 from sansref.kspace.views import VIEWS
-from sansref.methods import IDR, Draw, Example, IDROptions, Measured, Needs, collate, measured, stack
+from sansref.kspace.weighting import k_weights
+from sansref.methods import IDR, SSDU, Draw, Example, IDROptions, Measured, Needs, SSDUOptions, collate, measured, stack
 from sansref.methods.batch import seen
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
@@ -306,3 +308,24 @@ def test_the_ensemble_refines_alike_whichever_way_round_the_scan_is() -> None:
         torch.testing.assert_close(
             learned.refine(seen(given, view)).detach(), view.kspace(refined), atol=1e-5, rtol=1e-4
         )
+
+
+def test_a_uniform_selection_with_k_weights_on_the_disjoint_rest_begins_as_k_weighted_ssdu() -> None:
+    one = scan()
+    options: dict[str, Any] = {"selection_law": "uniform", "first_loss": "disjoint", "k_weighting": True}
+    learned = method(selection=0.6, **options)
+    ssdu = SSDU(learned.network, SSDUOptions(ratio=0.4, k_weighting=True), FAMILY)
+    ours, theirs = (only(one_method.examples(one, Draw(0, 0, 0))) for one_method in (learned, ssdu))
+    assert torch.equal(ours.given.mask, theirs.given.mask)
+    assert torch.equal(ours.target, theirs.target)
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    again = only(method(pool=1, later_selection=True, **options).examples(one, Draw(0, 0, 0), refined_of(one)))
+    rest = one.mask & ~again.given.mask
+    torch.testing.assert_close(
+        again.weight[rest], k_weights(FAMILY.density(one.mask), uniform_share(one.mask))[rest] ** 2
+    )
+
+
+def uniform_share(mask: Tensor) -> Tensor:
+    """The probability that SSDU's split keeps a sample."""
+    return split_uniform(mask, 0.4, seeded(0, "any"), block=fraction_sides(SHAPE, 16 / 256)).selected

@@ -118,7 +118,7 @@ def test_the_discriminator_learns_to_switch_in_its_turn(build: Build) -> None:
 def test_the_discriminators_loss_is_that_of_the_paper(build: Build, size: int) -> None:
     """One network judges both domains: real, translated and, by boosting, the extractor's images."""
     method, batch = build(), pictures(size)
-    x, y, _, noise = batch
+    x, y, _, noise, *_ = batch
     generator, code = method.generators.generator, method.generators.code
     judge = method.discriminators.discriminator
     restored, artefact = generator(x), method.extractor(x)
@@ -133,7 +133,7 @@ def test_the_discriminators_loss_is_that_of_the_paper(build: Build, size: int) -
 def test_the_generators_loss_is_that_of_the_paper(build: Build, size: int) -> None:
     """Adversarial + 30 (cycle + bypass) + sampling loss, all of one generator."""
     method, batch = build(), pictures(size)
-    x, y, mask, noise = batch
+    x, y, mask, noise, *_ = batch
     generator, judge = method.generators.generator, method.discriminators.discriminator
     style = method.generators.code(method.generators.vector + 0.1 * noise)
     restored, degraded, artefact = generator(x), generator(y, style), method.extractor(x)
@@ -147,7 +147,7 @@ def test_the_generators_loss_is_that_of_the_paper(build: Build, size: int) -> No
 
 
 def test_the_code_is_a_fixed_vector_and_a_little_noise(build: Build) -> None:
-    method, (_, y, _, noise) = build(code_jitter=0.3), pictures()
+    method, (_, y, _, noise, *_) = build(code_jitter=0.3), pictures()
     generator, code, vector = method.generators.generator, method.generators.code, method.generators.vector
     expected = generator(y, code(vector + 0.3 * noise))
     assert torch.equal(method.generators.undersampled(y, noise), expected)

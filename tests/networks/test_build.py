@@ -103,3 +103,12 @@ def test_several_coils_need_maps() -> None:
     kspace, mask, _ = samples(2, 8, 8)
     with pytest.raises(ValueError, match="k-space of 2 coils needs coil sensitivity maps"):
         Reconstructor(options("ista_plus"))(kspace, mask, None, symmetry=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_network_takes_one_coil(name: str) -> None:
+    kspace, mask, maps = samples(2, 16, 16)
+    assert maps is not None
+    message = "a real network cannot combine coils: use --network.complex true, or --virtual_coils 1"
+    with pytest.raises(SettingError, match=message):
+        Reconstructor(options(name, complex=False))(kspace, mask, maps, symmetry=False)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from sansref.data.coils import CoilOptions
 from sansref.errors import SettingError
 from sansref.methods import Needs, SSDUOptions
 from sansref.networks import TranslatorOptions
@@ -111,10 +112,11 @@ def test_building_leaves_the_global_random_state_alone(tiny):
 
 
 def test_preparation_and_family_follow_the_configuration(tiny):
-    config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2)
+    config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2, virtual_coils=6)
     recipe = config.preparation
     assert (recipe.seed, recipe.magnitude, recipe.selection.slices) == (5, True, 2)
     assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
+    assert recipe.coils == CoilOptions(virtual_coils=6)
     family = config.sampling.family(emulated=True)
     masks = [family.another(torch.ones(32, 32, dtype=torch.bool), number) for number in range(2)]
     assert [round(mask.numel() / int(mask.sum()), 1) for mask in masks] == [3.0, 3.0]

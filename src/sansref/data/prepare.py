@@ -1,15 +1,16 @@
-"""From files to scans ready for use: read, simulate where needed, undersample, scale."""
+"""From files to scans ready for use: read, simulate where needed, undersample, find coil maps, scale."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sansref.data.coils import CoilOptions, with_coils
 from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
 from sansref.data.sampling import Sampling, is_full
@@ -38,6 +39,11 @@ class Selection:
         Crop or zero-pad images to this height and width around their centre; the resolution stays.
     matrix
         Keep only this central part (height, width) of k-space; the field of view stays.
+    array
+        Name of the array, for files that hold several (MATLAB, .npz, HDF5).
+    axes
+        What the axes of an array are, such as coil,row,column: slice, partition, coil, row, column, or x for an axis
+        of length 1. A partition is a fully sampled k-space axis of a 3-D scan.
     """
 
     plane: Plane = "native"
@@ -45,8 +51,11 @@ class Selection:
     central: float = 0.6
     crop: tuple[int, int] | None = None
     matrix: tuple[int, int] | None = None
+    array: str | None = None
+    axes: str | None = None
 
     def __post_init__(self) -> None:
+        _ = self.reader_options  # refuses axes that cannot be understood
         if not 0 < self.central <= 1 or self.slices < 0:
             raise SettingError(
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
@@ -54,6 +63,11 @@ class Selection:
         for name, size in (("crop", self.crop), ("matrix", self.matrix)):
             if size is not None and min(size) < 1:
                 raise SettingError(f"{name} must be a positive height and width, got {size[0]} and {size[1]}")
+
+    @property
+    def reader_options(self) -> ReaderOptions:
+        """How files are read."""
+        return ReaderOptions(self.plane, self.array, self.axes)
 
     def indices(self, count: int) -> list[int]:
         """The slices chosen from a file of ``count`` slices."""
@@ -80,6 +94,8 @@ class Preparation:
         Of the simulation and of masks that are drawn per scan.
     undersampled
         False keeps full scans full: the full half of unpaired data.
+    coils
+        How measured k-space of several coils gets its sensitivity maps and its reference.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -88,34 +104,55 @@ class Preparation:
     magnitude: bool = False
     seed: int = 0
     undersampled: bool = True
+    coils: CoilOptions = field(default_factory=CoilOptions)
 
-    def scans(self, path: Path) -> Iterator[Scan]:
+    def scans(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time.
 
         A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
 
+        Parameters
+        ----------
+        path
+            The file.
+        slices
+            Which of its slices, None for those of the selection.
+
         Raises
         ------
         FileError
-            If the file cannot be read, or is undersampled where full scans are wanted.
+            If the file cannot be read, is undersampled where full scans are wanted, or does not show what its coils
+            see.
         """
-        reader = open_scan_file(path, ReaderOptions(self.selection.plane))
-        for item in reader.read(path, self.selection.indices(reader.describe(path).slices)):
-            if isinstance(item, Scan) and not (self.undersampled or is_full(item)):
-                problem = "is undersampled, but full scans are wanted here"
-                raise FileError(path, problem, "Give it as undersampled data")
-            if isinstance(item, Scan) and self.magnitude:
-                item = magnitude_of(item)
-            if isinstance(item, Scan):
-                scan = resized_kspace(item, self.selection)
-            else:
-                image = resized_image(item.image, self.selection)
-                if image.max() == image.min():
-                    continue  # slices beside the head hold nothing to reconstruct
-                scan = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
-            if self.undersampled:
-                scan = self.sampling.undersample(scan, self._stream("mask", scan.meta))
-            yield scaled(scan)
+        reader = open_scan_file(path, self.selection.reader_options)
+        chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
+        for item in reader.read(path, chosen):
+            scan = self.ready(item)
+            if scan is not None:
+                yield scan
+
+    def ready(self, item: Scan | ImageSlice) -> Scan | None:
+        """What a slice, as a reader gives it, is to methods; None beside the head, where there is nothing to see.
+
+        Raises
+        ------
+        FileError
+            As for :meth:`scans`.
+        """
+        if isinstance(item, Scan) and not (self.undersampled or is_full(item)):
+            problem = "is undersampled, but full scans are wanted here"
+            raise FileError(item.meta.source, problem, "Give it as undersampled data")
+        if isinstance(item, Scan) and self.magnitude:
+            item = magnitude_of(item)
+        if isinstance(item, Scan):
+            whole = resized_kspace(item, self.selection)
+        else:
+            image = resized_image(item.image, self.selection)
+            if image.max() == image.min():
+                return None
+            whole = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
+        scan = self.sampling.undersample(whole, self._stream("mask", whole.meta)) if self.undersampled else whole
+        return scaled(with_coils(scan, whole if is_full(whole) else None, self.coils))
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
         return seeded(self.seed, purpose, Path(meta.source).name, meta.slice)
@@ -198,7 +235,7 @@ def prepare(
     Parameters
     ----------
     files
-        What to read, in this order; memory stays bounded by one file.
+        What to read, in this order; memory stays bounded by one slice, or by one file where bad ones are left out.
     recipe
         How files become undersampled scans.
     folder
@@ -225,11 +262,12 @@ def _usable(
     files: Iterable[FileInfo], recipe: Preparation, on_bad: Callable[[FileError], None] | None
 ) -> Iterator[Scan]:
     for info in files:
+        if on_bad is None:
+            yield from recipe.scans(info.path)
+            continue
         try:
             scans = list(recipe.scans(info.path))  # a whole file or nothing, also where it breaks midway
         except FileError as error:
-            if on_bad is None:
-                raise
             on_bad(error)
             continue
         yield from scans

@@ -55,9 +55,14 @@ class PreparedScans(Sequence[Scan]):
         )
 
     @property
-    def shapes(self) -> list[tuple[int, int]]:
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Coils, height and width of every scan, without reading it: scans of one shape make a batch."""
+        return self._kspace.shapes
+
+    @property
+    def planes(self) -> list[tuple[int, int]]:
         """Height and width of every scan, without reading it."""
-        return [shape[-2:] for shape in self._mask.shapes]
+        return [(height, width) for height, width in self._mask.shapes]
 
 
 def store_scans(scans: Iterable[Scan], folder: Path, references: bool) -> PreparedScans:
@@ -89,13 +94,13 @@ def store_scans(scans: Iterable[Scan], folder: Path, references: bool) -> Prepar
             ArrayWriter(part / "reference", "complex64") if references else nullcontext() as reference,
         ):
             for scan in scans:
+                scan.require_maps()
                 kspace.append(scan.kspace)
                 mask.append(scan.mask)
                 maps.append(_NO_MAPS if scan.maps is None else scan.maps)
                 metas.append(scan.meta)
                 if reference is not None:
                     reference.append(_reference(scan))
-                scan.require_maps()
         if not metas:
             raise SettingError("no file gave a usable slice: look at the files with 'sansref info FILE'")
         (part / "scans.json").write_text(json.dumps([asdict(meta) for meta in metas]))

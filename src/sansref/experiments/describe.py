@@ -5,24 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sansref.data.readers import FileInfo, open_scan_file
+from sansref.data.coils import SMALLEST, calibration_side
+from sansref.data.prepared import PreparedScans
+from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
+from sansref.data.sampling import is_full
+from sansref.kspace.family import is_columns
+from sansref.kspace.grid import full_centre
 from sansref.networks import NetworkOptions
+from sansref.scan import Scan
 from sansref.training.callbacks import read_history
 from sansref.training.run import RunDirectory
 
+ALL = "all methods"
+UNDERSAMPLED = "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
 
-def describe(path: Path) -> Iterator[tuple[str, str]]:
+
+def describe(path: Path, options: ReaderOptions | None = None) -> Iterator[tuple[str, str]]:
     """Describe a run directory or a scan file.
+
+    Parameters
+    ----------
+    path
+        Either.
+    options
+        How files are read, for the formats that leave a choice.
 
     Raises
     ------
     FileError
         If it is neither.
     """
-    return _run(RunDirectory(path)) if path.is_dir() else _file(open_scan_file(path).describe(path))
+    return _run(RunDirectory(path)) if path.is_dir() else _file(path, options)
 
 
-def _file(info: FileInfo) -> Iterator[tuple[str, str]]:
+def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]]:
+    reader = open_scan_file(path, options)
+    info = reader.describe(path)
     yield "file", str(info.path)
     yield "format", f"{info.format}, {info.kind}"
     yield "subject", info.subject
@@ -30,23 +48,37 @@ def _file(info: FileInfo) -> Iterator[tuple[str, str]]:
     yield "matrix", f"{info.height} x {info.width}, {info.slices} slices, {info.coils} coil(s)"
     spacing = "not stated" if info.spacing is None else f"{info.spacing[0]:.3g} x {info.spacing[1]:.3g} mm"
     yield "pixel spacing", spacing
-    if info.acquired_fraction is not None:
-        acceleration = 1 / info.acquired_fraction
-        yield "acquired", f"{info.acquired_fraction:.1%} of the encoded grid ({acceleration:.2f}x)"
-    yield "can train", _trainable(info)
-    if info.kind == "magnitude":
+    if info.kind == "k-space":
+        (middle,) = reader.read(path, [info.slices // 2])
+        if isinstance(middle, Scan):
+            yield from _sampling(info, middle)
+    else:
+        yield "can train", ALL
         yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
     for note in info.notes:
         yield "note", note
 
 
-def _trainable(info: FileInfo) -> str:
-    """Which methods can learn from a file."""
-    if info.kind == "magnitude" or info.acquired_fraction == 1:
-        return "all methods" if info.coils == 1 else "all methods with --magnitude true"
-    if info.coils > 1:
-        return "nothing without coil sensitivity maps"
-    return "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
+def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
+    """How k-space was sampled, told from one slice, and what that is good for."""
+    fraction = info.acquired_fraction or 1 / middle.acceleration
+    yield "acquired", f"{fraction:.1%} of the encoded grid ({1 / fraction:.2f}x)"
+    full = is_full(middle)
+    if not full:
+        rows, columns = full_centre(middle.mask)
+        whole_columns = is_columns(middle.mask)
+        yield "left out", "whole columns" if whole_columns else "single samples"
+        yield "full centre", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
+    usable = info.coils == 1
+    if not usable:
+        side = calibration_side(middle.mask)
+        usable = side >= SMALLEST
+        yield "coil maps", f"from the central {side} x {side} samples" if usable else f"none, {_needed(side)}"
+    yield "can train", (ALL if full else UNDERSAMPLED) if usable else "nothing with several coils"
+
+
+def _needed(side: int) -> str:
+    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -58,6 +90,8 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     name = network.name if isinstance(network, NetworkOptions) else f"generator of width {network.width}"
     yield "network", f"{name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
     yield "sampling", f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
+    if (training := run.path / "data" / "training").exists():
+        yield "k-space", _origin(PreparedScans(training))
     yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
     if rows:
         keep = config.training.keep
@@ -65,3 +99,11 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
         yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
     for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
         yield part, f"{len(subjects)} subjects: {', '.join(subjects) or 'none'}"
+
+
+def _origin(scans: PreparedScans) -> str:
+    """Where training scans come from, in words."""
+    simulated = sum(meta.synthetic for meta in scans.metas)
+    if simulated in (0, len(scans)):
+        return "simulated from magnitudes" if simulated else "measured"
+    return f"of {len(scans)} scans, {simulated} are simulated from magnitudes"

@@ -130,6 +130,22 @@ def common_error_limit(errors: Sequence[Array]) -> float:
     return float(next((limit for limit in ERROR_LIMITS if limit >= needed), ERROR_LIMITS[-1]))
 
 
+def worst_region(reference: Tensor, images: Sequence[Tensor]) -> Zoom:
+    """Where reconstructions fail most: the third of each side with the largest squared error of the median method.
+
+    Parameters
+    ----------
+    reference, images
+        As for :func:`build_error_figure`.
+    """
+    truth, *found = (image.double().numpy() for image in (reference, *images))
+    squared = np.median([(image - truth) ** 2 for image in found], axis=0)
+    height, width = (max(1, size // 3) for size in truth.shape)
+    sums = np.lib.stride_tricks.sliding_window_view(squared, (height, width)).sum((-2, -1))
+    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(row), int(column), height, width
+
+
 def _checked(reference: Tensor, panels: Sequence[Panel]) -> tuple[Array, list[Array]]:
     if not panels:
         raise ValueError("panels must not be empty")

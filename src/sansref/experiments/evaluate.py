@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import isnan
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from sansref.data.readers import FileInfo, ReaderOptions
+from sansref.data.readers import FileInfo
 from sansref.errors import FileError, SettingError
 from sansref.experiments.figures import Panel, error_figure
 from sansref.experiments.perceptual import PerceptualOptions
@@ -24,6 +24,7 @@ from sansref.experiments.scores import (
     Reconstruction,
     Score,
     Summary,
+    data_note,
     score_best_scale,
     score_scan,
     scored_image,
@@ -64,11 +65,12 @@ class ScoreOptions(PerceptualOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """One slice: where it comes from, and its scores by method."""
+    """One slice: where it comes from, its scores by method, and what :func:`data_note` takes of it."""
 
     info: FileInfo
     slice: int
     scores: dict[str, Score]
+    data: tuple[bool, bool] = (False, False)
 
 
 @dataclass
@@ -141,7 +143,7 @@ def evaluate(
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
     judge = _Judge(config, {ZERO_FILLED: zero_filled, config.method: method.reconstruct}, scoring.normalise, lpips)
     evaluation = Evaluation(scoring=scoring, missing=missing)
-    files, evaluation.bad_files = scan_files(data, ReaderOptions(config.selection.plane), skip_bad)
+    files, evaluation.bad_files = scan_files(data, config.selection.reader_options, skip_bad)
     files, evaluation.left_out = _chosen(files, run, subjects)
     console = console or Console(stderr=True)
     for info in track(files, "scoring", console=console, transient=True, disable=not console.is_terminal):
@@ -154,6 +156,8 @@ def evaluate(
     if not evaluation.rows:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
         raise SettingError(f"{data} gave no slice to evaluate on{reason}")
+    note = data_note([row.data for row in evaluation.rows], config.coils.coil_reference)
+    evaluation.scoring = replace(scoring, data=note)
     _write_scores(evaluation, out)
     _draw(evaluation, judge, out)
     return evaluation
@@ -182,7 +186,10 @@ class _Judge:
 
     def rows(self, info: FileInfo) -> list[Row]:
         """Score every slice of a file."""
-        return [Row(info, scan.meta.slice, self._scores(scan)) for scan in self.config.preparation.scans(info.path)]
+        return [
+            Row(info, scan.meta.slice, self._scores(scan), (scan.meta.synthetic, _measured_coils(scan)))
+            for scan in self.config.preparation.scans(info.path)
+        ]
 
     def _scores(self, scan: Scan) -> dict[str, Score]:
         options, family, lpips = self.config.training, self.families[scan.meta.emulated], self.lpips
@@ -197,14 +204,18 @@ class _Judge:
 
     def figure(self, path: Path, row: Row, title: str) -> None:
         """Draw the images of a slice that has a reference, with their errors."""
-        scans = self.config.preparation.scans(row.info.path)
-        scan = next(scan for scan in scans if scan.meta.slice == row.slice)
+        (scan,) = self.config.preparation.scans(row.info.path, [row.slice])
         panels = [self._panel(name, scan, row.scores[name]) for name in self.methods]
         error_figure(path, scored_reference(scan, self.normalise), panels, title)
 
     def _panel(self, name: str, scan: Scan, score: Score) -> Panel:
         image = scored_image(self.methods[name](stack([measured(scan)]))[0].detach(), scan, self.normalise)
         return Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}")
+
+
+def _measured_coils(scan: Scan) -> bool:
+    """Whether a scan has a reference that was measured with several coils."""
+    return scan.reference is not None and len(scan.kspace) > 1 and not scan.meta.synthetic
 
 
 def _write_scores(evaluation: Evaluation, out: Path) -> None:

@@ -15,17 +15,17 @@ from rich.progress import track
 from torch import Tensor
 
 from sansref.data.prepare import Preparation, Selection
-from sansref.data.readers import ReaderOptions, find_files, open_scan_file
-from sansref.data.readers.names import stem_of
+from sansref.data.readers import find_files, open_scan_file
+from sansref.data.readers.dicom_series import first_files
 from sansref.data.readers.record import Kind
 from sansref.device import device_of
 from sansref.errors import FileError, SettingError
-from sansref.experiments.outputs import Format, Outputs, begin
+from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_name
 from sansref.experiments.scores import magnitude
 from sansref.files import remove_leftovers
 from sansref.memory import keep_freed_memory
 from sansref.methods import Method, measured, stack
-from sansref.scan import ScanMeta
+from sansref.scan import Scan, ScanMeta
 from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -42,7 +42,7 @@ class Job:
     out
         Folder for the images.
     formats
-        source is NIfTI for image volumes and fastMRI's HDF5 for k-space files.
+        source is DICOM for DICOM, NIfTI for other image volumes and fastMRI's HDF5 for k-space files.
     accelerator
         Where networks work; auto takes a GPU if there is one.
     """
@@ -158,19 +158,20 @@ def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str)
 
 def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
     """Look into folders, and see to it that nothing is written over a scan or written twice."""
-    found = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
+    found = first_files(path for file in files for path in (find_files(file) if file.is_dir() else [file]))
     first: dict[str, Path] = {}
     for path in found:
         if path.resolve().parent == out.resolve():
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
-        if (other := first.setdefault(stem_of(path), path)) != path:
+        if (other := first.setdefault(output_name(path), path)) != path:
             raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
     return list(first.values())
 
 
 def whole_files(recipe: Preparation) -> Preparation:
     """The same recipe for all slices at full size."""
-    return replace(recipe, selection=Selection(plane=recipe.selection.plane))
+    read = recipe.selection.reader_options
+    return replace(recipe, selection=Selection(plane=read.plane, array=read.array, axes=read.axes))
 
 
 def reconstruct_slices(
@@ -180,11 +181,15 @@ def reconstruct_slices(
 
     The method must be on ``device``, None is the CPU; the images are on the CPU.
     """
-    device = device or torch.device("cpu")
     for scan in recipe.scans(path):
-        with torch.inference_mode():
-            image = method.reconstruct(stack([measured(scan)]).to(device))[0].cpu()
-        yield magnitude(image, scan) * scan.meta.scale, scan.meta
+        yield reconstruct_scan(method, scan, device or torch.device("cpu")), scan.meta
+
+
+def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
+    """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units."""
+    with torch.inference_mode():
+        image = method.reconstruct(stack([measured(scan)]).to(device))[0].cpu()
+    return magnitude(image, scan) * scan.meta.scale
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,7 @@ class Worker:
         if job.accelerator == "gpu" and self.device.type == "cpu":
             raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
         self.method = job.run.load().to(self.device)
+        self.made = made_by(job.run)
         self.recipe = whole_files(job.run.config().preparation)
 
     def outcome(self, path: Path, watch: _Watch | None = None) -> Outcome:
@@ -232,8 +238,8 @@ class Worker:
             return error
 
     def _reconstructed(self, path: Path, watch: _Watch) -> Reconstructed:
-        info = open_scan_file(path, ReaderOptions(self.recipe.selection.plane)).describe(path)
-        outputs = Outputs(info, self.job.out, self.job.formats)
+        info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
+        outputs = Outputs(info, self.job.out, self.job.formats, self.made)
         earlier = outputs.complete
         if not earlier:
             images = reconstruct_slices(self.method, self.recipe, path, self.device)

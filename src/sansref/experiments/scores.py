@@ -66,6 +66,25 @@ class Score:
         return {name: value if isfinite(value) else None for name, value in asdict(self).items()}
 
 
+def data_note(slices: Sequence[tuple[bool, bool]], coil_reference: Literal["combined", "rss"]) -> str:
+    """What a table must say of the data under its scores; empty for measured k-space of one coil.
+
+    Parameters
+    ----------
+    slices
+        Of every slice, whether its k-space is synthetic, and whether it has a measured reference of several coils.
+    coil_reference
+        How such a reference combines them.
+    """
+    synthetic = sum(simulated for simulated, _ in slices)
+    which = "" if synthetic == len(slices) else f" of {synthetic} slices"
+    notes = [f"k-space{which} simulated from magnitudes, which flatters every method"] if synthetic else []
+    if any(several for _, several in slices):
+        how = "combined by their maps" if coil_reference == "combined" else "as root of the sum of squares"
+        notes.append(f"reference: coils {how}")
+    return "; ".join(notes)
+
+
 def zero_filled(given: Measured) -> Tensor:
     """The reconstruction without learning: E^H y, complex (batch, height, width)."""
     return EncodingOperator(given.mask, given.maps).adjoint(given.kspace)

@@ -39,17 +39,22 @@ class Scoring:
         Backbone of the perceptual distance; None leaves its column out.
     weights
         False if LPIPS was asked for, but its weights were not found.
+    data
+        What there is to say of the data, see :func:`sansref.experiments.scores.data_note`.
     """
 
     normalise: Normalise = "none"
     lpips: BackboneName | None = None
     weights: bool = True
+    data: str = ""
 
     @property
     def note(self) -> str:
         """In words."""
         note = MINMAX_NOTE if self.normalise == "minmax" else RANGE_NOTE
-        return f"{note}; LPIPS 0.1 with the same data range, lower is better" if self.lpips and self.weights else note
+        if self.lpips and self.weights:
+            note += "; LPIPS 0.1 with the same data range, lower is better"
+        return f"{note}; {self.data}" if self.data else note
 
     @property
     def headings(self) -> dict[str, str]:

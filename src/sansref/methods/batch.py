@@ -90,12 +90,17 @@ class Translation(NamedTuple):
         Samples that were acquired of ``undersampled``, bool (batch, height, width).
     noise
         Standard normal numbers, for the code of a switchable generator, float32 (batch, 64).
+    coils, full_coils
+        What the coils see of either image, complex64 (batch, coils, height, width): their maps, for magnitudes times
+        the phase that the image gets; None for one coil.
     """
 
     undersampled: Tensor
     full: Tensor
     mask: Tensor
     noise: Tensor
+    coils: Tensor | None = None
+    full_coils: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -105,7 +110,29 @@ class Translation(NamedTuple):
     @classmethod
     def stacked(cls, examples: Sequence[Translation]) -> Translation:
         """Stack examples of one shape along a new batch axis."""
-        return cls(*(torch.stack(parts) for parts in zip(*examples, strict=True)))
+        return cls(
+            torch.stack([example.undersampled for example in examples]),
+            torch.stack([example.full for example in examples]),
+            torch.stack([example.mask for example in examples]),
+            torch.stack([example.noise for example in examples]),
+            _stacked_coils([example.coils for example in examples]),
+            _stacked_coils([example.full_coils for example in examples]),
+        )
+
+
+def _stacked_coils(coils: Sequence[Tensor | None]) -> Tensor | None:
+    """Along a new batch axis; the number of coils may differ, since coils that see nothing make no difference."""
+    known = [one for one in coils if one is not None]
+    if not known:
+        return None
+    most, plane = max(len(one) for one in known), known[0].shape[-2:]
+    stacked = known[0].new_zeros(len(coils), most, *plane)
+    for place, one in zip(stacked, coils, strict=True):
+        if one is None:
+            place[0] = 1
+        else:
+            place[: len(one)] = one
+    return stacked
 
 
 Batch = Example | Translation

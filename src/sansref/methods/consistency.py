@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from sansref.kspace.encoding import EncodingOperator
+
 FourierNorm = Literal["backward", "ortho"]
 
 
@@ -50,18 +52,23 @@ def noise_consistency_loss(noise_of_degraded: Tensor, degraded: Tensor, y: Tenso
 
 
 def sampling_loss(
-    image: Tensor,
-    translated: Tensor,
+    undersampled: Tensor,
+    full: Tensor,
     mask: Tensor,
     norm: FourierNorm = "backward",
     power: Literal[1, 2] = 1,
+    coils: Tensor | None = None,
 ) -> Tensor:
     """|R F x - R F G(x)|, one of the two terms of eq. (1): translation keeps the acquired samples.
 
+    With several coils the zero-filled image is x = E^H y of the samples y, and its Fourier transform is not y at the
+    acquired places: the truth itself would have a loss. What the truth z meets is x = E^H E z; the loss is
+    |E E^H E G(x) - E x|, which for one coil is the paper's.
+
     Parameters
     ----------
-    image, translated
-        Real, (batch, channels, height, width); two channels are real and imaginary part.
+    undersampled, full
+        x and G(x), or F(y) and y. Real, (batch, channels, height, width); two channels are real and imaginary part.
     mask
         R, bool (batch, height, width), DC in the centre.
     norm
@@ -69,6 +76,9 @@ def sampling_loss(
         not say; with the orthonormal transform the term would be a hundredth of the cycle term.
     power
         Of the modulus: 1, or 2 for the mean square.
+    coils
+        What each coil sees of the images, complex (batch, coils, height, width); None for one coil. The modulus is
+        that of all coils together.
 
     Returns
     -------
@@ -76,12 +86,31 @@ def sampling_loss(
         Mean over the whole grid, zeros included. For magnitudes, whose k-space is not the acquired one, it is an
         approximation; for complex images it is exact.
     """
-    difference = image - translated
     # There is no Fourier transform of half-precision numbers on every device.
-    difference = difference.to(torch.promote_types(difference.dtype, torch.float32))
+    precision = torch.promote_types(undersampled.dtype, torch.float32)
+    if coils is not None:
+        return _coil_sampling_loss(undersampled.to(precision), full.to(precision), mask, norm, power, coils)
+    difference = (undersampled - full).to(precision)
     plane = torch.complex(difference[:, 0], difference[:, -1]) if difference.shape[1] == 2 else difference[:, 0]
     kept = torch.fft.ifftshift(mask, dim=(-2, -1))
     # The modulus does not see the phase ramp by which a centred transform would differ.
     spectrum = torch.fft.fft2(plane, norm=norm)[kept]
     moduli = spectrum.abs() if power == 1 else torch.view_as_real(spectrum).square().sum(-1)
     return moduli.sum() / mask.numel()
+
+
+def _coil_sampling_loss(
+    undersampled: Tensor, full: Tensor, mask: Tensor, norm: FourierNorm, power: Literal[1, 2], coils: Tensor
+) -> Tensor:
+    encoding = EncodingOperator(mask, coils)
+    spectrum = encoding.forward(encoding.normal(_values(full)) - _values(undersampled))
+    moduli: Tensor = torch.linalg.vector_norm(spectrum, dim=1) ** power
+    size = mask.shape[-2] * mask.shape[-1] if norm == "backward" else 1
+    return size ** (power / 2) * moduli.sum() / mask.numel()
+
+
+def _values(channels: Tensor) -> Tensor:
+    """What a signal is proportional to, complex (batch, height, width): -1 is black in a magnitude."""
+    if channels.shape[1] == 2:
+        return torch.complex(channels[:, 0], channels[:, 1])
+    return torch.complex(channels[:, 0] + 1, torch.zeros_like(channels[:, 0]))

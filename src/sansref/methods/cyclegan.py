@@ -148,7 +148,7 @@ class CycleGAN(ImageTranslation):
 
     def generator_loss(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Adversarial, cycle and sampling loss."""
-        options, judge, (x, y, mask, noise) = self.options, self.discriminators, step.batch
+        options, judge, (x, y, mask, noise, coils, full_coils) = self.options, self.discriminators, step.batch
         fooled = self.adversarial.fool(judge.full(step.restored))
         fooled = fooled + self.adversarial.fool(judge.undersampled(step.degraded))
         back_to_x = self.generators.undersampled(step.restored, noise)
@@ -157,11 +157,11 @@ class CycleGAN(ImageTranslation):
         parts = {"adversarial": fooled, "cycle": cycle, "output_spread": step.restored.std()}
         if options.sampling_weight > 0:
             norm, power = options.sampling_norm, options.sampling_power
-            sampling = sampling_loss(x, step.restored, mask, norm, power)
-            sampling = sampling + sampling_loss(y, step.degraded, mask, norm, power)
+            sampling = sampling_loss(x, step.restored, mask, norm, power, coils)
+            sampling = sampling + sampling_loss(step.degraded, y, mask, norm, power, full_coils)
             loss = loss + options.sampling_weight * sampling
             parts["sampling"] = sampling
-        parts["sampling_residual"] = _sampling_residual(x, step.restored, mask)
+        parts["sampling_residual"] = _sampling_residual(x, step.restored, mask, coils)
         return loss, detached(parts)
 
     def restore(self, image: Tensor) -> Tensor:
@@ -210,10 +210,10 @@ def clip_mixtures(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _sampling_residual(x: Tensor, restored: Tensor, mask: Tensor) -> Tensor:
+def _sampling_residual(x: Tensor, restored: Tensor, mask: Tensor, coils: Tensor | None) -> Tensor:
     """Relative to the image's own k-space, so that it can be compared between scalings; 0 where that is blank."""
     black = torch.full_like(x, -1.0 if x.shape[1] == 1 else 0.0)
-    residual, whole = sampling_loss(x, restored, mask), sampling_loss(x, black, mask)
+    residual, whole = (sampling_loss(x, full, mask, coils=coils) for full in (restored, black))
     return torch.where(whole > 0, residual / whole, torch.zeros_like(whole))
 
 

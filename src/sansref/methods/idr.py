@@ -7,7 +7,7 @@ loop over stages is in :mod:`sansref.training.refine`; here is what one step of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
-from sansref.kspace.partition import select_variable_density
+from sansref.kspace.grid import fraction_sides
+from sansref.kspace.partition import select_variable_density, split_uniform
 from sansref.kspace.units import Partition
 from sansref.kspace.views import VIEWS
 from sansref.kspace.weighting import k_weights
@@ -39,6 +40,8 @@ class IDROptions:
         Stages in all, the first on acquired samples alone; the paper has 15.
     selection
         Share of the samples that the selecting mask (Lambda in the paper) keeps as input.
+    selection_law
+        Which samples it keeps: mostly low frequencies (variable_density, the paper), or all alike as SSDU does (uniform).
     selection_center
         Side of the centre that it always keeps, as a fraction of the matrix.
     first_loss
@@ -75,6 +78,7 @@ class IDROptions:
 
     stages: int = 8
     selection: float = 0.6
+    selection_law: Literal["variable_density", "uniform"] = "variable_density"
     selection_center: float = 16 / 256
     first_loss: Literal["all", "disjoint"] = "all"
     target: Literal["refined", "measured"] = "refined"
@@ -147,13 +151,23 @@ class IDR(UnrolledMethod):
         return Example(given, scan.kspace, torch.where(partition.target, weight, 0.0))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
-        mask = self._later_mask(scan.mask, generator)
+        mask, selected = self._later_input(scan.mask, generator)
         given = Measured(refined * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
-        # What is in the input does not depend on what was acquired: q = 0 gives 1 / p.
-        weight = self._weight(scan.mask, mask, torch.zeros(mask.shape))
-        return Example(given, target, torch.where(scan.mask, weight, outside))
+        return Example(given, target, torch.where(scan.mask, self._weight(scan.mask, mask, selected), outside))
+
+    def _later_input(self, acquired: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the network is given, and the probability that an acquired sample is in it because it was acquired."""
+        others = self.options.pool - 1
+        independent = torch.zeros(acquired.shape)
+        if not self.options.later_selection:
+            return self.family.another(acquired, int(torch.randint(others, (), generator=generator))), independent
+        number = int(torch.randint(others + 1, (), generator=generator))
+        if number == 0:
+            partition = self._select(acquired, generator)
+            return partition.input, partition.selected
+        return self._select(self.family.another(acquired, number - 1), generator).input, independent
 
     def _weight(self, acquired: Tensor, seen: Tensor, selected: Tensor) -> Tensor:
         """Weight of an acquired sample's squared error."""
@@ -169,6 +183,8 @@ class IDR(UnrolledMethod):
         return self._select(acquired if number == 0 else self.family.another(acquired, number - 1), generator).input
 
     def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
-        return select_variable_density(
-            mask, generator, fraction=self.options.selection, center=self.options.selection_center
-        )
+        share, centre = self.options.selection, self.options.selection_center
+        if self.options.selection_law == "variable_density":
+            return select_variable_density(mask, generator, fraction=share, center=centre)
+        block = fraction_sides((mask.shape[0], mask.shape[1]), centre)
+        return replace(split_uniform(mask, 1 - share, generator, block=block), target=mask)

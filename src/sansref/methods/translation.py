@@ -104,9 +104,11 @@ class ImageTranslation(Method):
         """
         if full is None:
             raise ValueError(f"{type(self).__name__} needs a full scan beside {scan.meta.source}")
+        image = _coil_combined(measured(full))
         # As bright as it would be if it had been acquired like the other scan.
-        as_undersampled = Measured(full.kspace * scan.mask, scan.mask, full.maps)
-        return [self.translation(scan, _coil_combined(measured(full)), draw, _coil_combined(as_undersampled))]
+        as_undersampled = _coil_combined(Measured(full.kspace * scan.mask, scan.mask, full.maps))
+        example = self.translation(scan, image, draw, as_undersampled)
+        return [example._replace(full_coils=self._coils(full, as_undersampled))]
 
     def translation(self, scan: Scan, full: Tensor, draw: Draw, full_zero_filled: Tensor | None = None) -> Translation:
         """The example of an undersampled scan and a full image.
@@ -128,7 +130,14 @@ class ImageTranslation(Method):
             self.to_unit(full, zero_filled if full_zero_filled is None else full_zero_filled)[0],
             scan.mask,
             torch.randn(CODE_LENGTH, generator=self.code_stream(draw)),
+            self._coils(scan, zero_filled),
         )
+
+    def _coils(self, scan: Scan, zero_filled: Tensor) -> Tensor | None:
+        """What the coils see of an image's channels; a magnitude has the phase that :meth:`reconstruct` gives it."""
+        if scan.maps is None or self.channels == 2:
+            return scan.maps
+        return scan.maps * torch.polar(torch.ones(()), zero_filled.angle())
 
     def code_stream(self, draw: Draw) -> torch.Generator:
         """Random stream of the code's noise: that of the epoch, the same for all its examples."""

@@ -90,7 +90,14 @@ class Reconstructor(nn.Module):
         -------
         tuple
             Complex image (batch, height, width) and the residuals, an empty list for other networks.
+
+        Raises
+        ------
+        SettingError
+            For several coils in a real network.
         """
+        if maps is not None and self.channels == 1:
+            raise SettingError("a real network cannot combine coils: use --network.complex true, or --virtual_coils 1")
         zero_filled = to_channels(EncodingOperator(mask, maps).adjoint(kspace), self.channels)
         if isinstance(self.network, UNet):
             return to_complex(self.network(zero_filled)), []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from sansref.kspace.views import VIEWS
 from sansref.methods import Draw, Example, Measured, Method, measured, stack
 from sansref.randomness import seeded
 from sansref.scan import Scan
+
+Shape = TypeVar("Shape", bound=tuple[int, ...])
 
 
 class UnpairedScans(Sequence[Scan]):
@@ -128,7 +130,7 @@ class ShapeBatches(Sampler[list[int]]):
     Parameters
     ----------
     shapes
-        Height and width of every item.
+        Coils, height and width of every item.
     batch_size
         Items per batch; the last batch of a shape may be smaller.
     seed
@@ -143,7 +145,7 @@ class ShapeBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, shapes: Sequence[tuple[int, int]], batch_size: int, seed: int, rank: int = 0, processes: int = 1
+        self, shapes: Sequence[tuple[int, ...]], batch_size: int, seed: int, rank: int = 0, processes: int = 1
     ) -> None:
         if batch_size < processes:
             raise SettingError(
@@ -184,8 +186,8 @@ class ShapeBatches(Sampler[list[int]]):
             yield batches[position]
 
 
-def _by_shape(shapes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+def _by_shape(shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
+    groups: dict[Shape, list[int]] = defaultdict(list)
     for index, shape in enumerate(shapes):
         groups[shape].append(index)
     return dict(groups)

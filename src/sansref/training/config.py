@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from sansref.data.coils import CoilOptions
 from sansref.data.prepare import Preparation, Selection
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation
@@ -31,7 +32,7 @@ class RunConfig:
         The method's own options.
     network
         Which network.
-    selection, simulation, sampling
+    selection, simulation, sampling, coils
         How files become undersampled scans.
     training
         How the network is trained.
@@ -45,6 +46,7 @@ class RunConfig:
     selection: Selection = field(default_factory=Selection)
     simulation: Simulation = field(default_factory=Simulation)
     sampling: Sampling = field(default_factory=Sampling)
+    coils: CoilOptions = field(default_factory=CoilOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     magnitude: bool = False
 
@@ -52,6 +54,7 @@ class RunConfig:
         "selection": Selection,
         "simulation": Simulation,
         "sampling": Sampling,
+        "coils": CoilOptions,
         "training": TrainingOptions,
     }
 
@@ -80,7 +83,14 @@ class RunConfig:
     @property
     def preparation(self) -> Preparation:
         """How files become undersampled scans."""
-        return Preparation(self.selection, self.simulation, self.sampling, self.magnitude, self.training.seed_of_data)
+        return Preparation(
+            self.selection,
+            self.simulation,
+            self.sampling,
+            self.magnitude,
+            self.training.seed_of_data,
+            coils=self.coils,
+        )
 
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
         """The method with new weights, which depend on seed and stage alone."""

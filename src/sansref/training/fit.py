@@ -82,7 +82,7 @@ class _EpochClock(pl.Callback):
 def fit(
     method: Method,
     scans: Sequence[Scan],
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[tuple[int, ...]],
     targets: ArrayStore | None,
     validation: ValidationSet,
     options: TrainingOptions,
@@ -98,7 +98,7 @@ def fit(
     method
         Trained in place; at the end it holds the last weights, those to be used are in ``files.best``.
     scans, shapes
-        Training scans, and the height and width of each.
+        Training scans, and the coils, height and width of each.
     targets
         Refined k-space per scan, None in a first stage.
     validation

@@ -89,7 +89,7 @@ class Intake:
         return Parts(training, validation, full_scans)
 
     def _files(self, data: Path) -> list[FileInfo]:
-        files, bad = scan_files(data, ReaderOptions(self.config.selection.plane), skip_bad=self.on_bad is not None)
+        files, bad = scan_files(data, self.config.selection.reader_options, skip_bad=self.on_bad is not None)
         for error in bad:
             assert self.on_bad is not None
             self.on_bad(error)

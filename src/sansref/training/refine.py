@@ -33,7 +33,7 @@ _REFINE_BATCH = 8
 def run_stages(
     build: Callable[[int], Method],
     scans: Sequence[Scan],
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[tuple[int, ...]],
     validation: ValidationSet,
     options: TrainingOptions,
     folder: Path,
@@ -47,7 +47,7 @@ def run_stages(
     build
         Makes the method with new weights for a stage.
     scans, shapes
-        Training scans, and the height and width of each.
+        Training scans, and the coils, height and width of each.
     validation
         Chooses the best epoch of each stage and the best stage.
     options
@@ -101,7 +101,7 @@ def _refined(
     method: Method,
     weights: Path,
     scans: Sequence[Scan],
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[tuple[int, ...]],
     folder: Path,
     stage: int,
     options: TrainingOptions,
@@ -124,7 +124,7 @@ def _refined(
 def refine(
     method: Method,
     scans: Sequence[Scan],
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[tuple[int, ...]],
     store: Path,
     accelerator: str = "cpu",
     processes: Processes = ALONE,
@@ -139,7 +139,7 @@ def refine(
     method
         Holds the weights to use.
     scans, shapes
-        Training scans, and the height and width of each.
+        Training scans, and the coils, height and width of each.
     store
         New array store, complex64 (coils, height, width) per scan; it appears only when complete.
     accelerator
@@ -165,7 +165,7 @@ def refine(
     method.cpu().train()
 
 
-def _runs(shapes: Sequence[tuple[int, int]], items: range) -> Iterator[tuple[int, int]]:
+def _runs(shapes: Sequence[tuple[int, ...]], items: range) -> Iterator[tuple[int, int]]:
     """Stretches of neighbouring scans of one shape, short enough for one batch."""
     start = items.start
     for item in range(items.start + 1, items.stop + 1):

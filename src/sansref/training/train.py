@@ -140,7 +140,7 @@ def learn(
     if validation is None and options.keep == "best":
         scans = WithoutHeldOut(training, options.held_out, options.seed)
     if full is not None:
-        scans = UnpairedScans(scans, training.shapes, full, full.shapes)
+        scans = UnpairedScans(scans, training.planes, full, full.planes)
     scored = ValidationSet(training if validation is None else validation, family, options.held_out, options.seed)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
     stages = config.build().stages

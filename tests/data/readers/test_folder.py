@@ -72,7 +72,7 @@ def test_a_folder_of_bad_files_only(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("text")
-    with pytest.raises(FileError, match=r"holds no scan file. Give a folder of fastMRI HDF5 or NIfTI files"):
+    with pytest.raises(FileError, match=r"holds no scan file. Give a folder of fastMRI HDF5, .* or BART \(.cfl\)"):
         find_files(tmp_path)
     with pytest.raises(FileError, match="is a file, not a folder"):
         find_files(tmp_path / "README.md")
@@ -104,7 +104,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (empty, r"is empty \(0 bytes\)"),
         (link, "is a link to a file that does not exist"),
         (pipe, "is not a regular file"),
-        (foreign, r"is in no format that is read here. Give fastMRI HDF5 .* or NIfTI \(.nii, .nii.gz\)"),
+        (foreign, r"is in no format that is read here. Give fastMRI HDF5, .* or BART \(.cfl\)"),
     ]:
         with pytest.raises(FileError, match=message):
             open_scan_file(path)

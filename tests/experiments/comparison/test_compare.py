@@ -18,6 +18,7 @@ from sansref.experiments.comparison.cells import is_trained, reconstruction_of
 from sansref.experiments.comparison.compare import compare
 from sansref.experiments.comparison.plan import UNLEARNED, load_plan
 from sansref.experiments.comparison.records import read_scores
+from sansref.experiments.comparison.slices import _chosen as chosen
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.perceptual import PerceptualOptions
 from sansref.methods import measured, stack
@@ -47,7 +48,7 @@ def test_everything_comes_out(finished):
     names = {path.name for path in place.out.iterdir()}
     assert {"cells", "test", "figures", "report.html", "table.md", "table.tex", "table.csv", "scores.csv"} <= names
     pictures = {path.name for path in (place.out / "figures").iterdir()}
-    wanted = [f"errors-{a}-{which}" for a in ("4x", "6x") for which in ("worst", "median")]
+    wanted = [f"errors-{a}-{which}" for a in ("4x", "6x") for which in ("worst-1", "median")]
     wanted += [f"{metric}-{a}" for a in ("4x", "6x") for metric in ("psnr", "ssim", "nmse", "held_out")]
     wanted += ["training-4x", "training-6x"]
     assert pictures == {f"{name}.{kind}" for name in wanted for kind in ("png", "svg")}
@@ -284,6 +285,20 @@ def test_shown_slices_run_from_the_worst_to_the_best(finished):
     shown = [one for one in module.shown_slices(place, rows) if one.acceleration == "4x"]
     assert [(one.subject, one.number) for one in shown] == [ranked[0], ranked[-1]]
     assert list(shown[0].images) == ["Input", "TV", "SSDU", "IDR", "supervised"]
+
+
+def test_up_to_half_of_the_shown_slices_are_of_the_worst_ones():
+    keys = [(0, number) for number in range(100)]
+    numbers = [number for _, number in chosen(keys, 5, 6)]
+    assert numbers[:3] == [0, 1, 2]
+    assert numbers[-1] == 99
+    assert len(numbers) == len(set(numbers)) == 6
+    assert [number for _, number in chosen(keys, 5, 20)][:5] == [0, 1, 2, 3, 4]
+    assert chosen(keys, 5, 1) == [(0, 0)]
+    for wanted in range(1, 8):
+        few = chosen(keys[:4], 1, wanted)
+        assert few == sorted(set(few))
+        assert len(few) == min(wanted, 4)
 
 
 def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):

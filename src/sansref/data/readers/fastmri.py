@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sansref.data.readers.acquired import acquired_samples
 from sansref.data.readers.encoding_header import EncodingHeader, parse_encoding_header
 from sansref.data.readers.guard import check_plausible_size, printable, reading
 from sansref.data.readers.names import stem_of
@@ -24,7 +25,7 @@ from sansref.errors import FileError
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
 from sansref.scan import Scan, ScanMeta
 
-Columns = npt.NDArray[np.bool_]
+Samples = npt.NDArray[np.bool_]
 
 FORMAT = "fastMRI HDF5"
 #: Image size of the fastMRI knee files, where a file says nothing of its own.
@@ -35,7 +36,7 @@ USUAL_SIZE = (320, 320)
 class _Layout:
     info: FileInfo
     crop: tuple[int, int]
-    columns: Tensor  # bool (width,), True where acquired
+    allowed: Tensor  # bool (1, width): acquired columns; (rows, width): where single samples may have been acquired
     complete: bool  # nothing inside the encoding limits was left out
 
 
@@ -43,8 +44,10 @@ class FastMRIReader:
     """Reader of fastMRI HDF5 files.
 
     The readout (rows) is cut to the size of the reconstructed image, which removes its oversampling. Columns
-    that are zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. The scale of the
-    k-space is that of the file. A fully sampled file of one coil also gives its image as ``reference``.
+    that are zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. Where single samples
+    are left out, as by two phase-encoding directions, rows are no readout and stay; what is exactly zero in all coils
+    of a slice is not acquired. The scale of the k-space is that of the file. A fully sampled file of one coil also
+    gives its image as ``reference``; of several coils it takes maps to make one.
     """
 
     format = FORMAT
@@ -62,7 +65,7 @@ class FastMRIReader:
             return True
 
     def describe(self, path: Path) -> FileInfo:
-        """Read headers, and one row of k-space to find the columns that hold nothing."""
+        """Read headers, and the slice in the middle to find what was not acquired."""
         with _opened(path) as file:
             return _layout(path, file, _kspace(path, file)).info
 
@@ -108,27 +111,26 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     notes: list[str] = []
     size = (header.recon[0], header.recon[1]) if header else _size_without_header(path, file, notes)
     crop = (min(size[0], rows), min(size[1], width))
-    if crop[0] < rows:
-        notes.append(f"Readout oversampling {rows / crop[0]:.3g}x is removed ({rows} to {crop[0]} rows).")
-    columns, complete = _columns(path, file, dataset, header, notes)
-    if complete and dataset.ndim == 4:
-        notes.append("No reference is made of several coils.")
+    allowed, fraction, complete = _sampling(path, file, dataset, header, notes)
+    height = crop[0] if len(allowed) == 1 else rows
+    if height < rows:
+        notes.append(f"Readout oversampling {rows / height:.3g}x is removed ({rows} to {height} rows).")
     spacing = (header.field_of_view[0] / rows, header.field_of_view[1] / width) if header else None
     info = FileInfo(
         path=path,
         format=FORMAT,
         kind="k-space",
         slices=dataset.shape[0],
-        height=crop[0],
+        height=height,
         width=width,
         coils=dataset.shape[1] if dataset.ndim == 4 else 1,
         subject=_attribute(path, file, "patient_id") or stem_of(path),
         contrast=_attribute(path, file, "acquisition"),
         spacing=spacing,
-        acquired_fraction=float(columns.mean()),
+        acquired_fraction=fraction,
         notes=tuple(notes),
     )
-    return _Layout(info, crop, torch.from_numpy(columns), complete)
+    return _Layout(info, crop, torch.from_numpy(allowed), complete)
 
 
 def _header(path: Path, file: Any) -> EncodingHeader | None:
@@ -151,11 +153,32 @@ def _size_without_header(path: Path, file: Any, notes: list[str]) -> tuple[int, 
     return USUAL_SIZE
 
 
-def _columns(
+def _sampling(
     path: Path, file: Any, dataset: Any, header: EncodingHeader | None, notes: list[str]
-) -> tuple[Columns, bool]:
-    """Acquired columns, and whether they are all that the encoding limits allow."""
-    width = dataset.shape[-1]
+) -> tuple[Samples, float, bool]:
+    """What a layout calls allowed, the acquired fraction, and whether that is all that the limits allow."""
+    inside = _inside(dataset.shape[-1], header, notes)
+    allowed = inside & _stored_mask(path, file, dataset.shape[-2:])
+    with reading(path, FORMAT):
+        middle = np.asarray(dataset[dataset.shape[0] // 2]).reshape(-1, *dataset.shape[-2:])
+        holds = acquired_samples(middle)
+    columns = np.asarray(allowed.any(axis=0))
+    if holds.any():
+        if empty := int((columns & ~holds.any(axis=0)).sum()):
+            notes.append(f"{empty} columns hold only zeros and are taken as not acquired.")
+        columns = columns & holds.any(axis=0)
+    else:
+        holds = np.ones_like(holds)
+    if not columns.any():
+        raise FileError(path, "has no acquired column", "Check its 'mask' and its ISMRMRD header")
+    if (allowed & holds)[:, columns].all():
+        return columns[None], float(columns.mean()), bool((columns == inside).all())
+    notes.append("Single samples are left out: rows are not cut, and what is zero in all coils is not acquired.")
+    return np.broadcast_to(allowed, holds.shape).copy(), float((allowed & holds).mean()), False
+
+
+def _inside(width: int, header: EncodingHeader | None, notes: list[str]) -> Samples:
+    """Columns that the encoding limits allow, bool (width,)."""
     inside = np.zeros(width, dtype=bool)
     if header is None:
         inside[:] = True
@@ -166,30 +189,22 @@ def _columns(
         inside[slice(*header.acquired_columns())] = True
         if padded := width - int(inside.sum()):
             notes.append(f"{padded} zero-padded columns are not acquired.")
-    columns = inside & _stored_mask(path, file, width)
-    with reading(path, FORMAT):
-        # A measured sample is never exactly zero, so one central row tells which columns hold nothing.
-        row = np.asarray(dataset[dataset.shape[0] // 2, ..., dataset.shape[-2] // 2, :]).reshape(-1, width)
-    holds = (row != 0).any(axis=0)
-    if holds.any() and (empty := int((columns & ~holds).sum())):
-        columns &= holds
-        notes.append(f"{empty} columns hold only zeros and are taken as not acquired.")
-    if not columns.any():
-        raise FileError(path, "has no acquired column", "Check its 'mask' and its ISMRMRD header")
-    return columns, bool((columns == inside).all())
+    return inside
 
 
-def _stored_mask(path: Path, file: Any, width: int) -> Columns:
+def _stored_mask(path: Path, file: Any, plane: tuple[int, int]) -> Samples:
+    """The file's own mask, bool (1, width) or (rows, width)."""
     with reading(path, FORMAT):
         if "mask" not in file:
-            return np.ones(width, dtype=bool)
+            return np.ones((1, plane[1]), dtype=bool)
         stored = file["mask"]
-        usable = stored.size == width and stored.dtype.kind in "biuf"
-        mask = np.asarray(stored[()]).reshape(width) if usable else np.full(width, -1)
+        whole = tuple(stored.shape or ()) == plane
+        usable = (whole or stored.size == plane[1]) and stored.dtype.kind in "biuf"
+        mask = np.asarray(stored[()]).reshape(-1, plane[1]) if usable else np.full((1, 1), -1)
         if not np.isin(mask, (0, 1)).all():
-            problem = f"holds a 'mask' of {stored.dtype} {stored.shape} that is not {width} zeros and ones"
-            raise FileError(path, problem, "Store one value, 0 or 1, per k-space column")
-    kept: Columns = mask != 0
+            problem = f"holds a 'mask' of {stored.dtype} {stored.shape} that is not {plane[1]} zeros and ones"
+            raise FileError(path, problem, "Store one value, 0 or 1, per k-space column, or per sample")
+    kept: Samples = mask != 0
     return kept
 
 
@@ -224,12 +239,14 @@ def _samples(path: Path, dataset: Any, index: int) -> Tensor:
 
 
 def _scan(path: Path, stored: Tensor, layout: _Layout, index: int) -> Scan:
-    kspace = _without_oversampling(stored * layout.columns, layout.info.height)
+    info, acquired = layout.info, layout.allowed
+    if len(acquired) > 1:
+        acquired = acquired & torch.from_numpy(acquired_samples(stored.numpy()))
+    kspace = _without_oversampling(stored * acquired, info.height)
     if not kspace.any():
         raise FileError(path, f"holds only zeros in the k-space of slice {index}", "Export it again, or leave it out")
-    info = layout.info
     meta = ScanMeta(info.subject, str(path), slice=index, spacing=info.spacing, crop=layout.crop)
-    mask = layout.columns.repeat(info.height, 1)
+    mask = acquired.expand(info.height, -1).clone()
     reference = ifft2c(kspace)[0] if layout.complete and info.coils == 1 else None
     return Scan(kspace, mask, meta, reference=reference)
 

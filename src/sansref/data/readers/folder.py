@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sansref.data.readers.formats import open_scan_file
+from sansref.data.readers.dicom_series import first_files
+from sansref.data.readers.formats import FORMATS, open_scan_file
 from sansref.data.readers.record import FileInfo, ReaderOptions
 from sansref.errors import FileError
 
@@ -22,7 +23,8 @@ def find_files(folder: Path) -> list[Path]:
     """List, sorted, the files at any depth of a folder that may hold scans.
 
     Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.tsv``, images, ...),
-    are passed over. Links are followed, each folder once.
+    are passed over. Links are followed, each folder once. A DICOM series is listed by its first file, BART's
+    pair by its ``.cfl``.
 
     Raises
     ------
@@ -42,10 +44,11 @@ def find_files(folder: Path) -> list[Path]:
 
     for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(place, name), visited)]
-        found += [Path(place, name) for name in files if not _lies_beside(name)]
+        found += [Path(place, name) for name in files if not _lies_beside(name, files)]
+    found = first_files(sorted(found))
     if not found:
-        raise FileError(folder, "holds no scan file", "Give a folder of fastMRI HDF5 or NIfTI files")
-    return sorted(found)
+        raise FileError(folder, "holds no scan file", f"Give a folder of {FORMATS}")
+    return found
 
 
 def scan_folder(
@@ -97,6 +100,7 @@ def _is_new(folder: Path, visited: set[Path]) -> bool:
     return True
 
 
-def _lies_beside(name: str) -> bool:
+def _lies_beside(name: str, files: list[str]) -> bool:
     path = Path(name)
-    return name.startswith(".") or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES
+    header_of_bart = path.suffix == ".hdr" and f"{path.stem}.cfl" in files
+    return name.startswith(".") or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES or header_of_bart

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sansref.data.readers.bart import BartReader
+from sansref.data.readers.dicom import DicomReader
 from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.guard import check_file
+from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, is_hdf5
+from sansref.data.readers.ismrmrd import IsmrmrdReader
+from sansref.data.readers.isolated import in_child, isolated
+from sansref.data.readers.matlab import MatlabReader
 from sansref.data.readers.nifti import NiftiReader
+from sansref.data.readers.numpy_arrays import NpyReader, NpzReader
 from sansref.data.readers.record import Reader, ReaderOptions
+from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError
+
+FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
+"""What is read, for people."""
 
 
 def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
@@ -28,12 +39,25 @@ def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
     """
     check_file(path)
     options = options or ReaderOptions()
-    readers: tuple[Reader, ...] = (FastMRIReader(), NiftiReader(options.plane))
+    if is_hdf5(path):
+        return _hdf5_reader(path, options)
+    readers: tuple[Reader, ...] = (
+        *(NiftiReader(options.plane), DicomReader(options.plane), TwixReader()),
+        *(NpyReader(options), NpzReader(options), MatlabReader(options), BartReader(options)),
+    )
     for reader in readers:
         if reader.recognises(path):
-            return reader
-    raise FileError(
-        path,
-        "is in no format that is read here",
-        "Give fastMRI HDF5 (with a dataset 'kspace') or NIfTI (.nii, .nii.gz)",
+            # scipy, too, crashes over damaged files.
+            return isolated(reader) if isinstance(reader, MatlabReader) else reader
+    raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
+
+
+def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
+    """Of the readers of HDF5, which a damaged file can hang or crash, the first that knows the file."""
+    readers: tuple[Reader, ...] = (
+        *(Matlab73Reader(options), FastMRIReader(), IsmrmrdReader(), Hdf5ArraysReader(options)),
     )
+    known = in_child(path, lambda: next((n for n, reader in enumerate(readers) if reader.recognises(path)), None))
+    if known is None:
+        raise FileError(path, "is HDF5 without an array of numbers", f"Give {FORMATS}")
+    return isolated(readers[known])

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from sansref.data.readers.axes import parse_axes
 from sansref.scan import Scan, ScanMeta
 
 Kind = Literal["k-space", "magnitude"]
@@ -82,9 +83,25 @@ class ReaderOptions:
     ----------
     plane
         The plane in which volumes are cut into slices; ``native`` cuts across the axis with the fewest samples.
+    array
+        Name of the array in files of several (MATLAB, ``.npz``, HDF5); None takes the only one that can be meant.
+    axes
+        What the axes of an array are, such as ``coil,row,column``, see :func:`sansref.data.readers.axes.parse_axes`;
+        None goes by rules, where they are safe.
+
+    Raises
+    ------
+    SettingError
+        If ``axes`` cannot be understood.
     """
 
     plane: Plane = "native"
+    array: str | None = None
+    axes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.axes is not None:
+            parse_axes(self.axes)
 
 
 class Reader(Protocol):

@@ -29,6 +29,7 @@ from sansref.experiments.comparison.tables import (
 from sansref.experiments.comparison.workers import train_all
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.perceptual import PerceptualOptions
+from sansref.experiments.scores import data_note
 from sansref.experiments.tables import Scoring
 from sansref.files import write_text
 from sansref.training.callbacks import read_history
@@ -88,12 +89,22 @@ def compare(
     cells = place.plan.cells
     for cell in track(cells, "scoring", console=console, transient=True, disable=not console.is_terminal):
         rows += score_cell(place, cell, lpips)
-    scoring = Scoring(place.plan.normalise, perceptual.backbone, weights=not missing)
+    scoring = Scoring(place.plan.normalise, perceptual.backbone, weights=not missing, data=_data_note(place))
     table = build_table(place.plan, rows, scoring)
     write_scores(place.out / "scores.csv", rows)
     _write_tables(place.out, table)
     _write_report(place, rows, table)
     return Compared(table, missing)
+
+
+def _data_note(place: Workplace) -> str:
+    tested = {cell.test_set: place.test_scans(cell) for cell in place.plan.cells}
+    slices = [
+        (meta.synthetic, coils > 1 and not meta.synthetic)
+        for scans in tested.values()
+        for meta, (coils, *_) in zip(scans.metas, scans.shapes, strict=True)
+    ]
+    return data_note(slices, place.plan.cells[0].config.coils.coil_reference)
 
 
 def _write_tables(out: Path, table: ComparisonTable) -> None:

@@ -169,6 +169,8 @@ class ViewerSlice:
         By method: real, of the reference's shape and on its grey scale.
     captions
         By method, what is written beside its name, such as "33.41 dB / 0.9123".
+    among_worst
+        Whether it is one of the worst 5 % of all slices.
 
     Raises
     ------
@@ -182,6 +184,7 @@ class ViewerSlice:
     reference: Image
     images: Mapping[str, Image]
     captions: Mapping[str, str] = field(default_factory=dict)
+    among_worst: bool = False
 
     def __post_init__(self) -> None:
         for name, image in [("reference", self.reference), *self.images.items()]:

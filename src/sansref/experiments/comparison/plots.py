@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from sansref.experiments.comparison.page import Curve, Distribution, ViewerSlice
-from sansref.experiments.error_maps import Panel, build_error_figure
+from sansref.experiments.comparison.plan import slug
+from sansref.experiments.error_maps import Panel, build_error_figure, worst_region
 from sansref.experiments.figures import add_legend, looks, new_axes, save_figure
 
 if TYPE_CHECKING:
@@ -21,18 +22,29 @@ FORMATS = ("png", "svg")
 
 
 def draw_errors(folder: Path, slices: Sequence[ViewerSlice]) -> None:
-    """Write the worst and the middle slice of each acceleration with their error maps."""
+    """Write the worst slices and the middle one of each acceleration, with errors and an enlargement of the worst part.
+
+    Parameters
+    ----------
+    folder
+        For ``errors-ACCELERATION-worst-N`` and ``errors-ACCELERATION-median``.
+    slices
+        Of each acceleration from the worst to the best.
+    """
     groups: dict[str, list[ViewerSlice]] = defaultdict(list)
     for shown in slices:
         groups[shown.acceleration].append(shown)
     for acceleration, group in groups.items():
-        for title, shown in {"worst": group[0], "median": group[len(group) // 2]}.items():
+        worst = {f"worst {number}": shown for number, shown in enumerate(group, start=1) if shown.among_worst}
+        for title, shown in {**worst, "median": group[len(group) // 2]}.items():
             panels = [
                 Panel(label, torch.from_numpy(image), shown.captions[label]) for label, image in shown.images.items()
             ]
             heading = f"{acceleration}, {title} slice: {shown.name}"
-            figure = build_error_figure(torch.from_numpy(shown.reference), panels, heading)
-            _save(figure, folder / f"errors-{acceleration}-{title}")
+            reference = torch.from_numpy(shown.reference)
+            zoom = worst_region(reference, [panel.image for panel in panels])
+            figure = build_error_figure(reference, panels, heading, zoom)
+            _save(figure, folder / f"errors-{acceleration}-{slug(title)}")
 
 
 def draw_spread(folder: Path, name: str, part: Distribution) -> None:

@@ -16,6 +16,9 @@ from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.scores import scored_image, scored_reference
 from sansref.methods import measured, stack
 
+WORST = 0.05
+"""Share of the slices that are called the worst."""
+
 Key = tuple[int, int]
 """Fold and number of a test slice: subject and slice do not tell it where a subject has several files."""
 
@@ -23,8 +26,9 @@ Key = tuple[int, int]
 def shown_slices(place: Workplace, rows: Sequence[SliceScore]) -> list[ViewerSlice]:
     """Test slices as the first seed's methods reconstruct them.
 
-    They are spread evenly over all test slices from the worst to the best by mean PSNR of the methods that are
-    trained: averages hide failures, and the best slices hide them best.
+    They run from the worst to the best by mean PSNR of the methods that are trained. Up to half of them are the worst
+    of the worst 5 %, the others are spread evenly over the rest: averages hide failures, and the best slices hide them
+    best.
 
     Parameters
     ----------
@@ -48,7 +52,9 @@ def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[Slice
         if cell.acceleration == acceleration and cell.seed == place.plan.seed_of(cell.fold)
     ]
     scores = _by_key(rows)
-    found: dict[Key, dict[str, torch.Tensor]] = {key: {} for key in _spread(_ranked(cells, scores), place.plan.figures)}
+    ranked = _ranked(cells, scores)
+    worst = ranked[: max(1, round(WORST * len(ranked)))]
+    found: dict[Key, dict[str, torch.Tensor]] = {key: {} for key in _chosen(ranked, len(worst), place.plan.figures)}
     references: dict[Key, torch.Tensor] = {}
     for cell in (cell for cell in cells if not cell.rescaled):
         reconstruct, scans = reconstruction_of(place, cell), place.test_scans(cell)
@@ -58,11 +64,11 @@ def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[Slice
                 image = reconstruct(stack([measured(scan)]))[0]
             found[key][cell.label] = scored_image(image, scan, place.plan.normalise)
             references[key] = scored_reference(scan, place.plan.normalise)
-    return [_shown(references[key], images, scores[key]) for key, images in found.items()]
+    return [_shown(references[key], images, scores[key], key in worst) for key, images in found.items()]
 
 
 def _shown(
-    reference: torch.Tensor, images: Mapping[str, torch.Tensor], scores: Mapping[str, SliceScore]
+    reference: torch.Tensor, images: Mapping[str, torch.Tensor], scores: Mapping[str, SliceScore], among_worst: bool
 ) -> ViewerSlice:
     first = scores[next(iter(images))]
     return ViewerSlice(
@@ -72,6 +78,7 @@ def _shown(
         reference.numpy(),
         {label: image.numpy() for label, image in images.items()},
         {label: f"{scores[label].psnr:.2f} dB / {scores[label].ssim:.4f}" for label in images},
+        among_worst,
     )
 
 
@@ -91,7 +98,10 @@ def _ranked(cells: Sequence[Cell], scores: Mapping[Key, Mapping[str, SliceScore]
     return sorted(scores, key=lambda key: float(np.mean([scores[key][label].psnr for label in trained])))
 
 
-def _spread(keys: Sequence[Key], wanted: int) -> list[Key]:
-    """So many of them, evenly spread and with both ends."""
-    places = np.unique(np.rint(np.linspace(0, len(keys) - 1, min(wanted, len(keys)))).astype(int))
-    return [keys[place] for place in places]
+def _chosen(keys: Sequence[Key], worst: int, wanted: int) -> list[Key]:
+    """So many slices: first of the worst, then evenly spread over the others, with the best."""
+    first = min(worst, (wanted + 1) // 2)
+    others = keys[worst:]
+    rest = min(wanted - first, len(others))
+    places = [round((number + 1) * len(others) / rest) - 1 for number in range(rest)]
+    return [*keys[:first], *(others[place] for place in places)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sansref.data.prepare import prepare
 from sansref.data.prepared import PreparedScans
-from sansref.data.readers import FileInfo, ReaderOptions
+from sansref.data.readers import FileInfo
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan import COMMON, Cell, Plan
 from sansref.files import write_text
@@ -54,7 +54,7 @@ class Workplace:
     @cached_property
     def files(self) -> list[FileInfo]:
         """Descriptions of all scan files; nothing but their headers is read."""
-        return scan_files(self.data, ReaderOptions(self.plan.cells[0].config.selection.plane), skip_bad=False)[0]
+        return scan_files(self.data, self.plan.cells[0].config.selection.reader_options, skip_bad=False)[0]
 
     def check(self) -> None:
         """See to it that there are test subjects, and that cells of an earlier command had the same settings.

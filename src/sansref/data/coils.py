@@ -1,0 +1,198 @@
+"""Coils of measured k-space: compression, sensitivity maps and the reference, before a method sees the scan.
+
+All of it is estimated from the fully sampled centre of what a scan has acquired, after emulated undersampling: what
+an accelerated scan would not have measured cannot come back through its maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sansref.errors import FileError, SettingError
+from sansref.kspace.coils import combine, rss
+from sansref.kspace.compression import compressed, compression_matrix
+from sansref.kspace.crop import centre_crop
+from sansref.kspace.fourier import ifft2c
+from sansref.scan import Scan
+
+LARGEST = 24
+"""Side of the centre that is enough for maps: the default of BART's ``ecalib`` and of sigpy."""
+
+SMALLEST = 8
+"""Side of the smallest centre that gives usable maps: fewer samples do not tell signal from null space."""
+
+SMALLEST_KERNEL = 4
+"""Kernels are at most half as wide as the centre; smaller ones cannot follow the maps."""
+
+
+@dataclass(frozen=True)
+class CoilOptions:
+    """How k-space measured with several coils is combined.
+
+    Attributes
+    ----------
+    coil_maps
+        espirit: estimate sensitivity maps from the fully sampled centre of each slice; none: leave several coils
+        without maps, which only --virtual_coils 1 makes usable.
+    calibration
+        Side of the centre that maps and virtual coils are estimated from, in samples; null takes the largest that is
+        fully sampled, at most 24.
+    map_kernel
+        Width of ESPIRiT's kernel, at least 4; at most half the side of the centre is used.
+    map_threshold
+        Singular values of the calibration matrix below this share of the largest are noise.
+    map_crop
+        Maps are zero where ESPIRiT's eigenvalue is below this; 0 leaves maps over the whole field of view.
+    virtual_coils
+        Compress to so many coils, where there are more; null keeps all.
+    coil_reference
+        What the reference of a fully sampled scan is: combined, its coils combined by the maps; or rss, the root of
+        their sum of squares with the phase of the combined image, the magnitude that fastMRI scores against.
+    """
+
+    coil_maps: Literal["espirit", "none"] = "espirit"
+    calibration: int | None = None
+    map_kernel: int = 6
+    map_threshold: float = 0.02
+    map_crop: float = 0.8
+    virtual_coils: int | None = None
+    coil_reference: Literal["combined", "rss"] = "combined"
+
+    def __post_init__(self) -> None:
+        if self.map_kernel < SMALLEST_KERNEL:
+            raise SettingError(f"map_kernel must be at least {SMALLEST_KERNEL}, got {self.map_kernel}")
+        if self.calibration is not None and self.calibration < SMALLEST:
+            raise SettingError(f"calibration must be at least {SMALLEST}, got {self.calibration}")
+        for name, value in (("map_threshold", self.map_threshold), ("map_crop", self.map_crop)):
+            if not 0 <= value < 1:
+                raise SettingError(f"{name} must lie in [0, 1), got {value}")
+        if self.virtual_coils is not None and self.virtual_coils < 1:
+            raise SettingError(f"virtual_coils must be at least 1, got {self.virtual_coils}")
+
+
+def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
+    """A scan with fewer coils, with maps, and with a reference, as far as it lacks them.
+
+    Parameters
+    ----------
+    scan
+        As it was acquired, or undersampled in emulation. With one coil it needs no maps; maps that it has are kept.
+    full
+        The fully sampled scan that ``scan`` was taken from; None where there is none. Nothing but the reference is
+        made of it.
+    options
+        How.
+
+    Returns
+    -------
+    Scan
+        ``maps`` have sum over coils |map|^2 = 1 where ESPIRiT finds signal, and are 0 elsewhere.
+
+    Raises
+    ------
+    FileError
+        If the fully sampled centre is too small, or shows no coil sensitivity.
+    SettingError
+        If the package that estimates maps is not installed.
+    """
+    whole = None if full is None else full.kspace
+    if scan.maps is None and len(scan.kspace) > 1:
+        matrix = _compression(scan, options)
+        if matrix is not None:
+            scan = replace(scan, kspace=compressed(scan.kspace, matrix))
+            whole = None if whole is None else compressed(whole, matrix)
+        if len(scan.kspace) > 1 and options.coil_maps == "espirit":
+            scan = replace(scan, maps=espirit_maps(scan, options))
+    if full is None or whole is None or scan.reference is not None:
+        return scan
+    return replace(scan, reference=_reference(whole, scan.maps, full, options))
+
+
+def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
+    """Side, at most ``most``, of the largest fully sampled square around DC of a mask (height, width)."""
+    side = 0
+    while side < min(most, *mask.shape) and bool(centre_crop(mask, (side + 1, side + 1)).all()):
+        side += 1
+    return side
+
+
+def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
+    """The fully sampled centre of a scan, complex64 (coils, side, side).
+
+    Raises
+    ------
+    FileError
+        If it is too small.
+    """
+    found = calibration_side(scan.mask, options.calibration or LARGEST)
+    needed = options.calibration or SMALLEST
+    if found < needed:
+        raise FileError(
+            scan.meta.source,
+            f"has a fully sampled centre of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
+            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}; of a mask that is"
+            " emulated, raise --center",
+        )
+    return centre_crop(scan.kspace, (found, found))
+
+
+def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
+    """Coil sensitivity maps by ESPIRiT (Uecker et al., MRM 71:990, 2014), as sigpy computes them.
+
+    Parameters
+    ----------
+    scan
+        With several coils.
+    options
+        Settings of ESPIRiT.
+
+    Returns
+    -------
+    Tensor
+        complex64 (coils, height, width). Their phase is relative to the principal component of the coils, which sees
+        all of the object, so that the combined image has no holes in its phase; BART does the same.
+    """
+    try:
+        from sigpy.mri.app import EspiritCalib
+    except ImportError:
+        raise SettingError("estimating coil maps needs the package sigpy: pip install 'sansref[raw]'") from None
+    centre = calibration_of(scan, options)
+    # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.
+    turn = compression_matrix(centre, len(centre))
+    found = EspiritCalib(
+        compressed(scan.kspace, turn).numpy(),
+        calib_width=centre.shape[-1],
+        kernel_width=min(options.map_kernel, centre.shape[-1] // 2),
+        thresh=options.map_threshold,
+        crop=options.map_crop,
+        show_pbar=False,
+    ).run()
+    maps = compressed(torch.from_numpy(found), turn.mH).nan_to_num()
+    if not maps.any():
+        raise FileError(
+            scan.meta.source,
+            f"shows no coil sensitivity in slice {scan.meta.slice}",
+            "Lower --map_crop, or leave it out",
+        )
+    return maps
+
+
+def _compression(scan: Scan, options: CoilOptions) -> Tensor | None:
+    wanted = options.virtual_coils
+    if wanted is None or wanted >= len(scan.kspace):
+        return None
+    return compression_matrix(calibration_of(scan, options), wanted)
+
+
+def _reference(whole: Tensor, maps: Tensor | None, full: Scan, options: CoilOptions) -> Tensor | None:
+    """The reference of fully sampled k-space ``whole`` (coils, height, width) in the coils of ``maps``."""
+    if maps is None and len(whole) > 1:
+        return None
+    images = ifft2c(whole)
+    combined = images[0] if maps is None else combine(images, maps)
+    # All coils as they were measured: what is scored against must not depend on their compression.
+    return torch.polar(rss(ifft2c(full.kspace)), combined.angle()) if options.coil_reference == "rss" else combined
