@@ -70,7 +70,7 @@ def test_package_can_be_run_as_a_module():
     assert done.stderr.startswith("sansref: there is no command 'nonsense'")
 
 
-@pytest.mark.parametrize("command", ["demo", "reconstruct", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["demo", "reconstruct", "evaluate", "info", "serve"])
 def test_every_command_explains_itself(sansref, command):
     code, out, _ = sansref(command, "--help")
     assert code == 0
@@ -119,7 +119,7 @@ def test_train_alone_lists_the_methods(sansref):
         ),
         (
             ["reconstruct", "run", "a.nii", "--out", "x", "--format", "gif"],
-            "--format takes one of ['source', 'nifti', 'hdf5', 'png'], not gif (see 'sansref reconstruct --help')",
+            "--format takes one of ['source', 'nifti', 'hdf5', 'png', 'dicom', 'mrd'], not gif",
         ),
     ],
 )

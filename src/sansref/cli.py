@@ -37,6 +37,7 @@ usage: sansref COMMAND [options]
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
   compare PLAN --data DIR --out OUT      train and score many methods alike: tables, figures, report
   info FILE|RUN                          what a file or a run holds
+  serve RUN                              reconstruct what a scanner sends (MRD streaming protocol)
 
 methods:
 {os.linesep.join(f"  {name:<21} {line}" for name, line in METHOD_LINES.items())}
@@ -142,10 +143,10 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the images")
     parser.add_argument(
         "--format",
-        type=Literal["source", "nifti", "hdf5", "png"],
+        type=Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"],
         nargs="+",
         default=["source"],
-        help="source: NIfTI for image volumes, fastMRI's HDF5 for k-space",
+        help="source: DICOM for DICOM, NIfTI for other image volumes, fastMRI's HDF5 for k-space",
     )
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     accelerator_help = "where networks work; auto takes a GPU if there is one"
@@ -242,11 +243,31 @@ def info(arguments: list[str]) -> None:
     """Say what a scan file or a run directory holds."""
     parser = _parser("sansref info", info)
     parser.add_argument("path", type=Path, help="scan file or run directory")
+    parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
+    axes_help = "what the axes of an array are, such as coil,row,column"
+    parser.add_argument("--axes", type=str, default=None, help=axes_help)
     options = _parse(parser, arguments)
+    from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
 
-    for name, value in describe(options.path):
+    for name, value in describe(options.path, ReaderOptions(array=options.array, axes=options.axes)):
         print(f"{name:<16}{value}")
+
+
+def serve(arguments: list[str]) -> None:
+    """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
+    parser = _parser("sansref serve", serve)
+    parser.add_argument("run", type=Path, help="run directory")
+    from sansref.serving.limits import Limits
+    from sansref.serving.options import ServeOptions
+
+    parser.add_class_arguments(ServeOptions, None)
+    parser.add_class_arguments(Limits, None)
+    options = _parse(parser, arguments).as_dict()
+    run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
+    from sansref.serving.serve import serve as run_server
+
+    run_server(run, ServeOptions(**options), limits)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -256,6 +277,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "info": info,
+    "serve": serve,
 }
 
 

@@ -1,0 +1,101 @@
+"""One trained run that all clients share."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from sansref.data.mrd.assemble import assemble
+from sansref.data.mrd.header import MrdHeader
+from sansref.data.provenance import Provenance
+from sansref.errors import FileError
+from sansref.experiments.reconstruct import Accelerator, Job, Worker, reconstruct_scan
+from sansref.scan import Scan, ScanMeta
+from sansref.serving.images import Reconstruction
+from sansref.serving.intake import Work
+from sansref.training.run import RunDirectory
+
+
+class Engine:
+    """A trained method that reconstructs one image at a time, in the order in which they are asked for.
+
+    The network, and the memory that an image takes on its way, exist once, however many clients there are.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    accelerator
+        Where its networks work.
+
+    Raises
+    ------
+    FileError
+        If the run cannot be used.
+    SettingError
+        If there is no GPU where one is asked for.
+    """
+
+    def __init__(self, run: RunDirectory, accelerator: Accelerator = "auto") -> None:
+        self._worker = Worker(Job(run, run.path, accelerator=accelerator))
+        self._turns = ThreadPoolExecutor(1, "reconstruct")
+
+    @property
+    def made(self) -> Provenance:
+        """What the images say of how they came about."""
+        return self._worker.made
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks work."""
+        return self._worker.device
+
+    def reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> Reconstruction:
+        """Wait for the turn of an image, and reconstruct it.
+
+        Parameters
+        ----------
+        source
+            Who sent it, for errors.
+        header
+            Of the measurement.
+        work
+            Its lines.
+        number
+            Of the image in the measurement, from 0.
+
+        Raises
+        ------
+        FileError
+            If the lines cannot be an image, or not one that the method can reconstruct.
+        """
+        return self._turns.submit(self._reconstruct, source, header, work, number).result()
+
+    def close(self) -> None:
+        """Wait for the image in work."""
+        self._turns.shutdown()
+
+    def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> Reconstruction:
+        start = time.monotonic()
+        meta = ScanMeta(header.subject or "unknown", source, slice=number)
+        images: list[torch.Tensor] = []
+        first = None
+        for measured in assemble(source, header, work.group.lines, meta, work.whitening):
+            scan = self._ready(measured)
+            images.append(reconstruct_scan(self._worker.method, scan, self._worker.device))
+            first = first or scan
+        assert first is not None, "lines without an image are refused"
+        slices = torch.stack(images)
+        if not slices.isfinite().all():
+            raise FileError(
+                source, "was reconstructed to NaN or infinite values", "Check the run with 'sansref evaluate'"
+            )
+        return Reconstruction(slices, first.acceleration, first.meta, time.monotonic() - start)
+
+    def _ready(self, scan: Scan) -> Scan:
+        ready = self._worker.recipe.ready(scan)
+        if ready is None:
+            raise FileError(scan.meta.source, "sent lines without any signal", "Check the measurement")
+        return ready

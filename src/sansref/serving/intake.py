@@ -1,0 +1,143 @@
+"""What one client sends, gathered into images to be reconstructed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ismrmrd import Acquisition, AcquisitionHeader
+from torch import Tensor
+
+from sansref.data.mrd.collect import Collector, Group
+from sansref.data.mrd.header import MrdHeader, parse_header
+from sansref.data.mrd.lines import ImageKey, Role, head_of, key_of, role_of
+from sansref.errors import FileError
+from sansref.serving.limits import MEBIBYTE, Limits
+from sansref.serving.log import LOGGER
+from sansref.serving.messages import ClientError
+
+#: Memory of a line besides its samples: its headers, and Python's own.
+LINE_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An image whose lines are all there.
+
+    Attributes
+    ----------
+    group
+        The lines.
+    line
+        Header of the line nearest to the centre of k-space.
+    whitening
+        Matrix that makes the coils' noise white, complex64 (coils, coils), or None.
+    bytes
+        Memory that the lines take.
+    """
+
+    group: Group
+    line: AcquisitionHeader
+    whitening: Tensor | None
+    bytes: int
+
+
+class Intake:
+    """The lines of one measurement.
+
+    Parameters
+    ----------
+    name
+        Of the client, for errors.
+    text
+        Its header.
+    limits
+        What it may ask for.
+
+    Raises
+    ------
+    FileError, ClientError
+        If the header cannot be used, or its matrix is too large.
+    """
+
+    def __init__(self, name: str, text: str, limits: Limits) -> None:
+        self._name, self._limits = name, limits
+        self.header: MrdHeader = parse_header(name, text)
+        if max(self.header.encoded) > limits.max_matrix:
+            matrix = " x ".join(map(str, self.header.encoded))
+            raise ClientError(f"the declared matrix {matrix} is larger than {limits.max_matrix} (--max_matrix)")
+        self._collector = Collector(name, self.header, limits.max_held * MEBIBYTE)
+        self._central: dict[ImageKey, AcquisitionHeader] = {}
+        self._open = 0
+        self._known: tuple[int, float, int] | None = None
+        self._matrix: Tensor | None = None
+        self.lines = 0
+
+    @property
+    def held(self) -> int:
+        """Memory that the lines of incomplete images take, in bytes."""
+        return self._collector.held_bytes + LINE_BYTES * self._open
+
+    def add(self, line: Acquisition) -> list[Work]:
+        """Take a line; the images that it completes come out.
+
+        Raises
+        ------
+        FileError, ClientError
+            If the line cannot be part of the measurement, or more is held than may be.
+        """
+        needed = 8 * line.active_channels * math.prod(self.header.encoded)
+        most = self._limits.max_held * MEBIBYTE
+        # Whatever has not been acquired of the matrix is filled with zeros: few lines can ask for much.
+        if max(needed, self.held) > most:
+            problem = "an image takes" if needed > most else "incomplete images hold"
+            raise ClientError(
+                f"{problem} {max(needed, self.held) // MEBIBYTE} MiB (--max_held {self._limits.max_held})"
+            )
+        self.lines += 1
+        head = head_of(line)
+        role = role_of(head)
+        if role is Role.IMAGE:
+            self._note(key_of(head), line)
+        self._open += role in (Role.IMAGE, Role.CALIBRATION)
+        ready = self._ready(self._collector.add(head, line.data))
+        if self._collector.held_bytes == 0:
+            self._open = 0  # calibration lines without an image are dropped with the last image
+        return ready
+
+    def finish(self) -> list[Work]:
+        """What is left when nothing more will come."""
+        return self._ready(self._collector.finish())
+
+    def _note(self, key: ImageKey, line: Acquisition) -> None:
+        """Keep the header of an image's line nearest to the centre."""
+        known = self._central.get(key)
+        if known is None or self._distance(line) < self._distance(known):
+            self._central[key] = line.getHead()
+
+    def _distance(self, line: Acquisition | AcquisitionHeader) -> int:
+        steps = line.idx.kspace_encode_step_1 - self.header.steps1.center
+        partitions = line.idx.kspace_encode_step_2 - self.header.steps2.center
+        return abs(steps) + abs(partitions)
+
+    def _ready(self, groups: Iterable[Group]) -> list[Work]:
+        ready = []
+        for group in groups:
+            line, data = self._central.pop(group.key), group.lines.data
+            held = sum(samples.nbytes + LINE_BYTES for samples in data)
+            ready.append(Work(group, line, self._whitening(len(data[0]), line.sample_time_us), held))
+            self._open -= len(data)
+        return ready
+
+    def _whitening(self, coils: int, dwell: float) -> Tensor | None:
+        """As for a file, noise that is of no use, say of a dead coil, is left aside."""
+        noise = self._collector.noise
+        known = (coils, dwell, noise.samples)
+        if self._known != known:
+            self._known, self._matrix = known, None
+            try:
+                self._matrix = noise.matrix(self._name, coils, dwell)
+            except FileError as error:
+                LOGGER.warning("%s: coils are not whitened: %s", self._name, error.problem)
+        return self._matrix

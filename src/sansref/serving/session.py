@@ -1,0 +1,140 @@
+"""One client, from its first message to the last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from ismrmrd import Acquisition
+
+from sansref.data.readers.guard import printable
+from sansref.errors import SansrefError
+from sansref.serving.backlog import Backlog
+from sansref.serving.engine import Engine
+from sansref.serving.images import mrd_image
+from sansref.serving.intake import Intake, Work
+from sansref.serving.limits import MEBIBYTE, WAITING_IMAGES
+from sansref.serving.log import LOGGER
+from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
+
+
+class Session:
+    """One client at work.
+
+    Lines are received in the thread that calls :meth:`run`; images are sent from a thread of their own, while the next
+    lines come in.
+
+    Parameters
+    ----------
+    name
+        Of the client, for the log.
+    stream
+        Its messages.
+    engine
+        Reconstructs its images.
+    """
+
+    def __init__(self, name: str, stream: Stream, engine: Engine) -> None:
+        self.name = name
+        self._stream, self._engine = stream, engine
+        self._backlog = Backlog(WAITING_IMAGES, stream.limits.max_held * MEBIBYTE)
+        self._intake: Intake | None = None
+        self._images = 0
+        self._stopping, self._gone = threading.Event(), threading.Event()
+        self._fault: str | None = None
+
+    def run(self) -> None:
+        """Serve the client until it, or the server, has had enough."""
+        start = time.monotonic()
+        sender = threading.Thread(target=self._guarded, args=(self._send_images,), name=f"{self.name} out", daemon=True)
+        sender.start()
+        self._guarded(self._receive_lines)
+        self._backlog.end()
+        sender.join()
+        self._stream.part(self._fault)
+        lines, took = self._intake.lines if self._intake else 0, time.monotonic() - start
+        LOGGER.info("%s: end; %d lines, %d images, %.1f s", self.name, lines, self._images, took)
+
+    def stop(self) -> None:
+        """Take no more lines; the images whose lines are complete are still sent."""
+        self._stopping.set()
+        self._stream.halt()
+
+    def abort(self) -> None:
+        """Break off at once."""
+        self._backlog.drop()
+        self._stream.abort()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do one of the session's two works; whatever goes wrong ends this session and nothing else."""
+        try:
+            work()
+        except GoneError as error:
+            if not self._gone.is_set():
+                LOGGER.warning("%s: gone (%s)", self.name, error)
+            self._gone.set()
+            self.abort()
+        except SansrefError as error:
+            LOGGER.warning("%s: refused: %s", self.name, error)
+            self._fault = self._fault or str(error)
+        except Exception:
+            LOGGER.exception("%s: internal error", self.name)
+            self._fault = self._fault or "internal error, described in the server's log"
+            self._backlog.drop()
+            self._stream.halt()
+
+    def _receive_lines(self) -> None:
+        while True:
+            message = self._stream.receive()
+            if self._stopping.is_set():
+                raise ClientError("the server is being stopped; lines that make no whole image yet are dropped")
+            if self._fault is not None:
+                return
+            if message is None:
+                raise GoneError("without CLOSE")
+            if message.id == MessageId.CLOSE:
+                break
+            self._take(message)
+        if self._intake is not None:
+            self._pass_on(self._intake.finish())
+
+    def _take(self, message: Message) -> None:
+        content = message.content
+        if isinstance(content, Acquisition):
+            if self._intake is None:
+                raise ClientError("a line came before the header (message 3), which must say what it is part of")
+            if self._backlog.wait_for_room(self._intake.held):
+                self._pass_on(self._intake.add(content))
+        elif message.id == MessageId.HEADER:
+            if self._intake is not None:
+                raise ClientError("a second header came; each measurement needs a connection of its own")
+            self._intake = Intake(self.name, content or "", self._stream.limits)
+            header = self._intake.header
+            LOGGER.info("%s: header; matrix %s", self.name, " x ".join(map(str, header.encoded)))
+        elif message.id == MessageId.CONFIG_FILE:
+            LOGGER.info("%s: asks for %r; the run serves all", self.name, printable(content or "")[:80])
+
+    def _pass_on(self, ready: Iterable[Work]) -> None:
+        for work in ready:
+            self._backlog.put(work)
+
+    def _send_images(self) -> None:
+        while (work := self._backlog.take()) is not None:
+            self._send_image(work)
+            del work  # its lines must not stay while the next is waited for
+
+    def _send_image(self, work: Work) -> None:
+        assert self._intake is not None, "work comes from there"
+        header, lines = self._intake.header, len(work.group.lines.data)
+        counters = work.group.key._asdict().items()
+        which = ", ".join(f"{name} {value}" for name, value in counters if value or name == "slice")
+        try:
+            done = self._engine.reconstruct(self.name, header, work, self._images)
+        except SansrefError as error:
+            LOGGER.warning("%s: %s cannot be reconstructed: %s", self.name, which, error)
+            self._stream.send_text(f"{which} cannot be reconstructed: {error}")
+            return
+        self._images += 1
+        self._stream.send_image(mrd_image(done, work.line, header, self._engine.made, self._images))
+        LOGGER.info("%s: image of %s; %d lines, %.2f s", self.name, which, lines, done.seconds)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import ismrmrd
+import numpy as np
+import pytest
+import torch
+
+from sansref.data.mrd.header import parse_header
+from sansref.data.provenance import Provenance
+from sansref.scan import ScanMeta
+from sansref.serving.images import Reconstruction, along_directions, mrd_image
+
+HEADER = """<ismrmrdHeader><encoding>
+<encodedSpace><matrixSize><x>16</x><y>10</y><z>6</z></matrixSize>
+<fieldOfView_mm><x>32</x><y>10</y><z>18</z></fieldOfView_mm></encodedSpace>
+<reconSpace><matrixSize><x>8</x><y>10</y><z>4</z></matrixSize>
+<fieldOfView_mm><x>16</x><y>10</y><z>12</z></fieldOfView_mm></reconSpace></encoding></ismrmrdHeader>"""
+
+
+def image_of(slices, **meta):
+    done = Reconstruction(slices, 2.5, ScanMeta("s", "client", **meta), 0.1)
+    line = ismrmrd.AcquisitionHeader()
+    line.idx.contrast, line.idx.average, line.read_dir = 3, 2, (0, 0, 1)
+    made = Provenance(method="ssdu", weights="f" * 64, settings="e" * 64, sampling="poisson_disc, 4x")
+    return mrd_image(done, line, parse_header("client", HEADER), made, 9)
+
+
+def test_a_slab_is_one_image_with_its_partitions_as_z():
+    slices = torch.arange(4 * 8 * 10).reshape(4, 8, 10).float()
+    image = image_of(slices)
+    np.testing.assert_array_equal(image.data[0], slices.numpy().transpose(0, 2, 1))
+    assert tuple(image.getHead().matrix_size) == (8, 10, 4)
+    assert tuple(image.field_of_view) == (16, 10, 12)
+    assert (image.contrast, image.average, image.image_index) == (3, 0, 9)
+    assert image.meta["ImageRowDir"][2] == "1.000000000000000000"
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ({}, []),
+        ({"emulated": True}, ["by software: poisson_disc, 4x"]),
+        ({"synthetic": True}, ["k-space computed from magnitudes, not measured"]),
+    ],
+)
+def test_comments_tell_what_the_image_is(meta, said):
+    comments = image_of(torch.ones(1, 8, 10), **meta).meta["ImageComments"]
+    assert comments[0].startswith("RESEARCH USE ONLY")
+    assert comments[1:] == ["sansref ssdu, weights ffffffffffffffff", "2.5x undersampled", *said]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (3, 5, 4), (4, 6, 6), (1, 5, 5)])
+def test_turning_keeps_the_centre_and_reverses_the_rest(shape):
+    slices = torch.rand(shape)
+    assert along_directions(slices, 1) is slices
+    turned = along_directions(slices, -1)
+    centre = [size // 2 for size in shape]
+    for index in np.ndindex(*shape):
+        mirrored = tuple((2 * middle - at) % size for at, middle, size in zip(index, centre, shape, strict=True))
+        assert turned[index] == slices[mirrored]
