@@ -1,0 +1,170 @@
+"""The field's self-supervised losses, deepinv's own code, as methods of a comparison: all else is the same.
+
+SSDU, equivariant imaging (EI), multi-operator imaging (MOI) and both together (MO-EI), set up as in deepinv's
+benchmark of losses without ground truth (SSIBench, arXiv 2502.14009): the measurement-consistency loss beside each of
+the last three, MSE, rotations for EI. What differs: MO-EI there uses diffeomorphisms, of a package with a compiler of
+its own, and has EI's rotations here; rotations are done by PyTorch, since deepinv's need torchvision; and the acquired
+samples are put into what SSDU returns, since this network does not end in data consistency. deepinv's weighted SSDU is
+not here: its weights are those of column masks. The same loss for 2-D masks is ``ssdu`` with ``k_weighting``.
+
+    make peers
+    PYTHONPATH=benchmarks sansref compare benchmarks/losses.yaml --data DIR --out runs/losses
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import _peers
+from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.family import MaskFamily
+from sansref.methods import Draw, Example, Measured, Needs, measured
+from sansref.methods.unrolled import UnrolledMethod
+from sansref.networks.build import Reconstructor
+from sansref.scan import Scan
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What deepinv's benchmark leaves open.
+
+    Attributes
+    ----------
+    pool
+        Masks that multi-operator losses draw from.
+    """
+
+    pool: int = 32
+
+
+class DeepinvMethod(UnrolledMethod):
+    """Losses of deepinv on the acquired samples of single-coil scans."""
+
+    needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+    options_type: ClassVar[type[Any]] = LossOptions
+
+    def __init__(self, network: Reconstructor, options: LossOptions, family: MaskFamily) -> None:
+        super().__init__(network, 0.0, "mse")
+        self.masks = Masks(family, options.pool)
+        # In a list: the weights belong to the network alone.
+        self._callable = [Callable(network)]
+        self._losses: list[Any] = []
+
+    @abstractmethod
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """deepinv's losses, whose sum is minimised."""
+
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> Sequence[Example]:
+        """All that was acquired; what is split or masked again is the losses' own business."""
+        return [Example(measured(scan), scan.kspace, scan.mask.float())]
+
+    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
+        """As deepinv's trainer does it."""
+        shape = batch.weight.shape[-2:]
+        model: Any = self._callable[0]
+        if not self._losses:
+            self._losses = self.losses((shape[0], shape[1]))
+        for loss in self._losses:
+            model = loss.adapt_model(model)
+        operator = operator_of(batch.given.mask)
+        y = to_channels(batch.given.kspace[:, 0])
+        self.masks.like = batch.given.mask[0]
+        x_net = model.train()(y, operator, update_parameters=True)
+        parts = [loss(x_net=x_net, y=y, physics=operator, model=model) for loss in self._losses]
+        total = torch.stack(parts).sum()
+        return total, {"data": total.detach()}
+
+
+class DeepinvSSDU(DeepinvMethod):
+    """SSDU with a Bernoulli split."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of 60 % input and 40 % loss."""
+        deepinv = _peers.load("deepinv")
+        split = deepinv.physics.generator.BernoulliSplittingMaskGenerator((2, *shape), split_ratio=0.6)
+        return [deepinv.loss.SplittingLoss(mask_generator=split, eval_split_input=False)]
+
+    def reconstruct(self, given: Measured) -> Tensor:
+        """From all samples given, which are put into the image."""
+        return EncodingOperator(given.mask, given.maps).impose_on(super().reconstruct(given), given.kspace)
+
+
+class DeepinvEI(DeepinvMethod):
+    """Equivariant imaging."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of rotations."""
+        deepinv = _peers.load("deepinv")
+        return [deepinv.loss.MCLoss(), deepinv.loss.EILoss(transform=rotated)]
+
+
+class DeepinvMOI(DeepinvMethod):
+    """Multi-operator imaging."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of masks like the scan's."""
+        deepinv = _peers.load("deepinv")
+        return [deepinv.loss.MCLoss(), deepinv.loss.MOILoss(physics_generator=self.masks)]
+
+
+class DeepinvMOEI(DeepinvMethod):
+    """Multi-operator equivariant imaging."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of rotations and masks like the scan's."""
+        deepinv = _peers.load("deepinv")
+        return [deepinv.loss.MCLoss(), deepinv.loss.MOEILoss(transform=rotated, physics_generator=self.masks)]
+
+
+class Callable(nn.Module):
+    """A network as deepinv calls it: real and imaginary part of k-space, and an operator, to those of an image."""
+
+    def __init__(self, network: Reconstructor) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, y: Tensor, operator: Any, **_: Any) -> Tensor:
+        """Reconstruct (batch, 2, height, width)."""
+        mask = operator.mask[:, 0].bool().expand(len(y), *y.shape[-2:])
+        given = Measured(torch.complex(y[:, 0], y[:, 1])[:, None] * mask[:, None], mask)
+        return to_channels(self.network(*given, symmetry=False)[0])
+
+
+class Masks:
+    """Gives masks of the family that scans were acquired with, as deepinv's generators give theirs."""
+
+    def __init__(self, family: MaskFamily, pool: int) -> None:
+        self.family, self.pool = family, pool
+        self.like = torch.zeros(1, 1, dtype=torch.bool)
+
+    def step(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """The next one."""
+        mask = self.family.another(self.like, int(torch.randint(self.pool, ())))
+        return {"mask": mask.float().expand(1, 2, *mask.shape)}
+
+
+def operator_of(mask: Tensor) -> Any:
+    """deepinv's operator of masks (batch, height, width)."""
+    both = mask.float()[:, None].expand(-1, 2, -1, -1)
+    return _peers.load("deepinv").physics.MRI(mask=both, img_size=tuple(both.shape[1:]))
+
+
+def rotated(images: Tensor) -> Tensor:
+    """Images (batch, 2, height, width) turned by one random angle; zeros come in from outside."""
+    angle = 2 * math.pi * float(torch.rand(()))
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
+    grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def to_channels(data: Tensor) -> Tensor:
+    """Complex (batch, height, width) to real and imaginary part."""
+    return torch.view_as_real(data).movedim(-1, 1).contiguous()
