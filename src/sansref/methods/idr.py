@@ -41,7 +41,7 @@ class IDROptions:
     selection
         Share of the samples that the selecting mask (Lambda in the paper) keeps as input.
     selection_law
-        Which samples it keeps: mostly low frequencies (variable_density, the paper), or all alike as SSDU does (uniform).
+        Which samples it keeps: mostly low frequencies (variable_density, the paper), or all alike (uniform, SSDU).
     selection_center
         Side of the centre that it always keeps, as a fraction of the matrix.
     first_loss
