@@ -329,3 +329,15 @@ def test_a_uniform_selection_with_k_weights_on_the_disjoint_rest_begins_as_k_wei
 def uniform_share(mask: Tensor) -> Tensor:
     """The probability that SSDU's split keeps a sample."""
     return split_uniform(mask, 0.4, seeded(0, "any"), block=fraction_sides(SHAPE, 16 / 256)).selected
+
+
+def test_imposed_samples_are_in_the_reconstruction_and_not_in_the_loss() -> None:
+    one, learned = scan(), method(impose=True, k_weighting=True)
+    for refined in (None, refined_of(one)):
+        example = only(learned.examples(one, Draw(0, 1, 0), refined))
+        free = only(method(k_weighting=True).examples(one, Draw(0, 1, 0), refined))
+        assert not example.weight[example.given.mask].any()
+        assert torch.equal(example.weight[~example.given.mask], free.weight[~example.given.mask])
+    given = stack([measured(one)])
+    kspace = EncodingOperator(given.mask).transform(learned.reconstruct(given).detach())
+    torch.testing.assert_close(kspace[0][:, one.mask], one.kspace[:, one.mask])

@@ -12,10 +12,10 @@ from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
 
-def method() -> Supervised:
+def method(impose: bool = False) -> Supervised:
     torch.manual_seed(0)
     network = Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
-    return Supervised(network, SupervisedOptions(loss="mse", gamma=0.0))
+    return Supervised(network, SupervisedOptions(loss="mse", gamma=0.0, impose=impose))
 
 
 def scan(coils: int = 1, dtype: torch.dtype = torch.complex64) -> Scan:
@@ -70,3 +70,14 @@ def test_with_several_coils_and_normalised_maps_the_loss_is_that_of_the_image_pe
     image = learned.reconstruct(examples.given).detach()
     assert one.reference is not None
     assert float(loss.detach()) == pytest.approx(error_of(image[0], one.reference) / 3, rel=1e-5)
+
+
+def test_imposed_samples_are_in_the_reconstruction_and_not_in_the_loss() -> None:
+    one = scan()
+    free, imposing = (method(impose=impose) for impose in (False, True))
+    (whole,), (rest,) = free.examples(one, Draw(0, 0, 0)), imposing.examples(one, Draw(0, 0, 0))
+    assert bool((whole.weight == 1).all())
+    assert torch.equal(rest.weight, (~one.mask).float())
+    given = collate([[rest]]).given
+    kspace = EncodingOperator(given.mask).transform(imposing.reconstruct(given).detach())
+    torch.testing.assert_close(kspace[0][:, one.mask], one.kspace[:, one.mask])

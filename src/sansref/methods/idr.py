@@ -66,6 +66,8 @@ class IDROptions:
         Share of the examples of later stages that are those of the first stage, from acquired samples alone.
     keep_acquired
         Put the acquired samples back into the refined data.
+    impose
+        Put the samples that are given into every reconstruction, as SSDU does, and let the loss act on all others only.
     ensemble
         Refine with the mean over mirrored and conjugate scans, instead of the scans as they are alone.
     start
@@ -89,6 +91,7 @@ class IDROptions:
     k_weighting: bool = False
     replay: float = 0.0
     keep_acquired: bool = True
+    impose: bool = False
     ensemble: bool = False
     start: Literal["warm", "fresh"] = "warm"
     loss: LossName = "mixed"
@@ -118,7 +121,7 @@ class IDR(UnrolledMethod):
     options_type: ClassVar[type[Any]] = IDROptions
 
     def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss)
+        super().__init__(network, options.gamma, options.loss, options.impose)
         self.options = options
         self.family = family
         self.stages = options.stages
@@ -148,14 +151,18 @@ class IDR(UnrolledMethod):
             partition = partition.disjoint()
         given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
         weight = self._weight(scan.mask, partition.input, partition.selected)
-        return Example(given, scan.kspace, torch.where(partition.target, weight, 0.0))
+        return Example(given, scan.kspace, self._unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
         mask, selected = self._later_input(scan.mask, generator)
         given = Measured(refined * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
-        return Example(given, target, torch.where(scan.mask, self._weight(scan.mask, mask, selected), outside))
+        weight = torch.where(scan.mask, self._weight(scan.mask, mask, selected), outside)
+        return Example(given, target, self._unless_imposed(weight, mask))
+
+    def _unless_imposed(self, weight: Tensor, seen: Tensor) -> Tensor:
+        return weight.masked_fill(seen, 0.0) if self.impose else weight
 
     def _later_input(self, acquired: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the network is given, and the probability that an acquired sample is in it because it was acquired."""

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.partition import multi, split_gaussian, split_uniform
@@ -73,7 +72,7 @@ class SSDU(UnrolledMethod):
     options_type: ClassVar[type[Any]] = SSDUOptions
 
     def __init__(self, network: Reconstructor, options: SSDUOptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss)
+        super().__init__(network, options.gamma, options.loss, options.keep_acquired)
         if options.partitions < 1:
             raise SettingError(f"partitions must be at least 1, got {options.partitions}")
         self.options = options
@@ -94,13 +93,6 @@ class SSDU(UnrolledMethod):
             self.options.partitions,
         )
         return [self._example(scan, partition) for partition in partitions]
-
-    def reconstruct(self, given: Measured) -> Tensor:
-        """Reconstruct complex images (batch, height, width) from all the samples given."""
-        image = super().reconstruct(given)
-        if not self.options.keep_acquired:
-            return image
-        return EncodingOperator(given.mask, given.maps).impose_on(image, given.kspace)
 
     def _example(self, scan: Scan, partition: Partition) -> Example:
         weight = partition.target.float()

@@ -24,11 +24,14 @@ class SupervisedOptions:
     ----------
     loss
         mse, or mixed: normalised l1 plus l2 of the k-space, as SSDU has it.
+    impose
+        Put the acquired samples into the reconstruction, and let the loss act on all others only.
     gamma
         Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
     loss: LossName = "mixed"
+    impose: bool = False
     gamma: float = 0.0
 
 
@@ -43,12 +46,12 @@ class Supervised(UnrolledMethod):
     options_type: ClassVar[type[Any]] = SupervisedOptions
 
     def __init__(self, network: Reconstructor, options: SupervisedOptions) -> None:
-        super().__init__(network, options.gamma, options.loss)
+        super().__init__(network, options.gamma, options.loss, options.impose)
 
     def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
         """One example: the acquired samples and the full k-space of the reference."""
         if scan.reference is None:
             raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
         target = EncodingOperator(scan.mask, scan.maps).transform(scan.reference.to(torch.complex64))
-        weight = torch.ones(scan.mask.shape)
+        weight = (~scan.mask).float() if self.impose else torch.ones(scan.mask.shape)
         return [Example(Measured(scan.kspace, scan.mask, scan.maps), target, weight)]

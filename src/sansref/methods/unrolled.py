@@ -28,10 +28,14 @@ class UnrolledMethod(Method):
         gamma = 0.01 in arXiv 2211.13440.
     loss
         Data term: mse (:func:`weighted_mse`) or mixed (:func:`mixed_l1_l2`).
+    impose
+        Put the samples that are given into the reconstruction. What the network returns there is then arbitrary, and
+        examples should give it no weight.
     """
 
-    def __init__(self, network: Reconstructor, gamma: float, loss: LossName) -> None:
+    def __init__(self, network: Reconstructor, gamma: float, loss: LossName, impose: bool = False) -> None:
         super().__init__()
+        self.impose = impose
         self.network = network
         self.gamma = gamma
         self.data_loss = _LOSSES[loss]
@@ -51,7 +55,8 @@ class UnrolledMethod(Method):
 
     def reconstruct(self, given: Measured) -> Tensor:
         """Reconstruct complex images (batch, height, width) from all the samples given."""
-        return self.network(*given, symmetry=False)[0]
+        image = self.network(*given, symmetry=False)[0]
+        return EncodingOperator(given.mask, given.maps).impose_on(image, given.kspace) if self.impose else image
 
 
 def symmetry_loss(residuals: list[Tensor]) -> Tensor:
