@@ -67,9 +67,8 @@ def main() -> None:
     trainings = [
         read_training(folder, options.data) for folder in folders if list(folder.glob("stages/*/epoch-*.safetensors"))
     ]
-    print(
-        "| training | epochs | Spearman | PSNR of the epoch kept (dB) | lost (dB) |\n| --- | ---: | ---: | ---: | ---: |"
-    )
+    print("| training | epochs | Spearman | PSNR of the epoch kept (dB) | lost (dB) |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for one in trainings:
         kept = f"{one.psnrs[one.kept]:.2f} | {one.lost():.2f}"
         print(f"| {one.method}, {one.place} | {len(one.scores)} | {one.correlation():.3f} | {kept} |")
