@@ -8,7 +8,7 @@ samples are put into what SSDU returns, since this network does not end in data 
 not here: its weights are those of column masks. The same loss for 2-D masks is ``ssdu`` with ``k_weighting``.
 
     make peers
-    PYTHONPATH=benchmarks sansref compare benchmarks/losses.yaml --data DIR --out runs/losses
+    PYTHONPATH=benchmarks sansref compare benchmarks/study/losses.yaml --data DIR --out runs/study-losses
 """
 
 from __future__ import annotations

@@ -23,6 +23,14 @@ from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
 SHAPE = (40, 36)
+# The paper's answers, and a small pool, so that each test says which choice it is about.
+PLAIN: dict[str, Any] = {
+    "selection_law": "variable_density",
+    "first_loss": "all",
+    "k_weighting": False,
+    "impose": False,
+    "pool": 32,
+}
 REPLAY: dict[str, Any] = {"pool": 1, "support": "acquired", "later_selection": True, "keep_acquired": True}
 
 
@@ -36,7 +44,7 @@ FAMILY = MaskFamily(law)
 def method(family: MaskFamily | None = None, **options: Any) -> IDR:
     torch.manual_seed(0)
     network = Reconstructor(NetworkOptions(phases=1, channels=2, init="xavier"))
-    return IDR(network, IDROptions(**options), family or FAMILY)
+    return IDR(network, IDROptions(**(PLAIN | options)), family or FAMILY)
 
 
 def scan(coils: int = 1) -> Scan:
@@ -238,7 +246,7 @@ def test_the_loss_is_chosen_by_name(name: Any, expected: object) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stages": 0}, "stages and pool must be at least 1, got 0 and 32"),
+        ({"stages": 0}, "stages and pool must be at least 1, got 0 and 256"),
         ({"pool": 0}, "stages and pool must be at least 1, got 8 and 0"),
         ({"target": "measured"}, "target 'measured' has no values outside .*: set support to 'acquired'"),
     ],

@@ -7,6 +7,7 @@ loop over stages is in :mod:`sansref.training.refine`; here is what one step of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -80,18 +81,18 @@ class IDROptions:
 
     stages: int = 8
     selection: float = 0.6
-    selection_law: Literal["variable_density", "uniform"] = "variable_density"
+    selection_law: Literal["variable_density", "uniform"] = "uniform"
     selection_center: float = 16 / 256
-    first_loss: Literal["all", "disjoint"] = "all"
+    first_loss: Literal["all", "disjoint"] = "disjoint"
     target: Literal["refined", "measured"] = "refined"
     support: Literal["full", "acquired"] = "full"
     refined_weight: float = 0.03
-    pool: int = 32
+    pool: int = 256
     later_selection: bool = False
-    k_weighting: bool = False
+    k_weighting: bool = True
     replay: float = 0.0
     keep_acquired: bool = True
-    impose: bool = False
+    impose: bool = True
     ensemble: bool = False
     start: Literal["warm", "fresh"] = "warm"
     loss: LossName = "mixed"
@@ -119,6 +120,8 @@ class IDR(UnrolledMethod):
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
     options_type: ClassVar[type[Any]] = IDROptions
+    # A rate that starts again in every stage never falls where stages are short.
+    training_defaults: ClassVar[Mapping[str, Any]] = {"schedule": "linear"}
 
     def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
         super().__init__(network, options.gamma, options.loss, options.impose)
