@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -201,12 +202,56 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
         assert message in fails(*words)
 
 
-def test_an_interrupt_is_one_line_and_exit_code_130(sansref, monkeypatch):
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_an_interrupt_is_one_line_and_exit_code_130(sansref, monkeypatch, command):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "info", interrupted)
-    assert sansref("info") == (130, "", "sansref: stopped; the same command continues a training run where it was\n")
+    monkeypatch.setitem(cli.COMMANDS, command, interrupted)
+    goes_on = command in ("demo", "train", "reconstruct", "compare")
+    line = "sansref: stopped; the same command goes on where it was\n" if goes_on else "sansref: stopped\n"
+    assert sansref(command) == (130, "", line)
+
+
+TALK = """
+import os, sys
+import sansref.cli as cli
+def talk(arguments):
+    for _ in range(int(arguments[0])):
+        print("x" * 99)
+    os.write(2, b"done")
+cli.COMMANDS["info"] = talk
+"""
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+@pytest.mark.parametrize(("lines", "said"), [(100000, b""), (1, b"done")])
+def test_nobody_who_reads_is_no_error(lines, said, unbuffered):
+    """As behind ``| head``: found out while lines are written, or when the last ones are."""
+    words = [sys.executable, "-c", f"{TALK}cli.main(['info', '{lines}'])"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        process.stdout.close()
+        told = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert told == (b"" if unbuffered else said)
+
+
+def test_nobody_who_reads_errors_is_no_error():
+    words = [sys.executable, "-c", "import sansref.cli as cli; cli.main(['nothing'])"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stderr.close()
+        assert process.stdout.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_pipe_of_somebody_else_that_breaks_is_a_bug(sansref, monkeypatch):
+    def broken(arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setitem(cli.COMMANDS, "info", broken)
+    with pytest.raises(BrokenPipeError):
+        sansref("info")
 
 
 def test_a_bug_keeps_its_traceback(sansref, monkeypatch):

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from sansref.memory import available_memory
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
 MEGABYTES = 64
@@ -34,6 +36,12 @@ def faults(**variables: str) -> int:
         [sys.executable, "-c", PROGRAM], env={**environment, **variables}, capture_output=True, text=True, check=True
     )
     return int(done.stdout)
+
+
+def test_available_memory_is_some_of_all_there_is():
+    there = available_memory()
+    assert there is not None
+    assert 2**20 < there < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_tensors_are_made_of_the_memory_that_earlier_ones_left():

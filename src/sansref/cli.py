@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
 from sansref.errors import SansrefError, SettingError
@@ -47,8 +49,35 @@ methods:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; leave with 0, with 2 after an error of the user's, or with a traceback after a bug."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; leave with 0, with 2 after an error of the user's, or with a traceback after a bug.
+
+    Where nobody reads what is written any more, as behind ``| head``, leave without a word, as other programs do.
+    """
+    try:
+        try:
+            _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # not at the very end, where nothing can be done about it
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]
+        if not unread:
+            raise
+        for stream in unread:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still to be flushed
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _unread(stream: TextIO) -> bool:
+    """Whether the reader of a pipe has closed it."""
+    try:
+        pipe = select.poll()
+        pipe.register(stream, select.POLLOUT)
+        return any(event & select.POLLERR for _, event in pipe.poll(0))
+    except (OSError, ValueError):  # no file of the system
+        return False
+
+
+def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(USAGE)
         return
@@ -57,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     # Threads that spin while they wait starve each other on busy machines; read when PyTorch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    command, *rest = arguments
     try:
-        command, *rest = arguments
         if command not in COMMANDS:
             raise SettingError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
         COMMANDS[command](rest)
@@ -66,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"sansref: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("sansref: stopped; the same command continues a training run where it was\n")
+        goes_on = "; the same command goes on where it was" if command in RESUMED else ""
+        sys.stderr.write(f"sansref: stopped{goes_on}\n")
         sys.exit(130)
 
 
@@ -148,6 +178,10 @@ def reconstruct(arguments: list[str]) -> None:
         default=["source"],
         help="source: DICOM for DICOM, NIfTI for other image volumes, fastMRI's HDF5 for k-space",
     )
+    array_help = "name of the array, for files that hold several; null takes the run's"
+    parser.add_argument("--array", type=str, default=None, help=array_help)
+    axes_help = "what the axes of an array are, such as coil,row,column; null takes the run's"
+    parser.add_argument("--axes", type=str, default=None, help=axes_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     accelerator_help = "where networks work; auto takes a GPU if there is one"
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
@@ -157,7 +191,8 @@ def reconstruct(arguments: list[str]) -> None:
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
-    job = Job(RunDirectory(options.run), options.out, tuple(options.format), options.accelerator)
+    formats, reading = tuple(options.format), (options.array, options.axes)
+    job = Job(RunDirectory(options.run), options.out, formats, options.accelerator, *reading)
     bad: list[FileError] = []
     earlier = 0
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
@@ -166,6 +201,8 @@ def reconstruct(arguments: list[str]) -> None:
             continue
         if done.kind == "magnitude":
             print(f"{done.path}: magnitude images; their k-space was simulated and undersampled as in training")
+        elif done.emulated:
+            print(f"{done.path}: fully sampled k-space; it was undersampled as in training")
         place = done.written[0] if len(done.written) == 1 else f"{len(done.written)} files in {options.out}"
         print(f"{done.path} -> {place}")
     if earlier:
@@ -279,6 +316,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "info": info,
     "serve": serve,
 }
+
+RESUMED = ("demo", "train", "reconstruct", "compare")
+"""Commands that go on where a killed one was."""
 
 
 def _parser(name: str, command: Callable[[list[str]], None]) -> ArgumentParser:

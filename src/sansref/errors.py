@@ -9,6 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """One line that any terminal can show, from text that a damaged file may have filled with anything."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
 class SansrefError(Exception):
     """Base of every error that a user, not a bug, can cause."""
 

@@ -1,14 +1,24 @@
-"""Keeping the memory that tensors leave behind."""
+"""How much memory there is, and keeping what tensors leave behind."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+
+
+def available_memory() -> int | None:
+    """Bytes that new work can take without swapping; None where the system is not Linux."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def keep_freed_memory() -> None:

@@ -21,10 +21,14 @@ class Geometry:
     slice_axis
         The axis of the source array (0, 1 or 2) along which the slices were cut; rows and columns of
         a slice are the other two axes in increasing order.
+    stack
+        Number of slices of a volume where the file holds several (echoes, repetitions): slice ``index`` lies where
+        slice ``index % stack`` does. None where all slices are of one volume.
     """
 
     affine: tuple[tuple[float, float, float, float], ...]
     slice_axis: int
+    stack: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

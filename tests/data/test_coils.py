@@ -90,6 +90,28 @@ def test_a_centre_that_is_too_small_is_one_line() -> None:
         with_coils(scan, None, CoilOptions(calibration=20))
 
 
+def test_maps_larger_than_the_memory_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = measured_scan()
+    needed = 2 * 8 * COILS**2 * SIZE[0] * SIZE[1]
+    monkeypatch.setattr("sansref.data.coils.available_memory", lambda: needed - 1)
+    with pytest.raises(
+        FileError,
+        match=r"brain\.h5: has 5 coils, whose maps take 0\.0 GiB of memory; 0\.0 GiB are free\. Train with fewer "
+        r"--virtual_coils, such as 4\.",
+    ):
+        espirit_maps(scan, CoilOptions())
+    assert with_coils(scan, None, CoilOptions(virtual_coils=4)).maps is not None
+    for enough in (needed, None):
+        monkeypatch.setattr("sansref.data.coils.available_memory", lambda enough=enough: enough)
+        assert espirit_maps(scan, CoilOptions()).any()
+
+
+def test_a_scan_without_any_signal_is_one_line_and_no_warning() -> None:
+    scan = replace(measured_scan(), kspace=torch.zeros(COILS, *SIZE, dtype=torch.complex64))
+    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --map_crop"):
+        with_coils(scan, None, CoilOptions())
+
+
 # --- maps ---------------------------------------------------------------------------------------------------------
 
 

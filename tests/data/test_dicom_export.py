@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sansref.data.dicom_export import dicom_slices
 from sansref.data.provenance import Provenance
-from sansref.data.readers import open_scan_file
+from sansref.data.readers import find_files, open_scan_file
 from sansref.errors import FileError, SettingError
 
 MADE = Provenance("idr", "0123456789abcdef" * 4, "c" * 64, "random_columns, 4x")
@@ -44,10 +44,13 @@ def nifti(folder: Path, affine: Any = None, shape: tuple[int, int, int] = (5, 6,
     return path
 
 
-def write(source: Path, out: Path, volume: Any = VOLUME, made: Provenance = MADE) -> list[Any]:
+def write(
+    source: Path, out: Path, volume: Any = VOLUME, made: Provenance = MADE, stack: int | None = None
+) -> list[Any]:
     """Export a volume as the reconstruction of a source, and read it with pydicom."""
     reader = open_scan_file(source)
     meta = next(iter(reader.read(source))).meta
+    meta = meta if stack is None else replace(meta, geometry=replace(meta.geometry, stack=stack))
     with dicom_slices(out, volume.shape, reader.describe(source), meta, made) as put:
         for index in reversed(range(len(volume))):
             put(index, volume[index])
@@ -76,6 +79,16 @@ def test_every_value_lies_where_the_source_had_it(tmp_path: Path, flips: Any, or
         assert truth.array[index] == pytest.approx(value, abs=1e-3)
         place = truth.map_indices_to_reference(np.array([index]))[0]
         np.testing.assert_allclose(place, expected[value], atol=1e-5)
+
+
+def test_several_volumes_lie_in_one_place(tmp_path: Path) -> None:
+    written = write(nifti(tmp_path), tmp_path / "out", stack=2)
+    assert [int(image.TemporalPositionIdentifier) for image in written] == [1, 1, 2, 2]
+    assert written[0].ImagePositionPatient == written[2].ImagePositionPatient != written[3].ImagePositionPatient
+    files = find_files(tmp_path / "out")
+    assert [(path.name, open_scan_file(path).describe(path).slices) for path in files] == [
+        *(("slice-0000.dcm", 2), ("slice-0002.dcm", 2)),
+    ]
 
 
 def test_slices_stand_upright(tmp_path: Path) -> None:

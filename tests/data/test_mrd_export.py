@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ AFFINE = np.array([[0.0, -0.8, 0.3, 11.0], [1.1, 0.0, 0.0, -7.0], [0.0, 0.3, 0.8
 VOLUME = np.arange(1, 121, dtype=np.float32).reshape(4, 5, 6)
 
 
-def write(folder: Path, volume: Any = VOLUME, affine: Any = AFFINE, name: str = "sub-01_T1w.nii") -> Path:
-    source = folder / name
+def write(folder: Path, volume: Any = VOLUME, affine: Any = AFFINE, stack: int | None = None) -> Path:
+    source = folder / "sub-01_T1w.nii"
     nibabel.save(nibabel.Nifti1Image(np.ones((5, 6, 4), np.int16), affine), source)
     reader = open_scan_file(source)
     meta = next(iter(reader.read(source))).meta
+    meta = replace(meta, geometry=replace(meta.geometry, stack=stack))
     with mrd_slices(folder / "out.mrd", volume.shape, reader.describe(source), meta, MADE) as put:
         for index in (2, 0, 3):
             put(index, volume[index])
@@ -59,6 +61,14 @@ def test_pixels_and_place(tmp_path: Path) -> None:
             np.testing.assert_allclose(place, truth, atol=1e-5)
     step = np.array(found[3].getHead().position) - np.array(found[2].getHead().position)
     assert step @ np.array(found[0].getHead().slice_dir) > 0
+
+
+def test_several_volumes_are_repetitions_in_one_place(tmp_path: Path) -> None:
+    heads = [image.getHead() for image in images(write(tmp_path, stack=2))]
+    assert [(head.repetition, head.slice, head.image_index) for head in heads] == [
+        *((0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3)),
+    ]
+    assert list(heads[0].position) == list(heads[2].position) != list(heads[1].position) == list(heads[3].position)
 
 
 def test_attributes_say_what_it_is(tmp_path: Path) -> None:

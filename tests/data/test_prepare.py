@@ -365,6 +365,45 @@ def test_scans_depend_on_seed_file_name_and_slice_and_not_on_where_the_folder_li
     assert len({scan.mask.numpy().tobytes() for scan in recipe.scans(here)}) == 4
 
 
+@pytest.mark.parametrize(
+    ("names", "differ"),
+    [
+        (("sub-01/anat/T1w.nii", "sub-02/anat/T1w.nii"), True),  # one name in the folders of two people
+        (("sub-01/anat/sub-01_T1w.nii", "elsewhere/sub-01_T1w.nii"), False),
+        (("IXI002-Guys-0828-T1.nii", "copies/IXI002-Guys-0828-T1.nii"), False),
+    ],
+)
+def test_files_of_one_name_differ_in_phase_noise_and_mask_where_they_are_of_two_people(
+    tmp_path: Path, names: tuple[str, str], differ: bool
+) -> None:
+    recipe = Preparation(simulation=Simulation(phase=1.0, snr=20.0), sampling=Sampling(mask_per="scan"))
+    one, other = (list(recipe.scans(write_volume(tmp_path / name))) for name in names)
+    for first, second in zip(one, other, strict=True):
+        assert torch.equal(first.mask, second.mask) is not differ
+        assert torch.equal(first.kspace, second.kspace) is not differ
+        assert first.reference is not None
+        assert second.reference is not None
+        if differ:
+            size = tuple(first.reference.angle()[10:30, 10:26].flatten() for first in (first, second))
+            assert float((size[0] - size[1]).abs().mean()) > 0.01
+
+
+def test_names_that_say_whose_file_it_is_keep_their_numbers(tmp_path: Path) -> None:
+    """Published tables of IXI and BIDS data stay what they are."""
+    recipe = Preparation(sampling=Sampling(mask_per="scan"))
+    scan = next(iter(recipe.scans(write_volume(tmp_path / "IXI002-Guys-0828-T1.nii"))))
+    drawn = recipe.sampling.draw(SIZE, seeded(0, "mask", "IXI002-Guys-0828-T1.nii", 0))
+    assert torch.equal(scan.mask, drawn.array)
+
+
+@pytest.mark.parametrize(("coils", "factor"), [(1, 0.0), (1, 1e-36), (1, 1e38), (3, 0.0), (3, 1e32), (3, 1e38)])
+def test_samples_that_make_no_image_in_single_precision_are_one_line(coils: int, factor: float) -> None:
+    scan = full_scan(coils, slice=3)
+    message = r"f\.h5: has a zero-filled image in slice 3 whose largest value is .*\. Export it again"
+    with pytest.raises(FileError, match=message):
+        WITH_MAPS.ready(replace(scan, kspace=factor * scan.kspace, reference=None))
+
+
 # --- onto disk ---------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,16 @@ def test_every_voxel_stays_in_its_place_in_the_patient(tmp_path: Path, slice_axi
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("slice_axis", [0, 2])
+def test_several_volumes_are_counted_by_a_fourth_axis(tmp_path: Path, slice_axis: int) -> None:
+    with nifti_slices(tmp_path / "a.nii", SHAPE, Geometry(OBLIQUE, slice_axis, stack=2)) as put:
+        _put_all(put)
+    written = nibabel.load(tmp_path / "a.nii")
+    np.testing.assert_allclose(written.affine, OBLIQUE, atol=1e-6)
+    found = np.moveaxis(np.asarray(written.dataobj), (3, slice_axis), (0, 1))
+    np.testing.assert_array_equal(found, VOLUME.reshape(2, 2, 5, 6))
+
+
 def test_nifti_without_placement_has_slices_last(tmp_path: Path) -> None:
     with nifti_slices(tmp_path / "a.nii", SHAPE, spacing=(0.5, 0.75)) as put:
         _put_all(put)

@@ -218,7 +218,7 @@ def test_a_client_that_takes_no_images_is_cut_off(measurement, start, connect, p
             for line in sent.lines:
                 line.idx.slice = index
                 slow.sendall(struct.pack("<H", 1008) + line.to_bytes())
-    assert "gone (took nothing for 1 s)" in caplog.text
+    assert "gone (did not take what was sent within 1 s)" in caplog.text
     assert len(play(connect(server), measurement())[0]) == 1
     until(lambda: server.clients <= 1)
 
@@ -243,6 +243,40 @@ def test_a_bug_ends_one_session_and_is_logged(measurement, start, connect, play,
         images, texts = play(connect(server), measurement())
     assert (images, texts) == ([], ["sansref: internal error, described in the server's log"])
     assert "ZeroDivisionError" in caplog.text
+    assert len(play(connect(server), measurement())[0]) == 1
+
+
+def test_the_log_does_not_grow_with_what_a_client_asks_for(connect, caplog):
+    caplog.set_level("INFO")
+    client = connect()
+    for _ in range(50):
+        client.serializer.serialize(ismrmrd.ConfigFile("default.xml"))
+    client.end()
+    assert client.answers() == ([], [])
+    until(lambda: "end; 0 lines" in caplog.text)
+    assert caplog.text.count("asks for 'default.xml'") == 1
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+def test_a_client_for_whom_no_thread_is_left_is_cut_off_and_the_next_is_served(
+    measurement, start, connect, play, monkeypatch, caplog, clients
+):
+    def no_thread(thread):
+        raise RuntimeError("can't start new thread")
+
+    server = start(clients=1)
+    first = [connect(server) for _ in range(clients)]
+    until(lambda: server.clients == clients)
+    with monkeypatch.context() as busy:
+        busy.setattr("sansref.serving.server.threading.Thread.start", no_thread)
+        for _ in range(20):  # more than can be refused at once
+            assert connect(server).socket.recv(1) == b""
+        assert server.clients == clients
+    assert "cannot take a client: can't start new thread" in caplog.text
+    for client in first:
+        assert connect(server).answers()[1] == ["sansref: refused, 1 clients are served already; try again later"]
+        client.leave()
+    until(lambda: server.clients == 0)
     assert len(play(connect(server), measurement())[0]) == 1
 
 

@@ -25,7 +25,8 @@ Command = Callable[..., tuple[int, str, str]]
 HEADER = """<ismrmrdHeader><encoding>
 <encodedSpace><matrixSize><x>{x}</x><y>{y}</y><z>1</z></matrixSize>
 <fieldOfView_mm><x>240</x><y>200</y><z>5</z></fieldOfView_mm></encodedSpace>
-<reconSpace><matrixSize><x>{x}</x><y>{y}</y><z>1</z></matrixSize></reconSpace>
+<reconSpace><matrixSize><x>{x}</x><y>{y}</y><z>1</z></matrixSize>
+<fieldOfView_mm><x>240</x><y>200</y><z>5</z></fieldOfView_mm></reconSpace>
 <encodingLimits><kspace_encoding_step_1><minimum>0</minimum><maximum>{last}</maximum>
 <center>{center}</center></kspace_encoding_step_1></encodingLimits></encoding></ismrmrdHeader>"""
 
@@ -204,6 +205,9 @@ def test_what_cannot_be_learned_is_one_line(sansref: Command, brains: Path, tmp_
 def test_one_virtual_coil_is_a_single_coil_scan(sansref: Command, brains: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train", "ssdu", "--data", brains, "--out", run, *QUICK, *NETWORK, *SAMPLING)
-    code, _, error = sansref(*words, "--virtual_coils", 1, "--coil_maps", "none")
+    code, _, error = sansref(*words, "--virtual_coils", 1, "--coil_maps", "none", "--coil_reference", "rss")
     assert code == 0, error
     assert {shape[0] for shape in PreparedScans(run / "data" / "training").shapes} == {1}
+    code, out, error = sansref("evaluate", run, "--data", brains, "--subjects", "all")
+    assert code == 0, error
+    assert "reference: coils as root of the sum of squares" in out

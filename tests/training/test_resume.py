@@ -131,7 +131,7 @@ def test_a_new_process_goes_on_after_a_kill_from_outside(heads, tmp_path, assert
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGINT, 130, ["sansref: stopped; the same command continues a training run where it was"]),
+        (signal.SIGINT, 130, ["sansref: stopped; the same command goes on where it was"]),
         (signal.SIGTERM, 143, []),
     ],
 )

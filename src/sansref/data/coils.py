@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from sansref.kspace.coils import combine, rss
 from sansref.kspace.compression import compressed, compression_matrix
 from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import ifft2c
+from sansref.memory import available_memory
 from sansref.scan import Scan
 
 LARGEST = 24
@@ -155,22 +157,31 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     Tensor
         complex64 (coils, height, width). Their phase is relative to the principal component of the coils, which sees
         all of the object, so that the combined image has no holes in its phase; BART does the same.
+
+    Raises
+    ------
+    FileError
+        If the fully sampled centre is too small or shows no coil sensitivity, or memory does not suffice.
+    SettingError
+        If sigpy is not installed.
     """
     try:
         from sigpy.mri.app import EspiritCalib
     except ImportError:
         raise SettingError("estimating coil maps needs the package sigpy: pip install 'sansref[raw]'") from None
     centre = calibration_of(scan, options)
+    _check_memory(scan)
     # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.
     turn = compression_matrix(centre, len(centre))
-    found = EspiritCalib(
-        compressed(scan.kspace, turn).numpy(),
-        calib_width=centre.shape[-1],
-        kernel_width=min(options.map_kernel, centre.shape[-1] // 2),
-        thresh=options.map_threshold,
-        crop=options.map_crop,
-        show_pbar=False,
-    ).run()
+    with np.errstate(all="ignore"):  # places without any signal are divided by zero, and set to it below
+        found = EspiritCalib(
+            compressed(scan.kspace, turn).numpy(),
+            calib_width=centre.shape[-1],
+            kernel_width=min(options.map_kernel, centre.shape[-1] // 2),
+            thresh=options.map_threshold,
+            crop=options.map_crop,
+            show_pbar=False,
+        ).run()
     maps = compressed(torch.from_numpy(found), turn.mH).nan_to_num()
     if not maps.any():
         raise FileError(
@@ -179,6 +190,18 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
             "Lower --map_crop, or leave it out",
         )
     return maps
+
+
+def _check_memory(scan: Scan) -> None:
+    """Refuse a scan whose pixels' matrices of coils by coils, and one addend of them, are larger than the memory."""
+    coils = len(scan.kspace)
+    needed, there = 2 * coils * scan.kspace.nbytes, available_memory()
+    if there is not None and needed > there:
+        raise FileError(
+            scan.meta.source,
+            f"has {coils} coils, whose maps take {needed / 2**30:.1f} GiB of memory; {there / 2**30:.1f} GiB are free",
+            f"Train with fewer --virtual_coils, such as {min(12, coils - 1)}",
+        )
 
 
 def _compression(scan: Scan, options: CoilOptions) -> Tensor | None:

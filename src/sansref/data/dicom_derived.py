@@ -15,7 +15,7 @@ from sansref.data.readers.dicom_files import FORMAT, header_of
 from sansref.data.readers.dicom_headers import CLASSIC, MULTI_FRAME, Frame
 from sansref.data.readers.dicom_series import series_of
 from sansref.data.readers.record import FileInfo
-from sansref.errors import SettingError
+from sansref.errors import SettingError, printable
 from sansref.scan import ScanMeta
 
 if TYPE_CHECKING:
@@ -190,4 +190,4 @@ def _carry(source: Any, target: Any, name: str, default: str | None = None) -> N
 
 def _name(text: str) -> str:
     """A value of one short line, in which a backslash would begin another one."""
-    return text.replace("\\", "/").strip()[:LONGEST_NAME].strip()
+    return printable(text).replace("\\", "/")[:LONGEST_NAME].strip()

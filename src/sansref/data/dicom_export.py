@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 MOST = 2**16 - 1
 """Largest stored value."""
 
-UNKNOWN_PLACE = "The source does not say where it lies in the patient: place and orientation are made up."
+UNKNOWN_PLACE = (
+    "The source does not say where it lies in the patient: place and orientation are made up,"
+    " and sizes (1 mm) too where it gives none."
+)
 
 
 @contextmanager
@@ -163,6 +166,8 @@ def _save(folder: Path, index: int, image: npt.NDArray[np.float32], series: _Ser
     header, place = copy.copy(series.template), series.place
     header.SOPInstanceUID = uid("instance", header.SeriesInstanceUID, index)
     header.InstanceNumber = index + 1
+    if place.stack:
+        header.TemporalPositionIdentifier = place.count(index)[0] + 1
     position = np.array(series.source.frames[index].position) if series.source.frames else place.pixel(index, 0, 0)
     normal = np.cross(place.across, place.down)
     header.ImagePositionPatient = [_decimal(value) for value in position]

@@ -40,7 +40,7 @@ def save_nifti(
     path
         Ends in .nii or .nii.gz.
     array
-        Three axes, in the order of ``geometry``'s affine.
+        Three axes, in the order of ``geometry``'s affine, and perhaps a fourth that counts volumes.
     geometry
         Placement of the array. None: it is (height, width, slices), with unknown placement.
     spacing

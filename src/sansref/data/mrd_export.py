@@ -98,7 +98,8 @@ def _image(image: npt.NDArray[np.float32], index: int, place: Placement, attribu
     head.position = tuple(place.pixel(index, height // 2, width // 2))
     head.read_dir, head.phase_dir = tuple(place.down / rows), tuple(place.across / columns)
     head.slice_dir = tuple(normal)
-    head.slice = head.image_index = index
+    head.repetition, head.slice = place.count(index)
+    head.image_index = index
     head.attribute_string_len = len(made.attribute_string.encode())
     made.setHead(head)
     return made

@@ -39,6 +39,8 @@ class Placement:
         Step from one row, column and slice to the next, (3,); the first two at right angles.
     known
         False where the source does not say where it lies, and a place was made up.
+    stack
+        As in :class:`~sansref.scan.Geometry`.
     """
 
     origin: Vector
@@ -46,6 +48,7 @@ class Placement:
     across: Vector
     through: Vector
     known: bool = True
+    stack: int | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -54,9 +57,14 @@ class Placement:
         distance = abs(float(self.through @ normal)) / float(np.linalg.norm(normal))
         return float(np.linalg.norm(self.down)), float(np.linalg.norm(self.across)), distance
 
-    def pixel(self, slice_: float, row: float, column: float) -> Vector:
+    def pixel(self, slice_: int, row: float, column: float) -> Vector:
         """Where a pixel's centre lies, (3,)."""
-        return self.origin + slice_ * self.through + row * self.down + column * self.across
+        _, place = self.count(slice_)
+        return self.origin + place * self.through + row * self.down + column * self.across
+
+    def count(self, slice_: int) -> tuple[int, int]:
+        """The volume that a slice belongs to, and its place in it."""
+        return divmod(slice_, self.stack) if self.stack else (0, slice_)
 
 
 def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, float] | None) -> Placement:
@@ -82,7 +90,7 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
         return Placement(np.zeros(3), steps[1], steps[0], steps[2], known=False)
     affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
     down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
-    found = Placement(affine[:, 3], down, across, affine[:, geometry.slice_axis])
+    found = Placement(affine[:, 3], down, across, affine[:, geometry.slice_axis], stack=geometry.stack)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-9:
         raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
     height, width, _ = found.spacing

@@ -13,6 +13,8 @@ from torch import Tensor
 from sansref.data.coils import CoilOptions, with_coils
 from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
+from sansref.data.readers.names import subject_of
+from sansref.data.recut import recut
 from sansref.data.sampling import Sampling, is_full
 from sansref.data.simulate import Simulation, simulate
 from sansref.errors import FileError, SettingError
@@ -21,6 +23,9 @@ from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
+
+RANGE = (1e-30, 1e30)
+"""Of the largest value of an image; beyond it, sums over pixels and coils leave the range of single precision."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,8 @@ class Preparation:
         Raises
         ------
         FileError
-            If the file cannot be read, is undersampled where full scans are wanted, or does not show what its coils
-            see.
+            If the file cannot be read, is undersampled where full scans are wanted, does not show what its coils
+            see, or holds numbers out of the range of single precision.
         """
         reader = open_scan_file(path, self.selection.reader_options)
         chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
@@ -150,12 +155,19 @@ class Preparation:
             image = resized_image(item.image, self.selection)
             if image.max() == image.min():
                 return None
-            whole = simulate(image, self.simulation, self._stream("simulate", item.meta), item.meta)
+            meta = recut(item.meta, item.image.shape, self.selection.crop, self.selection.matrix)
+            whole = simulate(image, self.simulation, self._stream("simulate", meta), meta)
         scan = self.sampling.undersample(whole, self._stream("mask", whole.meta)) if self.undersampled else whole
+        if len(scan.kspace) > 1:
+            _brightest(scan)  # before libraries that fail over infinite numbers
         return scaled(with_coils(scan, whole if is_full(whole) else None, self.coils))
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
-        return seeded(self.seed, purpose, Path(meta.source).name, meta.slice)
+        """Depends on whose file it is and on its name, so that a folder may be moved."""
+        name = Path(meta.source).name
+        # Names that do not say whose file it is, such as IM0001, are those of files of everybody.
+        whose = () if subject_of(Path(name)) == meta.subject else (meta.subject,)
+        return seeded(self.seed, purpose, *whose, name, meta.slice)
 
 
 def magnitude_of(scan: Scan) -> ImageSlice:
@@ -194,7 +206,8 @@ def resized_kspace(scan: Scan, selection: Selection) -> Scan:
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
-    return replace(scan, kspace=kspace, mask=mask, reference=reference, meta=replace(scan.meta, crop=None))
+    meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
+    return replace(scan, kspace=kspace, mask=mask, reference=reference, meta=meta)
 
 
 def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -216,11 +229,26 @@ def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
 
 
 def scaled(scan: Scan) -> Scan:
-    """Divide a scan by the largest magnitude of its zero-filled image, so that networks see one range."""
-    scale = float(rss(ifft2c(scan.kspace)).max())
+    """Divide a scan by the largest magnitude of its zero-filled image, so that networks see one range.
+
+    Raises
+    ------
+    FileError
+        If single precision does not hold it.
+    """
+    scale = _brightest(scan)
     reference = None if scan.reference is None else scan.reference / scale
     meta = replace(scan.meta, scale=scan.meta.scale * scale)
     return replace(scan, kspace=scan.kspace / scale, reference=reference, meta=meta)
+
+
+def _brightest(scan: Scan) -> float:
+    """The largest magnitude of the zero-filled image, refused where single precision does not hold it."""
+    found = float(rss(ifft2c(scan.kspace)).max())
+    if not RANGE[0] < found < RANGE[1]:
+        problem = f"has a zero-filled image in slice {scan.meta.slice} whose largest value is {found:g}"
+        raise FileError(scan.meta.source, problem, "Export it again on another scale, or leave it out")
+    return found
 
 
 def prepare(

@@ -116,6 +116,7 @@ def _reference(scan: Scan) -> Tensor:
 def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
     values = {**entry, **{name: tuple(entry[name]) for name in ("spacing", "crop") if entry[name] is not None}}
     if entry["geometry"] is not None:
-        affine, slice_axis = entry["geometry"]["affine"], entry["geometry"]["slice_axis"]
-        values["geometry"] = Geometry(tuple(tuple(row) for row in affine), slice_axis)
+        geometry = entry["geometry"]
+        affine = tuple(tuple(row) for row in geometry["affine"])
+        values["geometry"] = Geometry(affine, geometry["slice_axis"], geometry.get("stack"))
     return ScanMeta(**values)

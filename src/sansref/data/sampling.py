@@ -16,6 +16,10 @@ from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
+ASYMMETRY = 1 / 16
+"""Share of the columns by which the padding of a full scan may differ between its sides; 7/8 partial Fourier leaves out
+twice as many."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -94,11 +98,13 @@ def _fixed(sampling: Sampling, shape: tuple[int, int]) -> SamplingMask:
 def is_full(scan: Scan) -> bool:
     """Whether a scan was acquired without gaps.
 
-    Outer columns may be missing, since files are often zero-padded in the phase-encoding direction, but no more
-    than half of them.
+    Outer columns may be missing, since files are often zero-padded in the phase-encoding direction, but no more than
+    half of them, and about as many on both sides: what partial Fourier leaves out on one side was not acquired.
     """
     acquired = scan.mask.any(dim=0).nonzero()
     if len(acquired) == 0:
         return False
-    inside = scan.mask[:, int(acquired[0]) : int(acquired[-1]) + 1]
-    return bool(inside.all()) and 2 * inside.shape[1] > scan.mask.shape[1]
+    first, last, width = int(acquired[0]), int(acquired[-1]), scan.mask.shape[1]
+    inside = scan.mask[:, first : last + 1]
+    lopsided = abs((width - 1 - last) - first) > ASYMMETRY * width + 1
+    return bool(inside.all()) and 2 * inside.shape[1] > width and not lopsided

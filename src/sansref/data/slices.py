@@ -32,7 +32,7 @@ def nifti_slices(
     geometry: Geometry | None = None,
     spacing: tuple[float, float] | None = None,
 ) -> Iterator[PutSlice]:
-    """A float32 NIfTI volume, in the place of the patient that it was cut from.
+    """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
 
     Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
 
@@ -59,13 +59,16 @@ def nifti_slices(
     """
     path = check_nifti_name(path)
     slice_axis = 2 if geometry is None else geometry.slice_axis
+    stack = (geometry and geometry.stack) or shape[0]
     sizes = list(shape[1:])
-    sizes.insert(slice_axis, shape[0])
+    sizes.insert(slice_axis, stack)
+    sizes += [shape[0] // stack] if stack < shape[0] else []
     with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), tuple(sizes)) as array:
-        slices = np.moveaxis(array, slice_axis, 0)
+        volumes = array.reshape(*array.shape[:3], -1, order="F")
+        slices = np.moveaxis(volumes, (3, slice_axis), (0, 1))
 
         def put(index: int, image: Tensor | Array) -> None:
-            slices[index] = real_image(image)
+            slices[divmod(index, stack)] = real_image(image)
 
         yield put
         save_nifti(temporary, array, geometry, spacing)

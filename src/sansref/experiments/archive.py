@@ -117,6 +117,7 @@ class _Node:
             else:
                 written = [str(path.relative_to(self.worker.job.out)) for path in outcome.written]
                 told |= {"kind": outcome.kind, "written": written, "earlier": outcome.earlier}
+                told["emulated"] = outcome.emulated
         return {"outcome": json.dumps(told)}
 
 
@@ -127,4 +128,5 @@ def _told(row: dict[str, Any], given: dict[str, Path], out: Path) -> Outcome:
         raise SettingError(row["fatal"])
     if "problem" in row:
         return FileError(path, row["problem"], row["cure"])
-    return Reconstructed(path, row["kind"], tuple(out / name for name in row["written"]), row["earlier"])
+    written = tuple(out / name for name in row["written"])
+    return Reconstructed(path, row["kind"], written, row["earlier"], row["emulated"])

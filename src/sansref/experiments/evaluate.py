@@ -187,9 +187,14 @@ class _Judge:
     def rows(self, info: FileInfo) -> list[Row]:
         """Score every slice of a file."""
         return [
-            Row(info, scan.meta.slice, self._scores(scan), (scan.meta.synthetic, _measured_coils(scan)))
+            Row(info, scan.meta.slice, self._scores(scan), (scan.meta.synthetic, self._combines_coils(info, scan)))
             for scan in self.config.preparation.scans(info.path)
         ]
+
+    def _combines_coils(self, info: FileInfo, scan: Scan) -> bool:
+        """Whether a reference is made of several measured coils; that by rss is, also of one virtual coil."""
+        coils = info.coils if self.config.coils.coil_reference == "rss" else len(scan.kspace)
+        return scan.reference is not None and coils > 1 and not scan.meta.synthetic
 
     def _scores(self, scan: Scan) -> dict[str, Score]:
         options, family, lpips = self.config.training, self.families[scan.meta.emulated], self.lpips
@@ -211,11 +216,6 @@ class _Judge:
     def _panel(self, name: str, scan: Scan, score: Score) -> Panel:
         image = scored_image(self.methods[name](stack([measured(scan)]))[0].detach(), scan, self.normalise)
         return Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}")
-
-
-def _measured_coils(scan: Scan) -> bool:
-    """Whether a scan has a reference that was measured with several coils."""
-    return scan.reference is not None and len(scan.kspace) > 1 and not scan.meta.synthetic
 
 
 def _write_scores(evaluation: Evaluation, out: Path) -> None:

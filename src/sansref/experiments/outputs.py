@@ -120,10 +120,17 @@ def made_by(run: RunDirectory) -> Provenance:
     return Provenance(config.method, _digest(run.weights), _digest(run.config_file), law)
 
 
-def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[Path]) -> None:
+def begin(
+    out: Path,
+    weights: Path,
+    formats: Iterable[Format],
+    files: Iterable[Path],
+    reading: tuple[str | None, str | None] = (None, None),
+) -> None:
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
-    What killed commands have left half written is removed, and so are the images of files that have changed since.
+    What killed commands have left half written is removed, and so are the images of files that have changed since or
+    are read another way now.
 
     Parameters
     ----------
@@ -135,6 +142,8 @@ def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[P
         What is written.
     files
         No two of one name.
+    reading
+        Their array and axes, where they are others than those of the run's training data.
 
     Raises
     ------
@@ -153,7 +162,7 @@ def begin(out: Path, weights: Path, formats: Iterable[Format], files: Iterable[P
     known: dict[str, list[str | int]] = found["inputs"] if found else {}
     changed: list[Path] = []
     for path in filter(Path.exists, files):
-        name, identity = output_name(path), _identity(path)
+        name, identity = output_name(path), [*_identity(path), *(word for word in reading if word)]
         there = [target for ending in ENDINGS.values() if (target := out / f"{name}{ending}").exists()]
         if there and name not in known:
             raise SettingError(f"{there[0]} is no work of this command: choose another --out")

@@ -45,12 +45,16 @@ class Job:
         source is DICOM for DICOM, NIfTI for other image volumes and fastMRI's HDF5 for k-space files.
     accelerator
         Where networks work; auto takes a GPU if there is one.
+    array, axes
+        How files of arrays are read, where it is another way than that of the run's training data.
     """
 
     run: RunDirectory
     out: Path
     formats: Sequence[Format] = ("source",)
     accelerator: Accelerator = "auto"
+    array: str | None = None
+    axes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,15 @@ class Reconstructed:
         Its images.
     earlier
         Whether they were there already.
+    emulated
+        Whether it was undersampled here before it was reconstructed; not known of earlier ones.
     """
 
     path: Path
     kind: Kind
     written: tuple[Path, ...]
     earlier: bool = False
+    emulated: bool = False
 
 
 Outcome = Reconstructed | FileError
@@ -125,7 +132,7 @@ def reconstruct_files(
     else:
         job.run.load()
         outcomes = _on_cluster(job, found, console, address)
-    begin(job.out, job.run.weights, job.formats, found)
+    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes))
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
     with closing(outcomes):
@@ -168,10 +175,10 @@ def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
     return list(first.values())
 
 
-def whole_files(recipe: Preparation) -> Preparation:
-    """The same recipe for all slices at full size."""
+def whole_files(recipe: Preparation, array: str | None = None, axes: str | None = None) -> Preparation:
+    """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``."""
     read = recipe.selection.reader_options
-    return replace(recipe, selection=Selection(plane=read.plane, array=read.array, axes=read.axes))
+    return replace(recipe, selection=Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes))
 
 
 def reconstruct_slices(
@@ -226,7 +233,7 @@ class Worker:
             raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
-        self.recipe = whole_files(job.run.config().preparation)
+        self.recipe = whole_files(job.run.config().preparation, job.array, job.axes)
 
     def outcome(self, path: Path, watch: _Watch | None = None) -> Outcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
@@ -240,16 +247,19 @@ class Worker:
     def _reconstructed(self, path: Path, watch: _Watch) -> Reconstructed:
         info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
         outputs = Outputs(info, self.job.out, self.job.formats, self.made)
-        earlier = outputs.complete
-        if not earlier:
-            images = reconstruct_slices(self.method, self.recipe, path, self.device)
-            _write(outputs, watch.slices(images, info.slices))
-        return Reconstructed(path, info.kind, outputs.paths(), earlier)
+        if outputs.complete:
+            return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
+        images = reconstruct_slices(self.method, self.recipe, path, self.device)
+        emulated = _write(outputs, watch.slices(images, info.slices))
+        return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
 
-def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> None:
-    """Write slices as they come, one in memory at a time; slices without any signal are zero."""
-    blank, puts, size = set(range(outputs.info.slices)), None, torch.Size()
+def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+    """Write slices as they come, one in memory at a time; slices without any signal are zero.
+
+    Tells whether any of them was undersampled here.
+    """
+    blank, puts, size, emulated = set(range(outputs.info.slices)), None, torch.Size(), False
     with ExitStack() as opened:
         for image, meta in images:
             if puts is None:
@@ -257,7 +267,10 @@ def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> None:
             for put in puts:
                 put(meta.slice, image)
             blank.discard(meta.slice)
-        assert puts is not None, "readers refuse files without any signal"
+            emulated |= meta.emulated
+        if puts is None:
+            raise FileError(outputs.info.path, "shows one grey value in each of its slices", "Leave it out")
         for index in sorted(blank):
             for put in puts:
                 put(index, torch.zeros(size))
+    return emulated

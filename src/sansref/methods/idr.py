@@ -185,13 +185,6 @@ class IDR(UnrolledMethod):
             return torch.ones(acquired.shape)
         return torch.where(seen, 1.0, k_weights(self.family.density(acquired), selected).square())
 
-    def _later_mask(self, acquired: Tensor, generator: torch.Generator) -> Tensor:
-        others = self.options.pool - 1
-        if not self.options.later_selection:
-            return self.family.another(acquired, int(torch.randint(others, (), generator=generator)))
-        number = int(torch.randint(others + 1, (), generator=generator))
-        return self._select(acquired if number == 0 else self.family.another(acquired, number - 1), generator).input
-
     def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
         share, centre = self.options.selection, self.options.selection_center
         if self.options.selection_law == "variable_density":

@@ -20,8 +20,7 @@ from enum import IntEnum
 
 from ismrmrd import Acquisition, AcquisitionHeader, Image, WaveformHeader
 
-from sansref.data.readers.guard import printable
-from sansref.errors import SansrefError
+from sansref.errors import SansrefError, printable
 from sansref.serving.limits import TEXT_BYTES, WAVEFORM_BYTES, Limits
 
 CONFIG_FILE_BYTES = 1024
@@ -243,7 +242,7 @@ class Stream:
         try:
             self._socket.sendall(b"".join([struct.pack("<H", kind), *parts]))
         except TimeoutError:
-            raise GoneError(f"took nothing for {self.limits.timeout:g} s") from None
+            raise GoneError(f"did not take what was sent within {self.limits.timeout:g} s") from None
         except OSError as error:
             raise GoneError(error.strerror or str(error)) from None
 

@@ -6,6 +6,7 @@ import itertools
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 from sansref.errors import SettingError
 from sansref.serving.engine import Engine
@@ -62,7 +63,10 @@ class Server:
         while not stopping.is_set():
             try:
                 connection, (host, port, *_) = self._listener.accept()
-                self._welcome(connection, f"client {next(self._numbers)} ({host}:{port})")
+                with ExitStack() as failed:
+                    failed.callback(connection.close)
+                    self._welcome(connection, f"client {next(self._numbers)} ({host}:{port})")
+                    failed.pop_all()
             except TimeoutError:
                 continue
             except (OSError, RuntimeError) as error:  # no file descriptor or thread is left, or the client has gone
@@ -107,7 +111,6 @@ class Server:
             thread.start()
         except RuntimeError:
             self._forget(session)
-            stream.close()
             raise
 
     def _host(self, session: Session) -> None:
@@ -127,10 +130,16 @@ class Server:
             return
 
         def tell() -> None:
-            stream.part(f"refused, {self._limits.clients} clients are served already; try again later")
-            self._refusing.release()
+            try:
+                stream.part(f"refused, {self._limits.clients} clients are served already; try again later")
+            finally:
+                self._refusing.release()
 
-        threading.Thread(target=tell, name=f"{name} refused", daemon=True).start()
+        try:
+            threading.Thread(target=tell, name=f"{name} refused", daemon=True).start()
+        except RuntimeError:
+            self._refusing.release()
+            raise
 
 
 def _listener(host: str, port: int) -> socket.socket:

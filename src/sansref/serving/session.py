@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 from ismrmrd import Acquisition
 
-from sansref.data.readers.guard import printable
-from sansref.errors import SansrefError
+from sansref.errors import SansrefError, printable
 from sansref.serving.backlog import Backlog
 from sansref.serving.engine import Engine
 from sansref.serving.images import mrd_image
@@ -42,17 +42,19 @@ class Session:
         self._intake: Intake | None = None
         self._images = 0
         self._stopping, self._gone = threading.Event(), threading.Event()
+        self._asked = False
         self._fault: str | None = None
 
     def run(self) -> None:
         """Serve the client until it, or the server, has had enough."""
         start = time.monotonic()
         sender = threading.Thread(target=self._guarded, args=(self._send_images,), name=f"{self.name} out", daemon=True)
-        sender.start()
-        self._guarded(self._receive_lines)
-        self._backlog.end()
-        sender.join()
-        self._stream.part(self._fault)
+        with closing(self._stream):
+            sender.start()
+            self._guarded(self._receive_lines)
+            self._backlog.end()
+            sender.join()
+            self._stream.part(self._fault)
         lines, took = self._intake.lines if self._intake else 0, time.monotonic() - start
         LOGGER.info("%s: end; %d lines, %d images, %.1f s", self.name, lines, self._images, took)
 
@@ -112,7 +114,8 @@ class Session:
             self._intake = Intake(self.name, content or "", self._stream.limits)
             header = self._intake.header
             LOGGER.info("%s: header; matrix %s", self.name, " x ".join(map(str, header.encoded)))
-        elif message.id == MessageId.CONFIG_FILE:
+        elif message.id == MessageId.CONFIG_FILE and not self._asked:
+            self._asked = True  # once: the log must not grow with all that a client sends
             LOGGER.info("%s: asks for %r; the run serves all", self.name, printable(content or "")[:80])
 
     def _pass_on(self, ready: Iterable[Work]) -> None:

@@ -209,6 +209,10 @@ def test_few_lines_in_a_huge_grid_are_refused_before_room_is_made(mrd: Any, kspa
     acquired = mrd.lines_of(kspace)
     with pytest.raises(FileError, match="declares a grid of 60000 x 60000 x 1 for 512 acquired samples"):
         scans_of(head, acquired)
+    head = mrd.header((1024, 1024, 1), (1024, 1024, 1))
+    acquired = [mrd.line(np.ones((256, 2)), kspace_encode_step_1=512)]  # the coils would take two gigabytes
+    with pytest.raises(FileError, match="declares a grid of 1024 x 1024 x 1 for 2 acquired samples"):
+        scans_of(head, acquired)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sansref.data.mrd.assemble import assemble
-from sansref.data.mrd.geometry import geometry_of, moved, stack_order
+from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.data.mrd.lines import HEAD, Lines, head_of
 from sansref.kspace.fourier import ifft2c
@@ -125,12 +125,3 @@ def test_slices_that_do_not_stack_have_no_place(mrd: Any, name: str, value: tupl
 def test_several_slabs_have_no_place(mrd: Any) -> None:
     heads = np.array([head_of(mrd.line(np.ones((1, 32)), position=(0, 0, z))) for z in (0.0, 20.0)])
     assert geometry_of(header_of(mrd, 4, 4), heads, (16, 15, 8)) is None
-
-
-def test_the_next_volume_lies_where_the_first_does(mrd: Any) -> None:
-    assert moved(None, 3) is None
-    places = [{"position": (0, 0, z)} for z in (0.0, 3.0)]
-    heads = np.array([head_of(mrd.line(np.ones((1, 32)), **place)) for place in places])
-    first = geometry_of(header_of(mrd), heads, (16, 15, 2))
-    second = moved(first, 2)
-    assert position_in_nifti(second, (3, 4, 3)) == pytest.approx(position_in_nifti(first, (3, 4, 1)))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import itertools
 import logging
 from pathlib import Path
@@ -102,11 +101,11 @@ def test_real_arrays_are_magnitude_images(tmp_path: Path, dtype: Any) -> None:
 
 def test_a_little_undershoot_is_set_to_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     volume = np.abs(noise(3, 8, 9))
-    volume[0, 0, 0] = -0.5
+    volume[0, 0, 0] = -0.1
     with caplog.at_level(logging.WARNING):
         pieces = scans(npy(tmp_path / "a.npy", volume))
     assert pieces[0].image[0, 0] == 0
-    assert "negative values are set to 0" in caplog.text
+    assert "values down to -0.1 are set to 0" in caplog.text
 
 
 def with_value(value: Any) -> Any:
@@ -124,10 +123,10 @@ WRONG: dict[str, tuple[Any, str | None, str]] = {
     "infinite": (with_value(np.inf), "slice,row,column", "NaN or infinite k-space in slice 1"),
     "too large": (noise(8, 9).astype(np.complex128) * 1e200, None, "NaN or infinite k-space"),
     "zero": (np.zeros((8, 9), np.complex64), None, "holds only zeros in the k-space of slice 0"),
-    "image NaN": (image(np.nan), None, "NaN or infinite values in image 0"),
-    "image too large": (image(1e300), None, "NaN or infinite values in image 0"),
+    "image NaN": (image(np.nan), None, "NaN or infinite values"),
+    "image too large": (image(1e300), None, "NaN or infinite values"),
     "image zero": (np.zeros((8, 9)), None, "holds only zeros"),
-    "negative": (noise(8, 9).real, None, r"holds negative values \(.*% of what is there\), so it is no magnitude"),
+    "negative": (noise(8, 9).real, None, r"holds negative values \(down to -.*\), so it is no magnitude"),
     "coils of images": (np.ones((3, 8, 9)), "coil,row,column", "holds real numbers, .* images without coils"),
     "corner": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j), None, "are not in the centre"),
     "edge": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j, 0), None, "fftshift"),
@@ -141,11 +140,9 @@ WRONG: dict[str, tuple[Any, str | None, str]] = {
 def test_what_cannot_be_used_is_named_in_one_line(make: Any, tmp_path: Path, case: str) -> None:
     array, axes, message = WRONG[case]
     path = npy(tmp_path / "a.npy", array)
-    gc.collect()
     before = make.descriptors()
     with pytest.raises(FileError, match=message) as caught:
         scans(path, axes)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
-    gc.collect()
     assert make.descriptors() <= before

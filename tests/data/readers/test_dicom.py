@@ -205,7 +205,7 @@ def test_padding_and_undershoot_are_zero(dicom: Any, tmp_path: Path, caplog: pyt
     assert not found[:, 0].any()
     assert found[0, 1, 0] == 0
     assert np.array_equal(found[1:, 1:], volume[1:, 1:] - 1.0)
-    assert "pixels down to -1 are set to 0" in caplog.text
+    assert "values down to -1 are set to 0" in caplog.text
 
 
 def test_one_slice_is_in_memory_at_a_time(dicom: Any, tmp_path: Path) -> None:
@@ -254,6 +254,7 @@ def broken(dicom: Any, name: str) -> Any:
             "zeros": {"PixelData": bytes(96)},
             "negative": {"RescaleIntercept": "-100"},
             "slope": {"RescaleSlope": "1e300"},
+            "no slope": {"RescaleSlope": "1e400"},
         }
         for made in images:
             for keyword, value in changes[name].items():
@@ -285,8 +286,9 @@ def broken(dicom: Any, name: str) -> Any:
         ("rows", "declares slices of 60000 x 60000 pixels. Copy or download it again"),
         ("columns", r"is truncated: it has \d+ bytes, its header promises 36000 of pixels"),
         ("zeros", "holds only zeros"),
-        ("negative", r"holds negative pixels \(down to -99, the largest is \d+\), so it is no magnitude"),
-        ("slope", "holds values beyond any image. Check its rescale slope"),
+        ("negative", r"holds negative values \(down to -99, the largest is \d+\), so it is no magnitude"),
+        ("slope", "holds NaN or infinite values"),
+        ("no slope", "is DICOM without a usable RescaleSlope"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(dicom: Any, tmp_path: Path, name: str, message: str) -> None:

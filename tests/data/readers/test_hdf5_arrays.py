@@ -149,3 +149,15 @@ def test_a_truncated_file(tmp_path: Path, part: float) -> None:
     path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(FileError, match=r"cannot be read as MATLAB 7.3; it is truncated or damaged"):
         read(path)
+
+
+def test_named_axes_make_no_fastmri_of_a_file_without_its_header(tmp_path):
+    kspace = noise(4, 9, 8).astype(np.complex64)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"] = kspace
+    assert open_scan_file(tmp_path / "scan.h5").format == "fastMRI HDF5"
+    (scan,) = open_scan_file(tmp_path / "scan.h5", ReaderOptions(axes="coil,row,column")).read(tmp_path / "scan.h5")
+    assert np.array_equal(scan.kspace.numpy(), kspace)
+    with h5py.File(tmp_path / "scan.h5", "a") as file:
+        file["ismrmrd_header"] = b"<ismrmrdHeader/>"
+    assert open_scan_file(tmp_path / "scan.h5", ReaderOptions(axes="coil,row,column")).format == "fastMRI HDF5"

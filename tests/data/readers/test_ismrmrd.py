@@ -97,7 +97,8 @@ def test_volumes_follow_each_other(mrd: Any, tmp_path: Path) -> None:
         expected = mrd.object_in(ROWS, COLUMNS, seed=seed)[:, 8:24]
         assert np.abs(ifft2c(scan.kspace).numpy() - expected).max() < 1e-5
         assert scan.meta.geometry is not None
-        place = np.array(scan.meta.geometry.affine) @ [8, 8, scan.meta.slice, 1]
+        assert scan.meta.geometry.stack == 2
+        place = np.array(scan.meta.geometry.affine) @ [8, 8, scan.meta.slice % 2, 1]
         assert place.tolist() == pytest.approx([0, 0, 5.0 * (seed % 2), 1])
     note = "Slices are counted through 4 volumes (contrast, repetition), one after another."
     assert note in READER.describe(path).notes
@@ -114,6 +115,13 @@ def test_volumes_that_lack_slices_have_no_place(mrd: Any, tmp_path: Path) -> Non
         "Slices are counted through 2 volumes (repetition), one after another.",
         "The place of the slices in the patient is not known.",
     )
+
+
+def test_images_of_other_coils_are_refused(mrd: Any, tmp_path: Path) -> None:
+    lines = mrd.lines_of(kspace_of(mrd)) + mrd.lines_of(kspace_of(mrd, coils=3), slice=1, position=(0, 0, 5.0))
+    path = mrd.write(tmp_path / "a.h5", mrd.header(), lines)
+    with pytest.raises(FileError, match="has images of 2 and of 3 coils"):
+        READER.describe(path)
 
 
 def test_averages_are_noted(mrd: Any, tmp_path: Path) -> None:
@@ -275,6 +283,10 @@ def test_a_patient_without_a_name_is_named_by_the_file(mrd: Any, tmp_path: Path)
     head.subjectInformation = head.measurementInformation = None
     info = READER.describe(mrd.write(tmp_path / "s3_scan.h5", head, mrd.lines_of(kspace_of(mrd))))
     assert (info.subject, info.contrast) == ("s3_scan", None)
+    (tmp_path / "sub-07").mkdir()
+    head.subjectInformation = ismrmrd.xsd.subjectInformationType(patientID="xXXX")
+    info = READER.describe(mrd.write(tmp_path / "sub-07" / "scan.h5", head, mrd.lines_of(kspace_of(mrd))))
+    assert info.subject == "sub-07"
 
 
 def rewritten(path: Path, name: str, make: Any) -> Path:

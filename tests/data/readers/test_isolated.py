@@ -119,6 +119,58 @@ def test_errors_keep_their_kind() -> None:
         in_child(PATH, lambda: fail(SystemExit(1)))
 
 
+class TwoWordsError(Exception):
+    """Cannot be unpickled: its arguments are not those it is made of."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+def test_errors_that_cannot_be_sent_are_told() -> None:
+    def fail() -> Any:
+        error = TwoWordsError("a", "bug")
+        error.handle = threading.Lock()  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(RuntimeError, match="TwoWordsError: abug"):
+        in_child(PATH, fail)
+
+
+def test_the_child_answers_signals_in_its_own_way_and_the_parent_as_before() -> None:
+    def signals() -> Any:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does to both
+        return len(blocked), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert in_child(PATH, signals) == (0, signal.SIG_IGN, signal.SIG_DFL)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_a_death_is_noticed_although_other_children_live() -> None:
+    """Children that are made in other threads at the same time must not hold the pipe of the dead one."""
+    deaths: list[float] = []
+
+    def die() -> None:
+        begin = time.monotonic()
+        with pytest.raises(FileError, match="SIGSEGV"):
+            in_child(PATH, crash, QUICK)
+        deaths.append(time.monotonic() - begin)
+
+    threads = [threading.Thread(target=die) for _ in range(12)]
+    threads += [threading.Thread(target=lambda: in_child(PATH, lambda: time.sleep(3), QUICK)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(deaths) == 12
+    assert max(deaths) < 2.5
+
+
+def test_a_child_may_have_a_child() -> None:
+    assert in_child(PATH, lambda: in_child(PATH, lambda: 7, QUICK), QUICK) == 7
+
+
 def test_memory_is_limited() -> None:
     def fill() -> Any:
         return np.ones(1 << 30, np.uint8)[0]

@@ -121,7 +121,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byt
     return folder / "b.mat", saved(folder)
 
 
-@settings(max_examples=80, deadline=3000)
+@settings(max_examples=30, deadline=3000)
 @given(data=st.data(), kind=st.sampled_from("0123"))
 def test_damage_gives_a_file_error_or_valid_slices(
     files: tuple[Path, dict[str, bytes]], data: st.DataObject, kind: str

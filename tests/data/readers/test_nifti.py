@@ -172,14 +172,14 @@ def with_value(make: Any, value: float) -> Any:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "NaN": (lambda make: {"volume": with_value(make, np.nan)}, "holds NaN or infinite voxels"),
-    "infinite": (lambda make: {"volume": with_value(make, -np.inf)}, "holds NaN or infinite voxels"),
-    "too large": (lambda make: {"volume": with_value(make, 1e300)}, "holds NaN or infinite voxels"),
+    "NaN": (lambda make: {"volume": with_value(make, np.nan)}, "holds NaN or infinite values"),
+    "infinite": (lambda make: {"volume": with_value(make, -np.inf)}, "holds NaN or infinite values"),
+    "too large": (lambda make: {"volume": with_value(make, 1e300)}, "holds NaN or infinite values"),
     "negative": (
         lambda make: {"volume": with_value(make, -500.0)},
-        r"negative voxels \(down to -500, the largest is 99",
+        r"negative values \(down to -500, the largest is 99",
     ),
-    "turned": (lambda make: {"volume": make.volume(), "scl_slope": -1}, "holds negative voxels"),
+    "turned": (lambda make: {"volume": make.volume(), "scl_slope": -1}, "holds negative values"),
     "zero": (lambda make: {"volume": make.volume() * 0}, "holds only zeros"),
     "several": (
         lambda make: {"volume": make.volume((6, 5, 4, 2))},
@@ -208,8 +208,7 @@ def test_what_cannot_be_used_is_named_in_one_line(make: Any, tmp_path: Path, cas
         list(open_scan_file(path).read(path))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
-    gc.collect()
-    assert make.descriptors() == before
+    assert make.descriptors() <= before
 
 
 def test_an_affine_without_orientation(make: Any, tmp_path: Path) -> None:
@@ -246,7 +245,7 @@ def test_truncation_and_damage(make: Any, tmp_path: Path) -> None:
         list(READER.read(path))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data(), name=st.sampled_from(["a.nii", "a.nii.gz"]), version=st.sampled_from([1, 2]))
 def test_damage_gives_a_file_error_or_valid_slices(
     make: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str, version: int

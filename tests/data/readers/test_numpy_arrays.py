@@ -148,7 +148,7 @@ FILES = {
 }
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=150, deadline=2000)
 @given(data=st.data(), name=st.sampled_from(sorted(FILES)))
 def test_damage_gives_a_file_error_or_valid_slices(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str

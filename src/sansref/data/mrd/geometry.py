@@ -6,8 +6,6 @@ from the isocentre in the patient's coordinates of DICOM (to the left, posterior
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -81,14 +79,6 @@ def geometry_of(header: MrdHeader, heads: Heads, size: tuple[int, int, int]) -> 
     return Geometry(_affine(axes, origin), slice_axis=2)
 
 
-def moved(geometry: Geometry | None, slices: int) -> Geometry | None:
-    """The same place for slices that are counted on by this number, as those of the next volume of a file are."""
-    if geometry is None:
-        return None
-    affine = np.array(geometry.affine)
-    return Geometry(_affine_of(affine[:3, :3], affine[:3, 3] - slices * affine[:3, 2]), geometry.slice_axis)
-
-
 def _is_rotation(directions: Vector) -> bool:
     """Whether the columns are orthonormal."""
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() <= DIRECTION_TOLERANCE)
@@ -105,12 +95,8 @@ def _is_even(centres: Vector, step: Vector) -> bool:
     return bool(np.linalg.norm(step) > POSITION_TOLERANCE and np.abs(centres - places).max() <= POSITION_TOLERANCE)
 
 
-def _affine(axes: Vector, origin: Vector) -> Any:
+def _affine(axes: Vector, origin: Vector) -> tuple[tuple[float, float, float, float], ...]:
     """Columns and origin in DICOM's coordinates (LPS) to the rows of a NIfTI affine (RAS+)."""
     flip = np.array([-1.0, -1.0, 1.0])
-    return _affine_of(flip[:, None] * axes, flip * origin)
-
-
-def _affine_of(axes: Vector, origin: Vector) -> tuple[tuple[float, float, float, float], ...]:
-    rows = np.vstack([np.column_stack([axes, origin]), [0, 0, 0, 1]])
+    rows = np.vstack([flip[:, None] * np.column_stack([axes, origin]), [0, 0, 0, 1]])
     return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows + 0.0)  # no negative zeros

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sansref.data.mrd.xml import HeaderXml
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 
 CURE = "Export the data again with a complete ISMRMRD header"
 #: Counters of an acquisition are 16 bits wide, so no grid can be larger.
@@ -83,7 +83,7 @@ class MrdHeader:
         return x, y, z
 
 
-def parse_header(source: Path | str, text: str) -> MrdHeader:
+def parse_header(source: Path | str, text: str, cure: str = CURE) -> MrdHeader:
     """Read the first encoding of an ISMRMRD header.
 
     Parameters
@@ -92,6 +92,8 @@ def parse_header(source: Path | str, text: str) -> MrdHeader:
         The file that holds the header, or the name of who sent it, for error messages.
     text
         The XML document, in any or no namespace.
+    cure
+        What the user can do about a header that cannot be used.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def parse_header(source: Path | str, text: str) -> MrdHeader:
         If it is not XML or unsafe, lacks an element, holds a value that is not a usable number, or describes data
         that were not encoded on a Cartesian grid.
     """
-    xml = HeaderXml(source, text, CURE)
+    xml = HeaderXml(source, text, cure)
     _check_trajectory(source, xml)
     encodings = xml.count("encoding")
     notes = (f"The header describes {encodings} encodings; the first is read.",) if encodings > 1 else ()
@@ -115,10 +117,16 @@ def parse_header(source: Path | str, text: str) -> MrdHeader:
         averages=xml.whole(f"{limits}/average/maximum", 0, 0) + 1,
         calibration=xml.text("encoding/parallelImaging/calibrationMode"),
         direction_sign=sign_of_vendor(vendor),
-        subject=xml.text("subjectInformation/patientID"),
+        subject=identifier(xml.text("subjectInformation/patientID") or ""),
         contrast=xml.text("measurementInformation/protocolName"),
         notes=notes,
     )
+
+
+def identifier(text: str) -> str | None:
+    """A patient's identifier in one line; None where it is missing or was blanked by anonymisation (XXXX)."""
+    line = printable(text)
+    return line if line.strip("xX ") else None
 
 
 def sign_of_vendor(vendor: str) -> int:

@@ -19,8 +19,8 @@ Mask = npt.NDArray[np.bool_]
 CURE = "Export it again; its header and its acquisitions do not belong together"
 #: Grid points to acquired samples: far beyond any acceleration, and a bound on the memory that a header asks for.
 MOST_PADDING = 64
-#: A grid of this many points is no danger to anyone.
-SMALL_GRID = 2**20
+#: A grid of this many points, over all coils, is no danger to anyone.
+SMALL_GRID = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def place(source: Path | str, header: MrdHeader, heads: Heads) -> Placement:
     columns, partitions = _centred(step1, header.steps1, y), _centred(step2, header.steps2, z)
     placement = Placement(rows, columns, partitions, first, stop, reverse)
     _check_inside(source, header, heads, placement)
-    if x * y * z > max(MOST_PADDING * int((stop - first).sum()), SMALL_GRID):
-        acquired = int((stop - first).sum())
+    acquired, coils = int((stop - first).sum()), int(heads["active_channels"].max(initial=1))
+    if x * y * z * coils > max(MOST_PADDING * acquired * coils, SMALL_GRID):
         raise FileError(source, f"declares a grid of {x} x {y} x {z} for {acquired} acquired samples", CURE)
     return placement
 

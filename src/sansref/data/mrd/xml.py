@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 
 #: Characters of a header; real ones have some ten thousand.
 MOST_TEXT = 4 * 2**20
@@ -53,7 +53,7 @@ class HeaderXml:
     def text(self, name: str) -> str | None:
         """One printable line of text, None where the element is missing or empty."""
         value = self._root.findtext(_any_namespace(name))
-        return one_line(value) or None if value is not None else None
+        return printable(value) or None if value is not None else None
 
     def whole(self, name: str, least: int, default: int | None = None) -> int:
         """A whole number of at least ``least``; ``default`` (None: an error) where the element is missing."""
@@ -86,11 +86,6 @@ class HeaderXml:
 
     def _unusable(self, name: str, value: str | None, expected: str) -> FileError:
         return self.error(f"where {name} is {(value or '')[:40]!r}, not {expected}")
-
-
-def one_line(text: str) -> str:
-    """Text in one line that any terminal can show."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _any_namespace(name: str) -> str:

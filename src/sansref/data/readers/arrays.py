@@ -16,13 +16,12 @@ import numpy as np
 
 from sansref.data.readers.acquired import acquired_samples
 from sansref.data.readers.axes import fitted_axes, parse_axes, ruled_axes
-from sansref.data.readers.guard import printable
 from sansref.data.readers.names import contrast_of, subject_of
 from sansref.data.readers.partitions import transformed
 from sansref.data.readers.planes import check_centre, check_kspace, check_magnitude, image_of, plane, scan_of
 from sansref.data.readers.record import FileInfo, ImageSlice, ReaderOptions, chosen_slices
 from sansref.data.readers.stored import Array, Stored
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 from sansref.scan import Scan
 
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.axes import fitted_axes, parse_axes
-from sansref.data.readers.guard import printable, reading
+from sansref.data.readers.guard import reading
 from sansref.data.readers.stored import FlatFile
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 
 FIRST_LINE = "# Dimensions"
 LONGEST_HEADER = 1 << 20

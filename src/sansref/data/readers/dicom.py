@@ -5,7 +5,6 @@ A series is named by any of its files; folders list the first by name.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,15 +14,13 @@ import torch
 from sansref.data.readers.dicom_files import FORMAT, header_of, is_dicom
 from sansref.data.readers.dicom_pixels import check_decodable, check_streams, images
 from sansref.data.readers.dicom_series import Series, series_of
-from sansref.data.readers.guard import printable, reading
-from sansref.data.readers.nifti import MOST_UNDERSHOOT
+from sansref.data.readers.guard import reading
+from sansref.data.readers.planes import check_images
 from sansref.data.readers.record import FileInfo, ImageSlice, Plane, chosen_slices
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 from sansref.scan import ScanMeta
 
 ABOUT = ("PatientID", "StudyInstanceUID", "SeriesDescription", "ProtocolName", "LossyImageCompression")
-
-logger = logging.getLogger(__name__)
 
 
 class DicomReader:
@@ -59,7 +56,7 @@ class DicomReader:
         info = self._described(series)
         chosen = chosen_slices(slices, info.slices)
         check_streams(series)
-        _check_magnitude(series)
+        check_images(series.path, images(series, range(len(series.frames))))
         for index, image in zip(chosen, images(series, chosen), strict=True):
             meta = ScanMeta(
                 info.subject, str(path), index, spacing=info.spacing, synthetic=True, geometry=series.geometry
@@ -97,18 +94,3 @@ class DicomReader:
             acquired_fraction=None,
             notes=tuple(notes),
         )
-
-
-def _check_magnitude(series: Series) -> None:
-    least, largest = np.inf, -np.inf
-    for image in images(series, range(len(series.frames))):
-        least, largest = min(least, float(image.min())), max(largest, float(image.max()))
-    if not max(-least, largest) < float(np.finfo(np.float32).max):
-        raise FileError(series.path, "holds values beyond any image", "Check its rescale slope, or leave it out")
-    if least == largest == 0:
-        raise FileError(series.path, "holds only zeros", "Export it again, or leave it out")
-    if least < -MOST_UNDERSHOOT * largest:
-        problem = f"holds negative pixels (down to {least:.4g}, the largest is {largest:.4g}), so it is no magnitude"
-        raise FileError(series.path, problem, "Give the magnitude images")
-    if least < 0:
-        logger.warning("%s: pixels down to %.4g are set to 0 (undershoot of an interpolation)", series.path, least)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sansref.data.readers.dicom_files import FORMAT, header_of
-from sansref.data.readers.guard import printable, reading
-from sansref.errors import FileError
+from sansref.data.readers.guard import reading
+from sansref.errors import FileError, printable
 
 CLASSIC = "1.2.840.10008.5.1.4.1.1.4"
 #: Enhanced MR Image, and what converters make of classic images.
@@ -196,7 +196,7 @@ def _frame(path: Path, header: Any, get: Get, number: int) -> Frame:
         raise FileError(path, problem, "Give the magnitude images")
     if "MOSAIC" in image_type:
         raise FileError(path, "is a mosaic of slices in one image", "Convert it to NIfTI, for example by dcm2niix")
-    slope, intercept = (_number(get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = _rescaling(path, get, "RescaleSlope", 1.0), _rescaling(path, get, "RescaleIntercept", 0.0)
     padding = header.get("PixelPaddingValue")
     stack = Stack(
         series=str(header.get("SeriesInstanceUID", "")),
@@ -219,8 +219,8 @@ def _frame(path: Path, header: Any, get: Get, number: int) -> Frame:
         position=_numbers(path, get, "ImagePositionPatient", 3),
         thickness=_number(get("SliceThickness")),
         gap=_number(get("SpacingBetweenSlices")),
-        slope=1.0 if slope is None else slope,
-        intercept=intercept or 0.0,
+        slope=slope,
+        intercept=intercept,
         padding=padding if isinstance(padding, int) else None,
     )
 
@@ -238,6 +238,16 @@ def _number(value: Any) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _rescaling(path: Path, get: Get, name: str, default: float) -> float:
+    value = get(name)
+    if value is None or value == "":
+        return default
+    number = _number(value)
+    if number is None:
+        raise FileError(path, f"is DICOM without a usable {name}", "Export it again, or leave it out")
+    return number
 
 
 def _numbers(path: Path, get: Get, name: str, count: int) -> tuple[float, ...]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sansref.data.readers.dicom_files import FORMAT
 from sansref.data.readers.dicom_headers import MULTI_FRAME, Frame
 from sansref.data.readers.dicom_series import Series
-from sansref.data.readers.guard import printable, reading
-from sansref.errors import FileError
+from sansref.data.readers.guard import reading
+from sansref.errors import FileError, printable
 
 Pixels = npt.NDArray[Any]
 

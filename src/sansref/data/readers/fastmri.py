@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.data.readers.acquired import acquired_samples
-from sansref.data.readers.encoding_header import EncodingHeader, parse_encoding_header
-from sansref.data.readers.guard import check_plausible_size, printable, reading
-from sansref.data.readers.names import stem_of
-from sansref.data.readers.record import FileInfo, chosen_slices
-from sansref.errors import FileError
+from sansref.data.readers.guard import check_plausible_size, reading
+from sansref.data.readers.names import subject_of
+from sansref.data.readers.record import FileInfo, ReaderOptions, chosen_slices
+from sansref.errors import FileError, printable
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
 from sansref.scan import Scan, ScanMeta
 
@@ -30,6 +30,7 @@ Samples = npt.NDArray[np.bool_]
 FORMAT = "fastMRI HDF5"
 #: Image size of the fastMRI knee files, where a file says nothing of its own.
 USUAL_SIZE = (320, 320)
+HEADER_CURE = "Repair the header, or remove the dataset 'ismrmrd_header' to read the file without one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,17 @@ class FastMRIReader:
     are left out, as by two phase-encoding directions, rows are no readout and stay; what is exactly zero in all coils
     of a slice is not acquired. The scale of the k-space is that of the file. A fully sampled file of one coil also
     gives its image as ``reference``; of several coils it takes maps to make one.
+
+    Parameters
+    ----------
+    options
+        Axes that are named here belong to other files: those with a dataset ``kspace`` and no ISMRMRD header.
     """
 
     format = FORMAT
+
+    def __init__(self, options: ReaderOptions | None = None) -> None:
+        self.options = options or ReaderOptions()
 
     def recognises(self, path: Path) -> bool:
         """Whether it is HDF5 with a dataset ``kspace``, or HDF5 too damaged to tell."""
@@ -60,7 +69,7 @@ class FastMRIReader:
             return False
         try:
             with h5py.File(path) as file:
-                return "kspace" in file
+                return "kspace" in file and (self.options.axes is None or "ismrmrd_header" in file)
         except Exception:  # whatever a damaged file raises: describe() names it
             return True
 
@@ -108,14 +117,14 @@ def _kspace(path: Path, file: Any) -> Any:
 def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     rows, width = dataset.shape[-2:]
     header = _header(path, file)
-    notes: list[str] = []
+    notes: list[str] = [*header.notes] if header else []
     size = (header.recon[0], header.recon[1]) if header else _size_without_header(path, file, notes)
     crop = (min(size[0], rows), min(size[1], width))
     allowed, fraction, complete = _sampling(path, file, dataset, header, notes)
     height = crop[0] if len(allowed) == 1 else rows
     if height < rows:
         notes.append(f"Readout oversampling {rows / height:.3g}x is removed ({rows} to {height} rows).")
-    spacing = (header.field_of_view[0] / rows, header.field_of_view[1] / width) if header else None
+    spacing = (header.encoded_fov[0] / rows, header.encoded_fov[1] / width) if header else None
     info = FileInfo(
         path=path,
         format=FORMAT,
@@ -124,7 +133,7 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
         height=height,
         width=width,
         coils=dataset.shape[1] if dataset.ndim == 4 else 1,
-        subject=_attribute(path, file, "patient_id") or stem_of(path),
+        subject=_attribute(path, file, "patient_id") or subject_of(path),
         contrast=_attribute(path, file, "acquisition"),
         spacing=spacing,
         acquired_fraction=fraction,
@@ -133,14 +142,14 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     return _Layout(info, crop, torch.from_numpy(allowed), complete)
 
 
-def _header(path: Path, file: Any) -> EncodingHeader | None:
+def _header(path: Path, file: Any) -> MrdHeader | None:
     with reading(path, FORMAT):
         if "ismrmrd_header" not in file:
             return None
         dataset = file["ismrmrd_header"]
         if not _is_one_text(dataset):
             raise FileError(path, "holds an 'ismrmrd_header' that is not one text", "Store the XML as one string")
-        return parse_encoding_header(path, np.asarray(dataset[()]).item().decode("utf-8"))
+        return parse_header(path, np.asarray(dataset[()]).item().decode("utf-8"), HEADER_CURE)
 
 
 def _size_without_header(path: Path, file: Any, notes: list[str]) -> tuple[int, int]:
@@ -154,10 +163,10 @@ def _size_without_header(path: Path, file: Any, notes: list[str]) -> tuple[int, 
 
 
 def _sampling(
-    path: Path, file: Any, dataset: Any, header: EncodingHeader | None, notes: list[str]
+    path: Path, file: Any, dataset: Any, header: MrdHeader | None, notes: list[str]
 ) -> tuple[Samples, float, bool]:
     """What a layout calls allowed, the acquired fraction, and whether that is all that the limits allow."""
-    inside = _inside(dataset.shape[-1], header, notes)
+    inside = _inside(path, dataset.shape[-1], header, notes)
     allowed = inside & _stored_mask(path, file, dataset.shape[-2:])
     with reading(path, FORMAT):
         middle = np.asarray(dataset[dataset.shape[0] // 2]).reshape(-1, *dataset.shape[-2:])
@@ -177,8 +186,8 @@ def _sampling(
     return np.broadcast_to(allowed, holds.shape).copy(), float((allowed & holds).mean()), False
 
 
-def _inside(width: int, header: EncodingHeader | None, notes: list[str]) -> Samples:
-    """Columns that the encoding limits allow, bool (width,)."""
+def _inside(path: Path, width: int, header: MrdHeader | None, notes: list[str]) -> Samples:
+    """Columns that the encoding limits allow, bool (width,); the others are zero-padded."""
     inside = np.zeros(width, dtype=bool)
     if header is None:
         inside[:] = True
@@ -186,7 +195,14 @@ def _inside(width: int, header: EncodingHeader | None, notes: list[str]) -> Samp
         inside[:] = True
         notes.append(f"The header encodes {header.encoded[1]} columns, not {width}: its limits are not used.")
     else:
-        inside[slice(*header.acquired_columns())] = True
+        steps = header.steps1
+        shift = width // 2 - steps.center  # the central step lies at DC
+        inside[max(shift + steps.minimum, 0) : max(shift + steps.maximum + 1, 0)] = True
+        if not inside.any():
+            limits = f"minimum {steps.minimum}, maximum {steps.maximum}, center {steps.center}"
+            raise FileError(
+                path, f"has an ISMRMRD header whose limits ({limits}) leave no acquired column", HEADER_CURE
+            )
         if padded := width - int(inside.sum()):
             notes.append(f"{padded} zero-padded columns are not acquired.")
     return inside

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sansref.data.readers.bart import BartReader
 from sansref.data.readers.dicom import DicomReader
+from sansref.data.readers.dicom_files import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.guard import check_file
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, is_hdf5
@@ -47,15 +48,16 @@ def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
     )
     for reader in readers:
         if reader.recognises(path):
-            # scipy, too, crashes over damaged files.
-            return isolated(reader) if isinstance(reader, MatlabReader) else reader
+            # scipy, too, crashes over damaged files, and decoders of images are libraries in C as well.
+            fragile = is_compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
+            return isolated(reader) if fragile else reader
     raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
     """Of the readers of HDF5, which a damaged file can hang or crash, the first that knows the file."""
     readers: tuple[Reader, ...] = (
-        *(Matlab73Reader(options), FastMRIReader(), IsmrmrdReader(), Hdf5ArraysReader(options)),
+        *(Matlab73Reader(options), FastMRIReader(options), IsmrmrdReader(), Hdf5ArraysReader(options)),
     )
     known = in_child(path, lambda: next((n for n, reader in enumerate(readers) if reader.recognises(path)), None))
     if known is None:

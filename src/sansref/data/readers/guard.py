@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 
 #: Deflate, the densest compression in use here, cannot shrink data more than this (RFC 1951: 258 bytes in 2 bits).
 MOST_COMPRESSION = 1032
@@ -56,11 +56,6 @@ def reading(path: Path, name: str) -> Iterator[None]:
         detail = printable(str(error)) or type(error).__name__
         problem = f"cannot be read as {name}; it is truncated or damaged ({detail})"
         raise FileError(path, problem, "Copy or download it again") from error
-
-
-def printable(text: str) -> str:
-    """One line that any terminal can show, from text that a damaged file may have filled with anything."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def check_plausible_size(path: Path, declared_bytes: int) -> None:

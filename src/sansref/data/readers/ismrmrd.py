@@ -15,10 +15,10 @@ import numpy as np
 
 from sansref.data.mrd.header import parse_header
 from sansref.data.mrd.lines import HEAD, Data, Heads, compact
-from sansref.data.readers.guard import check_plausible_size, printable, reading
+from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.raw import Integers, RawFile
 from sansref.data.readers.record import FileInfo
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 from sansref.scan import Scan
 
 FORMAT = "MRD (ISMRMRD) HDF5"

@@ -13,29 +13,26 @@ without CUDA, as PyTorch's data loaders do after a fork. ``benchmarks/isolated_r
 
 from __future__ import annotations
 
-import faulthandler
-import gc
-import io
 import os
 import pickle
-import resource
 import signal
-import traceback
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
+from sansref.data.readers.child import ENDING, work
 from sansref.data.readers.record import FileInfo, ImageSlice, Reader
-from sansref.errors import FileError, SansrefError
+from sansref.errors import FileError
 from sansref.scan import Scan
 
 CURE = "Copy or download it again, or leave it out"
+
+_FORKING = threading.RLock()
+"""Held while a child is made: another one made meanwhile would hold its pipe open, and hide its death."""
 
 Result = TypeVar("Result")
 
@@ -132,15 +129,7 @@ def in_child(path: Path, call: Callable[[], Result], limits: Limits | None = Non
 
 def _from_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limits | None) -> Iterator[Result]:
     limits = (limits or LIMITS).of(path)
-    receiver, sender = Pipe(duplex=False)
-    with warnings.catch_warnings():
-        # Newer Pythons warn of a fork beside other threads: the child takes no lock that those could hold.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        receiver.close()  # else the child would not notice that its parent is gone
-        _work(sender, items, limits)
-    sender.close()
+    receiver, child = _started(items, limits)
     try:
         while (message := _received(receiver, limits.waiting)) is not None:
             done, content = pickle.loads(message)  # of a process of this program, by this program
@@ -154,6 +143,26 @@ def _from_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limit
         os.kill(child, signal.SIGKILL)  # it is still to be waited for, so the number is its own
         _, status = os.waitpid(child, 0)
     raise _death(path, status, limits)
+
+
+def _started(items: Callable[[], Iterable[Any]], limits: Limits) -> tuple[Connection, int]:
+    """Make a child that sends items; gives the end of the pipe where they come out, and the child's number."""
+    with _FORKING:
+        receiver, sender = Pipe(duplex=False)
+        # Ctrl-C goes to both, and must not make the child do what its parent does on the way out.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            with warnings.catch_warnings():
+                # Newer Pythons warn of a fork beside other threads: the child takes no lock that those could hold.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if child == 0:
+                receiver.close()  # else the child would not notice that its parent is gone
+                work(sender, items, limits.computing, limits.memory)
+        finally:
+            sender.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return receiver, child
 
 
 def _received(receiver: Connection, seconds: float) -> bytes | None:
@@ -174,77 +183,3 @@ def _death(path: Path, status: int, limits: Limits) -> FileError:
         name = signal.Signals(number).name if number else f"exit {os.waitstatus_to_exitcode(status)}"
         what = f"makes the library that reads it crash ({name}); the file is damaged"
     return FileError(path, what, CURE)
-
-
-def _work(sender: Connection, items: Callable[[], Iterable[Any]], limits: Limits) -> NoReturn:
-    """In the child: send one item after the other; whatever happens, never return to what the parent was doing."""
-    try:
-        try:
-            _settle(limits)
-            for item in _timed(items, limits.computing):
-                sender.send_bytes(_pickled((False, item)))
-            sender.send_bytes(_pickled((True, None)))
-        except BrokenPipeError:
-            pass  # nobody wants more
-        except BaseException as error:
-            sender.send_bytes(_pickled((False, _portable(error))))
-    finally:
-        os._exit(0)
-
-
-def _settle(limits: Limits) -> None:
-    """Leave the parent's habits, and take up the limits."""
-    gc.freeze()  # nothing of the parent's is finalised here
-    torch.set_num_threads(1)  # the threads of the parent's pool are not there after a fork
-    faulthandler.disable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process when it ends
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    if most == resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_DATA, (_data_size() + limits.memory, most))
-
-
-def _data_size() -> int:
-    """Bytes of this process that count against the limit of data."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) << 10
-    return 0
-
-
-def _timed(items: Callable[[], Iterable[Any]], seconds: float) -> Iterator[Any]:
-    """Items, for each of which the process is ended when it computes too long: by a signal, as C cannot be asked."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    for item in items():
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        yield item
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _portable(error: BaseException) -> BaseException:
-    """An error that the parent can raise, with the traceback of the child where it is a bug's."""
-    if isinstance(error, SansrefError):
-        return error
-    if not isinstance(error, Exception):
-        return RuntimeError(f"reading ended with {error!r}")
-    error.add_note("".join(traceback.format_exception(error)))
-    return error
-
-
-class _Pickler(pickle.Pickler):
-    """Sends tensors as arrays: PyTorch's own way is meant for files, or keeps shared memory alive."""
-
-    def reducer_override(self, item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return torch.from_numpy, (item.numpy(),)
-        if isinstance(item, FileError):
-            return FileError, (item.path, item.problem, item.cure)
-        return NotImplemented
-
-
-def _pickled(item: Any) -> memoryview:
-    buffer = io.BytesIO()
-    _Pickler(buffer, protocol=5).dump(item)
-    return buffer.getbuffer()

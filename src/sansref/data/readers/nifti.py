@@ -6,7 +6,6 @@ Format: https://nifti.nimh.nih.gov; headers are decoded by nibabel.
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.names import contrast_of, subject_of
+from sansref.data.readers.planes import check_images
 from sansref.data.readers.record import FileInfo, ImageSlice, Plane, chosen_slices
 from sansref.errors import FileError
 from sansref.scan import Geometry, ScanMeta
@@ -30,10 +30,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_HEADER = 540
 #: The two ends of the patient axis that each plane is cut across (nibabel's axis codes).
 ACROSS = {"sagittal": "LR", "coronal": "PA", "axial": "IS"}
-#: Interpolation leaves a little undershoot; a larger negative part means that it is no magnitude image.
-MOST_UNDERSHOOT = 0.05
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +214,7 @@ def _stored(path: Path, stream: BufferedReader | gzip.GzipFile, volume: _Volume)
 def _check_magnitude(path: Path, stored: np.ndarray[Any, Any], volume: _Volume) -> None:
     with np.errstate(all="ignore"):
         ends = np.array([stored.min(), stored.max()], dtype=np.float64) * volume.slope + volume.intercept
-        finite = np.isfinite(ends.astype(np.float32)).all()
-    least, largest = float(ends.min()), float(ends.max())
-    if not finite:
-        raise FileError(path, "holds NaN or infinite voxels", "Repair the volume, or leave it out")
-    if least == largest == 0:
-        raise FileError(path, "holds only zeros", "Export it again, or leave it out")
-    if least < -MOST_UNDERSHOOT * largest:
-        problem = f"holds negative voxels (down to {least:.4g}, the largest is {largest:.4g}), so it is no magnitude"
-        raise FileError(path, problem, "Give the magnitude image")
-    if least < 0:
-        logger.warning("%s: voxels down to %.4g are set to 0 (undershoot of an interpolation)", path, least)
+    check_images(path, [ends])
 
 
 def _image(stored: np.ndarray[Any, Any], volume: _Volume, index: int) -> Tensor:

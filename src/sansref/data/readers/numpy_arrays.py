@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.guard import reading
+from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.stored import FlatFile, InMemory, Stored, check_fits
 from sansref.errors import FileError
 
@@ -82,6 +82,7 @@ class NpzReader(ArrayReader):
         """Read an array whole, after a look at how large it is."""
         check_fits(path, entry.shape, entry.dtype.itemsize)
         with reading(path, self.format), zipfile.ZipFile(path) as archive, archive.open(f"{entry.name}.npy") as member:
+            check_plausible_size(path, archive.getinfo(f"{entry.name}.npy").file_size)
             array = np.lib.format.read_array(member, allow_pickle=False)
             while member.read(1 << 20):  # the checksum is only compared at the end
                 pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Scan, ScanMeta
 
-#: Interpolation leaves a little undershoot; a larger share of all that is there means that it is no magnitude image.
-MOST_UNDERSHOOT = 0.01
+#: Interpolation leaves a little undershoot, as a part of the largest value; more means that it is no magnitude image.
+MOST_UNDERSHOOT = 0.05
 #: K-space with this many times more energy around a corner than around the centre has its DC there.
 CORNER_OVER_CENTRE = 4.0
 
@@ -88,18 +89,29 @@ def image_of(image: Array, info: FileInfo, index: int) -> ImageSlice:
 def check_magnitude(path: Path, stored: Stored, words: tuple[str, ...]) -> None:
     """Refuse an array of real numbers that are no magnitudes, read slice by slice."""
     count = stored.shape[words.index("slice")] if "slice" in words else 1
-    negative = everything = 0.0
-    for index in range(count):
-        with np.errstate(all="ignore"):
-            piece = plane(stored, words, index).astype(np.float32).astype(np.float64)
-        if not np.isfinite(piece).all():
-            raise FileError(path, f"holds NaN or infinite values in image {index}", EXPORT)
-        negative -= piece.clip(max=0).sum()
-        everything += np.abs(piece).sum()
-    if everything == 0:
+    check_images(path, (plane(stored, words, index) for index in range(count)))
+
+
+def check_images(path: Path, images: Iterable[Array]) -> None:
+    """Refuse real images (any shape), all those of a file, that are no magnitudes.
+
+    Raises
+    ------
+    FileError
+        If they hold what single precision cannot, only zeros, or more below zero than interpolation leaves.
+    """
+    least, largest = np.float32(np.inf), np.float32(-np.inf)
+    with np.errstate(all="ignore"):
+        for image in images:
+            # NaN stays NaN in these.
+            least = np.minimum(least, np.float32(image.min()))
+            largest = np.maximum(largest, np.float32(image.max()))
+    if not (np.isfinite(least) and np.isfinite(largest)):
+        raise FileError(path, "holds NaN or infinite values", EXPORT)
+    if least == largest == 0:
         raise FileError(path, "holds only zeros", EXPORT)
-    if negative > MOST_UNDERSHOOT * everything:
-        problem = f"holds negative values ({negative / everything:.1%} of what is there), so it is no magnitude"
+    if least < -MOST_UNDERSHOOT * largest:
+        problem = f"holds negative values (down to {least:.4g}, the largest is {largest:.4g}), so it is no magnitude"
         raise FileError(path, problem, "Give magnitude images, or k-space as complex numbers")
-    if negative > 0:
-        logger.warning("%s: negative values are set to 0 (undershoot of an interpolation)", path)
+    if least < 0:
+        logger.warning("%s: values down to %.4g are set to 0 (undershoot of an interpolation)", path, least)

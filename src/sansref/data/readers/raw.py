@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sansref.data.mrd.assemble import Layout, assemble, layout_of
-from sansref.data.mrd.geometry import geometry_of, moved, stack_order
+from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, check_head, is_role
 from sansref.data.mrd.noise import NoiseScan
 from sansref.data.mrd.placement import measured_lines
-from sansref.data.readers.names import stem_of
+from sansref.data.readers.names import subject_of
 from sansref.data.readers.record import FileInfo, chosen_slices
 from sansref.errors import FileError
 from sansref.scan import Geometry, Scan, ScanMeta
@@ -58,14 +58,18 @@ class RawFile:
     notes: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse implausible lines; raises ``FileError`` also where there is no image at all."""
+        """Raise ``FileError`` for implausible lines, without an image, and where images differ in their coils."""
         used = self.heads[~is_role(self.heads, Role.OTHER)]
         samples, coils = used["number_of_samples"].astype(np.int64), used["active_channels"].astype(np.int64)
         # All are checked by the largest and the smallest of them.
         for index in {int(np.argmax(samples * coils)), int(np.argmin(samples * coils))} if len(used) else ():
             check_head(self.path, used[index])
-        if not is_role(self.heads, Role.IMAGE).any():
+        image = self.heads[is_role(self.heads, Role.IMAGE)]
+        if not len(image):
             raise FileError(self.path, "holds no line of an image", "Give a complete measurement")
+        if len(numbers := np.unique(image["active_channels"])) > 1:
+            problem = f"has images of {numbers[0]} and of {numbers[1]} coils"
+            raise FileError(self.path, problem, "Give one file for each set of coils")
 
     def info(self) -> FileInfo:
         """Describe the file by the headers of its lines, and by its noise lines."""
@@ -96,16 +100,15 @@ class RawFile:
             yield scans[index % each]
 
     def _assembled(self, image: int) -> list[Scan]:
-        each, volume = self._layout.scans, image // self._stack
         chosen = self._images[image]
         lines = Lines(self.heads[chosen], self.fetch(chosen))
-        place = moved(self._geometry, volume * self._stack * each)
-        meta = ScanMeta(self._subject, str(self.path), slice=image * each, geometry=place)
+        first = image * self._layout.scans
+        meta = ScanMeta(self._subject, str(self.path), slice=first, geometry=self._geometry)
         return assemble(self.path, self.header, lines, meta, self._whitening[0])
 
     @property
     def _subject(self) -> str:
-        return self.header.subject or stem_of(self.path)
+        return self.header.subject or subject_of(self.path)
 
     @cached_property
     def _layout(self) -> Layout:
@@ -154,7 +157,8 @@ class RawFile:
         if len(self._images) != self._volumes * self._stack:
             return None  # volumes lack slices
         size = (min(rows, self._layout.mask.shape[0]), columns, self._layout.scans)
-        return geometry_of(self.header, self.heads[self._first_of_slice], size)
+        found = geometry_of(self.header, self.heads[self._first_of_slice], size)
+        return replace(found, stack=self._stack * size[2]) if found and self._volumes > 1 else found
 
     @cached_property
     def _whitening(self) -> tuple[Tensor | None, str | None]:

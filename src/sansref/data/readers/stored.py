@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,13 @@ def check_fits(path: Path, shape: Sequence[int], itemsize: int) -> None:
     """Refuse an array that has to be read as a whole and is larger than the file or the free memory allow."""
     size = math.prod(shape) * itemsize
     check_plausible_size(path, size)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = _free_memory()
     if size > free:
         problem = f"holds an array of {size / 1e9:.1f} GB, read as a whole, and {free / 1e9:.1f} GB of memory are free"
         raise FileError(path, problem, "Store it as .npy, which is read slice by slice")
+
+
+def _free_memory() -> int:
+    """Bytes that can be had, with those that only keep copies of files."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    return int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -104,7 +104,7 @@ def read_blocks(path: Path, file: BinaryIO, start: int, stop: int, modern: bool)
         if _has(mask, "ACQEND"):
             break
         samples = int(header["UsedChannels"]) * int(header["SamplesInScan"])
-        if _has(mask, "SYNCDATA") or not samples:  # where a file is filled up with zeros, they end the search here
+        if _has(mask, "SYNCDATA") or not samples:  # zeros that fill up a file are a block of no length, and refused
             at += _checked(path, at, int(header["FlagsAndDMALength"]) % LENGTH, stop)
             continue
         found += raw

@@ -15,10 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sansref.data.mrd.header import Limits, MrdHeader, sign_of_vendor
+from sansref.data.mrd.header import Limits, MrdHeader, identifier, sign_of_vendor
 from sansref.data.mrd.lines import Heads
-from sansref.data.mrd.xml import one_line
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 
 FORMAT = "Siemens twix"
 CURE = "Copy it from the scanner again"
@@ -124,7 +123,7 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
         calibration=CALIBRATION_MODES.get(int(_number(yaps.get("sPat", {}), "ucRefScanMode", 0))),
         direction_sign=sign_of_vendor("SIEMENS"),
         subject=_subject(protocol),
-        contrast=one_line(str(yaps.get("tProtocolName", ""))) or None,
+        contrast=printable(str(yaps.get("tProtocolName", ""))) or None,
     )
 
 
@@ -187,9 +186,5 @@ def _limits(steps: Any, center: int) -> Limits:
 
 
 def _subject(protocol: Protocol) -> str | None:
-    """The patient's identifier; None where it is missing or was blanked by anonymisation."""
-    for name in ("Config", "Meas", "Dicom"):
-        text = one_line(str(protocol.get(name, {}).get("PatientID", "")))
-        if text.strip("xX "):
-            return text
-    return None
+    found = (identifier(str(protocol.get(name, {}).get("PatientID", ""))) for name in ("Config", "Meas", "Dicom"))
+    return next(filter(None, found), None)
