@@ -16,9 +16,9 @@ from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
-ASYMMETRY = 1 / 16
+ASYMMETRY = 1 / 10
 """Share of the columns by which the padding of a full scan may differ between its sides; 7/8 partial Fourier leaves out
-twice as many."""
+more."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ loop over stages is in :mod:`sansref.training.refine`; here is what one step of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -120,8 +119,6 @@ class IDR(UnrolledMethod):
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
     options_type: ClassVar[type[Any]] = IDROptions
-    # A rate that starts again in every stage never falls where stages are short.
-    training_defaults: ClassVar[Mapping[str, Any]] = {"schedule": "linear"}
 
     def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
         super().__init__(network, options.gamma, options.loss, options.impose)

@@ -1,0 +1,54 @@
+"""Low-field scans as they were acquired: every sample outside the centre predicted from four fifths of the others.
+
+What a sample's prediction does not share with it is mostly noise, since the noise of samples is independent. Prints
+the error of the predictions beside the part of it that noise makes, and saves images.
+
+    python as_acquired.py OUT.npz RUN DATA
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sansref.data.prepare import scaled
+from sansref.data.readers import open_scan_file
+from sansref.kspace.crop import centre_crop
+from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.methods import measured, stack
+from sansref.training.run import RunDirectory
+
+PARTS = 5
+run = RunDirectory(Path(sys.argv[2]))
+method, recipe = run.load(), run.config().preparation
+ends, images, rows = (slice(0, 10), slice(-10, None)), {}, []
+for path in sorted(p for name in run.subjects()["test"] for p in Path(sys.argv[3]).glob(f"{name}/*.mat")):
+    for whole in open_scan_file(path, recipe.selection.reader_options).read(path):
+        scan = scaled(whole)
+        centre = torch.zeros_like(scan.mask)
+        centre_crop(centre, (8, 8))[:] = True
+        part = torch.randint(PARTS, scan.mask.shape, generator=torch.Generator().manual_seed(whole.meta.slice))
+        predicted = scan.kspace[0].clone()
+        for number in range(PARTS):
+            left_out = scan.mask & ~centre & (part == number)
+            with torch.inference_mode():
+                image = method.reconstruct(stack([measured(scan.restricted(~left_out))]))[0]
+            predicted[left_out] = fft2c(image)[left_out]
+        outer = scan.mask & ~centre
+        noisy, clean = ifft2c(scan.kspace[0]), ifft2c(predicted)
+        # Noise of a measured sample, from the four corners of the image, where there is only air.
+        corner = torch.cat([noisy[r, c].flatten() for r in ends for c in ends]).abs().square().mean()
+        power = float(corner) * scan.mask.numel() / int(scan.mask.sum())
+        left = torch.cat([clean[r, c].flatten() for r in ends for c in ends]).abs().square().mean()
+        energy = float(scan.kspace[0][outer].abs().square().sum())
+        error = float((predicted - scan.kspace[0])[outer].abs().square().sum())
+        rows.append((error / energy, power * int(outer.sum()) / energy, float((left / corner).sqrt())))
+        images[f"{path.name[7:12]} {whole.meta.slice}"] = np.stack([noisy.abs().numpy(), clean.abs().numpy()])
+    mean = np.mean(rows[-4:], 0)
+    print(
+        f"{path.name[7:12]}: error {mean[0]:.3f}, of which noise {mean[1]:.3f}; noise in air {mean[2]:.2f} of before",
+        flush=True,
+    )
+print("all: error {:.3f}, of which noise {:.3f}; noise in air {:.2f} of before".format(*np.mean(rows, 0)))
+np.savez(sys.argv[1], **images)
