@@ -139,6 +139,15 @@ def test_a_finished_comparison_is_written_again_without_any_training(finished, t
     assert len((here.out / "report.html").read_bytes()) == pytest.approx(len(report), abs=20)  # its time differs
 
 
+def test_a_new_label_of_the_same_folder_takes_the_scores_along(finished, tmp_path, quiet):
+    here = copy(finished, tmp_path)
+    methods = {label.replace("SSDU", "ssdu"): own for label, own in here.plan.methods.items()}
+    ends = ("ssdu", here.plan.gap[1])
+    renamed = Workplace(replace(here.plan, methods=methods, baseline="ssdu", gap=ends), here.data, None, here.out)
+    compare(renamed, console=quiet)
+    assert {row.label for row in read_scores(here.out / "scores.csv")} == set(methods)
+
+
 def test_a_missing_cell_is_made_again_with_the_same_result(finished, tmp_path, quiet):
     here = copy(finished, tmp_path)
     table = (here.out / "table.csv").read_bytes()

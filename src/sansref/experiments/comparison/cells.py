@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.console import Console
 
@@ -88,7 +88,8 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceS
         problem = f"was scored on other test scans than those in {place.out / 'test'}"
         raise FileError(folder, problem, "Remove its scored.json to score it again")
     if found == wanted and scores.exists():
-        return read_scores(scores)
+        # Its method may have been given another label since.
+        return [replace(row, label=cell.label) for row in read_scores(scores)]
     judge = _Judge(place, cell, lpips)
     where = (cell.label, cell.acceleration, cell.fold, cell.seed)
     rows = [
