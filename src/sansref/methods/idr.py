@@ -151,7 +151,7 @@ class IDR(UnrolledMethod):
             partition = partition.disjoint()
         given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
         weight = self._weight(scan.mask, partition.input, partition.selected)
-        return Example(given, scan.kspace, self._unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
+        return Example(given, scan.kspace, self.unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
         mask, selected = self._later_input(scan.mask, generator)
@@ -159,10 +159,7 @@ class IDR(UnrolledMethod):
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
         weight = torch.where(scan.mask, self._weight(scan.mask, mask, selected), outside)
-        return Example(given, target, self._unless_imposed(weight, mask))
-
-    def _unless_imposed(self, weight: Tensor, seen: Tensor) -> Tensor:
-        return weight.masked_fill(seen, 0.0) if self.impose else weight
+        return Example(given, target, self.unless_imposed(weight, mask))
 
     def _later_input(self, acquired: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the network is given, and the probability that an acquired sample is in it because it was acquired."""

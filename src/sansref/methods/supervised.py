@@ -53,5 +53,5 @@ class Supervised(UnrolledMethod):
         if scan.reference is None:
             raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
         target = EncodingOperator(scan.mask, scan.maps).transform(scan.reference.to(torch.complex64))
-        weight = (~scan.mask).float() if self.impose else torch.ones(scan.mask.shape)
+        weight = self.unless_imposed(torch.ones(scan.mask.shape), scan.mask)
         return [Example(Measured(scan.kspace, scan.mask, scan.maps), target, weight)]

@@ -30,7 +30,7 @@ class UnrolledMethod(Method):
         Data term: mse (:func:`weighted_mse`) or mixed (:func:`mixed_l1_l2`).
     impose
         Put the samples that are given into the reconstruction. What the network returns there is then arbitrary, and
-        examples should give it no weight.
+        examples give it no weight: :meth:`unless_imposed`.
     """
 
     def __init__(self, network: Reconstructor, gamma: float, loss: LossName, impose: bool = False) -> None:
@@ -52,6 +52,10 @@ class UnrolledMethod(Method):
         data = self.data_loss(predicted, batch.target, batch.weight)
         symmetry = symmetry_loss(residuals) if residuals else torch.zeros_like(data)
         return data + self.gamma * symmetry, {"data": data.detach(), "symmetry": symmetry.detach()}
+
+    def unless_imposed(self, weight: Tensor, given: Tensor) -> Tensor:
+        """Weights (height, width) without those of the samples that are given, bool, if these are imposed."""
+        return weight.masked_fill(given, 0.0) if self.impose else weight
 
     def reconstruct(self, given: Measured) -> Tensor:
         """Reconstruct complex images (batch, height, width) from all the samples given."""
