@@ -176,6 +176,12 @@ def test_linear_decay_runs_over_all_stages(climb):
     assert (float(method.second.detach()),) == close(sum(0.1 - 0.005 * step for step in range(10)))
 
 
+def test_cooldown_falls_during_the_last_steps_alone(climb):
+    method, _ = climb(options=replace(TEN_STEPS, schedule="cooldown", average_from=None))
+    # Ten steps: the last three begin at 3/3, 2/3 and 1/3 of the rate.
+    assert (float(method.second.detach()),) == close(0.1 * (7 + 1 + 2 / 3 + 1 / 3))
+
+
 def test_turns_are_played_in_order_and_each_moves_its_own_weights(climb):
     method, files = climb()
     assert method.told == ["loss of one", "one updated", "loss of two", "two updated"] * 10

@@ -9,14 +9,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from sansref.errors import TrainingError
 from sansref.methods import Batch, Method
 from sansref.metrics.holdout import held_out_error
 from sansref.metrics.quality import nmse
 from sansref.training.batches import ShapeBatches, ValidationItem
-from sansref.training.optim import FINAL_RATE, WeightMean, optimizer_of
+from sansref.training.optim import COOLDOWN, FINAL_RATE, WeightMean, optimizer_of
 from sansref.training.options import TrainingOptions
 
 
@@ -55,21 +55,27 @@ class Loop(pl.LightningModule):
         self._scoring = ExitStack()
         self._average_after = 0.0
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LinearLR | ReduceLROnPlateau]]:
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR | ReduceLROnPlateau]]:
         """One optimiser and one schedule per turn."""
         optimizers = [optimizer_of(turn, self.options) for turn in self.method.turns]
         return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
 
-    def _schedule(self, optimizer: Optimizer) -> LinearLR | ReduceLROnPlateau:
+    def _schedule(self, optimizer: Optimizer) -> LambdaLR | ReduceLROnPlateau:
         options = self.options
-        if options.schedule == "linear":
-            fall = 1.0 - min(1.0, FINAL_RATE / options.learning_rate)
-            first, last = (1.0 - fall * stage / self.method.stages for stage in (self._stage, self._stage + 1))
-            steps = int(self.trainer.estimated_stepping_batches)
-            return LinearLR(optimizer, start_factor=first, end_factor=last, total_iters=steps)
-        return ReduceLROnPlateau(
-            optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
-        )
+        if options.schedule == "plateau":
+            return ReduceLROnPlateau(
+                optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
+            )
+        steps, stages = int(self.trainer.estimated_stepping_batches), self.method.stages
+        falling = 1.0 if options.schedule == "linear" else COOLDOWN
+        least = min(1.0, FINAL_RATE / options.learning_rate)
+
+        def factor(step: int) -> float:
+            # Of all stages together: while the data are still being refined, the rate has no reason to fall.
+            left = 1 - (self._stage + step / steps) / stages
+            return max(least, min(1.0, left / falling))
+
+        return LambdaLR(optimizer, factor)
 
     def on_train_start(self) -> None:
         """Work out after which step weights are averaged."""
@@ -116,7 +122,7 @@ class Loop(pl.LightningModule):
             sync_dist=self._batches is not None,
         )
         for scheduler in _listed(self.lr_schedulers()):
-            if isinstance(scheduler, LinearLR):
+            if isinstance(scheduler, LambdaLR):
                 scheduler.step()
         if self.mean is not None:
             step = self.current_epoch * int(self.trainer.num_training_batches) + batch_index

@@ -17,8 +17,11 @@ from sansref.training.options import TrainingOptions
 LOOKAHEAD_SHARE = 0.5
 """How far slow weights follow the fast ones (alpha in Zhang et al., NeurIPS 2019)."""
 
+COOLDOWN = 0.3
+"""The share of all steps, at their end, over which the schedule of that name lets the learning rate fall."""
+
 FINAL_RATE = 1e-7
-"""The learning rate at the end of a linear decay, and RAdam's epsilon: those of ISCL's code."""
+"""The learning rate at the end of a decay, and RAdam's epsilon: those of ISCL's code."""
 
 
 def optimizer_of(turn: Turn, options: TrainingOptions) -> Optimizer:

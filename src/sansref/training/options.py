@@ -31,8 +31,9 @@ class TrainingOptions:
     optimizer
         adam, or radam (rectified Adam).
     schedule
-        plateau: lower the learning rate when the validation score stops falling; linear: lower it with every step, to
-        almost zero at the end of the last epoch of the last stage.
+        plateau: lower the learning rate when the validation score stops falling, in each stage anew; linear: lower it
+        with every step, to almost zero at the end of the last epoch of the last stage; cooldown: so during the last
+        30 % of all steps, and not before.
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
@@ -88,7 +89,7 @@ class TrainingOptions:
     batch_size: int = 4
     learning_rate: float = 1e-3
     optimizer: Literal["adam", "radam"] = "adam"
-    schedule: Literal["plateau", "linear"] = "plateau"
+    schedule: Literal["plateau", "linear", "cooldown"] = "plateau"
     plateau_factor: float = 0.3
     plateau_patience: int = 5
     patience: int = 10
