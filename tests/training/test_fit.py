@@ -148,7 +148,14 @@ def test_a_stage_that_had_ended_is_not_trained_again(play):
     assert_same(resumed.state_dict(), trained.state_dict())
 
 
-PATIENT = {"epochs": 12, "patience": 3, "plateau_patience": 1, "plateau_factor": 0.5, "learning_rate": 0.01}
+PATIENT = {
+    "schedule": "plateau",
+    "epochs": 12,
+    "patience": 3,
+    "plateau_patience": 1,
+    "plateau_factor": 0.5,
+    "learning_rate": 0.01,
+}
 SCORES = [1.0, 0.8, 0.9, 0.9, 0.7, 0.75, 0.8, 0.7, 0.1, 0.1, 0.1, 0.1]
 RATES = [0.01, 0.01, 0.01, 0.005, 0.005, 0.005, 0.0025, 0.0025]
 
@@ -158,6 +165,14 @@ def test_early_stop_and_plateau(play, script):
     result, _, files = play(**PATIENT)
     assert (result.score, result.epoch) == (pytest.approx(0.7), 4)
     assert [float(row["learning_rate"]) for row in rows(files)] == RATES
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cooldown"])
+def test_a_schedule_that_falls_by_plan_has_no_early_stop(play, script, schedule):
+    script(*SCORES)
+    result, _, files = play(**PATIENT | {"schedule": schedule})
+    assert (result.score, result.epoch) == (pytest.approx(0.1), 8)
+    assert len(rows(files)) == 12
 
 
 @pytest.mark.parametrize("call", [1, 4, 6, 7, 8])

@@ -74,7 +74,7 @@ def test_score_that_is_not_finite_stops_the_training(tiny):
 
 
 def test_a_turn_gets_an_optimiser_for_its_parameters_alone(tiny):
-    config = tiny("ssdu", learning_rate=0.02, plateau_factor=0.2, plateau_patience=3)
+    config = tiny("ssdu", schedule="plateau", learning_rate=0.02, plateau_factor=0.2, plateau_patience=3)
     method = config.build()
     (optimiser,), (schedule,) = Loop(method, config.training).configure_optimizers()
     moved = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}

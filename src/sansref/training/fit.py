@@ -123,7 +123,9 @@ def fit(
     batches = ShapeBatches(
         list(shapes) * options.repeats, options.batch_size, options.seed, processes.rank, processes.count
     )
-    kept = KeepLast(files.best) if options.keep == "last" else KeepBest(files.best, options.patience)
+    # A learning rate that is still to fall promises better scores than the last few epochs had.
+    patience = options.patience if options.schedule == "plateau" else options.epochs
+    kept = KeepLast(files.best) if options.keep == "last" else KeepBest(files.best, patience)
     trainer = _trainer(
         options,
         method.idle_parameters,

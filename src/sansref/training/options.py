@@ -31,15 +31,15 @@ class TrainingOptions:
     optimizer
         adam, or radam (rectified Adam).
     schedule
-        plateau: lower the learning rate when the validation score stops falling, in each stage anew; linear: lower it
-        with every step, to almost zero at the end of the last epoch of the last stage; cooldown: so during the last
-        30 % of all steps, and not before.
+        cooldown: lower the learning rate with every step during the last 30 % of all stages together, to almost zero;
+        linear: so from the beginning; plateau: lower it when the validation score stops falling, in each stage anew.
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
         Epochs without a better score before that happens.
     patience
-        Epochs without a better score before a stage ends, with keep best.
+        Epochs without a better score before a stage ends, with keep best and the plateau schedule; the others run to
+        their end.
     keep
         The weights of the epoch with the best validation score (best), or those at the end (last).
     average_from
@@ -89,7 +89,7 @@ class TrainingOptions:
     batch_size: int = 4
     learning_rate: float = 1e-3
     optimizer: Literal["adam", "radam"] = "adam"
-    schedule: Literal["plateau", "linear", "cooldown"] = "plateau"
+    schedule: Literal["plateau", "linear", "cooldown"] = "cooldown"
     plateau_factor: float = 0.3
     plateau_patience: int = 5
     patience: int = 10
