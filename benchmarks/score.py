@@ -72,6 +72,11 @@ def main() -> None:
     for one in trainings:
         kept = f"{one.psnrs[one.kept]:.2f} | {one.lost():.2f}"
         print(f"| {one.method}, {one.place} | {len(one.scores)} | {one.correlation():.3f} | {kept} |")
+    rhos, losses = [one.correlation() for one in trainings], [one.lost() for one in trainings]
+    print(
+        f"\n{len(trainings)} trainings: Spearman {np.median(rhos):.3f} in the median and {min(rhos):.3f} at least;"
+        f" lost {np.mean(losses):.3f} dB in the mean and {max(losses):.2f} dB at most"
+    )
     places = defaultdict(list)
     for one in trainings:
         places[one.place].append(one)
