@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from sansref.data.dicom_derived import DicomSource, code, series_header, source_image, source_of, uid
-from sansref.data.export import DISPLAY_PERCENTILE, Array, real_image
+from sansref.data.export import DISPLAY_PERCENTILE
 from sansref.data.placement import Placement, Turn, placement_of, upright
 from sansref.data.provenance import Provenance
 from sansref.data.readers.record import FileInfo
-from sansref.data.slices import PutSlice, mapped_array
+from sansref.data.slices import PutSlice, mapped_array, put_into
 from sansref.files import atomic_folder
 from sansref.scan import ScanMeta
 
@@ -76,21 +75,13 @@ def dicom_slices(
     template = series_header(info, meta, made, source)
     _describe_size(template, turn.placement(place, *shape[1:]), source)
     with atomic_folder(Path(folder)) as temporary:
-        # Fortran order: slices last lie in one piece.
-        with mapped_array(temporary / "slices.array", (shape[2], shape[1], shape[0])) as array:
-            bright: dict[int, float] = {}
-
-            def put(index: int, image: Tensor | Array) -> None:
-                values = real_image(image)
-                array[..., index] = values.T
-                bright[index] = float(np.percentile(values, DISPLAY_PERCENTILE))
-
-            yield put
-            scale = _Scale.of(array, max(bright.values(), default=0.0))
+        with mapped_array(temporary / "slices.array", shape) as slices:
+            yield put_into(slices)
+            scale = _Scale.of(slices)
             scale.describe(template)
             at = turn.placement(place, *shape[1:])
-            for index in range(shape[0]):
-                _save(temporary, index, turn.image(array[..., index].T), _Series(template, at, scale, source))
+            for index, image in enumerate(slices):
+                _save(temporary, index, turn.image(image), _Series(template, at, scale, source))
         shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
 
 
@@ -108,10 +99,11 @@ class _Scale:
     bright: float
 
     @classmethod
-    def of(cls, array: npt.NDArray[np.float32], bright: float) -> _Scale:
+    def of(cls, slices: npt.NDArray[np.float32]) -> _Scale:
         from pydicom.valuerep import format_number_as_ds
 
-        low, high = min(float(array.min()), 0.0), float(array.max())
+        low, high = min(float(slices.min()), 0.0), float(slices.max())
+        bright = max(float(np.percentile(image, DISPLAY_PERCENTILE)) for image in slices)
         slope = (high - low) / MOST if high > low else 1.0
         return cls(float(format_number_as_ds(slope)), float(format_number_as_ds(low)), bright)
 

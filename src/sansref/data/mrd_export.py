@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from sansref import __version__
-from sansref.data.export import Array, real_image
 from sansref.data.placement import Placement, placement_of
 from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.record import FileInfo
-from sansref.data.slices import PutSlice, mapped_array
+from sansref.data.slices import PutSlice, mapped_array, put_into
 from sansref.errors import SettingError
 from sansref.files import atomic_path
 from sansref.scan import ScanMeta
@@ -70,16 +68,11 @@ def mrd_slices(
         SequenceDescription=" ".join(filter(None, (info.contrast, made.name))),
         PatientPlacement="known" if place.known else "unknown",
     )
-    # Fortran order: slices last lie in one piece.
-    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), shape[1:] + shape[:1]) as array:
-
-        def put(index: int, image: Tensor | Array) -> None:
-            array[..., index] = real_image(image)
-
-        yield put
+    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), shape) as slices:
+        yield put_into(slices)
         with ismrmrd.Dataset(temporary, GROUP, mode="w") as file:
-            for index in range(shape[0]):
-                file.append_image(SERIES, _image(array[..., index], index, place, attributes))
+            for index, image in enumerate(slices):
+                file.append_image(SERIES, _image(image, index, place, attributes))
 
 
 def _image(image: npt.NDArray[np.float32], index: int, place: Placement, attributes: Any) -> Any:

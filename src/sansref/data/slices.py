@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,8 @@ def nifti_slices(
     sizes = list(shape[1:])
     sizes.insert(slice_axis, stack)
     sizes += [shape[0] // stack] if stack < shape[0] else []
-    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), tuple(sizes)) as array:
+    # In the order in which NIfTI stores voxels.
+    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), tuple(sizes), "F") as array:
         volumes = array.reshape(*array.shape[:3], -1, order="F")
         slices = np.moveaxis(volumes, (3, slice_axis), (0, 1))
 
@@ -75,16 +77,26 @@ def nifti_slices(
 
 
 @contextmanager
-def mapped_array(path: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
-    """A float32 array of zeros on disk, its first axis varying fastest, removed at the end."""
+def mapped_array(
+    path: Path, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
+) -> Iterator[npt.NDArray[np.float32]]:
+    """A float32 array of zeros on disk, removed at the end; its last axis varies fastest, or with "F" its first."""
     try:
         with path.open("w+b") as file:
             # Without room reserved for it, writing to a mapped file on a full disk kills the process.
             os.posix_fallocate(file.fileno(), 0, np.dtype(np.float32).itemsize * prod(shape))
-            # The order in which NIfTI stores voxels.
-            yield np.memmap(file, np.float32, "r+", shape=shape, order="F")
+            yield np.memmap(file, np.float32, "r+", shape=shape, order=order)
     finally:
         path.unlink(missing_ok=True)
+
+
+def put_into(slices: Any) -> PutSlice:
+    """Put slices at their places in an array or HDF5 dataset (slices, height, width)."""
+
+    def put(index: int, image: Tensor | Array) -> None:
+        slices[index] = real_image(image)
+
+    return put
 
 
 @contextmanager
@@ -113,12 +125,7 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
     import h5py
 
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        stored = file.create_dataset("reconstruction", shape, np.float32)
-
-        def put(index: int, image: Tensor | Array) -> None:
-            stored[index] = real_image(image)
-
-        yield put
+        yield put_into(file.create_dataset("reconstruction", shape, np.float32))
 
 
 @contextmanager

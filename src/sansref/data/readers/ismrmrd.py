@@ -6,7 +6,7 @@ Inati et al., "ISMRM Raw Data Format: A Proposed Standard for MRI Raw Datasets",
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,8 @@ import numpy as np
 from sansref.data.mrd.header import parse_header
 from sansref.data.mrd.lines import HEAD, Data, Heads, compact
 from sansref.data.readers.guard import check_plausible_size, reading
-from sansref.data.readers.raw import Integers, RawFile
-from sansref.data.readers.record import FileInfo
+from sansref.data.readers.raw import Integers, RawFile, RawReader
 from sansref.errors import FileError, printable
-from sansref.scan import Scan
 
 FORMAT = "MRD (ISMRMRD) HDF5"
 #: The name that every writer gives to the group, unless it is told otherwise.
@@ -28,11 +26,10 @@ USUAL_GROUP = "dataset"
 BLOCK = 1024
 
 
-class IsmrmrdReader:
+class IsmrmrdReader(RawReader):
     """Reader of MRD files: raw data of any vendor, as converters and scanners' exports give them.
 
-    The headers of all lines are read first, then the samples of one image at a time. How lines become scans is told
-    in :mod:`sansref.data.mrd.assemble`, and how the images of a file are counted in :class:`~.raw.RawFile`.
+    The headers of all lines are read first, then the samples of one image at a time.
     """
 
     format = FORMAT
@@ -49,37 +46,25 @@ class IsmrmrdReader:
         except Exception:  # whatever a damaged file raises; the reader of fastMRI files names it
             return False
 
-    def describe(self, path: Path) -> FileInfo:
-        """Read the headers, and the noise lines."""
-        with _opened(path) as raw:
-            return raw.info()
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[RawFile]:
+        """Read the XML header, and the headers of all lines."""
+        import h5py
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
-        """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
-        with _opened(path) as raw:
-            yield from raw.scans(slices)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[RawFile]:
-    import h5py
-
-    with reading(path, FORMAT):
-        file = h5py.File(path)
-    with file:
         with reading(path, FORMAT):
-            group, notes = _group(path, file)
-            header = parse_header(path, _xml(path, group))
-            acquisitions = _acquisitions(path, group)
-            heads = _heads(path, acquisitions)
-
-        def fetch(indices: Integers) -> list[Data]:
+            file = h5py.File(path)
+        with file:
             with reading(path, FORMAT):
-                return [line for run in _runs(indices) for line in _samples(path, acquisitions, heads, run)]
+                group, notes = _group(path, file)
+                header = parse_header(path, _xml(path, group))
+                acquisitions = _acquisitions(path, group)
+                heads = _heads(path, acquisitions)
 
-        raw = RawFile(path, FORMAT, header, heads, fetch, notes=notes)
-        raw.check()
-        yield raw
+            def fetch(indices: Integers) -> list[Data]:
+                with reading(path, FORMAT):
+                    return [line for run in _runs(indices) for line in _samples(path, acquisitions, heads, run)]
+
+            yield RawFile(path, FORMAT, header, heads, fetch, notes=notes)
 
 
 def _groups(file: Any) -> list[str]:

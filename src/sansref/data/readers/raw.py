@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,28 @@ Integers = npt.NDArray[np.int64]
 Fetch = Callable[[Integers], list[Data]]
 
 
+class RawReader(ABC):
+    """Reader of a format of raw data.
+
+    How lines become scans is told in :mod:`sansref.data.mrd.assemble`, and how the images of a file are counted in
+    :class:`RawFile`.
+    """
+
+    @abstractmethod
+    def opened(self, path: Path) -> AbstractContextManager[RawFile]:
+        """Open a file and read the headers of all its lines; raises ``FileError`` where it cannot be used."""
+
+    def describe(self, path: Path) -> FileInfo:
+        """Read the headers, and the noise lines."""
+        with self.opened(path) as raw:
+            return raw.info()
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+        """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
+        with self.opened(path) as raw:
+            yield from raw.scans(slices)
+
+
 @dataclass(frozen=True)
 class RawFile:
     """The lines of a raw file, their samples still on disk.
@@ -47,6 +71,11 @@ class RawFile:
         Further noise lines, of another measurement in the file.
     notes
         What a person should know about how the file is read, beyond what is said here.
+
+    Raises
+    ------
+    FileError
+        For implausible lines, without an image, and where images differ in their coils.
     """
 
     path: Path
@@ -57,8 +86,7 @@ class RawFile:
     noise: NoiseScan | None = None
     notes: tuple[str, ...] = ()
 
-    def check(self) -> None:
-        """Raise ``FileError`` for implausible lines, without an image, and where images differ in their coils."""
+    def __post_init__(self) -> None:
         used = self.heads[~is_role(self.heads, Role.OTHER)]
         samples, coils = used["number_of_samples"].astype(np.int64), used["active_channels"].astype(np.int64)
         # All are checked by the largest and the smallest of them.

@@ -7,7 +7,7 @@ readout line of all coils, or data of other kinds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,10 @@ import numpy as np
 from sansref.data.mrd.lines import HEAD, Data, Heads, Role, is_role
 from sansref.data.mrd.noise import NoiseScan
 from sansref.data.readers.guard import reading
-from sansref.data.readers.raw import Integers, RawFile
-from sansref.data.readers.record import FileInfo
+from sansref.data.readers.raw import Integers, RawFile, RawReader
 from sansref.data.readers.twix_blocks import Blocks, read_blocks
 from sansref.data.readers.twix_header import CURE, FORMAT, dwell_of, encoding_of, read_protocol
 from sansref.errors import FileError, SettingError
-from sansref.scan import Scan
 
 #: Bytes of the list of measurements at the start of a file of VD or VE.
 LIST_BYTES = 10240
@@ -40,11 +38,10 @@ class Measurement:
     protocol_bytes: int
 
 
-class TwixReader:
+class TwixReader(RawReader):
     """Reader of Siemens raw files: the image lines of the last measurement.
 
-    How lines become scans is told in :mod:`sansref.data.mrd.assemble`, and how the images of a file are counted in
-    :class:`~.raw.RawFile`. Noise of this or an earlier measurement whitens the coils. Distortions are not corrected.
+    Noise of this or an earlier measurement whitens the coils. Distortions are not corrected.
     """
 
     format = FORMAT
@@ -60,49 +57,37 @@ class TwixReader:
             file.seek(16)  # the first entry's offset, after the identifiers of measurement and file
             return int.from_bytes(file.read(8), "little") == LIST_BYTES
 
-    def describe(self, path: Path) -> FileInfo:
-        """Read the protocol, the headers of all lines, and the noise lines."""
-        with _opened(path) as raw:
-            return raw.info()
-
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
-        """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
-        with _opened(path) as raw:
-            yield from raw.scans(slices)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[RawFile]:
-    try:
-        import twixtools.hdr_def
-        import twixtools.mdb  # noqa: F401
-    except ImportError as error:
-        raise SettingError(
-            "reading Siemens raw data needs the package twixtools: pip install 'sansref[raw]'"
-        ) from error
-    with path.open("rb") as file:
-        with reading(path, FORMAT):
-            modern = _two_numbers(file, 0)[0] < LIST_BYTES
-            measurements = _measurements(path, file, modern)
-            *earlier, scan = measurements
-            protocol = read_protocol(path, file, scan.start, scan.protocol_bytes)
-            blocks = read_blocks(path, file, scan.start + scan.protocol_bytes, scan.stop, modern)
-            heads = heads_of(blocks, dwell_of(protocol))
-            image = is_role(heads, Role.IMAGE)
-            if not image.any():
-                problem = "holds no line of an image in its last measurement"
-                raise FileError(path, problem, "Give a complete measurement of a scan")
-            header = encoding_of(path, protocol, heads[image], blocks.centers(int(np.argmax(image))))
-            noise = _noise(path, file, earlier, modern)
-        several = (f"The last of {len(measurements)} measurements is read.",) if earlier else ()
-
-        def fetch(indices: Integers) -> list[Data]:
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[RawFile]:
+        """Read the protocol, the headers of all lines, and noise of earlier measurements."""
+        try:
+            import twixtools.hdr_def
+            import twixtools.mdb  # noqa: F401
+        except ImportError as error:
+            raise SettingError(
+                "reading Siemens raw data needs the package twixtools: pip install 'sansref[raw]'"
+            ) from error
+        with path.open("rb") as file:
             with reading(path, FORMAT):
-                return [blocks.samples(file, int(index)) for index in indices]
+                modern = _two_numbers(file, 0)[0] < LIST_BYTES
+                measurements = _measurements(path, file, modern)
+                *earlier, scan = measurements
+                protocol = read_protocol(path, file, scan.start, scan.protocol_bytes)
+                blocks = read_blocks(path, file, scan.start + scan.protocol_bytes, scan.stop, modern)
+                heads = heads_of(blocks, dwell_of(protocol))
+                image = is_role(heads, Role.IMAGE)
+                if not image.any():
+                    problem = "holds no line of an image in its last measurement"
+                    raise FileError(path, problem, "Give a complete measurement of a scan")
+                header = encoding_of(path, protocol, heads[image], blocks.centers(int(np.argmax(image))))
+                noise = _noise(path, file, earlier, modern)
+            several = (f"The last of {len(measurements)} measurements is read.",) if earlier else ()
 
-        raw = RawFile(path, FORMAT, header, heads, fetch, noise, several)
-        raw.check()
-        yield raw
+            def fetch(indices: Integers) -> list[Data]:
+                with reading(path, FORMAT):
+                    return [blocks.samples(file, int(index)) for index in indices]
+
+            yield RawFile(path, FORMAT, header, heads, fetch, noise, several)
 
 
 def heads_of(blocks: Blocks, dwell: float) -> Heads:
