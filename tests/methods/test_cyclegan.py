@@ -8,14 +8,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sansref.methods import ISCL, CycleGAN, Method, Needs, SwitchableISCL, Translation
 from sansref.networks.norms import BatchInstanceNorm
-from sansref.randomness import seeded
 
 KINDS = {"cyclegan": CycleGAN, "iscl": ISCL, "switchable": SwitchableISCL}
 MOVED = {
@@ -31,44 +29,6 @@ Build = Callable[..., Any]
 def build(tiny: Callable[..., Any]) -> Build:
     """A small method: ``build("iscl", cycle_weight=5.0)``."""
     return lambda name="cyclegan", **changes: tiny(name, **changes).build()
-
-
-def pictures(size: int = 1, seed: int = 0, channels: int = 1) -> Translation:
-    generator = seeded("pictures", seed)
-    x, y = 2 * torch.rand(2, size, channels, 80, 80, generator=generator) - 1
-    mask = torch.rand(size, 80, 80, generator=generator) < 0.3
-    return Translation(x, y, mask, torch.randn(size, 64, generator=generator))
-
-
-def play(method: Method, batch: Translation, turns: list[str] | None = None) -> dict[str, float]:
-    """One training step with optimisers of its own; the losses of its turns."""
-    losses = {}
-    for turn in method.turns:
-        if turns is None or turn.name in turns:
-            loss, _ = method.loss(turn.name, batch)
-            optimizer = torch.optim.RAdam(turn.parameters, lr=0.01)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            method.updated(turn.name)
-            losses[turn.name] = float(loss.detach())
-    return losses
-
-
-def l1(a: Tensor, b: Tensor) -> float:
-    return float((a - b).detach().abs().mean())
-
-
-def kspace_error(image: Tensor, other: Tensor, mask: Tensor, norm: Any = "backward", power: int = 1) -> float:
-    """Eq. (1) for one pair, over all scans of a batch, by NumPy; two channels are one complex image."""
-    difference = (image - other).detach().double().numpy()
-    plane = difference[:, 0] + 1j * difference[:, 1] if difference.shape[1] == 2 else difference[:, 0]
-    spectrum = np.fft.fftshift(np.fft.fft2(plane, norm=norm), axes=(1, 2)) * mask.numpy()
-    return float((np.abs(spectrum) ** power).mean())
-
-
-def lsgan(judgement: Tensor, wanted: int) -> float:
-    return float((judgement - wanted).detach().square().mean())
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -87,11 +47,11 @@ def test_turns_move_every_network_once(build: Build, name: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_turn_moves_its_own_networks_and_nothing_else(build: Build, name: str, size: int) -> None:
-    method, batch = build(name), pictures(size)
+def test_a_turn_moves_its_own_networks_and_nothing_else(make: Any, build: Build, name: str, size: int) -> None:
+    method, batch = build(name), make.pictures(size)
     for turn in method.turns:
         before = copy.deepcopy(method.state_dict())
-        play(method, batch, [turn.name])
+        make.play(method, batch, [turn.name])
         after = method.state_dict()
         changed = {name for name in after if not torch.equal(before[name], after[name])}
         own = {name for name in after if name.split(".")[0] in MOVED[turn.name]}
@@ -103,53 +63,55 @@ def test_a_turn_moves_its_own_networks_and_nothing_else(build: Build, name: str,
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_step_can_follow_a_step_on_the_same_batch(build: Build, name: str, size: int) -> None:
+def test_a_step_can_follow_a_step_on_the_same_batch(make: Any, build: Build, name: str, size: int) -> None:
     """The second one starts from the networks as they are then."""
-    method, batch = build(name), pictures(size)
-    first, second = play(method, batch), play(method, batch)
+    method, batch = build(name), make.pictures(size)
+    first, second = make.play(method, batch), make.play(method, batch)
     assert all(second[turn] != first[turn] for turn in first)
     fresh = build(name)
     fresh.load_state_dict(method.state_dict())
-    assert play(method, batch) == play(fresh, batch)
+    assert make.play(method, batch) == make.play(fresh, batch)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_step_is_not_taken_over_to_another_batch(build: Build, name: str) -> None:
+def test_a_step_is_not_taken_over_to_another_batch(make: Any, build: Build, name: str) -> None:
     """Nor to one of the same content, which is another object."""
     method, other = build(name), build(name)
-    first, second = pictures(seed=0), pictures(seed=1)
+    first, second = make.pictures(seed=0), make.pictures(seed=1)
     method.loss("discriminator", first)
     found = [float(method.loss(turn.name, second)[0].detach()) for turn in method.turns]
     assert found == [float(other.loss(turn.name, second)[0].detach()) for turn in other.turns]
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_both_images_are_translated_once_for_the_turns_before_the_extractors(build: Build, name: str) -> None:
-    method, batch = build(name), pictures()
+def test_both_images_are_translated_once_for_the_turns_before_the_extractors(
+    make: Any, build: Build, name: str
+) -> None:
+    method, batch = build(name), make.pictures()
     calls: list[Tensor] = []
     original = method.generators.full
     method.generators.full = lambda image: calls.append(image) or original(image)
-    play(method, batch, ["discriminator", "generator"])
+    make.play(method, batch, ["discriminator", "generator"])
     assert sum(image is batch.undersampled for image in calls) == 1
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_method_can_be_copied_and_sent_to_other_processes_after_a_step(build: Build, name: str) -> None:
+def test_a_method_can_be_copied_and_sent_to_other_processes_after_a_step(make: Any, build: Build, name: str) -> None:
     """Where processes are spawned, those that make batches get the method with every epoch."""
     method = build(name)
-    play(method, pictures())
+    make.play(method, make.pictures())
     for again in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
         assert all(torch.equal(value, method.state_dict()[key]) for key, value in again.state_dict().items())
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_images_of_a_step_are_let_go_with_its_last_turn(build: Build, name: str) -> None:
+def test_images_of_a_step_are_let_go_with_its_last_turn(make: Any, build: Build, name: str) -> None:
     """Their memory is free for the validation that may follow."""
-    method, batch = build(name), pictures()
+    method, batch = build(name), make.pictures()
     images = [weakref.ref(image) for image in (method.step_of(batch).restored, method.step_of(batch).degraded)]
-    play(method, batch, [turn.name for turn in method.turns[:-1]])
+    make.play(method, batch, [turn.name for turn in method.turns[:-1]])
     assert all(image() is not None for image in images)
-    play(method, batch, [method.turns[-1].name])
+    make.play(method, batch, [method.turns[-1].name])
     assert all(image() is None for image in images)
 
 
@@ -171,8 +133,8 @@ def test_mixtures_are_brought_back_after_the_turn_that_moves_them(build: Build, 
 
 @pytest.mark.parametrize("gan", ["lsgan", "hinge"])
 @pytest.mark.parametrize("size", [1, 2])
-def test_discriminators_tell_real_from_made(build: Build, gan: str, size: int) -> None:
-    method, (x, y, mask, noise, *_) = build(gan=gan), pictures(size)
+def test_discriminators_tell_real_from_made(make: Any, build: Build, gan: str, size: int) -> None:
+    method, (x, y, mask, noise, *_) = build(gan=gan), make.pictures(size)
     loss, parts = method.loss("discriminator", Translation(x, y, mask, noise))
     of_full, of_under = method.discriminators.of_full, method.discriminators.of_undersampled
     judged = {
@@ -182,7 +144,7 @@ def test_discriminators_tell_real_from_made(build: Build, gan: str, size: int) -
         "d_under_fake": of_under(method.generators.degrader(y)),
     }
     if gan == "lsgan":
-        expected = sum(lsgan(judgement, int(name.endswith("real"))) for name, judgement in judged.items())
+        expected = sum(make.lsgan(judgement, int(name.endswith("real"))) for name, judgement in judged.items())
     else:
         margins = [1 - judgement if name.endswith("real") else judgement for name, judgement in judged.items()]
         expected = sum(float(margin.detach().clamp(min=0).mean()) for margin in margins)
@@ -197,15 +159,17 @@ def test_discriminators_tell_real_from_made(build: Build, gan: str, size: int) -
 
 @pytest.mark.parametrize("gan", ["lsgan", "hinge"])
 @pytest.mark.parametrize("weight", [30.0, 0.5])
-def test_generators_fool_and_undo_each_other(build: Build, gan: str, weight: float) -> None:
-    method, batch = build(gan=gan, cycle_weight=weight), pictures(2)
+def test_generators_fool_and_undo_each_other(make: Any, build: Build, gan: str, weight: float) -> None:
+    method, batch = build(gan=gan, cycle_weight=weight), make.pictures(2)
     x, y = batch.undersampled, batch.full
     loss, parts = method.loss("generator", batch)
     restorer, degrader = method.generators.restorer, method.generators.degrader
     restored, degraded = restorer(x), degrader(y)
     judged = [method.discriminators.of_full(restored), method.discriminators.of_undersampled(degraded)]
-    fooled = sum(lsgan(judgement, 1) if gan == "lsgan" else -float(judgement.detach().mean()) for judgement in judged)
-    cycle = l1(degrader(restored), x) + l1(restorer(degraded), y)
+    fooled = sum(
+        make.lsgan(judgement, 1) if gan == "lsgan" else -float(judgement.detach().mean()) for judgement in judged
+    )
+    cycle = make.l1(degrader(restored), x) + make.l1(restorer(degraded), y)
     assert float(loss.detach()) == pytest.approx(fooled + weight * cycle, rel=1e-5)
     assert parts.keys() == {"adversarial", "cycle", "output_spread", "sampling_residual"}
     assert float(parts["adversarial"]) == pytest.approx(fooled, rel=1e-4)
@@ -216,14 +180,16 @@ def test_generators_fool_and_undo_each_other(build: Build, gan: str, weight: flo
 
 @pytest.mark.parametrize("complex", [False, True])
 @pytest.mark.parametrize(("norm", "power"), [("backward", 1), ("ortho", 1), ("backward", 2)])
-def test_translations_keep_acquired_samples_on_demand(build: Build, complex: bool, norm: str, power: int) -> None:
-    network, batch = {"complex": complex}, pictures(2, channels=1 + complex)
+def test_translations_keep_acquired_samples_on_demand(
+    make: Any, build: Build, complex: bool, norm: str, power: int
+) -> None:
+    network, batch = {"complex": complex}, make.pictures(2, channels=1 + complex)
     settings = {"sampling_weight": 0.7, "sampling_norm": norm, "sampling_power": power}
     method, plain = build(network=network, **settings), build(network=network)
     plain.load_state_dict(method.state_dict())
     x, y, mask, _, *_ = batch
     restored, degraded = method.generators.restorer(x), method.generators.degrader(y)
-    expected = kspace_error(x, restored, mask, norm, power) + kspace_error(y, degraded, mask, norm, power)
+    expected = make.kspace_error(x, restored, mask, norm, power) + make.kspace_error(y, degraded, mask, norm, power)
     loss, parts = method.loss("generator", batch)
     assert float(parts["sampling"]) == pytest.approx(expected, rel=1e-4)
     without = float(plain.loss("generator", batch)[0].detach())
@@ -231,34 +197,34 @@ def test_translations_keep_acquired_samples_on_demand(build: Build, complex: boo
 
 
 @pytest.mark.parametrize("complex", [False, True])
-def test_the_residual_on_the_acquired_samples_is_relative_to_the_image(build: Build, complex: bool) -> None:
-    method, batch = build(network={"complex": complex}), pictures(channels=1 + complex)
+def test_the_residual_on_the_acquired_samples_is_relative_to_the_image(make: Any, build: Build, complex: bool) -> None:
+    method, batch = build(network={"complex": complex}), make.pictures(channels=1 + complex)
     x, _, mask, _, *_ = batch
     black = torch.zeros_like(x) if complex else -torch.ones_like(x)
     _, parts = method.loss("generator", batch)
-    expected = kspace_error(x, method.generators.restorer(x), mask) / kspace_error(x, black, mask)
+    expected = make.kspace_error(x, method.generators.restorer(x), mask) / make.kspace_error(x, black, mask)
     assert float(parts["sampling_residual"]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_blank_image_has_no_residual(build: Build) -> None:
-    x, y, mask, noise, *_ = pictures()
+def test_a_blank_image_has_no_residual(make: Any, build: Build) -> None:
+    x, y, mask, noise, *_ = make.pictures()
     _, parts = build().loss("generator", Translation(torch.full_like(x, -1), y, mask, noise))
     assert float(parts["sampling_residual"]) == 0
 
 
-def test_generators_face_the_discriminators_as_they_are_after_their_turn(build: Build) -> None:
-    method, batch = build(), pictures()
+def test_generators_face_the_discriminators_as_they_are_after_their_turn(make: Any, build: Build) -> None:
+    method, batch = build(), make.pictures()
     before = float(method.loss("generator", batch)[1]["adversarial"])
-    play(method, batch, ["discriminator"])
+    make.play(method, batch, ["discriminator"])
     _, parts = method.loss("generator", batch)
     restored, degraded = method.generators.restorer(batch.undersampled), method.generators.degrader(batch.full)
     judged = [method.discriminators.of_full(restored), method.discriminators.of_undersampled(degraded)]
-    assert float(parts["adversarial"]) == pytest.approx(sum(lsgan(one, 1) for one in judged), rel=1e-5)
+    assert float(parts["adversarial"]) == pytest.approx(sum(make.lsgan(one, 1) for one in judged), rel=1e-5)
     assert float(parts["adversarial"]) != pytest.approx(before, rel=1e-5)
 
 
-def test_only_the_restorer_is_used_in_the_end(build: Build) -> None:
-    method, x = build(), pictures().undersampled
+def test_only_the_restorer_is_used_in_the_end(make: Any, build: Build) -> None:
+    method, x = build(), make.pictures().undersampled
     assert torch.equal(method.restore(x), method.generators.restorer(x))
 
 
@@ -273,11 +239,11 @@ def test_failures_are_named(build: Build, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_failures_are_seen_in_what_the_losses_log(build: Build, name: str) -> None:
+def test_failures_are_seen_in_what_the_losses_log(make: Any, build: Build, name: str) -> None:
     """Networks that have really collapsed, and ones that have not."""
 
     def logged(method: Method) -> dict[str, float]:
-        turns = [method.loss(turn.name, pictures())[1] for turn in method.turns]
+        turns = [method.loss(turn.name, make.pictures())[1] for turn in method.turns]
         return {part: float(value) for parts in turns for part, value in parts.items()}
 
     assert build(name).failure(logged(build(name))) is None

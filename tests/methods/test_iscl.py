@@ -22,36 +22,11 @@ Build = Callable[..., ISCL]
 @pytest.fixture
 def build(tiny: Callable[..., Any]) -> Build:
     """A small ISCL: ``build(bypass_weight=5.0)``, the same weights each time."""
-
-    def make(**changes: Any) -> ISCL:
-        torch.manual_seed(0)
-        return tiny("iscl", **changes).build()
-
-    return make
-
-
-def pictures(size: int = 1, channels: int = 1) -> Translation:
-    generator = seeded("pictures")
-    x, y = 2 * torch.rand(2, size, channels, 80, 80, generator=generator) - 1
-    mask = torch.rand(size, 80, 80, generator=generator) < 0.3
-    return Translation(x, y, mask, torch.randn(size, 64, generator=generator))
+    return lambda **changes: tiny("iscl", **changes).build()
 
 
 def loss_of(method: ISCL, turn: str, batch: Translation) -> float:
     return float(method.loss(turn, batch)[0].detach())
-
-
-def l1(a: Tensor, b: Tensor) -> float:
-    return float((a - b).detach().abs().mean())
-
-
-def play(method: ISCL, batch: Translation, turn: str) -> None:
-    (one,) = (one for one in method.turns if one.name == turn)
-    optimizer = torch.optim.SGD(one.parameters, lr=0.01)
-    optimizer.zero_grad()
-    method.loss(turn, batch)[0].backward()
-    optimizer.step()
-    method.updated(turn)
 
 
 def as_fake(gan: str, judgement: Tensor) -> float:
@@ -68,20 +43,22 @@ def test_weights_are_those_of_the_authors_code() -> None:
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_loss_has_a_slope_for_the_networks_of_its_turn_and_takes_the_others_results_as_they_are(
-    build: Build, turn: str
+    make: Any, build: Build, turn: str
 ) -> None:
     """But for the discriminators, through which the generators learn; they are not moved then."""
     method = build()
-    method.loss(turn, pictures())[0].backward()
+    method.loss(turn, make.pictures())[0].backward()
     learning = {name.split(".")[0] for name, weight in method.named_parameters() if weight.grad is not None}
     assert learning == ({"generators", "discriminators"} if turn == "generator" else {TURNS[turn]})
 
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("gan", ["hinge", "lsgan"])
-def test_boosting_shows_the_discriminators_what_the_extractor_makes(build: Build, gan: str, size: int) -> None:
+def test_boosting_shows_the_discriminators_what_the_extractor_makes(
+    make: Any, build: Build, gan: str, size: int
+) -> None:
     """x - H(x) must not pass for a full image, nor y + H(x) for an undersampled one."""
-    batch, method = pictures(size), build(gan=gan, boosting_weight=0.7)
+    batch, method = make.pictures(size), build(gan=gan, boosting_weight=0.7)
     x, y, judge = batch.undersampled, batch.full, method.discriminators
     artefact = method.extractor(x)
     assert float(artefact.detach().abs().max()) > 1e-3
@@ -93,12 +70,12 @@ def test_boosting_shows_the_discriminators_what_the_extractor_makes(build: Build
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_bypass_wants_the_generator_to_agree_with_the_extractor(build: Build, size: int) -> None:
-    batch, method = pictures(size), build(bypass_weight=5)
+def test_bypass_wants_the_generator_to_agree_with_the_extractor(make: Any, build: Build, size: int) -> None:
+    batch, method = make.pictures(size), build(bypass_weight=5)
     x, y = batch.undersampled, batch.full
     restorer, artefact = method.generators.restorer, method.extractor(x)
-    halves = l1(restorer(x), x - artefact)
-    bypass = halves + l1(restorer(y + artefact), y)
+    halves = make.l1(restorer(x), x - artefact)
+    bypass = halves + make.l1(restorer(y + artefact), y)
     loss, parts = method.loss("generator", batch)
     assert float(parts["bypass"]) == pytest.approx(bypass, rel=1e-5)
     assert float(parts["halves"]) == pytest.approx(halves, rel=1e-5)
@@ -107,12 +84,11 @@ def test_bypass_wants_the_generator_to_agree_with_the_extractor(build: Build, si
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_the_extractor_learns_from_generators_that_have_had_their_turn(build: Build, size: int) -> None:
-    batch, method = pictures(size), build()
+def test_the_extractor_learns_from_generators_that_have_had_their_turn(make: Any, build: Build, size: int) -> None:
+    batch, method = make.pictures(size), build()
     x, y = batch.undersampled, batch.full
     before = loss_of(build(), "extractor", batch)
-    play(method, batch, "discriminator")
-    play(method, batch, "generator")
+    make.play(method, batch, ["discriminator", "generator"])
     restored, degraded = method.generators.restorer(x).detach(), method.generators.degrader(y).detach()
     pseudo = (method.extractor(x) - (x - restored)).abs().mean()
     noise = (method.extractor(degraded) - (degraded - y)).abs().mean()
@@ -129,28 +105,29 @@ def test_the_extractor_learns_from_generators_that_have_had_their_turn(build: Bu
         torch.testing.assert_close(slope, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_the_extractor_looks_at_the_undersampled_image_once_before_its_own_turn(build: Build) -> None:
-    method, batch = build(), pictures()
+def test_the_extractor_looks_at_the_undersampled_image_once_before_its_own_turn(make: Any, build: Build) -> None:
+    method, batch = build(), make.pictures()
     seen: list[Tensor] = []
     method.extractor.register_forward_hook(lambda module, given, found: seen.append(given[0]))
-    for turn in ("discriminator", "generator", "extractor"):
-        play(method, batch, turn)
+    make.play(method, batch)
     assert sum(image is batch.undersampled for image in seen) == 1
     assert len(seen) == 2
 
 
 @pytest.mark.parametrize(("share", "weight"), [(None, 0.5), (0.0, 0.0), (0.3, 0.3), (1.0, 1.0)])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_the_ensemble_mixes_both_restorations(build: Build, share: float | None, weight: float, channels: int) -> None:
+def test_the_ensemble_mixes_both_restorations(
+    make: Any, build: Build, share: float | None, weight: float, channels: int
+) -> None:
     changes = {} if share is None else {"generator_share": share}
-    method, x = build(network={"complex": channels == 2}, **changes), pictures(channels=channels).undersampled
+    method, x = build(network={"complex": channels == 2}, **changes), make.pictures(channels=channels).undersampled
     restored, clean = method.generators.restorer(x), x - method.extractor(x)
     torch.testing.assert_close(method.restore(x), weight * restored + (1 - weight) * clean)
-    assert l1(restored, clean) > 0.01
+    assert make.l1(restored, clean) > 0.01
 
 
-def test_either_restoration_can_be_used_alone(build: Build) -> None:
-    x = pictures().undersampled
+def test_either_restoration_can_be_used_alone(make: Any, build: Build) -> None:
+    x = make.pictures().undersampled
     generator, extractor = build(output="generator"), build(output="extractor")
     assert torch.equal(generator.restore(x), generator.generators.restorer(x))
     assert torch.equal(extractor.restore(x), x - extractor.extractor(x))
@@ -170,17 +147,16 @@ def test_the_mixture_is_cut_to_the_range_and_not_its_halves(build: Build) -> Non
     torch.testing.assert_close(image, ((1 + unit / 2).clamp(-1, 1) + 1) / 2 * brightest)
 
 
-def test_mixed_precision_trains_and_reconstructs(build: Build) -> None:
+def test_mixed_precision_trains_and_reconstructs(make: Any, build: Build) -> None:
     """The generator's images are of half precision there, the extractor's differences from the input are not."""
-    method, batch = build(), pictures()
+    method, batch = build(), make.pictures()
     exact = method.restore(batch.undersampled)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = method.restore(batch.undersampled)
-        for turn in TURNS:
-            play(method, batch, turn)
+        make.play(method, batch)
         image = method.reconstruct(Measured(torch.ones(1, 1, 80, 80, dtype=torch.complex64), batch.mask))
     assert mixed.dtype == torch.float32
-    assert l1(mixed, exact) < 0.02
+    assert make.l1(mixed, exact) < 0.02
     assert image.dtype == torch.complex64
 
 

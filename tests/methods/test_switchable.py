@@ -10,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
 from sansref.errors import SettingError
-from sansref.methods import ISCL, Draw, ISCLOptions, SwitchableISCL, SwitchableOptions, Translation, measured, stack
+from sansref.methods import ISCL, Draw, ISCLOptions, SwitchableISCL, SwitchableOptions, measured, stack
 from sansref.networks import TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -26,19 +25,7 @@ Build = Callable[..., SwitchableISCL]
 @pytest.fixture
 def build(tiny: Callable[..., Any]) -> Build:
     """A small switchable ISCL: ``build(sampling_weight=5.0)``, the same weights each time."""
-
-    def make(**changes: Any) -> SwitchableISCL:
-        torch.manual_seed(0)
-        return tiny("switchable", **changes).build()
-
-    return make
-
-
-def pictures(size: int = 1, channels: int = 1) -> Translation:
-    generator = seeded("pictures")
-    x, y = 2 * torch.rand(2, size, channels, 80, 80, generator=generator) - 1
-    mask = torch.rand(size, 80, 80, generator=generator) < 0.3
-    return Translation(x, y, mask, torch.randn(size, 64, generator=generator))
+    return lambda **changes: tiny("switchable", **changes).build()
 
 
 def full_scan(seed: int, coils: int = 1) -> Scan:
@@ -49,20 +36,6 @@ def full_scan(seed: int, coils: int = 1) -> Scan:
 def scan(seed: int, coils: int = 1) -> Scan:
     sampling = Sampling(acceleration=3, center=0.2)
     return sampling.undersample(full_scan(seed, coils), seeded("mask")).without_reference()
-
-
-def l1(a: Tensor, b: Tensor) -> float:
-    return float((a - b).detach().abs().mean())
-
-
-def lsgan(judgement: Tensor, wanted: int) -> float:
-    return float((judgement - wanted).detach().square().mean())
-
-
-def kspace_error(image: Tensor, other: Tensor, mask: Tensor) -> float:
-    """Eq. (1) for one pair: the mean modulus over the grid, plain sums, by NumPy."""
-    spectrum = np.fft.fftshift(np.fft.fft2((image - other).detach().numpy()[:, 0]), axes=(1, 2))
-    return float(np.abs(spectrum * mask.numpy()).mean())
 
 
 def test_the_paper_changes_the_adversarial_loss_and_adds_the_sampling_loss() -> None:
@@ -82,8 +55,8 @@ def test_it_has_about_half_of_the_parameters_of_iscl() -> None:
     assert sizes == [4_166_467, 8_045_605]
 
 
-def test_the_generators_turn_moves_the_code_too_and_nothing_of_the_others(build: Build) -> None:
-    method, batch = build(), pictures()
+def test_the_generators_turn_moves_the_code_too_and_nothing_of_the_others(make: Any, build: Build) -> None:
+    method, batch = build(), make.pictures()
     before = {name: value.clone() for name, value in method.state_dict().items()}
     (turn,) = (turn for turn in method.turns if turn.name == "generator")
     optimizer = torch.optim.SGD(turn.parameters, lr=0.1)
@@ -101,9 +74,9 @@ def test_the_generators_turn_moves_the_code_too_and_nothing_of_the_others(build:
     assert "generators.vector" not in moved
 
 
-def test_the_discriminator_learns_to_switch_in_its_turn(build: Build) -> None:
+def test_the_discriminator_learns_to_switch_in_its_turn(make: Any, build: Build) -> None:
     method = build()
-    method.loss("discriminator", pictures())[0].backward()
+    method.loss("discriminator", make.pictures())[0].backward()
     judge = method.discriminators.discriminator
     assert len(judge.scales) == len(judge.shifts) == 5
     for weight in (*judge.scales, *judge.shifts):
@@ -115,43 +88,43 @@ def test_the_discriminator_learns_to_switch_in_its_turn(build: Build) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_the_discriminators_loss_is_that_of_the_paper(build: Build, size: int) -> None:
+def test_the_discriminators_loss_is_that_of_the_paper(make: Any, build: Build, size: int) -> None:
     """One network judges both domains: real, translated and, by boosting, the extractor's images."""
-    method, batch = build(), pictures(size)
+    method, batch = build(), make.pictures(size)
     x, y, _, noise, *_ = batch
     generator, code = method.generators.generator, method.generators.code
     judge = method.discriminators.discriminator
     restored, artefact = generator(x), method.extractor(x)
     degraded = generator(y, code(method.generators.vector + 0.1 * noise))
-    expected = lsgan(judge(y, full=True), 1) + lsgan(judge(restored, full=True), 0)
-    expected += lsgan(judge(x), 1) + lsgan(judge(degraded), 0)
-    expected += lsgan(judge(x - artefact, full=True), 0) + lsgan(judge(y + artefact), 0)
+    expected = make.lsgan(judge(y, full=True), 1) + make.lsgan(judge(restored, full=True), 0)
+    expected += make.lsgan(judge(x), 1) + make.lsgan(judge(degraded), 0)
+    expected += make.lsgan(judge(x - artefact, full=True), 0) + make.lsgan(judge(y + artefact), 0)
     assert float(method.loss("discriminator", batch)[0].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_the_generators_loss_is_that_of_the_paper(build: Build, size: int) -> None:
+def test_the_generators_loss_is_that_of_the_paper(make: Any, build: Build, size: int) -> None:
     """Adversarial + 30 (cycle + bypass) + sampling loss, all of one generator."""
-    method, batch = build(), pictures(size)
+    method, batch = build(), make.pictures(size)
     x, y, mask, noise, *_ = batch
     generator, judge = method.generators.generator, method.discriminators.discriminator
     style = method.generators.code(method.generators.vector + 0.1 * noise)
     restored, degraded, artefact = generator(x), generator(y, style), method.extractor(x)
-    fooled = lsgan(judge(restored, full=True), 1) + lsgan(judge(degraded), 1)
-    cycle = l1(generator(restored, style), x) + l1(generator(degraded), y)
-    bypass = l1(restored, x - artefact) + l1(generator(y + artefact), y)
-    sampling = kspace_error(x, restored, mask) + kspace_error(y, degraded, mask)
+    fooled = make.lsgan(judge(restored, full=True), 1) + make.lsgan(judge(degraded), 1)
+    cycle = make.l1(generator(restored, style), x) + make.l1(generator(degraded), y)
+    bypass = make.l1(restored, x - artefact) + make.l1(generator(y + artefact), y)
+    sampling = make.kspace_error(x, restored, mask) + make.kspace_error(y, degraded, mask)
     loss, parts = method.loss("generator", batch)
     assert float(parts["sampling"]) == pytest.approx(sampling, rel=1e-4)
     assert float(loss.detach()) == pytest.approx(fooled + 30 * (cycle + bypass) + sampling, rel=1e-4)
 
 
-def test_the_code_is_a_fixed_vector_and_a_little_noise(build: Build) -> None:
-    method, (_, y, _, noise, *_) = build(code_jitter=0.3), pictures()
+def test_the_code_is_a_fixed_vector_and_a_little_noise(make: Any, build: Build) -> None:
+    method, (_, y, _, noise, *_) = build(code_jitter=0.3), make.pictures()
     generator, code, vector = method.generators.generator, method.generators.code, method.generators.vector
     expected = generator(y, code(vector + 0.3 * noise))
     assert torch.equal(method.generators.undersampled(y, noise), expected)
-    assert l1(expected, generator(y, code(vector))) > 1e-6
+    assert make.l1(expected, generator(y, code(vector))) > 1e-6
     steady = build(code_jitter=0)
     assert torch.equal(steady.generators.undersampled(y, noise), steady.generators.undersampled(y, -noise))
     assert vector.shape == (64,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import pi
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,10 @@ import pytest
 import sigpy
 import sigpy.mri.app
 import torch
-from skimage.data import shepp_logan_phantom
-from skimage.transform import resize
 from torch import Tensor
 
-from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.grid import Shape
-from sansref.kspace.masks import draw_mask
 from sansref.methods import Measured
 from sansref.methods.total_variation import (
     data_diagonal,
@@ -27,38 +22,6 @@ from sansref.methods.total_variation import (
     total_variation,
 )
 from sansref.randomness import seeded
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex128, generator=seeded(seed))
-
-
-def phantom(shape: Shape) -> Tensor:
-    """The Shepp-Logan phantom with a smooth phase."""
-    magnitude = torch.from_numpy(resize(shepp_logan_phantom(), shape, anti_aliasing=True))
-    rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in shape)
-    return torch.polar(magnitude, 2 * rows[:, None] + (2 * pi * columns).sin())
-
-
-def scan_of(image: Tensor, coils: int = 1, law: str = "variable_density", sigma: float = 0.01) -> Measured:
-    shape = (image.shape[0], image.shape[1])
-    mask = draw_mask(law, shape, 3, seeded(law)).array
-    maps = birdcage_maps(shape, coils).to(image.dtype)[None] if coils > 1 else None
-    kspace = EncodingOperator(mask[None], maps).transform(image[None])
-    return Measured((kspace + sigma * noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
-
-
-def zero_filled(given: Measured) -> Tensor:
-    return EncodingOperator(given.mask, given.maps).adjoint(given.kspace)
-
-
-def psnr(image: Tensor, truth: Tensor) -> float:
-    error = (image.abs() - truth.abs()).square().mean()
-    return float(10 * torch.log10(truth.abs().max() ** 2 / error))
-
-
-def distance(image: Tensor, other: Tensor) -> float:
-    return float((image - other).norm() / other.norm())
 
 
 def objective(given: Measured, image: Tensor, absolute: float) -> float:
@@ -76,8 +39,8 @@ def test_differences_are_those_to_the_pixel_below_and_to_the_right_round_the_bor
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (5, 4)])
-def test_the_adjoint_of_the_differences_is_their_adjoint(shape: Shape) -> None:
-    image, steps = noise(3, *shape), noise(2, 3, *shape, seed=1)
+def test_the_adjoint_of_the_differences_is_their_adjoint(make: Any, shape: Shape) -> None:
+    image, steps = make.noise(3, *shape), make.noise(2, 3, *shape, seed=1)
     left = torch.vdot(differences(image).flatten(), steps.flatten())
     torch.testing.assert_close(left, torch.vdot(image.flatten(), differences_adjoint(steps).flatten()))
 
@@ -89,21 +52,21 @@ def test_the_threshold_shortens_both_complex_differences_of_a_pixel_together() -
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_threshold_is_the_proximal_map_of_the_summed_lengths(seed: int) -> None:
-    steps, threshold = noise(2, 6, 5), 0.8
+def test_the_threshold_is_the_proximal_map_of_the_summed_lengths(make: Any, seed: int) -> None:
+    steps, threshold = make.noise(2, 6, 5), 0.8
     shrunk = shrink(steps, torch.tensor(threshold))
 
     def value(candidate: Tensor) -> float:
         lengths = np.sqrt((np.abs(candidate.numpy()) ** 2).sum(0))
         return 0.5 * float((candidate - steps).abs().square().sum()) + threshold * float(lengths.sum())
 
-    assert value(shrunk) < value(shrunk + noise(2, 6, 5, seed=seed + 1) * 10.0 ** -(seed % 4))
+    assert value(shrunk) < value(shrunk + make.noise(2, 6, 5, seed=seed + 1) * 10.0 ** -(seed % 4))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("coils", [1, 3])
 def test_plateaus_of_a_striped_image_move_together_by_twice_the_weight_over_their_width(
-    coils: int, transposed: bool
+    make: Any, coils: int, transposed: bool
 ) -> None:
     """A stripe of w pixels has two edges: lambda TV moves each line of it by 2 lambda / w, until stripes meet."""
     low, high, regularisation = 1.0, 4.0, 0.25
@@ -116,7 +79,7 @@ def test_plateaus_of_a_striped_image_move_together_by_twice_the_weight_over_thei
 
     image, expected = striped(low, high), striped(low + 2 * weight / 11, high - 2 * weight / 5)
     mask = torch.ones(1, *image.shape, dtype=torch.bool)
-    maps = noise(1, coils, *image.shape) if coils > 1 else None
+    maps = make.noise(1, coils, *image.shape) if coils > 1 else None
     maps = None if maps is None else maps / maps.abs().square().sum(1, keepdim=True).sqrt()
     given = Measured(EncodingOperator(mask, maps).transform(image[None]), mask, maps)
     torch.testing.assert_close(total_variation(given, regularisation, 500)[0], expected, rtol=1e-5, atol=1e-5)
@@ -138,10 +101,10 @@ class Lengths(sigpy.prox.Prox):  # type: ignore[misc, name-defined]
 
 @pytest.mark.parametrize("law", ["variable_density", "random_columns"])
 @pytest.mark.parametrize("coils", [1, 3])
-def test_the_image_is_the_minimiser_that_sigpy_finds(coils: int, law: str) -> None:
+def test_the_image_is_the_minimiser_that_sigpy_finds(make: Any, coils: int, law: str) -> None:
     shape, regularisation = (20, 17), 0.02
-    given = scan_of(phantom(shape), coils, law)
-    absolute = regularisation * float(zero_filled(given).abs().max())
+    given = make.scan(make.phantom(shape), coils, law)
+    absolute = regularisation * float(make.zero_filled(given).abs().max())
     maps = np.ones((1, *shape), complex) if given.maps is None else given.maps[0].numpy()
     encoding = sigpy.mri.linop.Sense(maps, weights=given.mask[0].numpy().astype(float))
     unit, linop = sigpy.linop.Identity(shape), sigpy.linop
@@ -155,14 +118,14 @@ def test_the_image_is_the_minimiser_that_sigpy_finds(coils: int, law: str) -> No
     theirs = torch.from_numpy(app.run())[None]
     ours = total_variation(given, regularisation, 600)
     assert objective(given, ours, absolute) <= objective(given, theirs, absolute) * (1 + 1e-7)
-    assert distance(ours, theirs) < 1e-4
+    assert make.distance(ours, theirs) < 1e-4
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_100_iterations_get_lower_than_those_of_sigpys_application(coils: int) -> None:
+def test_100_iterations_get_lower_than_those_of_sigpys_application(make: Any, coils: int) -> None:
     """Its prior is anisotropic, so that part of the difference is another image; much of it is slow convergence."""
-    given = scan_of(phantom((48, 48)), coils)
-    absolute = 0.005 * float(zero_filled(given).abs().max())
+    given = make.scan(make.phantom((48, 48)), coils)
+    absolute = 0.005 * float(make.zero_filled(given).abs().max())
     maps = np.ones((1, 48, 48), complex) if given.maps is None else given.maps[0].numpy()
     weights = given.mask[0].numpy().astype(float)
     app = sigpy.mri.app.TotalVariationRecon(given.kspace[0].numpy(), maps, absolute, weights=weights, show_pbar=False)
@@ -171,11 +134,11 @@ def test_100_iterations_get_lower_than_those_of_sigpys_application(coils: int) -
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_the_preconditioner_is_made_of_the_diagonal_of_the_normal_operator_in_k_space(coils: int) -> None:
+def test_the_preconditioner_is_made_of_the_diagonal_of_the_normal_operator_in_k_space(make: Any, coils: int) -> None:
     """Of its dense matrix, column by column, for maps and masks without any symmetry."""
     mask = torch.rand(2, 6, 5, generator=seeded(0)) < 0.4
-    maps = noise(2, coils, 6, 5) if coils > 1 else None
-    given = Measured(noise(2, coils, 6, 5), mask, maps)
+    maps = make.noise(2, coils, 6, 5) if coils > 1 else None
+    given = Measured(make.noise(2, coils, 6, 5), mask, maps)
     waves = torch.fft.ifft2(torch.eye(30, dtype=torch.complex128).reshape(30, 6, 5), norm="ortho")
     for slice_, found in enumerate(data_diagonal(given)):
         encoding = EncodingOperator(mask[slice_], None if maps is None else maps[slice_])
@@ -185,35 +148,35 @@ def test_the_preconditioner_is_made_of_the_diagonal_of_the_normal_operator_in_k_
 
 @pytest.mark.parametrize("law", ["variable_density", "random_columns"])
 @pytest.mark.parametrize("coils", [1, 4])
-def test_100_iterations_are_near_the_limit(coils: int, law: str) -> None:
+def test_100_iterations_are_near_the_limit(make: Any, coils: int, law: str) -> None:
     """With several coils a plain gradient step stops 20 % away."""
-    given = scan_of(phantom((32, 32)), coils, law, sigma=0.005)
+    given = make.scan(make.phantom((32, 32)), coils, law, sigma=0.005)
     found, limit = total_variation(given, 0.001), total_variation(given, 0.001, 600)
-    assert distance(found, limit) < 0.05
+    assert make.distance(found, limit) < 0.05
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_the_edge_decides_on_speed_and_not_on_the_image(coils: int) -> None:
-    given = scan_of(phantom((24, 20)), coils)
+def test_the_edge_decides_on_speed_and_not_on_the_image(make: Any, coils: int) -> None:
+    given = make.scan(make.phantom((24, 20)), coils)
     small, large = (total_variation(given, 0.01, 600, edge) for edge in (0.01, 0.1))
-    assert distance(small, large) < 1e-3
+    assert make.distance(small, large) < 1e-3
 
 
 @pytest.mark.parametrize("coils", [1, 3])
 @pytest.mark.parametrize("law", ["variable_density", "random_columns"])
-def test_an_image_beats_zero_filling(coils: int, law: str) -> None:
-    truth = phantom((64, 64)).to(torch.complex64)
-    given = scan_of(truth, coils, law)
+def test_an_image_beats_zero_filling(make: Any, coils: int, law: str) -> None:
+    truth = make.phantom((64, 64)).to(torch.complex64)
+    given = make.scan(truth, coils, law)
     image = total_variation(given, 0.003)
     assert image.dtype == torch.complex64
-    assert psnr(image[0], truth) > psnr(zero_filled(given)[0], truth) + 3
+    assert make.psnr(image[0], truth) > make.psnr(make.zero_filled(given)[0], truth) + 3
 
 
 @pytest.mark.parametrize("coils", [1, 2])
-def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(coils: int) -> None:
+def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(make: Any, coils: int) -> None:
     """Of other strength, other kind of mask, and other gain of the maps."""
-    image = phantom((33, 40)).to(torch.complex64)
-    points, columns = scan_of(image, coils), scan_of(1000 * image.flip(0), coils, "random_columns")
+    image = make.phantom((33, 40)).to(torch.complex64)
+    points, columns = make.scan(image, coils), make.scan(1000 * image.flip(0), coils, "random_columns")
     maps = None if points.maps is None or columns.maps is None else torch.cat([points.maps, 5 * columns.maps])
     kspace, mask = torch.cat([points.kspace, columns.kspace]), torch.cat([points.mask, columns.mask])
     together = total_variation(Measured(kspace, mask, maps), 0.01, 30)
@@ -225,15 +188,15 @@ def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(coils: int) -> N
 
 @pytest.mark.parametrize("power", [-20, 20])
 @pytest.mark.parametrize("coils", [1, 3])
-def test_the_image_follows_the_units_of_the_samples(coils: int, power: int) -> None:
+def test_the_image_follows_the_units_of_the_samples(make: Any, coils: int, power: int) -> None:
     """A power of two changes no digit."""
-    given = scan_of(phantom((32, 32)).to(torch.complex64), coils)
+    given = make.scan(make.phantom((32, 32)).to(torch.complex64), coils)
     brighter = total_variation(given._replace(kspace=2.0**power * given.kspace), 0.01, 30)
     assert torch.equal(brighter, 2.0**power * total_variation(given, 0.01, 30))
 
 
-def test_the_image_follows_the_units_of_the_maps() -> None:
-    given = scan_of(phantom((32, 32)), 3)
+def test_the_image_follows_the_units_of_the_maps(make: Any) -> None:
+    given = make.scan(make.phantom((32, 32)), 3)
     assert given.maps is not None
     stronger = total_variation(given._replace(maps=4 * given.maps), 0.01, 30)
     torch.testing.assert_close(stronger, total_variation(given, 0.01, 30) / 4)
@@ -241,17 +204,17 @@ def test_the_image_follows_the_units_of_the_maps() -> None:
 
 @pytest.mark.parametrize("regularisation", [1e-5, 1e-3, 1e-1])
 @pytest.mark.parametrize("coils", [1, 3])
-def test_single_precision_finds_the_image_of_double_precision(coils: int, regularisation: float) -> None:
-    given = scan_of(phantom((48, 48)), coils)
+def test_single_precision_finds_the_image_of_double_precision(make: Any, coils: int, regularisation: float) -> None:
+    given = make.scan(make.phantom((48, 48)), coils)
     maps = None if given.maps is None else given.maps.to(torch.complex64)
     image = total_variation(Measured(given.kspace.to(torch.complex64), given.mask, maps), regularisation, 100)
-    assert distance(image, total_variation(given, regularisation, 100)) < 1e-3
+    assert make.distance(image, total_variation(given, regularisation, 100)) < 1e-3
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_a_scan_without_its_centre_still_gives_an_image(coils: int) -> None:
+def test_a_scan_without_its_centre_still_gives_an_image(make: Any, coils: int) -> None:
     """The mean of one coil's image is told by nothing and stays 0."""
-    given = scan_of(phantom((24, 21)), coils)
+    given = make.scan(make.phantom((24, 21)), coils)
     mask = given.mask.clone()
     mask[:, 12, 10] = False
     image = total_variation(Measured(given.kspace * mask[:, None], mask, given.maps), 0.01)
@@ -261,21 +224,21 @@ def test_a_scan_without_its_centre_still_gives_an_image(coils: int) -> None:
         assert float(image.abs().max()) > 0.1
 
 
-def test_without_regularisation_one_coil_stays_zero_filled() -> None:
-    given = scan_of(phantom((24, 21)))
-    torch.testing.assert_close(total_variation(given, 0, 50), zero_filled(given))
+def test_without_regularisation_one_coil_stays_zero_filled(make: Any) -> None:
+    given = make.scan(make.phantom((24, 21)))
+    torch.testing.assert_close(total_variation(given, 0, 50), make.zero_filled(given))
 
 
 @pytest.mark.parametrize("maps", [None, "birdcage", "zero"])
-def test_scans_of_nothing_give_an_image_of_nothing(maps: str | None) -> None:
+def test_scans_of_nothing_give_an_image_of_nothing(make: Any, maps: str | None) -> None:
     coils = 1 if maps is None else 2
-    given = scan_of(torch.zeros(20, 17, dtype=torch.complex64), coils, sigma=0)
+    given = make.scan(torch.zeros(20, 17, dtype=torch.complex64), coils, sigma=0)
     if maps == "zero":
         given = given._replace(maps=torch.zeros(1, 2, 20, 17, dtype=torch.complex64))
     assert torch.equal(total_variation(given, 0.01, 5), torch.zeros(1, 20, 17, dtype=torch.complex64))
 
 
-def test_several_coils_without_maps_are_refused() -> None:
-    given = scan_of(phantom((32, 32)), 2)
+def test_several_coils_without_maps_are_refused(make: Any) -> None:
+    given = make.scan(make.phantom((32, 32)), 2)
     with pytest.raises(ValueError, match="k-space of 2 coils needs coil sensitivity maps"):
         total_variation(given._replace(maps=None), 0.01)

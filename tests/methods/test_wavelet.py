@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from math import pi
 from typing import Any
 
 import numpy as np
@@ -12,49 +11,17 @@ import pywt
 import sigpy
 import sigpy.mri.app
 import torch
-from skimage.data import shepp_logan_phantom
-from skimage.transform import resize
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import Shape
-from sansref.kspace.masks import draw_mask
 from sansref.methods import Measured
 from sansref.methods.wavelet import OrthogonalWavelet, l1_wavelet, largest_gain
 from sansref.randomness import seeded
 
 SIZES = [(1, 6), (5, 7), (8, 8), (14, 27), (33, 31), (64, 48)]
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex128, generator=seeded(seed))
-
-
-def phantom(shape: Shape) -> Tensor:
-    """The Shepp-Logan phantom with a smooth phase."""
-    magnitude = torch.from_numpy(resize(shepp_logan_phantom(), shape, anti_aliasing=True))
-    rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in shape)
-    return torch.polar(magnitude, 2 * rows[:, None] + (2 * pi * columns).sin())
-
-
-def scan_of(image: Tensor, coils: int = 1, law: str = "variable_density", sigma: float = 0.01) -> Measured:
-    shape = (image.shape[0], image.shape[1])
-    mask = draw_mask(law, shape, 3, seeded(law)).array
-    maps = birdcage_maps(shape, coils).to(image.dtype)[None] if coils > 1 else None
-    kspace = EncodingOperator(mask[None], maps).transform(image[None])
-    return Measured((kspace + sigma * noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
-
-
-def zero_filled(given: Measured) -> Tensor:
-    return EncodingOperator(given.mask, given.maps).adjoint(given.kspace)
-
-
-def psnr(image: Tensor, truth: Tensor) -> float:
-    error = (image.abs() - truth.abs()).square().mean()
-    return float(10 * torch.log10(truth.abs().max() ** 2 / error))
 
 
 def flat(coefficients: list[Any]) -> Tensor:
@@ -76,9 +43,9 @@ def objective(given: Measured, image: Tensor, absolute: float) -> float:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_transform_is_unitary_on_every_plane(size: Shape) -> None:
+def test_the_transform_is_unitary_on_every_plane(make: Any, size: Shape) -> None:
     wavelet = OrthogonalWavelet(size)
-    image, other = noise(*wavelet.plane), wavelet.coefficients(noise(*wavelet.plane, seed=1))
+    image, other = make.noise(*wavelet.plane), wavelet.coefficients(make.noise(*wavelet.plane, seed=1))
     coefficients = wavelet.coefficients(image)
     assert flat(coefficients).numel() == image.numel()
     torch.testing.assert_close(wavelet.image(coefficients), image)
@@ -97,15 +64,15 @@ def test_the_transform_is_unitary_on_every_plane(size: Shape) -> None:
     ],
 )
 def test_the_plane_is_the_image_rounded_up_to_what_halves_evenly(
-    size: Shape, plane: Shape, approximation: Shape
+    make: Any, size: Shape, plane: Shape, approximation: Shape
 ) -> None:
     wavelet = OrthogonalWavelet(size)
     assert wavelet.plane == plane
-    assert wavelet.coefficients(noise(*plane))[0].shape == approximation
+    assert wavelet.coefficients(make.noise(*plane))[0].shape == approximation
 
 
-def test_the_coefficients_are_those_of_pywavelets() -> None:
-    image = noise(2, 64, 48)
+def test_the_coefficients_are_those_of_pywavelets(make: Any) -> None:
+    image = make.noise(2, 64, 48)
     expected = pywt.wavedec2(image.numpy(), "db4", mode="periodization", level=2)
     torch.testing.assert_close(flat(OrthogonalWavelet((64, 48)).coefficients(image)), flat(expected))
 
@@ -120,8 +87,8 @@ def test_the_threshold_takes_the_same_from_the_magnitude_of_every_detail_and_lea
     torch.testing.assert_close(flat(found), flat(expected))
 
 
-def test_the_threshold_is_the_proximal_map_of_the_prior_slice_by_slice() -> None:
-    wavelet, image = OrthogonalWavelet((32, 32)), noise(2, 32, 32)
+def test_the_threshold_is_the_proximal_map_of_the_prior_slice_by_slice(make: Any) -> None:
+    wavelet, image = OrthogonalWavelet((32, 32)), make.noise(2, 32, 32)
     threshold = torch.tensor([0.3, 1.5], dtype=torch.float64)
     shrunk = wavelet.shrink(image, threshold[:, None, None])
 
@@ -132,7 +99,7 @@ def test_the_threshold_is_the_proximal_map_of_the_prior_slice_by_slice() -> None
     for slice_ in range(2):
         lowest = value(slice_, shrunk[slice_])
         for seed in range(20):
-            step = noise(32, 32, seed=seed) * 10.0 ** -(seed % 4)
+            step = make.noise(32, 32, seed=seed) * 10.0 ** -(seed % 4)
             assert value(slice_, shrunk[slice_] + step) > lowest
         toward = image[slice_] - shrunk[slice_]
         assert value(slice_, shrunk[slice_] + 0.01 * toward) > lowest
@@ -140,11 +107,11 @@ def test_the_threshold_is_the_proximal_map_of_the_prior_slice_by_slice() -> None
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_the_gain_bounds_the_largest_eigenvalue_of_the_normal_operator(coils: int) -> None:
+def test_the_gain_bounds_the_largest_eigenvalue_of_the_normal_operator(make: Any, coils: int) -> None:
     """Of every mask, and reached by a full one, where the encoding is diagonal in the image."""
-    maps = noise(2, coils, 6, 5) if coils > 1 else None
+    maps = make.noise(2, coils, 6, 5) if coils > 1 else None
     for mask in (torch.rand(2, 6, 5, generator=seeded(0)) < 0.5, torch.ones(2, 6, 5, dtype=torch.bool)):
-        given = Measured(noise(2, coils, 6, 5), mask, maps)
+        given = Measured(make.noise(2, coils, 6, 5), mask, maps)
         unit = torch.eye(30, dtype=torch.complex128).reshape(30, 6, 5)
         for slice_, gain in enumerate(largest_gain(given).flatten().tolist()):
             encoding = EncodingOperator(mask[slice_], None if maps is None else maps[slice_])
@@ -177,10 +144,10 @@ class Details(sigpy.linop.Linop):  # type: ignore[misc, name-defined]
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_without_shifts_the_image_is_the_minimiser_that_sigpy_finds(coils: int) -> None:
+def test_without_shifts_the_image_is_the_minimiser_that_sigpy_finds(make: Any, coils: int) -> None:
     shape, regularisation = (32, 32), 0.01
-    given = scan_of(phantom(shape), coils)
-    absolute = regularisation * float(zero_filled(given).abs().max())
+    given = make.scan(make.phantom(shape), coils)
+    absolute = regularisation * float(make.zero_filled(given).abs().max())
     weights = np.full(shape, absolute)
     weights[:8, :8] = 0
     prox = sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(shape, weights), Details(shape, 2))
@@ -190,34 +157,34 @@ def test_without_shifts_the_image_is_the_minimiser_that_sigpy_finds(coils: int) 
     theirs = torch.from_numpy(app.run())[None]
     ours = l1_wavelet(given, regularisation, 200)
     assert objective(given, ours, absolute) == pytest.approx(objective(given, theirs, absolute), rel=1e-6)
-    assert float((ours - theirs).norm() / theirs.norm()) < 1e-3
+    assert make.distance(ours, theirs) < 1e-3
 
 
-def test_100_iterations_get_lower_than_those_of_sigpys_application() -> None:
+def test_100_iterations_get_lower_than_those_of_sigpys_application(make: Any) -> None:
     """Its wavelets are padded at the borders instead of periodic, and so only nearly orthogonal."""
     shape = (64, 64)
-    given = scan_of(phantom(shape))
-    absolute = 0.005 * float(zero_filled(given).abs().max())
+    given = make.scan(make.phantom(shape))
+    absolute = 0.005 * float(make.zero_filled(given).abs().max())
     mask = given.mask[0].numpy().astype(float)
     maps = np.ones((1, *shape), complex)
     app = sigpy.mri.app.L1WaveletRecon(given.kspace[0].numpy(), maps, absolute, weights=mask, show_pbar=False)
     theirs = torch.from_numpy(app.run())[None]
     lowest = objective(given, l1_wavelet(given, 0.005, 100), absolute)
     assert lowest < objective(given, theirs, absolute)
-    assert lowest < objective(given, zero_filled(given), absolute)
+    assert lowest < objective(given, make.zero_filled(given), absolute)
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_an_image_beats_zero_filling_and_cycle_spinning_beats_a_fixed_transform(coils: int) -> None:
-    truth = phantom((96, 96)).to(torch.complex64)
-    given = scan_of(truth, coils)
+def test_an_image_beats_zero_filling_and_cycle_spinning_beats_a_fixed_transform(make: Any, coils: int) -> None:
+    truth = make.phantom((96, 96)).to(torch.complex64)
+    given = make.scan(truth, coils)
     fixed, spun = l1_wavelet(given, 0.003), l1_wavelet(given, 0.003, generator=seeded("shifts"))
-    assert psnr(fixed[0], truth) > psnr(zero_filled(given)[0], truth) + 3
-    assert psnr(spun[0], truth) > psnr(fixed[0], truth) + 1
+    assert make.psnr(fixed[0], truth) > make.psnr(make.zero_filled(given)[0], truth) + 3
+    assert make.psnr(spun[0], truth) > make.psnr(fixed[0], truth) + 1
 
 
-def test_the_shifts_come_from_the_generator_alone() -> None:
-    given = scan_of(phantom((32, 32)).to(torch.complex64))
+def test_the_shifts_come_from_the_generator_alone(make: Any) -> None:
+    given = make.scan(make.phantom((32, 32)).to(torch.complex64))
     state = torch.get_rng_state()
     first, again, other = (l1_wavelet(given, 0.01, 20, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -226,10 +193,10 @@ def test_the_shifts_come_from_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("coils", [1, 2])
-def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(coils: int) -> None:
+def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(make: Any, coils: int) -> None:
     """Of other strength, other kind of mask, and other gain of the maps."""
-    image = phantom((33, 40)).to(torch.complex64)
-    points, columns = scan_of(image, coils), scan_of(1000 * image.flip(0), coils, "random_columns")
+    image = make.phantom((33, 40)).to(torch.complex64)
+    points, columns = make.scan(image, coils), make.scan(1000 * image.flip(0), coils, "random_columns")
     maps = None if points.maps is None or columns.maps is None else torch.cat([points.maps, 5 * columns.maps])
     kspace, mask = torch.cat([points.kspace, columns.kspace]), torch.cat([points.mask, columns.mask])
     together = l1_wavelet(Measured(kspace, mask, maps), 0.01, 30, seeded(0))
@@ -240,9 +207,9 @@ def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(coils: int) -> N
 
 
 @pytest.mark.parametrize("power", [-20, 20])
-def test_the_image_follows_the_units_of_the_samples_and_of_the_maps(power: int) -> None:
+def test_the_image_follows_the_units_of_the_samples_and_of_the_maps(make: Any, power: int) -> None:
     """A power of two changes no digit."""
-    given = scan_of(phantom((32, 32)).to(torch.complex64), 3)
+    given = make.scan(make.phantom((32, 32)).to(torch.complex64), 3)
     assert given.maps is not None
     image = l1_wavelet(given, 0.01, 30)
     brighter = l1_wavelet(given._replace(kspace=2.0**power * given.kspace), 0.01, 30)
@@ -251,40 +218,40 @@ def test_the_image_follows_the_units_of_the_samples_and_of_the_maps(power: int) 
     torch.testing.assert_close(stronger, image / 4)
 
 
-def test_a_constant_phase_passes_through() -> None:
-    given = scan_of(phantom((32, 32)), 2)
+def test_a_constant_phase_passes_through(make: Any) -> None:
+    given = make.scan(make.phantom((32, 32)), 2)
     turned = l1_wavelet(given._replace(kspace=1j * given.kspace), 0.01, 30)
     torch.testing.assert_close(turned, 1j * l1_wavelet(given, 0.01, 30))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_images_of_any_size_come_back_from_all_their_samples_without_regularisation(size: Shape) -> None:
-    image, mask = noise(2, *size), torch.ones(2, *size, dtype=torch.bool)
+def test_images_of_any_size_come_back_from_all_their_samples_without_regularisation(make: Any, size: Shape) -> None:
+    image, mask = make.noise(2, *size), torch.ones(2, *size, dtype=torch.bool)
     found = l1_wavelet(Measured(fft2c(image)[:, None], mask), 0, 30, seeded(0))
     torch.testing.assert_close(found, image)
 
 
-def test_single_precision_finds_the_image_of_double_precision() -> None:
-    given = scan_of(phantom((48, 48)), 2)
+def test_single_precision_finds_the_image_of_double_precision(make: Any) -> None:
+    given = make.scan(make.phantom((48, 48)), 2)
     assert given.maps is not None
     single = Measured(given.kspace.to(torch.complex64), given.mask, given.maps.to(torch.complex64))
     image = l1_wavelet(single, 0.01, 100, seeded(0))
     assert image.dtype == torch.complex64
     expected = l1_wavelet(given, 0.01, 100, seeded(0))
-    assert float((image - expected).norm() / expected.norm()) < 1e-5
+    assert make.distance(image, expected) < 1e-5
 
 
 @pytest.mark.parametrize("maps", [None, "birdcage", "zero"])
-def test_scans_of_nothing_give_an_image_of_nothing(maps: str | None) -> None:
+def test_scans_of_nothing_give_an_image_of_nothing(make: Any, maps: str | None) -> None:
     coils = 1 if maps is None else 2
-    given = scan_of(torch.zeros(20, 17, dtype=torch.complex64), coils, sigma=0)
+    given = make.scan(torch.zeros(20, 17, dtype=torch.complex64), coils, sigma=0)
     if maps == "zero":
         given = given._replace(maps=torch.zeros(1, 2, 20, 17, dtype=torch.complex64))
     assert torch.equal(l1_wavelet(given, 0.01, 5, seeded(0)), torch.zeros(1, 20, 17, dtype=torch.complex64))
 
 
-def test_several_coils_without_maps_are_refused() -> None:
-    given = scan_of(phantom((32, 32)), 2)
+def test_several_coils_without_maps_are_refused(make: Any) -> None:
+    given = make.scan(make.phantom((32, 32)), 2)
     with pytest.raises(ValueError, match="k-space of 2 coils needs coil sensitivity maps"):
         l1_wavelet(given._replace(maps=None), 0.01)
 

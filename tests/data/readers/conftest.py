@@ -1,9 +1,11 @@
-"""Makes files in the true layouts of the formats, small and from a seeded generator."""
+"""Makes files in the true layouts of the formats, small and from a seeded generator, and damages and reads them."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,11 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+
+from sansref.data.readers import FileInfo, ImageSlice, Reader, ReaderOptions, open_scan_file
+from sansref.errors import FileError
+from sansref.scan import Scan
 
 HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
@@ -84,8 +91,79 @@ def write_nifti(path: Path, volume: Any, affine: Any = None, version: int = 1, *
     return path
 
 
+def noise(*shape: int, seed: int = 0, dtype: Any = np.complex64) -> Any:
+    generator = np.random.default_rng(seed)
+    return (generator.normal(size=shape) + 1j * generator.normal(size=shape)).astype(dtype)
+
+
+def write_npy(path: Path, array: Any) -> Path:
+    np.save(path, array)
+    return path
+
+
+def read_scans(path: Path, axes: str | None = None, array: str | None = None, slices: Any = None) -> list[Any]:
+    return list(open_scan_file(path, ReaderOptions(axes=axes, array=array)).read(path, slices))
+
+
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextmanager
+def refused(path: Path, message: str) -> Iterator[None]:
+    """Expect one line that names the file, and no file left open."""
+    before = open_descriptors()
+    with pytest.raises(FileError, match=message) as caught:
+        yield
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert open_descriptors() <= before
+
+
+@contextmanager
+def memory_below(most: int) -> Iterator[None]:
+    """Expect that never as many bytes are in use at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+BYTE = st.integers(0, 255)
+
+
+def damaged(data: st.DataObject, content: bytes, place: Any, byte: Any = BYTE) -> bytes:
+    """Change up to six bytes, at places that are drawn, and cut off the end or leave it."""
+    changed = bytearray(content)
+    for position, value in data.draw(st.lists(st.tuples(place, byte), max_size=6)):
+        changed[position] = value
+    return bytes(changed[: data.draw(st.just(len(content)) | st.integers(1, len(content)))])
+
+
+def read_or_refuse(path: Path, reader: Reader | None = None, options: ReaderOptions | None = None) -> FileInfo | None:
+    """Read a damaged file: it gives as many valid slices as it describes, or None for one line that names it."""
+    try:
+        reader = reader or open_scan_file(path, options)
+        info = reader.describe(path)
+        count = 0
+        for piece in reader.read(path):
+            count += 1
+            assert isinstance(piece, ImageSlice if info.kind == "magnitude" else Scan)
+            if isinstance(piece, ImageSlice):
+                assert piece.image.shape == (info.height, info.width)
+                assert piece.image.isfinite().all()
+                assert piece.image.min() >= 0
+            else:
+                assert piece.kspace.isfinite().all()
+                assert piece.mask.any()
+        assert count == info.slices
+        return info
+    except FileError as error:
+        assert error.path == path
+        assert "\n" not in str(error)
+        return None
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +177,13 @@ def make() -> Any:
         fastmri = staticmethod(write_fastmri)
         volume = staticmethod(make_volume)
         nifti = staticmethod(write_nifti)
+        noise = staticmethod(noise)
+        npy = staticmethod(write_npy)
+        scans = staticmethod(read_scans)
         descriptors = staticmethod(open_descriptors)
+        refused = staticmethod(refused)
+        memory_below = staticmethod(memory_below)
+        damaged = staticmethod(damaged)
+        read_or_refuse = staticmethod(read_or_refuse)
 
     return Make

@@ -364,7 +364,7 @@ def folder(mrd: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_damaged_files_are_read_or_refused(folder: Path, data: st.DataObject) -> None:
+def test_damaged_files_are_read_or_refused(make: Any, folder: Path, data: st.DataObject) -> None:
     content = bytearray((folder / "whole.h5").read_bytes())
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(1, len(content) - 1))]
@@ -373,12 +373,4 @@ def test_damaged_files_are_read_or_refused(folder: Path, data: st.DataObject) ->
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = folder / "damaged.h5"
     path.write_bytes(content)
-    try:
-        reader = open_scan_file(path)  # in a process of its own: some damage hangs or crashes HDF5 itself
-        reader.describe(path)
-        scans = list(reader.read(path))
-    except FileError as error:
-        assert error.path == path
-        assert "\n" not in str(error)
-    else:
-        assert all(torch.isfinite(torch.view_as_real(scan.kspace)).all() for scan in scans)
+    make.read_or_refuse(path)  # in a process of its own: some damage hangs or crashes HDF5 itself

@@ -203,12 +203,8 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_what_cannot_be_used_is_named_in_one_line(make: Any, tmp_path: Path, case: str, name: str) -> None:
     change, message = WRONG[case]
     path = make.nifti(tmp_path / name, **change(make))
-    before = make.descriptors()
-    with pytest.raises(FileError, match=message) as caught:
+    with make.refused(path, message):
         list(open_scan_file(path).read(path))
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-    assert make.descriptors() <= before
 
 
 def test_an_affine_without_orientation(make: Any, tmp_path: Path) -> None:
@@ -251,18 +247,6 @@ def test_damage_gives_a_file_error_or_valid_slices(
     make: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str, version: int
 ) -> None:
     path = make.nifti(tmp_path_factory.getbasetemp() / name, make.volume(), version=version)
-    content = bytearray(path.read_bytes())
-    place = st.integers(0, len(content) - 1)
-    for position, byte in data.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=6)):
-        content[position] = byte
-    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(1, len(content)))])
-    plane = data.draw(st.sampled_from(["native", "sagittal"]))
-    try:
-        reader = NiftiReader(plane)  # type: ignore[arg-type]
-        info = reader.describe(path)
-        slices = list(reader.read(path))
-    except FileError as error:
-        assert "\n" not in str(error)
-        return
-    assert len(slices) == info.slices
-    assert all(piece.image.isfinite().all() and (piece.image >= 0).all() for piece in slices)
+    content = path.read_bytes()
+    path.write_bytes(make.damaged(data, content, st.integers(0, len(content) - 1)))
+    make.read_or_refuse(path, NiftiReader(data.draw(st.sampled_from(["native", "sagittal"]))))

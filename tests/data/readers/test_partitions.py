@@ -13,19 +13,7 @@ from sansref.data.readers import ReaderOptions, open_scan_file, partitions
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
 
-
-def noise(*shape: int, seed: int = 0) -> Any:
-    generator = np.random.default_rng(seed)
-    return (generator.normal(size=shape) + 1j * generator.normal(size=shape)).astype(np.complex64)
-
-
-def npy(path: Path, array: Any) -> Path:
-    np.save(path, array)
-    return path
-
-
-def scans(path: Path, axes: str = "partition,coil,row,column", slices: Any = None) -> list[Any]:
-    return list(open_scan_file(path, ReaderOptions(axes=axes)).read(path, slices))
+AXES = "partition,coil,row,column"
 
 
 def kspace_of(volume: Any) -> Any:
@@ -36,63 +24,60 @@ def kspace_of(volume: Any) -> Any:
 @settings(max_examples=20, deadline=None)
 @given(sizes=st.tuples(*[st.integers(2, 9)] * 3), coils=st.integers(1, 3), block=st.sampled_from([1, 4000, 1 << 26]))
 def test_slices_are_those_of_the_volume(
-    tmp_path_factory: pytest.TempPathFactory, sizes: tuple[int, int, int], coils: int, block: int
+    make: Any, tmp_path_factory: pytest.TempPathFactory, sizes: tuple[int, int, int], coils: int, block: int
 ) -> None:
-    volume = noise(sizes[0], coils, *sizes[1:])
-    path = npy(tmp_path_factory.getbasetemp() / "a.npy", kspace_of(volume))
+    volume = make.noise(sizes[0], coils, *sizes[1:])
+    path = make.npy(tmp_path_factory.getbasetemp() / "a.npy", kspace_of(volume))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "BLOCK", block)
-        found = scans(path)
+        found = make.scans(path, AXES)
     assert len(found) == sizes[0]
     for scan in found:
         assert np.abs(ifft2c(scan.kspace).numpy() - volume[scan.meta.slice]).max() < 1e-5
         assert (scan.reference is not None) == (coils == 1)
 
 
-def test_what_is_told_and_chosen(tmp_path: Path) -> None:
+def test_what_is_told_and_chosen(make: Any, tmp_path: Path) -> None:
     mask = np.random.default_rng(0).random((8, 10)) < 0.4
-    path = npy(tmp_path / "a.npy", kspace_of(noise(6, 2, 8, 10)) * mask)
-    info = open_scan_file(path, ReaderOptions(axes="partition,coil,row,column")).describe(path)
+    path = make.npy(tmp_path / "a.npy", kspace_of(make.noise(6, 2, 8, 10)) * mask)
+    info = open_scan_file(path, ReaderOptions(axes=AXES)).describe(path)
     assert (info.slices, info.coils, info.height, info.width) == (6, 2, 8, 10)
     assert info.acquired_fraction == mask.mean()
-    found = scans(path, slices=[4, 1])
+    found = make.scans(path, AXES, slices=[4, 1])
     assert [scan.meta.slice for scan in found] == [4, 1]
     assert all(np.array_equal(scan.mask.numpy(), mask) for scan in found)
 
 
-def test_outer_partitions_may_be_missing(tmp_path: Path) -> None:
-    kspace = kspace_of(noise(10, 1, 8, 9))
+def test_outer_partitions_may_be_missing(make: Any, tmp_path: Path) -> None:
+    kspace = kspace_of(make.noise(10, 1, 8, 9))
     kspace[:2] = 0
-    assert len(scans(npy(tmp_path / "a.npy", kspace))) == 10
+    assert len(make.scans(make.npy(tmp_path / "a.npy", kspace), AXES)) == 10
 
 
-def without(kspace: Any, *places: Any) -> Any:
-    for place in places:
-        kspace[place] = 0
-    return kspace
-
-
-WRONG: dict[str, tuple[Any, str]] = {
-    "gap": (without(noise(8, 1, 8, 9), 2), "is undersampled along the axis named partition. Name a fully sampled"),
-    "half": (without(noise(8, 1, 8, 9), slice(0, 3), 7), "is undersampled along the axis named partition"),
-    "mixed": (without(noise(8, 1, 8, 9), np.s_[3, :, :, :4]), "is undersampled along the axis named partition"),
-    "NaN": (noise(8, 1, 8, 9) * np.where(np.arange(9) == 8, np.nan, 1), r"NaN or infinite k-space"),
-    "middle": (without(noise(8, 1, 8, 9), 4), "holds only zeros in the k-space of partition 4"),
+WRONG: dict[str, tuple[float, list[Any], str]] = {
+    "gap": (0, [2], "is undersampled along the axis named partition. Name a fully sampled"),
+    "half": (0, [slice(0, 3), 7], "is undersampled along the axis named partition"),
+    "mixed": (0, [np.s_[3, :, :, :4]], "is undersampled along the axis named partition"),
+    "NaN": (np.nan, [np.s_[..., 8]], r"NaN or infinite k-space"),
+    "middle": (0, [4], "holds only zeros in the k-space of partition 4"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_transformed(tmp_path: Path, case: str) -> None:
-    array, message = WRONG[case]
+def test_what_cannot_be_transformed(make: Any, tmp_path: Path, case: str) -> None:
+    value, places, message = WRONG[case]
+    kspace = make.noise(8, 1, 8, 9)
+    for place in places:
+        kspace[place] = value
     with pytest.raises(FileError, match=message):
-        scans(npy(tmp_path / "a.npy", array))
+        make.scans(make.npy(tmp_path / "a.npy", kspace), AXES)
 
 
-def test_no_room_for_the_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_the_temporary_file(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int, offset: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    path = npy(tmp_path / "a.npy", noise(8, 1, 8, 9))
+    path = make.npy(tmp_path / "a.npy", make.noise(8, 1, 8, 9))
     with pytest.raises(FileError, match=r"needs 0.0 GB for a temporary file in .* \(No space left on device\)"):
-        scans(path)
+        make.scans(path, AXES)

@@ -1,0 +1,111 @@
+"""Measurements with a known truth, pictures for translations, and losses by hand."""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import shepp_logan_phantom
+from skimage.transform import resize
+from torch import Tensor
+
+from sansref.kspace.coils import birdcage_maps
+from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.grid import Shape
+from sansref.kspace.masks import draw_mask
+from sansref.methods import Measured, Method, Translation
+from sansref.randomness import seeded
+
+
+def complex_noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.complex128, generator=seeded(seed))
+
+
+def phantom(shape: Shape) -> Tensor:
+    """The Shepp-Logan phantom with a smooth phase."""
+    magnitude = torch.from_numpy(resize(shepp_logan_phantom(), shape, anti_aliasing=True))
+    rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in shape)
+    return torch.polar(magnitude, 2 * rows[:, None] + (2 * pi * columns).sin())
+
+
+def scan_of(image: Tensor, coils: int = 1, law: str = "variable_density", sigma: float = 0.01) -> Measured:
+    """3x undersampled, with noise."""
+    shape = (image.shape[0], image.shape[1])
+    mask = draw_mask(law, shape, 3, seeded(law)).array
+    maps = birdcage_maps(shape, coils).to(image.dtype)[None] if coils > 1 else None
+    kspace = EncodingOperator(mask[None], maps).transform(image[None])
+    return Measured((kspace + sigma * complex_noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
+
+
+def zero_filled(given: Measured) -> Tensor:
+    return EncodingOperator(given.mask, given.maps).adjoint(given.kspace)
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    error = (image.abs() - truth.abs()).square().mean()
+    return float(10 * torch.log10(truth.abs().max() ** 2 / error))
+
+
+def distance(image: Tensor, other: Tensor) -> float:
+    return float((image - other).norm() / other.norm())
+
+
+def pictures(size: int = 1, seed: int = 0, channels: int = 1) -> Translation:
+    generator = seeded("pictures", seed)
+    x, y = 2 * torch.rand(2, size, channels, 80, 80, generator=generator) - 1
+    mask = torch.rand(size, 80, 80, generator=generator) < 0.3
+    return Translation(x, y, mask, torch.randn(size, 64, generator=generator))
+
+
+def play(method: Method, batch: Translation, turns: list[str] | None = None) -> dict[str, float]:
+    """One training step with optimisers of its own; the losses of its turns."""
+    losses = {}
+    for turn in method.turns:
+        if turns is None or turn.name in turns:
+            loss, _ = method.loss(turn.name, batch)
+            optimizer = torch.optim.RAdam(turn.parameters, lr=0.01)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            method.updated(turn.name)
+            losses[turn.name] = float(loss.detach())
+    return losses
+
+
+def l1(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().abs().mean())
+
+
+def lsgan(judgement: Tensor, wanted: int) -> float:
+    return float((judgement - wanted).detach().square().mean())
+
+
+def kspace_error(image: Tensor, other: Tensor, mask: Tensor, norm: Any = "backward", power: int = 1) -> float:
+    """Eq. (1) for one pair, over all scans of a batch, by NumPy; two channels are one complex image."""
+    difference = (image - other).detach().double().numpy()
+    plane = difference[:, 0] + 1j * difference[:, 1] if difference.shape[1] == 2 else difference[:, 0]
+    spectrum = np.fft.fftshift(np.fft.fft2(plane, norm=norm), axes=(1, 2)) * mask.numpy()
+    return float((np.abs(spectrum) ** power).mean())
+
+
+@pytest.fixture(scope="session")
+def make() -> Any:
+    """The makers above, for the tests (test modules cannot import each other)."""
+
+    class Make:
+        noise = staticmethod(complex_noise)
+        phantom = staticmethod(phantom)
+        scan = staticmethod(scan_of)
+        zero_filled = staticmethod(zero_filled)
+        psnr = staticmethod(psnr)
+        distance = staticmethod(distance)
+        pictures = staticmethod(pictures)
+        play = staticmethod(play)
+        l1 = staticmethod(l1)
+        lsgan = staticmethod(lsgan)
+        kspace_error = staticmethod(kspace_error)
+
+    return Make
