@@ -93,7 +93,6 @@ class DemoOptions:
                 repeats=self.repeats,
                 batch_size=1,
                 learning_rate=self.learning_rate,
-                patience=self.epochs * self.stages,
                 snapshots=True,
                 seed=self.seed,
                 threads=self.threads,
