@@ -20,24 +20,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
+from _measure import table
 from sansref.data.prepare import Selection, resized_image
-from sansref.data.readers import FileInfo, open_scan_file, scan_folder
+from sansref.data.readers import open_scan_file, scan_folder
+from sansref.data.slices import nifti_slices
 from sansref.experiments.comparison.compare import compare
 from sansref.experiments.comparison.plan import load_plan
 from sansref.experiments.comparison.records import read_scores
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.files import write_text
+from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
 
 #: Sides of the images, and of the k-space that was acquired before it was padded.
 MATRIX, ACQUIRED = 96, 64
-PLAN = Path(__file__).parent / "study" / "idr.yaml"
-METHODS = ("zero-filled", "SSDU", "IDR", "supervised")
+STUDY: Mapping[str, Any] = yaml.safe_load((Path(__file__).parent / "study" / "idr.yaml").read_text(encoding="utf-8"))
+METHODS: Mapping[str, Any] = {
+    "zero-filled": STUDY["methods"]["zero-filled"],
+    "total variation": {"method": "total_variation"},
+    **{name: STUDY["methods"][name] for name in ("SSDU", "IDR", "supervised")},
+}
 #: Changes of what the methods share.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "complex": {},
@@ -50,39 +57,36 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 def plan_of(variant: str) -> dict[str, Any]:
     """The study's plan, less what is not needed here."""
-    plan: dict[str, Any] = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
-    plan["methods"] = {name: plan["methods"][name] for name in METHODS}
-    plan["methods"]["total variation"] = {"method": "total_variation"}
-    plan["shared"] |= {**VARIANTS[variant], "snapshots": False}
-    return plan | {"title": f"What makes a benchmark easy: {variant}", "accelerations": [4], "run_folds": [0]}
+    return {
+        **STUDY,
+        "title": f"What makes a benchmark easy: {variant}",
+        "shared": {**STUDY["shared"], **VARIANTS[variant], "snapshots": False},
+        "accelerations": [4],
+        "run_folds": [0],
+        "methods": dict(METHODS),
+    }
 
 
-def write_padded(data: Path, slices: int, out: Path) -> None:
+def write_padded(data: Path, out: Path) -> None:
     """One NIfTI volume a subject: magnitudes of the study's slices at low resolution, in pixels of the high one."""
-    selection = Selection(slices=slices, matrix=(MATRIX, MATRIX))
-    infos, _ = scan_folder(data, selection.reader_options)
-    for info in infos:
+    selection = Selection(slices=STUDY["shared"]["slices"], matrix=(MATRIX, MATRIX))
+    for info in scan_folder(data, selection.reader_options)[0]:
         path = out / info.subject / info.path.name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            volume = np.stack([padded(image, selection) for image in images_of(info, selection)], axis=-1)
-            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)  # type: ignore[no-untyped-call]
+        if path.exists():
+            continue
+        chosen = selection.indices(info.slices)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with nifti_slices(path, (len(chosen), MATRIX, MATRIX)) as put:
+            for index, piece in enumerate(open_scan_file(info.path, selection.reader_options).read(info.path, chosen)):
+                put(index, padded(resized_image(piece.image, selection)))
 
 
-def images_of(info: FileInfo, selection: Selection) -> list[torch.Tensor]:
-    """The magnitudes that the study takes from a file."""
-    reader = open_scan_file(info.path, selection.reader_options)
-    return [piece.image for piece in reader.read(info.path, selection.indices(info.slices))]
-
-
-def padded(image: torch.Tensor, selection: Selection) -> np.ndarray:
+def padded(image: Tensor) -> Tensor:
     """The magnitude of an image whose outer k-space has been zeroed."""
-    kspace = fft2c(resized_image(image, selection))
-    border = (MATRIX - ACQUIRED) // 2
-    inner = slice(border, border + ACQUIRED)
+    kspace = fft2c(image)
     kept = torch.zeros_like(kspace)
-    kept[inner, inner] = kspace[inner, inner]
-    return ifft2c(kept).abs().numpy()
+    centre_crop(kept, (ACQUIRED, ACQUIRED))[:] = centre_crop(kspace, (ACQUIRED, ACQUIRED))
+    return ifft2c(kept).abs()
 
 
 def mean_psnr(path: Path) -> dict[str, float]:
@@ -100,20 +104,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    names = ("zero-filled", "total variation", "SSDU", "IDR", "supervised")
-    table = ["| data | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    rows = []
     for variant in VARIANTS:
-        folder = options.out / variant.replace(" ", "-")
-        plan = plan_of(variant)
-        write_text(folder / "plan.yaml", yaml.safe_dump(plan, sort_keys=False))
-        data = options.data
+        folder, data = options.out / variant.replace(" ", "-"), options.data
+        write_text(folder / "plan.yaml", yaml.safe_dump(plan_of(variant), sort_keys=False))
         if variant == "zero-padded":
             data = options.out / "padded"
-            write_padded(options.data, yaml.safe_load(PLAN.read_text(encoding="utf-8"))["shared"]["slices"], data)
+            write_padded(options.data, data)
         compare(Workplace(load_plan(str(folder / "plan.yaml")), data, None, folder), options.jobs)
         psnr = mean_psnr(folder / "scores.csv")
-        table.append(f"| {variant} | " + " | ".join(f"{psnr[name]:.2f}" for name in names) + " |")
-    print("\n".join(table))
+        rows.append([variant, *(f"{psnr[name]:.2f}" for name in METHODS)])
+    print(table(["data", *METHODS], rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _air import air_power
 
 from sansref.data.prepare import scaled
 from sansref.data.readers import open_scan_file
@@ -22,7 +23,7 @@ from sansref.training.run import RunDirectory
 PARTS = 5
 run = RunDirectory(Path(sys.argv[2]))
 method, recipe = run.load(), run.config().preparation
-ends, images, rows = (slice(0, 10), slice(-10, None)), {}, []
+images, rows = {}, []
 for path in sorted(p for name in run.subjects()["test"] for p in Path(sys.argv[3]).glob(f"{name}/*.mat")):
     for whole in open_scan_file(path, recipe.selection.reader_options).read(path):
         scan = scaled(whole)
@@ -37,13 +38,11 @@ for path in sorted(p for name in run.subjects()["test"] for p in Path(sys.argv[3
             predicted[left_out] = fft2c(image)[left_out]
         outer = scan.mask & ~centre
         noisy, clean = ifft2c(scan.kspace[0]), ifft2c(predicted)
-        # Noise of a measured sample, from the four corners of the image, where there is only air.
-        corner = torch.cat([noisy[r, c].flatten() for r in ends for c in ends]).abs().square().mean()
-        power = float(corner) * scan.mask.numel() / int(scan.mask.sum())
-        left = torch.cat([clean[r, c].flatten() for r in ends for c in ends]).abs().square().mean()
+        before, after = air_power(noisy), air_power(clean)
+        power = before * scan.mask.numel() / int(scan.mask.sum())  # of the noise, per measured sample
         energy = float(scan.kspace[0][outer].abs().square().sum())
         error = float((predicted - scan.kspace[0])[outer].abs().square().sum())
-        rows.append((error / energy, power * int(outer.sum()) / energy, float((left / corner).sqrt())))
+        rows.append((error / energy, power * int(outer.sum()) / energy, (after / before) ** 0.5))
         images[f"{path.name[7:12]} {whole.meta.slice}"] = np.stack([noisy.abs().numpy(), clean.abs().numpy()])
     mean = np.mean(rows[-4:], 0)
     print(

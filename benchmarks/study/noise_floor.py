@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from _air import air_power
 
 from sansref.data.readers import open_scan_file
 from sansref.training.batches import held_out_mask
@@ -19,12 +20,11 @@ tested = run.subjects()["test"]
 floors = []
 for path in sorted(p for name in tested for p in Path(sys.argv[2]).glob(f"{name}/*.mat")):
     full = {scan.meta.slice: scan for scan in open_scan_file(path, recipe.selection.reader_options).read(path)}
-    ends, per_file = (slice(0, 10), slice(-10, None)), []
+    per_file = []
     for scan in recipe.scans(path):
         image = scan.reference
-        corners = torch.cat([image[rows, columns].flatten() for rows in ends for columns in ends])
         measured = int(full[scan.meta.slice].mask.sum())
-        power = float(corners.abs().square().mean()) * image.numel() / measured  # of the noise, per measured sample
+        power = air_power(image) * image.numel() / measured  # of the noise, per measured sample
         held = held_out_mask(scan.mask, config.training.held_out, config.training.seed_of_data, scan.meta.slice)
         weight = 1 / family.density(scan.mask)[held].clamp(min=1e-3)
         floor = power * float(weight.sum()) / float((weight * scan.kspace[0][held].abs().square()).sum())
