@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from _measure import table
 from sansref.data.readers import scan_folder
 from sansref.experiments.demo import list_snapshots
 from sansref.training.run import RunDirectory
@@ -67,11 +68,17 @@ def main() -> None:
     trainings = [
         read_training(folder, options.data) for folder in folders if list(folder.glob("stages/*/epoch-*.safetensors"))
     ]
-    print("| training | epochs | Spearman | PSNR of the epoch kept (dB) | lost (dB) |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for one in trainings:
-        kept = f"{one.psnrs[one.kept]:.2f} | {one.lost():.2f}"
-        print(f"| {one.method}, {one.place} | {len(one.scores)} | {one.correlation():.3f} | {kept} |")
+    rows = [
+        [
+            f"{one.method}, {one.place}",
+            len(one.scores),
+            f"{one.correlation():.3f}",
+            f"{one.psnrs[one.kept]:.2f}",
+            f"{one.lost():.2f}",
+        ]
+        for one in trainings
+    ]
+    print(table(["training", "epochs", "Spearman", "PSNR of the epoch kept (dB)", "lost (dB)"], rows))
     rhos, losses = [one.correlation() for one in trainings], [one.lost() for one in trainings]
     print(
         f"\n{len(trainings)} trainings: Spearman {np.median(rhos):.3f} in the median and {min(rhos):.3f} at least;"
@@ -80,13 +87,15 @@ def main() -> None:
     places = defaultdict(list)
     for one in trainings:
         places[one.place].append(one)
-    print("\n| place | methods | Spearman | chosen | best | lost (dB) |\n| --- | ---: | ---: | --- | --- | ---: |")
+    rows = []
     for place, group in places.items():
         chosen = min(group, key=lambda one: one.scores[one.kept])
         best = max(group, key=lambda one: one.psnrs[one.kept])
         rho = spearmanr([-one.scores[one.kept] for one in group], [one.psnrs[one.kept] for one in group]).statistic
         lost = best.psnrs[best.kept] - chosen.psnrs[chosen.kept]
-        print(f"| {place} | {len(group)} | {rho:.3f} | {chosen.method} | {best.method} | {lost:.2f} |")
+        rows.append([place, len(group), f"{rho:.3f}", chosen.method, best.method, f"{lost:.2f}"])
+    print()
+    print(table(["place", "methods", "Spearman", "chosen", "best", "lost (dB)"], rows))
 
 
 if __name__ == "__main__":
