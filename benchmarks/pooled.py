@@ -1,7 +1,7 @@
 """One table of a comparison whose folds were trained in several places: machines, sittings, colleagues.
 
-Reads the ``scores.csv`` of each place, the scores of every slice, and the plan, which names methods, baseline and gap. No
-scan is needed.
+Reads the ``scores.csv`` of each place, the scores of every slice, and the plan, which names methods, baseline and gap.
+No scan is needed.
 
     python benchmarks/pooled.py PLAN SCORES.csv [SCORES.csv ...] [--lpips alex]
 """
