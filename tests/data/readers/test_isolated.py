@@ -24,7 +24,7 @@ from sansref.data.readers.isolated import IsolatedReader, Limits, in_child, isol
 from sansref.errors import FileError, SettingError
 from sansref.scan import Scan
 
-QUICK = Limits(computing=0.5, waiting=20)
+QUICK = Limits(computing=0.5, waiting=120)
 PATH = Path("a.h5")
 
 
