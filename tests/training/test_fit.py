@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import pytest
@@ -212,6 +213,15 @@ def test_loss_that_is_not_finite_keeps_the_last_checkpoint(play, monkeypatch):
     _, resumed, files = play("cut", epochs=3)
     assert len(rows(files)) == 3
     assert_same(resumed.state_dict(), play("whole", epochs=3)[1].state_dict())
+
+
+def test_a_method_that_ends_the_program_keeps_its_last_words(play, monkeypatch):
+    def leave(*_):
+        sys.exit("a package is missing")
+
+    monkeypatch.setattr(Loop, "training_step", leave)
+    with pytest.raises(SystemExit, match="a package is missing"):
+        play()
 
 
 def test_snapshots_are_kept_on_demand(play):

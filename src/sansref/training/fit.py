@@ -202,8 +202,10 @@ def _signals(trainer: pl.Trainer) -> Iterator[None]:
     """
     try:
         yield
-    except SystemExit:
+    except SystemExit as error:
         if trainer.received_sigterm:
             sys.exit(128 + signal.SIGTERM)
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise  # a method's own, with what it has to say
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
