@@ -138,7 +138,6 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--foo", "3"], "unrecognized arguments: --foo 3"),
         (["--snr", "loud"], "--snr takes float or null, not loud"),
         (["--matrix", "3"], "--matrix takes tuple[int, int] or null, not 3"),
-        (["--matrix", "[64,64]"], "the matrix (64, 64) is larger than the scan's (32, 32)"),
         (["--score", "mine"], "--score takes one of ['held_out', 'reference'], not mine"),
         (["--network.name", "foo"], "--network.name takes one of ['ista_plus', 'ista', 'unet'], not foo"),
         (["--network.phases", "0"], "network.phases must be at least 1, got 0"),
@@ -161,6 +160,11 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
 def test_wrong_options_of_training_are_one_line(fails, heads, tmp_path, words, message):
     line = fails("train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, *words)
     assert line.startswith(message)
+
+
+def test_files_too_small_for_the_options_are_named(fails, heads, tmp_path):
+    line = fails("train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, "--matrix", "[64,64]")
+    assert "sub-01_T1w.nii.gz: does not go with the settings (the matrix (64, 64) is larger than" in line
 
 
 @pytest.mark.parametrize(

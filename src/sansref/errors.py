@@ -37,9 +37,17 @@ class FileError(SansrefError):
         self.problem = problem
         self.cure = cure
 
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
+        """Three parts make it again in another process, not its one text."""
+        return type(self), (self.path, self.problem, self.cure)
+
 
 class SettingError(SansrefError):
     """A setting is impossible or contradicts another one."""
+
+
+class SizeError(SettingError):
+    """A setting that scans of another size would allow."""
 
 
 class TrainingError(SansrefError):

@@ -183,6 +183,15 @@ def test_cropping_kspace_is_cropping_its_image(coils: int, crop: tuple[int, int]
         torch.testing.assert_close(fft2c(cut.reference), cut.kspace[0])
 
 
+def test_cropping_kspace_measures_nothing_in_its_padding() -> None:
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    mask[:, 4:32] = True
+    scan = full_scan()
+    cut = resized_kspace(replace(scan, kspace=scan.kspace * mask, mask=mask), Selection(crop=(20, 27)))
+    assert cut.mask.any(dim=0).nonzero().flatten().tolist() == list(range(3, 23))  # -10.5 to 9.75 steps of 4/3
+    assert not cut.kspace[:, ~cut.mask].any()
+
+
 def test_a_smaller_matrix_keeps_the_measured_samples_of_the_centre() -> None:
     scan = undersampled(full_scan(2))
     small = resized_kspace(scan, Selection(matrix=(20, 17)))
@@ -541,6 +550,17 @@ def test_unreadable_files_can_be_left_out_whole(tmp_path: Path) -> None:
     prepared = prepare(bad_files(tmp_path), RECIPE, tmp_path / "out", references=False, on_bad=errors.append)
     assert [error.path.name for error in errors] == ["broken.h5", "b.nii.gz"]
     assert [Path(meta.source).name for meta in prepared.metas] == ["a.nii.gz"] * 4 + ["c.nii.gz"] * 4
+
+
+def test_so_can_files_of_another_size(tmp_path: Path) -> None:
+    errors: list[FileError] = []
+    infos = described(write_volume(tmp_path / "a.nii"), write_volume(tmp_path / "small.nii", size=(20, 20)))
+    recipe = replace(RECIPE, selection=Selection(matrix=(32, 32)))
+    prepared = prepare(infos, recipe, tmp_path / "out", references=False, on_bad=errors.append)
+    assert {Path(meta.source).name for meta in prepared.metas} == {"a.nii"}
+    problem = r"small\.nii: does not go with the settings \(the matrix \(32, 32\) is larger than the scan's \(20, 20\)"
+    with pytest.raises(FileError, match=problem):
+        raise errors[0]
 
 
 def test_otherwise_the_first_unreadable_file_stops_and_nothing_appears(tmp_path: Path) -> None:

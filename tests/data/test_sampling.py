@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.data.sampling import Sampling, is_full
+from sansref.data.sampling import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.masks import MASK_LAWS
 from sansref.randomness import seeded
@@ -36,30 +36,6 @@ def mask_file(path: Path, shape: tuple[int, ...] = SHAPE) -> Path:
     values[middle] = True
     np.save(path, values)
     return path
-
-
-@pytest.mark.parametrize(
-    ("mask", "full"),
-    [
-        (torch.ones(SHAPE, dtype=torch.bool), True),
-        (columns(*range(3, 36)), True),  # zero-padded columns on both sides
-        (columns(*range(18, 40)), False),
-        (columns(*range(0, 40, 2)), False),
-        (columns(*[i for i in range(40) if i != 7]), False),
-        (columns(*range(12, 28)), False),  # the centre alone
-        (columns(20), False),
-    ],
-    ids=["all", "padded", "partial Fourier", "every second", "one missing", "centre", "one"],
-)
-def test_full_means_all_columns_within_the_padding(mask: Tensor, full: bool) -> None:
-    assert is_full(scan(mask)) is full
-
-
-def test_missing_points_are_not_full() -> None:
-    mask = torch.ones(SHAPE, dtype=torch.bool)
-    mask[5, 20] = False
-    assert not is_full(scan(mask))
-    assert not is_full(scan(SHARED["variable_density"].fixed(SHAPE).array))
 
 
 @pytest.mark.parametrize("law", MASK_LAWS)
@@ -144,11 +120,3 @@ def test_an_unknown_name_is_one_line_with_the_choices() -> None:
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="is not there"):
         Sampling(str(tmp_path / "none.npy")).fixed(SHAPE)
-
-
-@pytest.mark.parametrize(("left", "right", "full"), [(10, 10, True), (10, 5, True), (12, 0, False), (0, 12, False)])
-def test_partial_fourier_is_not_full(left: int, right: int, full: bool) -> None:
-    mask = torch.ones(8, 96, dtype=torch.bool)
-    mask[:, :left] = False
-    mask[:, 96 - right :] = False
-    assert is_full(scan(mask)) is full

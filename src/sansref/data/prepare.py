@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
 from sansref.data.readers.names import subject_of
 from sansref.data.recut import recut
-from sansref.data.sampling import Sampling, is_full
+from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.crop import centre_crop
+from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -126,8 +128,8 @@ class Preparation:
         Raises
         ------
         FileError
-            If the file cannot be read, is undersampled where full scans are wanted, does not show what its coils
-            see, or holds numbers out of the range of single precision.
+            If the file cannot be read, is undersampled where full scans are wanted, is too small for the settings,
+            does not show what its coils see, or holds numbers out of the range of single precision.
         """
         reader = open_scan_file(path, self.selection.reader_options)
         chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
@@ -144,23 +146,29 @@ class Preparation:
         FileError
             As for :meth:`scans`.
         """
-        if isinstance(item, Scan) and not (self.undersampled or is_full(item)):
+        if isinstance(item, Scan) and not (self.undersampled or is_full(item.mask)):
             problem = "is undersampled, but full scans are wanted here"
             raise FileError(item.meta.source, problem, "Give it as undersampled data")
         if isinstance(item, Scan) and self.magnitude:
             item = magnitude_of(item)
-        if isinstance(item, Scan):
-            whole = resized_kspace(item, self.selection)
-        else:
-            image = resized_image(item.image, self.selection)
-            if image.max() == image.min():
+        with _blamed_on(item.meta.source):
+            whole = self._whole(item)
+            if whole is None:
                 return None
-            meta = recut(item.meta, item.image.shape, self.selection.crop, self.selection.matrix)
-            whole = simulate(image, self.simulation, self._stream("simulate", meta), meta)
-        scan = self.sampling.undersample(whole, self._stream("mask", whole.meta)) if self.undersampled else whole
+            scan = self.sampling.undersample(whole, self._stream("mask", whole.meta)) if self.undersampled else whole
         if len(scan.kspace) > 1:
             _brightest(scan)  # before libraries that fail over infinite numbers
-        return scaled(with_coils(scan, whole if is_full(whole) else None, self.coils))
+        return scaled(with_coils(scan, whole if is_full(whole.mask) else None, self.coils))
+
+    def _whole(self, item: Scan | ImageSlice) -> Scan | None:
+        """K-space before it is undersampled, measured or simulated."""
+        if isinstance(item, Scan):
+            return resized_kspace(item, self.selection)
+        image = resized_image(item.image, self.selection)
+        if image.max() == image.min():
+            return None
+        meta = recut(item.meta, item.image.shape, self.selection.crop, self.selection.matrix)
+        return simulate(image, self.simulation, self._stream("simulate", meta), meta)
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
         """Depends on whose file it is and on its name, so that a folder may be moved."""
@@ -170,9 +178,19 @@ class Preparation:
         return seeded(self.seed, purpose, *whose, name, meta.slice)
 
 
+@contextmanager
+def _blamed_on(source: str) -> Iterator[None]:
+    """A file whose size the settings are not for may be left out, as an unreadable one."""
+    try:
+        yield
+    except SizeError as error:
+        problem = f"does not go with the settings ({error})"
+        raise FileError(source, problem, "Change them, or leave the file out") from None
+
+
 def magnitude_of(scan: Scan) -> ImageSlice:
     """Root-sum-of-squares magnitude of a fully sampled scan, cropped to the part that is scored."""
-    if not is_full(scan):
+    if not is_full(scan.mask):
         raise FileError(
             scan.meta.source, "is undersampled and has no full image", "Train without --magnitude to use it as it is"
         )
@@ -196,10 +214,13 @@ def resized_kspace(scan: Scan, selection: Selection) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
     kspace, mask = scan.kspace, scan.mask
     if selection.crop is not None:
-        if not is_full(scan):
+        if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
         kspace = fft2c(centre_crop(_padded(ifft2c(kspace), selection.crop), selection.crop))
-        mask = torch.ones(selection.crop, dtype=torch.bool)
+        first, stop = columns_within(mask, selection.crop[1])
+        mask = torch.zeros(selection.crop, dtype=torch.bool)
+        mask[:, first:stop] = True
+        kspace = kspace * mask
     if selection.matrix is not None:
         matrix = _smaller(selection.matrix, kspace)
         kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
@@ -222,9 +243,7 @@ def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
     if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
-        raise SettingError(
-            f"the matrix {matrix} is larger than the scan's {tuple(data.shape[-2:])}: choose a smaller one"
-        )
+        raise SizeError(f"the matrix {matrix} is larger than the scan's {tuple(data.shape[-2:])}: choose a smaller one")
     return matrix
 
 

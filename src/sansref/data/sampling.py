@@ -9,16 +9,13 @@ from typing import Literal
 
 import torch
 
-from sansref.errors import SettingError
+from sansref.errors import SettingError, SizeError
+from sansref.kspace.extent import is_full
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.maskfile import read_mask
 from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
-
-ASYMMETRY = 1 / 10
-"""Share of the columns by which the padding of a full scan may differ between its sides; 7/8 partial Fourier leaves out
-more."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Sampling:
             return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
         found = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
         if tuple(found.array.shape) != shape:
-            raise SettingError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")
+            raise SizeError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")
         return found
 
     def family(self, emulated: bool) -> MaskFamily:
@@ -83,7 +80,7 @@ class Sampling:
 
     def undersample(self, scan: Scan, generator: torch.Generator) -> Scan:
         """Keep the samples that the emulated acquisition takes; an undersampled scan stays as it is."""
-        if not is_full(scan):
+        if not is_full(scan.mask):
             return scan
         shape = (scan.mask.shape[0], scan.mask.shape[1])
         mask = self.fixed(shape) if self.mask_per == "dataset" else self.draw(shape, generator)
@@ -93,18 +90,3 @@ class Sampling:
 @lru_cache(maxsize=32)
 def _fixed(sampling: Sampling, shape: tuple[int, int]) -> SamplingMask:
     return sampling.draw(shape, seeded(sampling.mask_seed, "mask", *shape))
-
-
-def is_full(scan: Scan) -> bool:
-    """Whether a scan was acquired without gaps.
-
-    Outer columns may be missing, since files are often zero-padded in the phase-encoding direction, but no more than
-    half of them, and about as many on both sides: what partial Fourier leaves out on one side was not acquired.
-    """
-    acquired = scan.mask.any(dim=0).nonzero()
-    if len(acquired) == 0:
-        return False
-    first, last, width = int(acquired[0]), int(acquired[-1]), scan.mask.shape[1]
-    inside = scan.mask[:, first : last + 1]
-    lopsided = abs((width - 1 - last) - first) > ASYMMETRY * width + 1
-    return bool(inside.all()) and 2 * inside.shape[1] > width and not lopsided

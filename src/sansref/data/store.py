@@ -82,8 +82,9 @@ class ArrayStore:
             size = int(self._starts[-1])
             # The system refuses to map an empty file.
             self._map = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
-        values = self._map[self._starts[item] : self._starts[item + 1]]
-        return torch.from_numpy(np.array(values).reshape(self.shapes[item]))
+        place = range(len(self))[item]  # counts from the end, and refuses, as any sequence
+        values = self._map[self._starts[place] : self._starts[place + 1]]
+        return torch.from_numpy(np.array(values).reshape(self.shapes[place]))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 from sansref.data.coils import SMALLEST, calibration_side
 from sansref.data.prepared import PreparedScans
 from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
-from sansref.data.sampling import is_full
+from sansref.kspace.extent import is_full
 from sansref.kspace.family import is_columns
 from sansref.kspace.grid import full_centre
 from sansref.networks import NetworkOptions
@@ -63,7 +63,7 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
     """How k-space was sampled, told from one slice, and what that is good for."""
     fraction = info.acquired_fraction or 1 / middle.acceleration
     yield "acquired", f"{fraction:.1%} of the encoded grid ({1 / fraction:.2f}x)"
-    full = is_full(middle)
+    full = is_full(middle.mask)
     if not full:
         rows, columns = full_centre(middle.mask)
         whole_columns = is_columns(middle.mask)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.mrd.assemble import assemble, is_complete, layout_of
+from sansref.data.mrd.assemble import assemble, layout_of
 from sansref.data.mrd.header import parse_header
 from sansref.data.mrd.lines import Lines, head_of
 from sansref.errors import FileError
@@ -264,19 +264,6 @@ def test_the_layout_is_that_of_the_scans(mrd: Any, kspace: Any) -> None:
     (scan,) = assemble("a.h5", header, lines, META)
     assert torch.equal(layout.mask, scan.mask)
     assert (layout.scans, layout.coils, layout.cut, layout.crop) == (1, COILS, True, scan.meta.crop)
-
-
-def test_padding_leaves_a_block_of_columns_complete() -> None:
-    mask = torch.zeros(4, 40, dtype=torch.bool)
-    assert not is_complete(mask)
-    mask[:, 5:36] = True
-    assert is_complete(mask)
-    mask[:, 36:] = True
-    assert not is_complete(mask)
-    mask[:, :5] = True
-    assert is_complete(mask)
-    mask[1, 7] = False
-    assert not is_complete(mask)
 
 
 def test_oversampling_is_cut_in_image_space(mrd: Any) -> None:

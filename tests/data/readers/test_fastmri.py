@@ -136,6 +136,25 @@ def test_columns_of_zeros_are_not_acquired_even_without_a_mask(make: Any, tmp_pa
     assert "4 columns hold only zeros and are taken as not acquired." in READER.describe(path).notes
 
 
+def test_every_slice_may_have_a_mask_of_its_own(make: Any, tmp_path: Path) -> None:
+    kspace = make.kspace((3, 64, 37))
+    left_out = ([4, 9], [5, 6, 30], [12])
+    for index, empty in enumerate(left_out):
+        kspace[index][:, empty] = 0
+    for scan, empty in zip(READER.read(make.fastmri(tmp_path / "a.h5", kspace)), left_out, strict=True):
+        assert scan.mask.all(dim=0).nonzero().flatten().tolist() == [i for i in range(3, 34) if i not in empty]
+        assert scan.kspace.any(dim=-2)[0].nonzero().flatten().tolist() == [i for i in range(3, 34) if i not in empty]
+        assert scan.reference is None
+
+
+def test_partial_fourier_and_a_narrow_centre_give_no_reference(make: Any, tmp_path: Path) -> None:
+    for minimum, maximum in ((9, 30), (11, 19)):
+        header = make.header(minimum=minimum, maximum=maximum)
+        (scan,) = READER.read(make.fastmri(tmp_path / "a.h5", make.kspace((1, 64, 37)), header))
+        assert scan.mask[0].sum() == maximum - minimum + 1
+        assert scan.reference is None
+
+
 def test_several_coils(make: Any, tmp_path: Path) -> None:
     kspace = make.kspace((2, 3, 64, 37))
     path = make.fastmri(tmp_path / "brain.h5", kspace)

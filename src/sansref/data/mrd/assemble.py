@@ -19,13 +19,11 @@ from sansref.data.mrd.lines import Data, Heads, Lines
 from sansref.data.mrd.placement import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place
 from sansref.errors import FileError
 from sansref.kspace.crop import centre_crop
+from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
 from sansref.kspace.whitening import whitened
 from sansref.scan import Scan, ScanMeta
 
-#: How far, in parts of the grid, the acquired columns may reach farther on one side of DC than on the other where an
-#: image of them is called complete.
-MOST_ASYMMETRY = 0.05
 #: Samples of scanners stay far below; the square of larger ones is infinite in single precision.
 LARGEST = 1e18
 
@@ -183,16 +181,5 @@ def _scan(source: Path | str, plane: Tensor, layout: Layout, meta: ScanMeta) -> 
         raise FileError(source, problem, "Export it again, or leave it out")
     if not kspace.any():
         raise FileError(source, f"holds only zeros in the k-space of slice {meta.slice}", "Leave it out")
-    reference = ifft2c(kspace)[0] if layout.coils == 1 and is_complete(layout.mask) else None
+    reference = ifft2c(kspace)[0] if layout.coils == 1 and is_full(layout.mask) else None
     return Scan(kspace, layout.mask.clone(), meta, reference=reference)
-
-
-def is_complete(mask: Tensor) -> bool:
-    """Whether a mask (rows, columns) is a block of full columns about DC: full sampling, but for padding."""
-    width = mask.shape[1]
-    columns = mask.any(0).nonzero().flatten()
-    if len(columns) == 0:
-        return False
-    first, last = int(columns[0]), int(columns[-1])
-    below, above = width // 2 - first, last - width // 2
-    return bool(mask[:, first : last + 1].all()) and abs(below - above) <= max(1, MOST_ASYMMETRY * width)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from sansref.errors import FileError, SansrefError
+from sansref.errors import SansrefError
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 """Signals that are blocked when a child begins, until it has its own answers to them."""
@@ -105,8 +105,6 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, item: Any) -> Any:
         if isinstance(item, Tensor):
             return torch.from_numpy, (item.numpy(),)
-        if isinstance(item, FileError):
-            return FileError, (item.path, item.problem, item.cure)
         return NotImplemented
 
 

@@ -22,6 +22,7 @@ from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.names import subject_of
 from sansref.data.readers.record import FileInfo, ReaderOptions, chosen_slices
 from sansref.errors import FileError, printable
+from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
 from sansref.scan import Scan, ScanMeta
 
@@ -37,8 +38,7 @@ HEADER_CURE = "Repair the header, or remove the dataset 'ismrmrd_header' to read
 class _Layout:
     info: FileInfo
     crop: tuple[int, int]
-    allowed: Tensor  # bool (1, width): acquired columns; (rows, width): where single samples may have been acquired
-    complete: bool  # nothing inside the encoding limits was left out
+    allowed: Tensor  # bool, where there may be samples: (1, width) if only columns are left out, else (rows, width)
 
 
 class FastMRIReader:
@@ -120,7 +120,7 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     notes: list[str] = [*header.notes] if header else []
     size = (header.recon[0], header.recon[1]) if header else _size_without_header(path, file, notes)
     crop = (min(size[0], rows), min(size[1], width))
-    allowed, fraction, complete = _sampling(path, file, dataset, header, notes)
+    allowed, fraction = _sampling(path, file, dataset, header, notes)
     height = crop[0] if len(allowed) == 1 else rows
     if height < rows:
         notes.append(f"Readout oversampling {rows / height:.3g}x is removed ({rows} to {height} rows).")
@@ -139,7 +139,7 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
         acquired_fraction=fraction,
         notes=tuple(notes),
     )
-    return _Layout(info, crop, torch.from_numpy(allowed), complete)
+    return _Layout(info, crop, torch.from_numpy(allowed))
 
 
 def _header(path: Path, file: Any) -> MrdHeader | None:
@@ -162,28 +162,25 @@ def _size_without_header(path: Path, file: Any, notes: list[str]) -> tuple[int, 
     return USUAL_SIZE
 
 
-def _sampling(
-    path: Path, file: Any, dataset: Any, header: MrdHeader | None, notes: list[str]
-) -> tuple[Samples, float, bool]:
-    """What a layout calls allowed, the acquired fraction, and whether that is all that the limits allow."""
+def _sampling(path: Path, file: Any, dataset: Any, header: MrdHeader | None, notes: list[str]) -> tuple[Samples, float]:
+    """What a layout calls allowed, and the fraction that the slice in the middle acquired."""
     inside = _inside(path, dataset.shape[-1], header, notes)
     allowed = inside & _stored_mask(path, file, dataset.shape[-2:])
     with reading(path, FORMAT):
         middle = np.asarray(dataset[dataset.shape[0] // 2]).reshape(-1, *dataset.shape[-2:])
         holds = acquired_samples(middle)
-    columns = np.asarray(allowed.any(axis=0))
-    if holds.any():
-        if empty := int((columns & ~holds.any(axis=0)).sum()):
-            notes.append(f"{empty} columns hold only zeros and are taken as not acquired.")
-        columns = columns & holds.any(axis=0)
-    else:
+    possible = np.asarray(allowed.any(axis=0))
+    if not holds.any():
         holds = np.ones_like(holds)
+    columns = possible & holds.any(axis=0)
+    if empty := int((possible & ~columns).sum()):
+        notes.append(f"{empty} columns hold only zeros and are taken as not acquired.")
     if not columns.any():
         raise FileError(path, "has no acquired column", "Check its 'mask' and its ISMRMRD header")
     if (allowed & holds)[:, columns].all():
-        return columns[None], float(columns.mean()), bool((columns == inside).all())
+        return possible[None], float(columns.mean())
     notes.append("Single samples are left out: rows are not cut, and what is zero in all coils is not acquired.")
-    return np.broadcast_to(allowed, holds.shape).copy(), float((allowed & holds).mean()), False
+    return np.broadcast_to(allowed, holds.shape).copy(), float((allowed & holds).mean())
 
 
 def _inside(path: Path, width: int, header: MrdHeader | None, notes: list[str]) -> Samples:
@@ -255,15 +252,15 @@ def _samples(path: Path, dataset: Any, index: int) -> Tensor:
 
 
 def _scan(path: Path, stored: Tensor, layout: _Layout, index: int) -> Scan:
-    info, acquired = layout.info, layout.allowed
-    if len(acquired) > 1:
-        acquired = acquired & torch.from_numpy(acquired_samples(stored.numpy()))
+    info, holds = layout.info, torch.from_numpy(acquired_samples(stored.numpy()))
+    # Slice by slice, since masks may differ.
+    acquired = layout.allowed & (holds if len(layout.allowed) > 1 else holds.any(dim=0))
     kspace = _without_oversampling(stored * acquired, info.height)
     if not kspace.any():
         raise FileError(path, f"holds only zeros in the k-space of slice {index}", "Export it again, or leave it out")
     meta = ScanMeta(info.subject, str(path), slice=index, spacing=info.spacing, crop=layout.crop)
     mask = acquired.expand(info.height, -1).clone()
-    reference = ifft2c(kspace)[0] if layout.complete and info.coils == 1 else None
+    reference = ifft2c(kspace)[0] if info.coils == 1 and is_full(mask) else None
     return Scan(kspace, mask, meta, reference=reference)
 
 

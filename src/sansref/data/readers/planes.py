@@ -13,8 +13,8 @@ import torch
 from sansref.data.readers.acquired import acquired_samples
 from sansref.data.readers.record import FileInfo, ImageSlice
 from sansref.data.readers.stored import Array, Stored
-from sansref.data.sampling import is_full
 from sansref.errors import FileError
+from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Scan, ScanMeta
 
@@ -77,7 +77,7 @@ def scan_of(path: Path, kspace: Array, info: FileInfo, index: int) -> Scan:
     acquired = torch.from_numpy(acquired_samples(kspace))
     samples = torch.from_numpy(np.ascontiguousarray(kspace, dtype=np.complex64)).masked_fill(~acquired, 0)
     scan = Scan(samples, acquired, ScanMeta(info.subject, str(path), slice=index))
-    return replace(scan, reference=ifft2c(samples)[0]) if info.coils == 1 and is_full(scan) else scan
+    return replace(scan, reference=ifft2c(samples)[0]) if info.coils == 1 and is_full(acquired) else scan
 
 
 def image_of(image: Array, info: FileInfo, index: int) -> ImageSlice:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy.typing as npt
 
 from sansref.data.readers.guard import check_plausible_size
 from sansref.errors import FileError
+from sansref.memory import available_memory
 
 Array = npt.NDArray[Any]
 
@@ -97,8 +96,12 @@ class FlatFile:
 
     def _numbers(self, first: int, count: int) -> Array:
         size = self.dtype.itemsize
-        self.file.seek(self.offset + first * size)
-        content = self.file.read(count * size)
+        try:
+            self.file.seek(self.offset + first * size)
+            content = self.file.read(count * size)
+        except OSError as error:  # a drive that fails; who writes meanwhile would take it for his own
+            problem = f"cannot be read ({error.strerror or error})"
+            raise FileError(self.path, problem, "Check the drive that it lies on") from error
         if len(content) < count * size:
             raise FileError(self.path, "became shorter while it was read", "Copy or download it again")
         return np.frombuffer(content, self.dtype)
@@ -108,13 +111,7 @@ def check_fits(path: Path, shape: Sequence[int], itemsize: int) -> None:
     """Refuse an array that has to be read as a whole and is larger than the file or the free memory allow."""
     size = math.prod(shape) * itemsize
     check_plausible_size(path, size)
-    free = _free_memory()
-    if size > free:
+    free = available_memory()
+    if free is not None and size > free:
         problem = f"holds an array of {size / 1e9:.1f} GB, read as a whole, and {free / 1e9:.1f} GB of memory are free"
         raise FileError(path, problem, "Store it as .npy, which is read slice by slice")
-
-
-def _free_memory() -> int:
-    """Bytes that can be had, with those that only keep copies of files."""
-    found = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    return int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
