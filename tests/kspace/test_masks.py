@@ -120,6 +120,11 @@ def test_darts_keep_their_distance(height: int, width: int, centre: int, seed: i
     assert (gap < reach[None]).any(1).all()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_poisson_density_is_above_0_where_another_draw_may_sample(seed: int) -> None:
+    assert poisson_disc((48, 48), 8, seeded(seed)).density.min() > 0
+
+
 def test_poisson_disc_spreads_points_and_thins_outwards() -> None:
     mask = poisson_disc((128, 128), 6, seeded())
     outside = ~central_mask((128, 128), (24, 24))

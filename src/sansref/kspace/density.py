@@ -65,7 +65,7 @@ def _decay_length(reach: Tensor, wanted: float) -> float:
     return high
 
 
-def estimated_density(array: Tensor, columns: bool) -> Tensor:
+def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tensor:
     """Density of the law behind a mask, estimated from the mask alone.
 
     The sampled fraction of rings around DC, two samples thick; of a column mask, of bands of columns at like
@@ -78,6 +78,9 @@ def estimated_density(array: Tensor, columns: bool) -> Tensor:
         bool (height, width), DC-centred.
     columns
         Whether the mask is 1-D along the last axis.
+    least
+        Samples that a ring without any counts as, where the law may sample everywhere; 0 where nothing is known of
+        places without samples, such as padding.
 
     Returns
     -------
@@ -94,5 +97,5 @@ def estimated_density(array: Tensor, columns: bool) -> Tensor:
     rings = int(ring.max()) + 1
     members = torch.bincount(ring[~centre], minlength=rings)
     hits = torch.bincount(ring[~centre], weights=array[~centre].double(), minlength=rings)
-    density = (hits / members.clamp(min=1))[ring]
+    density = (hits.clamp(min=least) / members.clamp(min=1))[ring].clamp(max=1)
     return torch.where(centre, 1.0, density).float()

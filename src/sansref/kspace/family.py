@@ -38,7 +38,10 @@ class MaskFamily:
         self._densities: dict[object, Tensor] = {}
 
     def density(self, acquired: Tensor) -> Tensor:
-        """Probability that the law acquires each location, float32 (height, width)."""
+        """Probability that the law acquires each location, float32 (height, width).
+
+        Of a Poisson-disc law, and of masks whose law is unknown, it is estimated from one mask.
+        """
         key = self._key(acquired)
         if key not in self._densities:
             _make_room(self._densities)

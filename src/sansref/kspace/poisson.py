@@ -42,7 +42,7 @@ def poisson_disc(
     Returns
     -------
     SamplingMask
-        Its density has no closed form and is estimated as a radial average of the mask itself.
+        Its density has no closed form and is estimated as a radial average of the mask itself, above 0 everywhere.
 
     Raises
     ------
@@ -61,7 +61,9 @@ def poisson_disc(
     array = full.flatten()
     array[stuck] = True
     array = array.view(shape)
-    return SamplingMask(array, estimated_density(array, columns=False), False, "poisson_disc", float(acceleration))
+    # Another draw of the law may have samples in a ring where this one has none.
+    density = estimated_density(array, columns=False, least=0.5)
+    return SamplingMask(array, density, False, "poisson_disc", float(acceleration))
 
 
 def _stick_at_least(wanted: int, order: list[int], unit_radius: NDArray[np.float64]) -> list[int]:
