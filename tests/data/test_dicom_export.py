@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sansref.data.dicom_export import dicom_slices
 from sansref.data.provenance import Provenance
 from sansref.data.readers import find_files, open_scan_file
+from sansref.data.recut import recut
 from sansref.errors import FileError, SettingError
 
 MADE = Provenance("idr", "0123456789abcdef" * 4, "c" * 64, "random_columns, 4x")
@@ -45,11 +46,17 @@ def nifti(folder: Path, affine: Any = None, shape: tuple[int, int, int] = (5, 6,
 
 
 def write(
-    source: Path, out: Path, volume: Any = VOLUME, made: Provenance = MADE, stack: int | None = None
+    source: Path,
+    out: Path,
+    volume: Any = VOLUME,
+    made: Provenance = MADE,
+    stack: int | None = None,
+    matrix: tuple[int, int] | None = None,
 ) -> list[Any]:
     """Export a volume as the reconstruction of a source, and read it with pydicom."""
     reader = open_scan_file(source)
-    meta = next(iter(reader.read(source))).meta
+    item = next(iter(reader.read(source)))
+    meta = item.meta if matrix is None else recut(item.meta, item.image.shape, None, matrix)
     meta = meta if stack is None else replace(meta, geometry=replace(meta.geometry, stack=stack))
     with dicom_slices(out, volume.shape, reader.describe(source), meta, made) as put:
         for index in reversed(range(len(volume))):
@@ -152,6 +159,22 @@ def test_a_dicom_source_is_kept_in_its_study_and_place(dicom: Any, tmp_path: Pat
     (first, *_) = write(tmp_path / "one.dcm", tmp_path / "other")
     assert first.SourceImageSequence[0].ReferencedFrameNumber == 1
     assert first.SliceThickness == 3
+
+
+def test_fewer_pixels_of_a_dicom_source_lie_where_they_belong(dicom: Any, tmp_path: Path) -> None:
+    images = dicom.series(dicom.volume((4, 6, 8)))
+    paths = dicom.save(tmp_path / "series", images)
+    written = write(paths[0], tmp_path / "out", np.ones((4, 3, 4), np.float32), matrix=(3, 4))
+    for image, source in zip(written, images, strict=True):
+        sides = np.array(source.PixelSpacing, dtype=float)
+        assert np.allclose(np.array(image.PixelSpacing, dtype=float), 2 * sides)
+        across, down = np.array(source.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        assert np.allclose(np.array(image.ImageOrientationPatient, dtype=float), [*across, *down])
+        # The centres of both matrices, pixels (3 // 2, 4 // 2) and (6 // 2, 8 // 2), are one place.
+        moved = (3 - 1 * 2) * sides[0] * down + (4 - 2 * 2) * sides[1] * across
+        place = np.array(image.ImagePositionPatient, dtype=float)
+        assert np.allclose(place, np.array(source.ImagePositionPatient, dtype=float) + moved)
+        assert image.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
 
 
 def test_what_breaks_the_standard_is_not_carried_over(dicom: Any, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from sansref.data.dicom_derived import DicomSource, code, series_header, source_
 from sansref.data.export import DISPLAY_PERCENTILE
 from sansref.data.placement import Placement, Turn, placement_of, upright
 from sansref.data.provenance import Provenance
+from sansref.data.readers.dicom_headers import Frame
 from sansref.data.readers.record import FileInfo
 from sansref.data.slices import PutSlice, mapped_array, put_into
 from sansref.files import atomic_folder
@@ -72,16 +73,17 @@ def dicom_slices(
     source = source_of(info.path, info.format)
     place = placement_of(info.path, meta.geometry, meta.spacing)
     turn = Turn() if source.frames else upright(meta.geometry)
+    at = turn.placement(place, *shape[1:])
+    frames = _frames_in_place(source, shape[1:], place)
     template = series_header(info, meta, made, source)
-    _describe_size(template, turn.placement(place, *shape[1:]), source)
+    _describe_size(template, at, frames)
     with atomic_folder(Path(folder)) as temporary:
         with mapped_array(temporary / "slices.array", shape) as slices:
             yield put_into(slices)
             scale = _Scale.of(slices)
             scale.describe(template)
-            at = turn.placement(place, *shape[1:])
             for index, image in enumerate(slices):
-                _save(temporary, index, turn.image(image), _Series(template, at, scale, source))
+                _save(temporary, index, turn.image(image), _Series(template, at, scale, source, frames))
         shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
 
 
@@ -133,15 +135,26 @@ class _Series:
     place: Placement
     scale: _Scale
     source: DicomSource
+    frames: Sequence[Frame]
 
 
-def _describe_size(header: Dataset, place: Placement, source: DicomSource) -> None:
+def _frames_in_place(source: DicomSource, size: tuple[int, ...], place: Placement) -> Sequence[Frame]:
+    """The source's frames where images have their pixels: places as they stand there, lest rounding should move them.
+
+    None of another source, and where a field of view was cut or a resolution reduced.
+    """
+    stack = source.frames[0].stack if source.frames else None
+    same = stack is not None and stack.size == size and np.allclose(stack.spacing, place.spacing[:2], rtol=1e-4)
+    return source.frames if same else ()
+
+
+def _describe_size(header: Dataset, place: Placement, frames: Sequence[Frame]) -> None:
     rows, columns, slices = place.spacing
     directions: tuple[float, ...] = (*(place.across / columns), *(place.down / rows))
     thickness: float | None = slices
-    if source.frames:  # as they stand there, lest rounding should move the images
-        (rows, columns), directions = source.frames[0].stack.spacing, source.frames[0].orientation
-        thickness = source.frames[0].thickness
+    if frames:
+        (rows, columns), directions = frames[0].stack.spacing, frames[0].orientation
+        thickness = frames[0].thickness
     header.PixelSpacing = [_decimal(rows), _decimal(columns)]
     header.ImageOrientationPatient = [_decimal(value) for value in directions]
     header.SpacingBetweenSlices = _decimal(slices)
@@ -160,7 +173,7 @@ def _save(folder: Path, index: int, image: npt.NDArray[np.float32], series: _Ser
     header.InstanceNumber = index + 1
     if place.stack:
         header.TemporalPositionIdentifier = place.count(index)[0] + 1
-    position = np.array(series.source.frames[index].position) if series.source.frames else place.pixel(index, 0, 0)
+    position = np.array(series.frames[index].position) if series.frames else place.pixel(index, 0, 0)
     normal = np.cross(place.across, place.down)
     header.ImagePositionPatient = [_decimal(value) for value in position]
     header.SliceLocation = _decimal(float(position @ normal) / float(np.linalg.norm(normal)))
