@@ -144,7 +144,7 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--learning-rate", "0"], "learning_rate must be positive, got 0.0"),
         (["--acceleration", "0.5"], "an acceleration of 0.5 is impossible"),
         (["--mask", "foo"], "unknown mask 'foo': use one of"),
-        (["--ratio", "2"], "a part of 2 of the acquired samples is impossible"),
+        (["--ratio", "2"], "ratio must lie between 0 and 1, got 2"),
         (["--partitions", "0"], "partitions must be at least 1, got 0"),
         (["--slices", "-1"], "central must lie in (0, 1] and slices must not be negative"),
         (["--crop", "[0,0]"], "crop must be a positive height and width, got 0 and 0"),

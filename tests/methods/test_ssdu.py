@@ -204,5 +204,5 @@ def test_the_loss_is_chosen_by_name(name: Any, expected: object) -> None:
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(SettingError, match="partitions must be at least 1, got 0"):
         method(partitions=0)
-    with pytest.raises(SettingError, match=r"a part of 1\.5 of the acquired samples is impossible"):
+    with pytest.raises(SettingError, match=r"ratio must lie between 0 and 1, got 1\.5"):
         method(ratio=1.5).examples(scan(), Draw(0, 0, 0))

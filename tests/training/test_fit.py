@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from sansref.data.store import ArrayStore, ArrayWriter
 from sansref.errors import SettingError, TrainingError
+from sansref.methods.ssdu import SSDU
 from sansref.training import callbacks
 from sansref.training.batches import ValidationSet
 from sansref.training.callbacks import read_history, snapshot_file
@@ -242,9 +243,21 @@ def test_an_accelerator_that_is_not_there_is_named(play, accelerator):
         play(accelerator=accelerator)
 
 
-def test_mixed_precision_trains_without_a_warning(play):
+@pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
+@pytest.mark.parametrize(("precision", "weights"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_every_network_trains_in_every_precision_without_a_warning(play, name, precision, weights):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _, trained, files = play(precision="bf16-mixed", epochs=1)
-    assert all(value.dtype == torch.float32 for value in trained.state_dict().values() if value.is_floating_point())
+        _, trained, files = play(network={"name": name}, precision=precision, epochs=1)
+    assert all(value.dtype == weights for value in trained.state_dict().values() if value.is_floating_point())
     assert len(rows(files)) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_impossible_setting_is_one_line_whoever_makes_the_batches(play, monkeypatch, workers):
+    def refuse(*_):
+        raise SettingError("cannot be split")
+
+    monkeypatch.setattr(SSDU, "examples", refuse)
+    with pytest.raises(SettingError, match=r"^cannot be split$"):
+        play(workers=workers)

@@ -150,12 +150,12 @@ def climb(make_scans, tmp_path):
     """Train for real, two steps an epoch; the same name again continues."""
     scans = [scan.without_reference() for scan in make_scans((32, 32), (32, 32))]
 
-    def run(name="run", method=None, options=TEN_STEPS):
+    def run(name="run", method=None, options=TEN_STEPS, stage=0):
         method = method or Uphill()
         files = StageFiles(tmp_path / name / "00", tmp_path / name / "metrics.csv")
         scored = ValidationSet(scans[:1], MaskFamily(), 0.2, seed=0)
         progress = Progress("T", 1, options.epochs, 2, Console(quiet=True))
-        fit(method, scans, [(32, 32)] * 2, None, scored, options, files, 0, progress)
+        fit(method, scans, [(32, 32)] * 2, None, scored, options, files, stage, progress)
         return method, files
 
     return run
@@ -171,9 +171,33 @@ def test_linear_decay_runs_over_all_stages(climb):
     class TwoStages(Uphill):
         stages = 2
 
-    method, _ = climb(method=TwoStages(), options=replace(TEN_STEPS, average_from=None))
-    # Ten steps of the first of two stages: from 0.1 to 0.05.
-    assert (float(method.second.detach()),) == close(sum(0.1 - 0.005 * step for step in range(10)))
+    options = replace(TEN_STEPS, average_from=None)
+    first, _ = climb("first", TwoStages(), options)
+    second, _ = climb("second", TwoStages(), options, stage=1)
+    # Ten steps of each: from 0.1 to 0.05, and on to 0.
+    assert (float(first.second.detach()),) == close(sum(0.1 - 0.005 * step for step in range(10)))
+    assert (float(second.second.detach()),) == close(sum(0.05 - 0.005 * step for step in range(10)))
+
+
+def test_cooldown_comes_at_the_end_of_the_last_stage(climb):
+    class TwoStages(Uphill):
+        stages = 2
+
+    options = replace(TEN_STEPS, schedule="cooldown", average_from=None)
+    first, _ = climb("first", TwoStages(), options)
+    second, _ = climb("second", TwoStages(), options, stage=1)
+    # The last six of all twenty steps.
+    assert (float(first.second.detach()),) == close(0.1 * 10)
+    assert (float(second.second.detach()),) == close(0.1 * (4 + sum(step / 6 for step in range(1, 7))))
+
+
+def test_stages_of_new_weights_have_a_schedule_each(climb):
+    class Anew(Uphill):
+        stages, warm_start = 2, False
+
+    for stage in range(2):
+        method, _ = climb(str(stage), Anew(), replace(TEN_STEPS, average_from=None), stage)
+        assert (float(method.second.detach()),) == close(SECOND[-1])
 
 
 def test_cooldown_falls_during_the_last_steps_alone(climb):

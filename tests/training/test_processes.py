@@ -144,6 +144,14 @@ def test_all_killed_and_started_again_they_end_the_same(heads, tmp_path, two):
     assert (run / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
 
+def test_the_mean_of_the_weights_is_that_of_one_process(heads, tmp_path):
+    for name, devices in (("one", "1"), ("two", "2")):
+        words = command(heads, tmp_path / name, "--average_from", "0.5", "--devices", devices, "--stages", "1")
+        done = play([*ALONE, *words])
+        assert done.returncode == 0, done.stderr
+    assert_close(tmp_path / "two", tmp_path / "one")
+
+
 def test_alternating_updates_train_together(heads, tmp_path):
     words = [*("train", "switchable", "--data", str(heads), "--out", str(tmp_path / "run"), "--crop", "[80,80]")]
     words += ["--network.width", "2", "--network.blocks", "1", "--network.extractor_layers", "3", "--epochs", "1"]

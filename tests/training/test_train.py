@@ -13,7 +13,7 @@ from sansref.data.prepare import Preparation
 from sansref.data.prepared import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.training import train as module
-from sansref.training.batches import ValidationSet
+from sansref.training.batches import ValidationSet, WithoutHeldOut
 from sansref.training.callbacks import read_history
 from sansref.training.loop import Loop
 from sansref.training.train import train
@@ -107,6 +107,30 @@ def test_one_subject_is_validated_on_samples_held_out_of_its_scans(play, heads, 
     assert parts(run).keys() == {"training"}
     assert [len(scans) for scans in sets] == [4]
     assert run.finished
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "withheld"),
+    [
+        ("ssdu", {}, True),
+        ("ssdu", {"keep": "last"}, False),
+        ("ssdu", {"keep": "last", "schedule": "plateau"}, True),  # the score lowers the learning rate
+        ("idr", {"keep": "last"}, True),  # and chooses the stage that refines, goes on and stays
+    ],
+)
+def test_held_out_samples_are_withheld_where_the_score_decides_anything(
+    play, heads, monkeypatch, method, changes, withheld
+):
+    learned = []
+
+    def watched(build, scans, shapes, *rest):
+        learned.append(scans)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_stages", watched)
+    with pytest.raises(KeyboardInterrupt):
+        play(method, data=heads / "sub-03_T1w.nii.gz", **changes)
+    assert isinstance(learned[0], WithoutHeldOut) is withheld
 
 
 def test_model_and_card_tell_what_was_learned(play, tiny):
@@ -237,6 +261,8 @@ def test_scoring_against_references_needs_subjects_to_validate_on(play, heads):
         play(data=heads / "sub-01_T1w.nii.gz", score="reference")
     with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
         play("supervised", "alone", heads / "sub-01_T1w.nii.gz")
+    with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
+        play("supervised", "last", heads / "sub-01_T1w.nii.gz", keep="last", schedule="plateau")
 
 
 def test_validation_and_test_must_leave_something_to_train_on(play):

@@ -39,7 +39,8 @@ class IDROptions:
     stages
         Stages in all, the first on acquired samples alone; the paper has 15.
     selection
-        Share of the samples that the selecting mask (Lambda in the paper) keeps as input.
+        Share of the samples that the selecting mask (Lambda in the paper) keeps as input; with the uniform law, of
+        those outside the centre that it always keeps.
     selection_law
         Which samples it keeps: mostly low frequencies (variable_density, the paper), or all alike (uniform, SSDU).
     selection_center
@@ -104,6 +105,10 @@ class IDROptions:
             raise SettingError(
                 "a pool of 1 leaves later stages without a mask: use --pool 2 or more, or --later_selection"
             )
+        if not 0 < self.selection < 1:
+            raise SettingError(f"selection must lie between 0 and 1, got {self.selection:g}")
+        if not 0 <= self.selection_center < 1:
+            raise SettingError(f"selection_center must lie in [0, 1), got {self.selection_center:g}")
         if self.refined_weight <= 0:
             raise SettingError(f"refined_weight must be positive, got {self.refined_weight}; see --support acquired")
         if not 0 <= self.replay < 1:

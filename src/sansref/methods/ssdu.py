@@ -29,7 +29,7 @@ class SSDUOptions:
     split
         How the samples for the loss are drawn from the acquired ones.
     ratio
-        Share of the acquired samples that goes to the loss (rho in the paper).
+        Share of the acquired samples outside the central block that goes to the loss (rho in the paper).
     split_center
         Side of the central block that always stays in the input, as a fraction of the matrix. The authors keep
         4 samples; without its low frequencies a single-coil input differs too much from what is
@@ -64,6 +64,14 @@ class SSDUOptions:
     keep_acquired: bool = True
     gamma: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise SettingError(f"ratio must lie between 0 and 1, got {self.ratio:g}")
+        if not 0 <= self.split_center < 1:
+            raise SettingError(f"split_center must lie in [0, 1), got {self.split_center:g}")
+        if self.partitions < 1:
+            raise SettingError(f"partitions must be at least 1, got {self.partitions}")
+
 
 class SSDU(UnrolledMethod):
     """One part of the acquired samples is the input, the disjoint rest is the loss."""
@@ -73,8 +81,6 @@ class SSDU(UnrolledMethod):
 
     def __init__(self, network: Reconstructor, options: SSDUOptions, family: MaskFamily) -> None:
         super().__init__(network, options.gamma, options.loss, options.keep_acquired)
-        if options.partitions < 1:
-            raise SettingError(f"partitions must be at least 1, got {options.partitions}")
         self.options = options
         self.family = family
 

@@ -100,6 +100,6 @@ class Reconstructor(nn.Module):
             raise SettingError("a real network cannot combine coils: use --network.complex true, or --virtual_coils 1")
         zero_filled = to_channels(EncodingOperator(mask, maps).adjoint(kspace), self.channels)
         if isinstance(self.network, UNet):
-            return to_complex(self.network(zero_filled)), []
+            return to_complex(self.network(zero_filled.to(self.network.out.weight.dtype))), []
         image, residuals = self.network(zero_filled, mask, maps, symmetry)
         return to_complex(image), residuals

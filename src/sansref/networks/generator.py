@@ -127,8 +127,8 @@ class CodeGenerator(nn.Module):
     """Make the AdaIN code of a switchable generator from a random vector.
 
     Four linear layers with leaky ReLUs, then for each switchable layer one linear layer for the means and one, with a
-    ReLU, for the standard deviations: the design of the switchable CycleGANs (Gu and Ye, arXiv 2008.05753; Yang et al.,
-    arXiv 2011.13150). It begins near means of 0 and standard deviations of 1.
+    ReLU, for the standard deviations, after the switchable CycleGANs (Gu and Ye, arXiv 2008.05753; Yang et al., arXiv
+    2011.13150), whose first layers have no activations. It begins near means of 0 and standard deviations of 1.
 
     Parameters
     ----------

@@ -86,7 +86,8 @@ class Phase(nn.Module):
         sparse = self.forward2(F.relu(self.forward1(features), inplace=True))
         backward = self._backward(soft_threshold(sparse, self.threshold))
         residual = self._backward(sparse) - features if symmetry else None
-        return (gradient_step + self.project(backward) if self.residual else backward), residual
+        image = gradient_step + self.project(backward) if self.residual else backward.to(gradient_step.dtype)
+        return image, residual
 
     def _backward(self, features: Tensor) -> Tensor:
         return self.backward2(F.relu(self.backward1(features), inplace=True))
@@ -242,7 +243,8 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_complex(channels: Tensor) -> Tensor:
-    """Channels (batch, 1 or 2, height, width) to a complex image (batch, height, width)."""
+    """Channels (batch, 1 or 2, height, width) to a complex image (batch, height, width), of complex64 at least."""
+    channels = channels.to(torch.promote_types(channels.dtype, torch.float32))  # halves have no Fourier transform
     imaginary = channels[:, 1] if channels.shape[1] == 2 else torch.zeros_like(channels[:, 0])
     return torch.complex(channels[:, 0], imaginary)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 
@@ -16,6 +16,7 @@ from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
 from sansref.methods import Method, Needs
 from sansref.networks import NetworkOptions, Reconstructor, TranslatorOptions
+from sansref.training.hints import checked
 from sansref.training.options import TrainingOptions
 from sansref.training.registry import find_method
 
@@ -117,7 +118,7 @@ class RunConfig:
         Raises
         ------
         SettingError
-            For a method or a name that does not exist.
+            For a method, a name or a choice that does not exist, or a value of another type.
         """
         given = dict(values)
         method = given.pop("method", None)
@@ -129,8 +130,8 @@ class RunConfig:
         if not isinstance(network, Mapping):
             raise SettingError(f"network must hold settings such as 'phases: 9', got {network!r}")
         inner = dict(network)
-        parts["network"] = _take(kind.network_type, inner)
-        magnitude = given.pop("magnitude", False)
+        parts["network"] = _take(kind.network_type, inner, "network.")
+        magnitude = checked("magnitude", given.pop("magnitude", False), bool)
         unknown = [*given, *(f"network.{name}" for name in inner)]
         if unknown:
             raise SettingError(
@@ -139,8 +140,8 @@ class RunConfig:
         return cls(method=method, magnitude=magnitude, **parts)
 
 
-def _take(kind: type[Any], given: dict[str, Any]) -> Any:
+def _take(kind: type[Any], given: dict[str, Any], place: str = "") -> Any:
     """Build one group of options from the names that are its own."""
     names = [entry.name for entry in fields(kind) if entry.name in given]
-    values = {name: given.pop(name) for name in names}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    hints = get_type_hints(kind)
+    return kind(**{name: checked(f"{place}{name}", given.pop(name), hints[name]) for name in names})

@@ -140,6 +140,8 @@ def fit(
         ],
     )
     files.folder.mkdir(parents=True, exist_ok=True)
+    if options.workers:
+        _ = examples[0], validation[0]  # an impossible setting is one line here, and a traceback from a worker
     resume = files.resume_point if files.resume_point.exists() else None
     with warnings.catch_warnings(), _signals(trainer):
         # Reading memory-mapped scans takes microseconds: worker processes would only compete for the cores.

@@ -66,13 +66,15 @@ class Loop(pl.LightningModule):
             return ReduceLROnPlateau(
                 optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
             )
-        steps, stages = int(self.trainer.estimated_stepping_batches), self.method.stages
+        steps = int(self.trainer.estimated_stepping_batches)
+        # New weights begin their own training in each stage.
+        stage, stages = (self._stage, self.method.stages) if self.method.warm_start else (0, 1)
         falling = 1.0 if options.schedule == "linear" else COOLDOWN
         least = min(1.0, FINAL_RATE / options.learning_rate)
 
         def factor(step: int) -> float:
             # Of all stages together: while the data are still being refined, the rate has no reason to fall.
-            left = 1 - (self._stage + step / steps) / stages
+            left = 1 - (stage + step / steps) / stages
             return max(least, min(1.0, left / falling))
 
         return LambdaLR(optimizer, factor)

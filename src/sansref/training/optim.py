@@ -91,7 +91,8 @@ class WeightMean(nn.Module):
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         super().__init__()
         self._live = [nn.ParameterList(parameters)]  # in a list, which hides it from this module's own state
-        self.mean = AveragedModel(self._live[0])
+        # Without gradients, or processes that train together would wait for them.
+        self.mean = AveragedModel(self._live[0]).requires_grad_(False)
 
     @property
     def begun(self) -> bool:

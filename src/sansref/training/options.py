@@ -27,12 +27,13 @@ class TrainingOptions:
     batch_size
         Scans per step, of all processes together: the same whatever number of them shares the work.
     learning_rate
-        Adam's learning rate at the start of a stage.
+        At the start of training; see schedule.
     optimizer
         adam, or radam (rectified Adam).
     schedule
         cooldown: lower the learning rate with every step during the last 30 % of all stages together, to almost zero;
         linear: so from the beginning; plateau: lower it when the validation score stops falling, in each stage anew.
+        Stages that start from new weights have the schedule for themselves.
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
@@ -41,7 +42,8 @@ class TrainingOptions:
         Epochs without a better score before a stage ends, with keep best and the plateau schedule; the others run to
         their end.
     keep
-        The weights of the epoch with the best validation score (best), or those at the end (last).
+        The weights of the epoch with the best validation score (best), or those at the end (last); of a method with
+        stages, those of the stage with the best score.
     average_from
         Use the mean of the weights over all steps after this share of them (stochastic weight averaging); null uses
         the weights as they are. In adversarial training, the generators' weights.
@@ -116,6 +118,10 @@ class TrainingOptions:
     def processes(self) -> int:
         """That train together, on all machines."""
         return self.devices * self.num_nodes
+
+    def score_decides(self, stages: int) -> bool:
+        """Whether the validation score has a say in what a method of so many stages learns, or in what is kept."""
+        return self.keep == "best" or self.schedule == "plateau" or stages > 1
 
     @property
     def seed_of_data(self) -> int:

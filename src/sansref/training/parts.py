@@ -130,7 +130,7 @@ class Intake:
         if training is None:
             raise SettingError("there is no training scan: add subjects or lower --validation and --test")
         options, paired = self.config.training, self.config.needs is Needs.PAIRED
-        if validation is None and (options.score == "reference" or (paired and options.keep == "best")):
+        if validation is None and (options.score == "reference" or (paired and options.score_decides(stages=1))):
             # Samples held out of a scan whose reference is the target would be no secret.
             raise SettingError("learning from references needs other subjects to validate on: add some")
 

@@ -136,14 +136,14 @@ def learn(
     """
     options = config.training
     family = config.sampling.family(emulated=all(meta.emulated for meta in training.metas))
+    stages = config.build().stages
     scans: Sequence[Scan] = training
-    if validation is None and options.keep == "best":
+    if validation is None and options.score_decides(stages):
         scans = WithoutHeldOut(training, options.held_out, options.seed)
     if full is not None:
         scans = UnpairedScans(scans, training.planes, full, full.planes)
     scored = ValidationSet(training if validation is None else validation, family, options.held_out, options.seed)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
-    stages = config.build().stages
     with Progress(config.method.upper(), stages, options.epochs, steps, console) as progress:
         best, results = run_stages(
             lambda stage: config.build(stage, family),

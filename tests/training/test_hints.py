@@ -1,0 +1,63 @@
+"""Values of configurations, against what options declare."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from sansref.errors import SettingError
+from sansref.training.config import RunConfig
+from sansref.training.hints import checked
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (3, int, 3),
+        (3, float, 3),
+        ("1e-3", float, 1e-3),  # YAML 1.1 wants a dot before it takes this for a number
+        ("1e-3", float | None, 1e-3),
+        (None, float | None, None),
+        ("1e3", str, "1e3"),
+        ([96, 80], tuple[int, int] | None, (96, 80)),
+        ("adam", Literal["adam", "radam"], "adam"),
+        (False, bool, False),
+        ({"any": 1}, dict[str, int], {"any": 1}),  # not checked
+    ],
+)
+def test_fitting_values(value: object, hint: object, expected: object) -> None:
+    found = checked("name", value, hint)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "words"),
+    [
+        ("sgd", Literal["adam", "radam"], "one of adam, radam, not 'sgd'"),
+        ("fast", float, "a number, not 'fast'"),
+        (True, int, "a whole number, not True"),
+        (2.5, int, "a whole number, not 2.5"),
+        (1, bool, "true or false, not 1"),
+        ([96], tuple[int, int] | None, r"2 values or null, not \(96,\)"),
+        (["a", "b"], tuple[int, int], r"2 values, not \('a', 'b'\)"),
+        (4, str, "text, not 4"),
+    ],
+)
+def test_values_of_another_type_are_one_line(value: object, hint: object, words: str) -> None:
+    with pytest.raises(SettingError, match=f"name takes {words}"):
+        checked("name", value, hint)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"schedule": "cosine"}, "schedule takes one of plateau, linear, cooldown, not 'cosine'"),
+        ({"first_loss": "acquired"}, "first_loss takes one of all, disjoint"),
+        ({"network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, unet"),
+        ({"magnitude": "yes"}, "magnitude takes true or false"),
+    ],
+)
+def test_a_configuration_with_a_misspelt_choice_trains_nothing(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        RunConfig.from_flat({"method": "idr", **settings})
