@@ -21,7 +21,10 @@ from sansref.experiments.scores import score_scan
 from sansref.training.run import RunDirectory
 from sansref.training.train import learn
 
-PAPER = {"selection": 0.5, "refined_weight": 1.0, "pool": 4, "later_selection": True}
+PAPER = {
+    **{"selection": 0.5, "selection_law": "variable_density", "first_loss": "all", "later_selection": True},
+    **{"refined_weight": 1.0, "pool": 4, "k_weighting": False, "impose": False},
+}
 VARIANTS: list[tuple[str, str, dict[str, object]]] = [
     ("SSDU", "ssdu", {}),
     ("SSDU, acquired samples not put back", "ssdu", {"keep_acquired": False}),

@@ -44,7 +44,7 @@ usage: sansref COMMAND [options]
 methods:
 {os.linesep.join(f"  {name:<21} {line}" for name, line in METHOD_LINES.items())}
 
-'sansref COMMAND --help' lists every option; any option can stand in a YAML file given by --config.
+'sansref COMMAND --help' lists every option; any option of train can stand in a YAML file given by --config.
 """
 
 

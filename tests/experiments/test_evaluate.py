@@ -12,11 +12,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from sansref.data.prepared import PreparedScans
 from sansref.errors import FileError, SettingError
 from sansref.experiments import evaluate as module
 from sansref.experiments.evaluate import ScoreOptions, evaluate
 from sansref.experiments.scores import BEST_SCALE, Score, score_best_scale, score_scan, scored_reference, zero_filled
 from sansref.metrics.lpips import LPIPS
+from sansref.training.batches import WithoutHeldOut, held_out_mask
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
@@ -79,6 +81,27 @@ def test_subjects_can_be_chosen(play, subjects, scored, left_out):
     found, _ = play(subjects=subjects)
     assert len({row.info.subject for row in found.rows}) == scored
     assert len(found.left_out) == left_out
+
+
+def test_a_run_on_one_subject_is_scored_on_what_it_was_not_given(tiny, heads, tmp_path, monkeypatch):
+    data = heads / "sub-03_T1w.nii.gz"
+    config = tiny("ssdu", epochs=1, slices=3, seed=5, data_seed=1)
+    run = train(config, data, tmp_path / "run", console=QUIET).run
+    scans, given = PreparedScans(run.path / "data" / "training"), []
+    learned = WithoutHeldOut(scans, config.training.held_out, config.training.seed)
+    original = module.score_scan
+
+    def watched(reconstruct, scan, family, held_out, seed, item, *rest):
+        given.append((scan, held_out_mask(scan.mask, held_out, seed, item)))
+        return original(reconstruct, scan, family, held_out, seed, item, *rest)
+
+    monkeypatch.setattr(module, "score_scan", watched)
+    evaluate(run, data, tmp_path / "scores", "all", console=QUIET)
+    assert [meta.slice for meta in scans.metas] != list(range(len(scans)))
+    assert len(given) == 2 * len(scans)  # zero-filled and SSDU
+    for place, scan in enumerate(learned):
+        for scored, held_out in given[2 * place : 2 * place + 2]:
+            assert torch.equal(scored.mask & ~held_out, scan.mask)
 
 
 def test_scores_on_simulated_data_say_so(play):

@@ -361,6 +361,12 @@ def test_no_scan_is_replaced(trained, write_knee, tmp_path):
     assert source.read_bytes() == before
 
 
+def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, tmp_path):
+    with pytest.raises(SettingError, match=r"--out .*images lies inside .*, where images would pass for scans"):
+        play(trained, [heads], heads / "new" / "images")
+    assert not (heads / "new").exists()
+
+
 def test_no_reconstruction_is_replaced_by_the_next(trained, heads, tmp_path):
     for visit in ("a", "b"):
         (tmp_path / visit).mkdir()

@@ -21,6 +21,8 @@ from sansref.training.hints import checked
         (None, float | None, None),
         ("1e3", str, "1e3"),
         ([96, 80], tuple[int, int] | None, (96, 80)),
+        ([], tuple[int, ...], ()),
+        ([3, 1], tuple[int, ...], (3, 1)),
         ("adam", Literal["adam", "radam"], "adam"),
         (False, bool, False),
         ({"any": 1}, dict[str, int], {"any": 1}),  # not checked
@@ -39,8 +41,10 @@ def test_fitting_values(value: object, hint: object, expected: object) -> None:
         (True, int, "a whole number, not True"),
         (2.5, int, "a whole number, not 2.5"),
         (1, bool, "true or false, not 1"),
-        ([96], tuple[int, int] | None, r"2 values or null, not \(96,\)"),
-        (["a", "b"], tuple[int, int], r"2 values, not \('a', 'b'\)"),
+        ([96], tuple[int, int] | None, r"a list of 2 or null, not \(96,\)"),
+        (["a", "b"], tuple[int, int], r"a list of 2, not \('a', 'b'\)"),
+        (3, tuple[int, ...], "a list, not 3"),
+        ([3, "a"], tuple[int, ...], r"a list, not \(3, 'a'\)"),
         (4, str, "text, not 4"),
     ],
 )

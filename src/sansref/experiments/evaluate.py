@@ -141,9 +141,11 @@ def evaluate(
     config, method, options = run.config(), run.load(), options or ScoreOptions()
     lpips, missing = options.load()
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
-    judge = _Judge(config, {ZERO_FILLED: zero_filled, config.method: method.reconstruct}, scoring.normalise, lpips)
     evaluation = Evaluation(scoring=scoring, missing=missing)
     files, evaluation.bad_files = scan_files(data, config.selection.reader_options, skip_bad)
+    withheld = knows(run, files) and not run.subjects()["validation"]
+    methods: dict[str, Reconstruction] = {ZERO_FILLED: zero_filled, config.method: method.reconstruct}
+    judge = _Judge(config, methods, scoring.normalise, lpips, withheld)
     files, evaluation.left_out = _chosen(files, run, subjects)
     console = console or Console(stderr=True)
     for info in track(files, "scoring", console=console, transient=True, disable=not console.is_terminal):
@@ -176,33 +178,44 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
 
 
 class _Judge:
-    """Scores files, and shows what was scored."""
+    """Scores files, and shows what was scored.
+
+    ``withheld``: the run was validated on its training scans, which are scored on the samples it was not given: those
+    of each scan's place among all of them.
+    """
 
     def __init__(
-        self, config: RunConfig, methods: dict[str, Reconstruction], normalise: Normalise, lpips: LPIPS | None
+        self,
+        config: RunConfig,
+        methods: dict[str, Reconstruction],
+        normalise: Normalise,
+        lpips: LPIPS | None,
+        withheld: bool,
     ) -> None:
         self.config, self.methods, self.normalise, self.lpips = config, methods, normalise, lpips
         self.families = {emulated: config.sampling.family(emulated) for emulated in (True, False)}
+        self.withheld, self.judged = withheld, 0
 
     def rows(self, info: FileInfo) -> list[Row]:
         """Score every slice of a file."""
-        return [
-            Row(info, scan.meta.slice, self._scores(scan), (scan.meta.synthetic, self._combines_coils(info, scan)))
-            for scan in self.config.preparation.scans(info.path)
-        ]
+        rows = []
+        for place, scan in enumerate(self.config.preparation.scans(info.path), start=self.judged):
+            scores = self._scores(scan, place if self.withheld else scan.meta.slice)
+            rows.append(Row(info, scan.meta.slice, scores, (scan.meta.synthetic, self._combines_coils(info, scan))))
+        self.judged += len(rows)
+        return rows
 
     def _combines_coils(self, info: FileInfo, scan: Scan) -> bool:
         """Whether a reference is made of several measured coils; that by rss is, also of one virtual coil."""
         coils = info.coils if self.config.coils.coil_reference == "rss" else len(scan.kspace)
         return scan.reference is not None and coils > 1 and not scan.meta.synthetic
 
-    def _scores(self, scan: Scan) -> dict[str, Score]:
+    def _scores(self, scan: Scan, item: int) -> dict[str, Score]:
         options, family, lpips = self.config.training, self.families[scan.meta.emulated], self.lpips
+        seed = options.seed if self.withheld else options.seed_of_data
         scores = {}
         for name, method in self.methods.items():
-            scores[name], _ = score_scan(
-                method, scan, family, options.held_out, options.seed_of_data, scan.meta.slice, lpips, self.normalise
-            )
+            scores[name], _ = score_scan(method, scan, family, options.held_out, seed, item, lpips, self.normalise)
             if name == ZERO_FILLED:
                 scores[BEST_SCALE] = score_best_scale(scan, lpips, self.normalise)
         return scores

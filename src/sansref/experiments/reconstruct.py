@@ -165,6 +165,9 @@ def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str)
 
 def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
     """Look into folders, and see to it that nothing is written over a scan or written twice."""
+    for folder in (file for file in files if file.is_dir()):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise SettingError(f"--out {out} lies inside {folder}, where images would pass for scans: move it out")
     found = first_files(path for file in files for path in (find_files(file) if file.is_dir() else [file]))
     first: dict[str, Path] = {}
     for path in found:

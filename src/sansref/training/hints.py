@@ -43,7 +43,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in inner)
     if origin is tuple:
-        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
+        if not isinstance(value, tuple):
+            return False
+        inner = inner[:1] * len(value) if Ellipsis in inner else inner
+        return len(value) == len(inner) and all(map(_fits, value, inner))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -58,6 +61,6 @@ def _words(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_words(one) for one in inner)
     if origin is tuple:
-        return f"{len(inner)} values"
+        return "a list" if Ellipsis in inner else f"a list of {len(inner)}"
     names = {NoneType: "null", int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -170,6 +170,46 @@ def test_changed_settings_are_noticed_and_named(finished, tmp_path, quiet, tiny_
         compare(changed, console=quiet)
 
 
+def more_heads(heads, tmp_path):
+    """The same subjects and one more, who changes their parts."""
+    data = tmp_path / "more"
+    shutil.copytree(heads, data)
+    first = min(data.glob("*.nii.gz"))
+    shutil.copy(first, data / first.name.replace("sub-01", "sub-00"))
+    return data
+
+
+def test_a_comparison_does_not_go_on_with_other_subjects(finished, tmp_path, quiet, heads):
+    here, data = copy(finished, tmp_path), more_heads(heads, tmp_path)
+    there = Workplace(here.plan, data, None, here.out)
+    for record in [*here.out.rglob("*.json"), *here.out.rglob("*.yaml")]:  # as if the folder itself had grown
+        record.write_text(record.read_text().replace(str(here.data.resolve()), str(data.resolve())))
+    with pytest.raises(SettingError, match=r"was made with other settings \(other files in --data: .*sub-00"):
+        compare(there, console=quiet)
+
+
+def test_test_scans_are_made_again_for_other_subjects(finished, tmp_path, heads):
+    here, data = copy(finished, tmp_path), more_heads(heads, tmp_path)
+    (cell, *_) = here.plan.cells
+    before = here.test_scans(cell)
+    for record in here.out.rglob("*.json"):
+        record.write_text(record.read_text().replace(str(here.data.resolve()), str(data.resolve())))
+    there = Workplace(here.plan, data, None, here.out)
+    assert {meta.subject for meta in there.test_scans(cell).metas} == there.test_subjects(cell.config)
+    assert there.test_subjects(cell.config) != {meta.subject for meta in before.metas}
+
+
+def test_undersampled_scans_are_refused_before_any_training(tiny_plan, tmp_path, quiet):
+    kspace = np.random.default_rng(0).normal(size=(2, 1, 32, 32)).astype(np.complex64)
+    kspace[..., 1:12:2] = 0
+    for subject in range(6):
+        np.save(tmp_path / f"sub-0{subject}.npy", kspace)
+    plan = tiny_plan(shared={**tiny_plan().shared, "axes": "slice,coil,row,column"})
+    there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
+    with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, and test scans are scored against"):
+        compare(there, console=quiet)
+
+
 def test_other_test_scans_than_those_scored_are_noticed(finished, tmp_path, quiet):
     here = copy(finished, tmp_path)
     scored = here.run_of(here.plan.cells[0]).path / "scored.json"

@@ -100,6 +100,11 @@ def test_impossible_methods_are_named(own, message):
         _ = plan(methods={**METHODS, "X": own}).cells
 
 
+def test_trainings_on_different_splits_are_no_comparison():
+    with pytest.raises(SettingError, match="data_seed must be a number"):
+        _ = plan(shared={"data_seed": None}, seeds=(0, 1)).cells
+
+
 @pytest.mark.parametrize("name", comparison_names())
 def test_packaged_comparisons_can_be_carried_out(name):
     given = load_plan(name)
@@ -139,7 +144,14 @@ def test_files_that_are_no_comparison_are_named(tmp_path, content, message):
         ({"methods": [1]}, "'methods' must hold settings by name"),
         ({"shared": 3}, "'shared' must hold settings by name"),
         ({"methods": {"A": "ssdu"}}, "method 'A' must hold settings such as 'method: ssdu'"),
-        ({"baseline": None}, "baseline names None"),
+        ({"baseline": None}, "baseline takes text, not None"),
+        ({"seeds": 3}, "seeds takes a list, not 3"),
+        ({"run_folds": 0}, "run_folds takes a list, not 0"),
+        ({"folds": "five"}, "folds takes a whole number, not 'five'"),
+        ({"title": 2026}, "title takes text, not 2026"),
+        ({"gap": ["SSDU"]}, r"gap takes a list of 2 or null, not \('SSDU',\)"),
+        ({"accelerations": ["4x"]}, "accelerations takes a number, not '4x'"),
+        ({"methods": {1: {"method": "ssdu"}}}, "method 1 must be a name: put it in quotes"),
     ],
 )
 def test_impossible_files_are_named(tmp_path, changes, message):

@@ -194,11 +194,12 @@ def test_five_subjects_cannot_give_a_smaller_p_than_one_in_sixteen() -> None:
     assert [one.corrected for one in found.values()] == [0.125, 0.125]
 
 
-def test_equal_sizes_make_no_p_smaller_than_it_is() -> None:
-    differences = [1.0, 1.0, 1.0, 2.0, -1.0, 3.0]
-    baseline = {str(index): [0.0] for index in range(6)}
-    (found,) = against(baseline, {"m": {str(index): [value] for index, value in enumerate(differences)}}).values()
-    assert signed_ranks(differences) <= found.p < 0.2
+@pytest.mark.parametrize("differences", [(1, 1, 1, 2, -1, 3), (-3, -3, -3, -3, -2, -2, 2), (1, -1), (2, 2, 2, 2)])
+def test_p_is_exact_where_sizes_are_equal(differences: tuple[int, ...]) -> None:
+    baseline = {str(index): [0.0] for index in range(len(differences))}
+    values = {str(index): [float(value)] for index, value in enumerate(differences)}
+    (found,) = against(baseline, {"m": values}).values()
+    assert found.p == pytest.approx(signed_ranks(differences))
 
 
 def test_equal_methods_are_not_told_apart() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
@@ -19,6 +19,7 @@ from sansref.errors import FileError, SettingError
 from sansref.methods.classical import ClassicalName
 from sansref.presets import preset_file
 from sansref.training.config import RunConfig
+from sansref.training.hints import checked
 
 CHOSEN = get_args(ClassicalName)
 """Methods that are not trained, but have a number that is chosen."""
@@ -178,6 +179,8 @@ class Plan:
             raise SettingError(f"method {label!r}: {min(forbidden)!r} must be the same for all: set it under 'shared'")
         place = {"acceleration": acceleration, "folds": self.folds, "fold": fold, "seed": seed}
         data = {"data_seed": 0, **self.shared, **self.accelerations[acceleration], **place}
+        if data["data_seed"] is None:
+            raise SettingError("data_seed must be a number: all trainings of a comparison are on the same split")
         common = _without(data.keys() - COMMON, data)
         settings = {"method": method, **_without(COMMON, data), **base, **common, **own}
         if method in UNLEARNED:
@@ -215,20 +218,22 @@ def load_plan(name: str) -> Plan:
         if not isinstance(values.get(entry, {}), Mapping):
             raise SettingError(f"{path}: {entry!r} must hold settings by name")
     for label, own in values.get("methods", {}).items():
+        if not isinstance(label, str):
+            raise SettingError(f"{path}: method {label!r} must be a name: put it in quotes")
         if not isinstance(own, Mapping):
             raise SettingError(f"{path}: method {label!r} must hold settings such as 'method: ssdu'")
-    values |= {entry: tuple(values[entry]) for entry in ("run_folds", "seeds", "gap") if values.get(entry) is not None}
+    hints = get_type_hints(Plan)
     try:
-        return Plan(**values)
-    except TypeError as error:
+        return Plan(**{entry: checked(entry, value, hints[entry]) for entry, value in values.items()})
+    except (SettingError, TypeError) as error:  # the latter for one that is missing
         raise SettingError(f"{path}: {error}") from None
 
 
 def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any]]:
-    if isinstance(given, Mapping):
-        return {float(value): settings or {} for value, settings in given.items()}
     if isinstance(given, list):
-        return {float(value): {} for value in given}
+        given = dict.fromkeys(given)
+    if isinstance(given, Mapping):
+        return {float(checked("accelerations", value, float)): settings or {} for value, settings in given.items()}
     raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
 
 

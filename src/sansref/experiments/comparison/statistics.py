@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import wilcoxon
+from scipy.stats import rankdata
 
 from sansref.experiments.comparison.records import SliceScore
 
@@ -138,7 +138,7 @@ def against(baseline: Values, others: Mapping[str, Values]) -> dict[str, Differe
     """Differences of methods from the baseline, each over the subjects that both have.
 
     The test is exact; subjects without a difference are left out (Wilcoxon 1945), and p is 1 if there are no others.
-    Where differences are equal in size, p is rounded up. It is corrected for testing as many methods as there are.
+    Ties are counted as they are. p is corrected for testing as many methods as there are.
 
     Parameters
     ----------
@@ -163,8 +163,18 @@ def _difference(baseline: Values, values: Values) -> Difference:
 
 
 def _signed_rank(differences: _Floats) -> float:
+    if np.isnan(differences).any():
+        return nan
     changed = differences[differences != 0]
-    return float(wilcoxon(changed, method="exact").pvalue) if len(changed) else 1.0
+    # Twice the ranks, since equal sizes share a mean one. SciPy's exact test takes ties for differing sizes.
+    ranks = np.rint(2 * rankdata(np.abs(changed))).astype(int)
+    chances = np.zeros(int(ranks.sum()) + 1)
+    chances[0] = 1.0
+    for rank in ranks:
+        chances[rank:] = chances[rank:] / 2 + chances[: len(chances) - rank] / 2
+        chances[:rank] /= 2
+    positive = int(ranks[changed > 0].sum())
+    return min(1.0, 2 * float(chances[: min(positive, len(chances) - 1 - positive) + 1].sum()))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -13,11 +13,13 @@ from typing import Any
 
 from sansref.data.prepare import prepare
 from sansref.data.prepared import PreparedScans
-from sansref.data.readers import FileInfo
+from sansref.data.readers import FileInfo, open_scan_file
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan import COMMON, Cell, Plan
 from sansref.files import write_text
+from sansref.kspace.extent import is_full
 from sansref.methods import Needs
+from sansref.scan import Scan
 from sansref.training.config import RunConfig
 from sansref.training.parts import scan_files, split_by_subject
 from sansref.training.run import RunDirectory
@@ -63,6 +65,8 @@ class Workplace:
         ------
         SettingError
             Naming what is wrong, or the cell and what has changed.
+        FileError
+            If a test scan is undersampled.
         """
         if self.out.resolve().is_relative_to(self.data.resolve()):
             raise SettingError(f"--out {self.out} lies inside --data {self.data}: move it out")
@@ -76,11 +80,24 @@ class Workplace:
         for cell in self.plan.cells:
             if not self.test_subjects(cell.config):
                 raise SettingError("no subject is set aside for the test: give 'folds', or 'test: 0.2' under 'shared'")
-            if changes := self._changes(cell):
+            if changes := self._changes(cell) or self._moved_subjects(cell):
                 raise SettingError(
                     f"{self.run_of(cell).path} was made with other settings ({changes}): restore them, choose another"
                     " --out, or remove that folder to make the cell anew"
                 )
+
+        for info in {info.path: info for cell in self.plan.cells for info in self._test_files(cell)}.values():
+            self._check_full(info)
+
+    def _check_full(self, info: FileInfo) -> None:
+        """Look at the mask of one slice of a test file, before hours of training for a score that cannot be taken."""
+        if info.kind != "k-space":
+            return
+        options = self.plan.cells[0].config.selection.reader_options
+        item = next(iter(open_scan_file(info.path, options).read(info.path, [info.slices // 2])))
+        if isinstance(item, Scan) and not is_full(item.mask):
+            problem = "is undersampled, and test scans are scored against their full k-space"
+            raise FileError(info.path, problem, "Give full scans, which are undersampled for all alike")
 
     def full_for(self, cell: Cell) -> Path | None:
         """The folder of full scans, for a method that takes one."""
@@ -96,6 +113,20 @@ class Workplace:
         wanted, found = {"method": cell.method, **self.recipe(cell)}, read_record(self.choice_file(cell))
         differing = sorted(name for name in wanted if found and wanted[name] != found.get(name))
         return ", ".join(f"{name} {found.get(name)!r} -> {wanted[name]!r}" for name in differing)
+
+    def _moved_subjects(self, cell: Cell) -> str:
+        """Of a cell that has begun: subjects whose part is another one now, since files came or went."""
+        run = self.run_of(cell)
+        if not (cell.learned and run.splits_file.exists()):
+            return ""
+        parts = run.subjects()
+        if self.full is None:  # the half of the training subjects that gives full scans
+            parts["training"] = [*parts["training"], *parts.get("full", [])]
+        now = split_by_subject(self.files, cell.config.training)
+        moved = set[str]()
+        for part, names in now.items():
+            moved |= set(names) ^ set(parts[part])
+        return f"other files in --data: {', '.join(sorted(moved))}" if moved else ""
 
     def recipe(self, cell: Cell) -> dict[str, Any]:
         """What determines a cell's scans: the data and the settings that are the same for all methods."""
@@ -115,16 +146,25 @@ class Workplace:
     def test_scans(self, cell: Cell) -> PreparedScans:
         """The scans that a cell is scored on, with their references: the same slices, masks and scale for all."""
         folder = self.out / "test" / cell.test_set
-        record, wanted = folder.with_name(f"{cell.test_set}.json"), self.recipe(cell)
-        if read_record(record).get("recipe") != wanted:
+        chosen = self._test_files(cell)
+        wanted = {
+            "subjects": sorted({info.subject for info in chosen}),
+            "files": [info.path.name for info in chosen],
+            "recipe": self.recipe(cell),
+        }
+        record = folder.with_name(f"{cell.test_set}.json")
+        found = read_record(record)
+        known = all(found.get(name) == value for name, value in wanted.items())
+        if not known:
             shutil.rmtree(folder, ignore_errors=True)  # of another comparison in this folder, or half of one
-        subjects = self.test_subjects(cell.config)
-        chosen = [info for info in self.files if info.subject in subjects]
         scans = prepare(chosen, cell.config.preparation, folder, references=True)
-        if not record.exists() or read_record(record).get("recipe") != wanted:
-            content = {"sha256": hash_of(scans), "scans": len(scans), "subjects": sorted(subjects), "recipe": wanted}
-            write_text(record, json.dumps(content, indent=2))
+        if not known:
+            write_text(record, json.dumps({"sha256": hash_of(scans), "scans": len(scans), **wanted}, indent=2))
         return scans
+
+    def _test_files(self, cell: Cell) -> list[FileInfo]:
+        subjects = self.test_subjects(cell.config)
+        return [info for info in self.files if info.subject in subjects]
 
 
 def read_record(path: Path) -> Mapping[str, Any]:
