@@ -127,6 +127,10 @@ class Uphill(Method):
         return torch.zeros_like(given.kspace[:, 0])
 
 
+class TwoStages(Uphill):
+    stages = 2
+
+
 # Ten steps, the learning rate falls from 0.1 by 0.01 with each; the mean takes in the last four.
 TEN_STEPS = TrainingOptions(
     epochs=5,
@@ -167,10 +171,6 @@ def close(*values: float) -> object:
 
 def test_linear_decay_runs_over_all_stages(climb):
     """Two stages of five steps fall as one of ten does."""
-
-    class TwoStages(Uphill):
-        stages = 2
-
     options = replace(TEN_STEPS, average_from=None)
     first, _ = climb("first", TwoStages(), options)
     second, _ = climb("second", TwoStages(), options, stage=1)
@@ -180,9 +180,6 @@ def test_linear_decay_runs_over_all_stages(climb):
 
 
 def test_cooldown_comes_at_the_end_of_the_last_stage(climb):
-    class TwoStages(Uphill):
-        stages = 2
-
     options = replace(TEN_STEPS, schedule="cooldown", average_from=None)
     first, _ = climb("first", TwoStages(), options)
     second, _ = climb("second", TwoStages(), options, stage=1)

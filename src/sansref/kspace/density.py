@@ -97,5 +97,5 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tenso
     rings = int(ring.max()) + 1
     members = torch.bincount(ring[~centre], minlength=rings)
     hits = torch.bincount(ring[~centre], weights=array[~centre].double(), minlength=rings)
-    density = (hits.clamp(min=least) / members.clamp(min=1))[ring].clamp(max=1)
+    density = (hits.clamp(min=least) / members.clamp(min=1))[ring]
     return torch.where(centre, 1.0, density).float()

@@ -85,8 +85,8 @@ class Workplace:
                     f"{self.run_of(cell).path} was made with other settings ({changes}): restore them, choose another"
                     " --out, or remove that folder to make the cell anew"
                 )
-
-        for info in {info.path: info for cell in self.plan.cells for info in self._test_files(cell)}.values():
+        sets = {cell.test_set: cell for cell in self.plan.cells}.values()
+        for info in {info.path: info for cell in sets for info in self._test_files(cell)}.values():
             self._check_full(info)
 
     def _check_full(self, info: FileInfo) -> None:
