@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 
 import ismrmrd
@@ -264,9 +265,12 @@ def test_a_client_for_whom_no_thread_is_left_is_cut_off_and_the_next_is_served(
     def no_thread(thread):
         raise RuntimeError("can't start new thread")
 
+    caplog.set_level("INFO")
     server = start(clients=1)
     first = [connect(server) for _ in range(clients)]
-    until(lambda: server.clients == clients)
+    for client in first:
+        client.serializer.serialize(ismrmrd.ConfigFile("default.xml"))
+        until(lambda: "asks for" in caplog.text)  # it has all its threads
     with monkeypatch.context() as busy:
         busy.setattr("sansref.serving.server.threading.Thread.start", no_thread)
         for _ in range(20):  # more than can be refused at once
@@ -276,6 +280,26 @@ def test_a_client_for_whom_no_thread_is_left_is_cut_off_and_the_next_is_served(
     for client in first:
         assert connect(server).answers()[1] == ["sansref: refused, 1 clients are served already; try again later"]
         client.leave()
+    until(lambda: server.clients == 0)
+    assert len(play(connect(server), measurement())[0]) == 1
+
+
+def test_a_client_whose_images_no_thread_is_left_to_send_is_told(
+    measurement, start, connect, play, monkeypatch, caplog
+):
+    begin = threading.Thread.start
+
+    def no_second_thread(thread):
+        if thread.name.endswith(" out"):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    server = start(clients=1)
+    with monkeypatch.context() as busy:
+        busy.setattr("sansref.serving.session.threading.Thread.start", no_second_thread)
+        texts = ["sansref: the server has no thread left for this client; try again later"]
+        assert connect(server).answers() == ([], texts)
+    assert "cannot be served: can't start new thread" in caplog.text
     until(lambda: server.clients == 0)
     assert len(play(connect(server), measurement())[0]) == 1
 

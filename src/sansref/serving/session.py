@@ -50,7 +50,12 @@ class Session:
         start = time.monotonic()
         sender = threading.Thread(target=self._guarded, args=(self._send_images,), name=f"{self.name} out", daemon=True)
         with closing(self._stream):
-            sender.start()
+            try:
+                sender.start()
+            except RuntimeError as error:
+                LOGGER.warning("%s: cannot be served: %s", self.name, error)
+                self._stream.part("the server has no thread left for this client; try again later")
+                return
             self._guarded(self._receive_lines)
             self._backlog.end()
             sender.join()
