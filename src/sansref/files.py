@@ -8,10 +8,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sansref.errors import FileError
+from sansref.errors import FileError, SettingError
 
 PART = ".part-"
 """How the names of files begin that are still being written."""
+
+
+def keep_outside(out: Path, folder: Path, name: str = "") -> None:
+    """See to it that nothing is written into a folder of scans.
+
+    Parameters
+    ----------
+    out
+        Where files will be written.
+    folder
+        The folder of scans.
+    name
+        How the user has named that folder, such as ``--data``; for the message.
+
+    Raises
+    ------
+    SettingError
+        If ``out`` is the folder or lies inside it.
+    """
+    if out.resolve().is_relative_to(folder.resolve()):
+        where = f"{name} {folder}".lstrip()
+        raise SettingError(f"--out {out} lies inside {where}, where its files would pass for scans: move it out")
 
 
 @contextmanager

@@ -362,7 +362,7 @@ def test_no_scan_is_replaced(trained, write_knee, tmp_path):
 
 
 def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, tmp_path):
-    with pytest.raises(SettingError, match=r"--out .*images lies inside .*, where images would pass for scans"):
+    with pytest.raises(SettingError, match=r"--out .*images lies inside .*, where its files would pass for scans"):
         play(trained, [heads], heads / "new" / "images")
     assert not (heads / "new").exists()
 

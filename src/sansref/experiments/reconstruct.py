@@ -22,7 +22,7 @@ from sansref.device import device_of
 from sansref.errors import FileError, SettingError
 from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_name
 from sansref.experiments.scores import magnitude
-from sansref.files import remove_leftovers
+from sansref.files import keep_outside, remove_leftovers
 from sansref.memory import keep_freed_memory
 from sansref.methods import Method, measured, stack
 from sansref.scan import Scan, ScanMeta
@@ -166,8 +166,7 @@ def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str)
 def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
     """Look into folders, and see to it that nothing is written over a scan or written twice."""
     for folder in (file for file in files if file.is_dir()):
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise SettingError(f"--out {out} lies inside {folder}, where images would pass for scans: move it out")
+        keep_outside(out, folder)
     found = first_files(path for file in files for path in (find_files(file) if file.is_dir() else [file]))
     first: dict[str, Path] = {}
     for path in found:

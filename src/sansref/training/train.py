@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sansref.data.prepared import PreparedScans
 from sansref.errors import FileError, SettingError
-from sansref.files import atomic_path, write_text
+from sansref.files import atomic_path, keep_outside, write_text
 from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
@@ -85,10 +85,8 @@ def train(
         For unusable files or settings.
     """
     for name, folder in (("--data", data), ("--full", full)):
-        if folder is not None and out.resolve().is_relative_to(folder.resolve()):
-            raise SettingError(
-                f"--out {out} lies inside {name} {folder}, where its files would pass for scans: move it out"
-            )
+        if folder is not None:
+            keep_outside(out, folder, name)
     if full is not None and config.needs is not Needs.UNPAIRED:
         raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
     outcome = Outcome(RunDirectory(out))

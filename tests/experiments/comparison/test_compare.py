@@ -354,6 +354,9 @@ def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):
     inside = Workplace(place().plan, heads, None, heads / "out")
     with pytest.raises(SettingError, match="lies inside --data"):
         compare(inside, console=quiet)
+    other = tmp_path / "full"
+    with pytest.raises(SettingError, match="lies inside --full"):
+        compare(Workplace(place().plan, heads, other, other / "out"), console=quiet)
     with pytest.raises(SettingError, match=r"no subject is set aside for the test: give 'folds', or 'test: 0\.2'"):
         compare(place(shared={**place().plan.shared, "test": 0.0}), console=quiet)
     with pytest.raises(SettingError, match="none of the methods learns from unpaired scans: leave out --full"):

@@ -16,7 +16,7 @@ from sansref.data.prepared import PreparedScans
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan import COMMON, Cell, Plan
-from sansref.files import write_text
+from sansref.files import keep_outside, write_text
 from sansref.kspace.extent import is_full
 from sansref.methods import Needs
 from sansref.scan import Scan
@@ -68,8 +68,9 @@ class Workplace:
         FileError
             If a test scan is undersampled.
         """
-        if self.out.resolve().is_relative_to(self.data.resolve()):
-            raise SettingError(f"--out {self.out} lies inside --data {self.data}: move it out")
+        for name, folder in (("--data", self.data), ("--full", self.full)):
+            if folder is not None:
+                keep_outside(self.out, folder, name)
         if self.full is not None and not any(self.full_for(cell) for cell in self.plan.cells):
             raise SettingError("none of the methods learns from unpaired scans: leave out --full")
         for cell in {cell.label: cell for cell in self.plan.cells if cell.learned}.values():
