@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from rich.console import Console
 
 from sansref.cli import main
@@ -24,6 +25,10 @@ from sansref.training.options import TrainingOptions
 from sansref.training.registry import METHODS
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
+
+# A busy machine holds up an example for longer than Hypothesis' 200 ms.
+settings.register_profile("tests", settings(), deadline=None)
+settings.load_profile("tests")
 
 NETWORKS = {
     NetworkOptions: NetworkOptions(phases=2, channels=4),

@@ -228,25 +228,30 @@ cli.COMMANDS["info"] = talk
 """
 
 
+@pytest.fixture
+def unread():
+    """The end to write to of a pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
 @pytest.mark.parametrize("unbuffered", [True, False])
 @pytest.mark.parametrize(("lines", "said"), [(100000, b""), (1, b"done")])
-def test_nobody_who_reads_is_no_error(lines, said, unbuffered):
+def test_nobody_who_reads_is_no_error(lines, said, unbuffered, unread):
     """As behind ``| head``: found out while lines are written, or when the last ones are."""
     words = [sys.executable, "-c", f"{TALK}cli.main(['info', '{lines}'])"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1" if unbuffered else ""}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-        process.stdout.close()
-        told = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGPIPE
-    assert told == (b"" if unbuffered else said)
+    done = subprocess.run(words, stdout=unread, stderr=subprocess.PIPE, env=environment, check=False)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == (b"" if unbuffered else said)
 
 
-def test_nobody_who_reads_errors_is_no_error():
+def test_nobody_who_reads_errors_is_no_error(unread):
     words = [sys.executable, "-c", "import sansref.cli as cli; cli.main(['nothing'])"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stderr.close()
-        assert process.stdout.read() == b""
-    assert process.returncode == 128 + signal.SIGPIPE
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=unread, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGPIPE, b"")
 
 
 def test_a_pipe_of_somebody_else_that_breaks_is_a_bug(sansref, monkeypatch):

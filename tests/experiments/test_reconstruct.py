@@ -290,12 +290,13 @@ def test_a_record_that_is_none_is_refused(trained, heads, tmp_path, text):
 
 
 SLOW = """
-import sys, time
+import itertools, sys, time
 from sansref import cli
 from sansref.experiments import reconstruct
 
-def slow(image, scan, magnitude=reconstruct.magnitude):
-    time.sleep(0.1)
+def slow(image, scan, magnitude=reconstruct.magnitude, calls=itertools.count(1)):
+    if next(calls) == 10:  # the second of the third file's four slices
+        time.sleep(240)
     return magnitude(image, scan)
 
 reconstruct.magnitude = slow

@@ -190,10 +190,10 @@ def test_a_client_that_goes_without_close_is_forgotten(measurement, start, conne
 
 
 def test_a_client_that_stalls_is_sent_away(told, start, header):
-    server = start(timeout=0.3)
-    assert told(b"", server) == "nothing came for 0.3 s"
-    assert told(header + b"\xf0", server) == "nothing came for 0.3 s"
-    until(lambda: server.clients == 0, 5)
+    server = start(timeout=1.5)
+    assert told(b"", server) == "nothing came for 1.5 s"
+    assert told(header + b"\xf0", server) == "nothing came for 1.5 s"
+    until(lambda: server.clients == 0)
 
 
 def test_a_message_must_not_trickle_in(start, connect):
@@ -201,25 +201,25 @@ def test_a_message_must_not_trickle_in(start, connect):
     client.write(struct.pack("<H", 1))
     begin = time.monotonic()
     with pytest.raises(OSError):
-        while time.monotonic() < begin + 10:
+        while time.monotonic() < begin + 40:
             client.write(b"x")
             time.sleep(0.05)
-    assert time.monotonic() < begin + 6
+    assert time.monotonic() < begin + 30  # all 1024 bytes would take 51 s
 
 
 def test_a_client_that_takes_no_images_is_cut_off(measurement, start, connect, play, caplog):
-    server, sent = start(timeout=1.0, clients=2), measurement(size=256)
+    server, sent = start(timeout=4.0, clients=2), measurement(size=256)
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.connect(server.address)
-    slow.settimeout(10)
+    slow.settimeout(30)
     with slow, pytest.raises(ConnectionError):
         slow.sendall(text_message(3, sent.header))
         for index in range(200):
             for line in sent.lines:
                 line.idx.slice = index
                 slow.sendall(struct.pack("<H", 1008) + line.to_bytes())
-    assert "gone (did not take what was sent within 1 s)" in caplog.text
+    assert "gone (did not take what was sent within 4 s)" in caplog.text
     assert len(play(connect(server), measurement())[0]) == 1
     until(lambda: server.clients <= 1)
 

@@ -80,7 +80,7 @@ def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     [
         (spin, QUICK, "keeps the library that reads it busy for more than 0.5 s; the file is damaged. Copy"),
         (spin_in_c, QUICK, "keeps the library that reads it busy"),
-        (lambda: time.sleep(60), Limits(0.05, waiting=10), "gives no answer within 0.5 s, or fills the memory"),
+        (lambda: time.sleep(60), Limits(0.5, waiting=4), "gives no answer within 2.0 s, or fills the memory"),
         (crash, QUICK, r"makes the library that reads it crash \(SIGSEGV\); the file is damaged"),
         (os.abort, QUICK, r"makes the library that reads it crash \(SIGABRT\)"),
         (lambda: os._exit(3), QUICK, r"makes the library that reads it crash \(exit 3\)"),
@@ -150,6 +150,7 @@ def test_the_child_answers_signals_in_its_own_way_and_the_parent_as_before() -> 
 def test_a_death_is_noticed_although_other_children_live() -> None:
     """Children that are made in other threads at the same time must not hold the pipe of the dead one."""
     deaths: list[float] = []
+    waits, release = os.pipe()
 
     def die() -> None:
         begin = time.monotonic()
@@ -157,14 +158,19 @@ def test_a_death_is_noticed_although_other_children_live() -> None:
             in_child(PATH, crash, QUICK)
         deaths.append(time.monotonic() - begin)
 
-    threads = [threading.Thread(target=die) for _ in range(12)]
-    threads += [threading.Thread(target=lambda: in_child(PATH, lambda: time.sleep(3), QUICK)) for _ in range(4)]
-    for thread in threads:
+    dying = [threading.Thread(target=die) for _ in range(12)]
+    living = [threading.Thread(target=lambda: in_child(PATH, lambda: os.read(waits, 1), QUICK)) for _ in range(4)]
+    for thread in (*dying, *living):
         thread.start()
-    for thread in threads:
+    for thread in dying:
         thread.join()
+    os.write(release, bytes(4))  # not closed: the children hold that end, too
+    for thread in living:
+        thread.join()
+    os.close(waits)
+    os.close(release)
     assert len(deaths) == 12
-    assert max(deaths) < 2.5
+    assert max(deaths) < 30  # a death that is not noticed would be waited for 60 s
 
 
 def test_a_child_may_have_a_child() -> None:

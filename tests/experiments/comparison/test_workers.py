@@ -207,12 +207,18 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(heads, tmp_path, mon
     assert left(child) == 0
 
 
-def test_a_cell_that_another_process_ends_in_time_is_not_trained_again(heads, tmp_path, alone):
+def test_a_cell_that_another_process_ends_in_time_is_not_trained_again(heads, tmp_path, alone, monkeypatch):
     place, said = workplace(heads, tmp_path / "out", HELD[0]), io.StringIO()
     (tmp_path / "held").touch()
     child = command(place, 1, tmp_path / "said")
     wait_until(lambda: epochs(place, HELD[0]))
-    Timer(0.3, (tmp_path / "held").unlink).start()
+    attempt = workers.attempt
+
+    def release(*given):
+        Timer(0.3, (tmp_path / "held").unlink).start()  # while the lock is waited for
+        return attempt(*given, patience=240)
+
+    monkeypatch.setattr(workers, "attempt", release)
     train_all(place, 1, None, Console(file=said))
     assert left(child) == 0
     assert said.getvalue().splitlines()[1:] == ["1/1 own-heldssdu/4x-fold0-seed0 trained"]
