@@ -12,6 +12,7 @@ from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import Shape, central_mask, fraction_sides
 from sansref.kspace.masks import SamplingMask, draw_mask
+from sansref.kspace.noise import noise_level
 from sansref.kspace.partition import split_uniform
 from sansref.kspace.views import VIEWS
 from sansref.kspace.weighting import k_weights
@@ -153,6 +154,34 @@ def test_a_pool_of_one_needs_the_selecting_mask() -> None:
     with pytest.raises(SettingError, match="a pool of 1 leaves later stages without a mask: use --pool 2 or more"):
         IDROptions(pool=1, later_selection=False)
     IDROptions(pool=1, later_selection=True)
+
+
+def test_refined_samples_of_the_input_are_given_the_noise_of_the_acquired_ones() -> None:
+    one = scan(2)
+    plain, noisy = (later(one, input_noise=factor) for factor in (0.0, 2.0))
+    mask = plain.given.mask
+    assert torch.equal(noisy.given.mask, mask)
+    assert torch.equal(noisy.given.kspace[:, mask & one.mask], plain.given.kspace[:, mask & one.mask])
+    assert not noisy.given.kspace[:, ~mask].any()
+    added = (noisy.given.kspace - plain.given.kspace)[:, mask & ~one.mask]
+    assert torch.view_as_real(added).std(dim=(1, 2)).tolist() == pytest.approx(
+        (2 * noise_level(one.kspace, one.mask)).flatten().tolist(), rel=0.25
+    )
+    assert torch.equal(noisy.target, plain.target)
+    assert torch.equal(noisy.weight, plain.weight)
+    again = later(one, epoch=1, input_noise=2.0)
+    assert not torch.equal(again.given.kspace, noisy.given.kspace)
+
+
+def test_predicted_samples_that_took_the_place_of_acquired_ones_are_given_noise_too() -> None:
+    one = scan()
+    plain, noisy = (later(one, input_noise=factor, keep_acquired=False) for factor in (0.0, 1.0))
+    assert (noisy.given.kspace != plain.given.kspace)[:, plain.given.mask].all()
+
+
+def test_negative_noise_is_refused() -> None:
+    with pytest.raises(SettingError, match="input_noise must not be negative, got -1"):
+        IDROptions(input_noise=-1)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0])

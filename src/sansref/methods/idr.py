@@ -7,6 +7,7 @@ loop over stages is in :mod:`sansref.training.refine`; here is what one step of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from sansref.errors import SettingError
 from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
+from sansref.kspace.noise import noise_level
 from sansref.kspace.partition import select_variable_density, split_uniform
 from sansref.kspace.units import Partition
 from sansref.kspace.views import VIEWS
@@ -60,6 +62,10 @@ class IDROptions:
         Apply a selecting mask to the input of later stages as well (the paper). Without it the input is
         sampled as at test time, by the others of the pool alone: under its own mask, what is acquired would be
         both input and target.
+    input_noise
+        Noise that is added to the refined samples of the input of later stages, drawn anew for each step, as a multiple
+        of the scan's own (:func:`~sansref.kspace.noise.noise_level`). Refined samples are nearly free of noise; with 1
+        the input is as noisy as the scans that are reconstructed later.
     k_weighting
         Let every location that the network does not see count alike in expectation: an acquired sample outside the
         input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
@@ -89,6 +95,7 @@ class IDROptions:
     refined_weight: float = 0.03
     pool: int = 256
     later_selection: bool = False
+    input_noise: float = 1.0
     k_weighting: bool = True
     replay: float = 0.0
     keep_acquired: bool = True
@@ -111,6 +118,8 @@ class IDROptions:
             raise SettingError(f"selection_center must lie in [0, 1), got {self.selection_center:g}")
         if self.refined_weight <= 0:
             raise SettingError(f"refined_weight must be positive, got {self.refined_weight}; see --support acquired")
+        if not self.input_noise >= 0:
+            raise SettingError(f"input_noise must not be negative, got {self.input_noise}")
         if not 0 <= self.replay < 1:
             raise SettingError(f"replay must lie in [0, 1), got {self.replay}")
         if self.target == "measured" and self.support == "full":
@@ -160,11 +169,20 @@ class IDR(UnrolledMethod):
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
         mask, selected = self._later_input(scan.mask, generator)
-        given = Measured(refined * mask, mask, scan.maps)
+        given = Measured(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
         weight = torch.where(scan.mask, self._weight(scan.mask, mask, selected), outside)
         return Example(given, target, self.unless_imposed(weight, mask))
+
+    def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
+        """Refined k-space whose predicted samples have noise too."""
+        if self.options.input_noise == 0:
+            return refined
+        noise = torch.randn(refined.shape, dtype=refined.dtype, generator=generator)
+        # A complex normal number of torch has variance 1/2 in each part.
+        noisy = refined + math.sqrt(2) * self.options.input_noise * noise_level(scan.kspace, scan.mask) * noise
+        return torch.where(scan.mask, refined, noisy) if self.options.keep_acquired else noisy
 
     def _later_input(self, acquired: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the network is given, and the probability that an acquired sample is in it because it was acquired."""
