@@ -30,6 +30,7 @@ PLAIN: dict[str, Any] = {
     "first_loss": "all",
     "k_weighting": False,
     "impose": False,
+    "input_noise": 0.0,
     "pool": 32,
 }
 REPLAY: dict[str, Any] = {"pool": 1, "support": "acquired", "later_selection": True, "keep_acquired": True}
