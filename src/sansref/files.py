@@ -14,7 +14,7 @@ PART = ".part-"
 """How the names of files begin that are still being written."""
 
 
-def keep_outside(out: Path, folder: Path, name: str = "") -> None:
+def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
     """See to it that nothing is written into a folder of scans.
 
     Parameters
@@ -22,7 +22,7 @@ def keep_outside(out: Path, folder: Path, name: str = "") -> None:
     out
         Where files will be written.
     folder
-        The folder of scans.
+        The folder of scans; None if there is none.
     name
         How the user has named that folder, such as ``--data``; for the message.
 
@@ -31,7 +31,7 @@ def keep_outside(out: Path, folder: Path, name: str = "") -> None:
     SettingError
         If ``out`` is the folder or lies inside it.
     """
-    if out.resolve().is_relative_to(folder.resolve()):
+    if folder is not None and out.resolve().is_relative_to(folder.resolve()):
         where = f"{name} {folder}".lstrip()
         raise SettingError(f"--out {out} lies inside {where}, where its files would pass for scans: move it out")
 

@@ -84,9 +84,8 @@ def train(
     SansrefError
         For unusable files or settings.
     """
-    for name, folder in (("--data", data), ("--full", full)):
-        if folder is not None:
-            keep_outside(out, folder, name)
+    keep_outside(out, data, "--data")
+    keep_outside(out, full, "--full")
     if full is not None and config.needs is not Needs.UNPAIRED:
         raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
     outcome = Outcome(RunDirectory(out))

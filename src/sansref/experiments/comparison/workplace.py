@@ -68,9 +68,8 @@ class Workplace:
         FileError
             If a test scan is undersampled.
         """
-        for name, folder in (("--data", self.data), ("--full", self.full)):
-            if folder is not None:
-                keep_outside(self.out, folder, name)
+        keep_outside(self.out, self.data, "--data")
+        keep_outside(self.out, self.full, "--full")
         if self.full is not None and not any(self.full_for(cell) for cell in self.plan.cells):
             raise SettingError("none of the methods learns from unpaired scans: leave out --full")
         for cell in {cell.label: cell for cell in self.plan.cells if cell.learned}.values():
