@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sansref.kspace.grid import distance
 from sansref.kspace.masks import draw_mask
-from sansref.kspace.noise import noise_level
+from sansref.kspace.noise import noise_level, white_noise
 from sansref.randomness import seeded
 
 SHAPE = (96, 80)
@@ -61,3 +61,13 @@ def test_zero_filled_borders_and_empty_scans_have_no_noise() -> None:
     assert noise_level(padded, everywhere).abs().max() < 1e-6
     assert noise_level(padded, ~everywhere).tolist() == [[[0.0]], [[0.0]]]
     assert noise_level(torch.zeros_like(padded), everywhere).tolist() == [[[0.0]], [[0.0]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_white_noise_has_the_level_asked_for_in_both_parts_of_every_coil(dtype: torch.dtype) -> None:
+    levels = torch.tensor([0.5, 2.0, 30.0])
+    made = white_noise(torch.zeros(3, *SHAPE, dtype=dtype), levels[:, None, None], seeded("white"))
+    assert made.dtype == dtype
+    assert made.real.std((1, 2)).tolist() == pytest.approx(levels.tolist(), rel=0.03)
+    assert made.imag.std((1, 2)).tolist() == pytest.approx(levels.tolist(), rel=0.03)
+    assert abs(torch.corrcoef(torch.stack([made.real[0].flatten(), made.imag[0].flatten()]))[0, 1]) < 0.05

@@ -69,6 +69,12 @@ def test_the_ends_of_the_mixture_are_batch_and_instance_normalisation(batch: int
     torch.testing.assert_close(norm(0)(image), instance_norm(image, norm()))
 
 
+def test_a_single_image_is_normalised_as_by_pytorch_in_single_precision_too() -> None:
+    image = 1e3 + features(1).float()  # a mean far above the spread, where a one-pass variance would lose its digits
+    expected = nn.InstanceNorm2d(CHANNELS, eps=1e-7)(image.double())
+    torch.testing.assert_close(BatchInstanceNorm(CHANNELS)(image).double(), expected, atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("rho", [0.25, 0.5, 0.9])
 def test_between_the_ends_it_is_their_weighted_mean_channel_by_channel(rho: float) -> None:
     mixture = norm()

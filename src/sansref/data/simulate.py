@@ -18,6 +18,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
+from sansref.kspace.noise import white_noise
 from sansref.scan import Scan, ScanMeta
 
 FOREGROUND = 0.1
@@ -112,9 +113,7 @@ def simulate(image: Tensor, options: Simulation, generator: torch.Generator, met
     kspace = fft2c(reference.unsqueeze(0) if maps is None else maps * reference)
     if options.snr is not None:
         sigma = image[image > FOREGROUND * image.max()].mean() / options.snr
-        # A complex normal number of torch has variance 1/2 in each part.
-        noise = torch.randn(kspace.shape, generator=generator, dtype=kspace.dtype)
-        kspace = kspace + math.sqrt(2) * sigma * noise
+        kspace = kspace + white_noise(kspace, sigma, generator)
     return Scan(
         kspace=kspace,
         mask=torch.ones(height, width, dtype=torch.bool),

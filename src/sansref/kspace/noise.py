@@ -1,4 +1,4 @@
-"""How strong the noise is, from undersampled k-space alone."""
+"""White noise: how strong it is, from undersampled k-space alone, and more of it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,27 @@ def noise_level(kspace: Tensor, mask: Tensor) -> Tensor:
     falling = torch.stack([far[outer][ring].mean() for ring in rings]) ** -FALL
     measured = torch.stack([power[:, ring].median(dim=1).values for ring in rings], dim=1) / math.log(2)
     return (_floor(falling, measured) / 2).sqrt().to(kspace.real.dtype)[:, None, None]
+
+
+def white_noise(kspace: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
+    """Complex white noise in the shape of ``kspace``.
+
+    Parameters
+    ----------
+    kspace
+        Complex, (coils, height, width).
+    level
+        Standard deviation of the real, and of the imaginary, part, as :func:`noise_level` gives it.
+    generator
+        The only source of randomness.
+
+    Returns
+    -------
+    Tensor
+        Of the shape and dtype of ``kspace``.
+    """
+    # A complex normal number of torch has variance 1/2 in each part.
+    return math.sqrt(2) * level * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
 
 
 def _floor(falling: Tensor, measured: Tensor) -> Tensor:

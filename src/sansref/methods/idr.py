@@ -7,7 +7,6 @@ loop over stages is in :mod:`sansref.training.refine`; here is what one step of 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +17,7 @@ from sansref.errors import SettingError
 from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
-from sansref.kspace.noise import noise_level
+from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partition import select_variable_density, split_uniform
 from sansref.kspace.units import Partition
 from sansref.kspace.views import VIEWS
@@ -179,9 +178,8 @@ class IDR(UnrolledMethod):
         """Refined k-space whose predicted samples have noise too."""
         if self.options.input_noise == 0:
             return refined
-        noise = torch.randn(refined.shape, dtype=refined.dtype, generator=generator)
-        # A complex normal number of torch has variance 1/2 in each part.
-        noisy = refined + math.sqrt(2) * self.options.input_noise * noise_level(scan.kspace, scan.mask) * noise
+        level = self.options.input_noise * noise_level(scan.kspace, scan.mask)
+        noisy = refined + white_noise(refined, level, generator)
         return torch.where(scan.mask, refined, noisy) if self.options.keep_acquired else noisy
 
     def _later_input(self, acquired: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -51,9 +51,9 @@ class BatchInstanceNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (batch, channels, height, width)."""
         if features.shape[0] == 1:
-            return F.instance_norm(features, weight=self.gamma, bias=self.beta, eps=BATCH_INSTANCE_EPS)
+            return instance_norm(features, BATCH_INSTANCE_EPS, self.gamma, self.beta)
         batch = F.batch_norm(features, None, None, training=True, eps=BATCH_INSTANCE_EPS)
-        instance = F.instance_norm(features, eps=BATCH_INSTANCE_EPS)
+        instance = instance_norm(features, BATCH_INSTANCE_EPS)
         # In mixed precision the features are of half precision, the parameters are not.
         mixed = torch.lerp(instance, batch, self.rho[:, None, None].to(batch.dtype))
         return mixed * self.gamma[:, None, None] + self.beta[:, None, None]
@@ -72,10 +72,19 @@ class AdaptiveInstanceNorm(nn.Module):
 
     def forward(self, features: Tensor, style: Style | None = None) -> Tensor:
         """Normalise (batch, channels, height, width), then scale and shift each channel."""
-        normal = F.instance_norm(features, eps=INSTANCE_EPS)
+        normal = instance_norm(features, INSTANCE_EPS)
         if style is None:
             return normal
         return normal * style.std[..., None, None] + style.mean[..., None, None]
+
+
+def instance_norm(features: Tensor, eps: float, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Bring each channel of each image (batch, channels, height, width) to mean 0 and variance 1; then scale and shift.
+
+    As group normalisation with a group per channel, which for one image on a CPU takes a third of the time of PyTorch's
+    instance normalisation: that calls its batch normalisation.
+    """
+    return F.group_norm(features, features.shape[1], scale, shift, eps)
 
 
 def symmetric_pad(image: Tensor, width: int) -> Tensor:
