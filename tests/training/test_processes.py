@@ -22,8 +22,8 @@ from sansref.training.callbacks import read_history
 from sansref.training.processes import Processes
 
 SETTINGS = [
-    # 15 training scans in batches of 4: the last has 3, which two processes cannot share evenly.
-    *("--stages", "2", "--epochs", "2", "--batch_size", "4", "--threads", "1", "--accelerator", "cpu"),
+    # 10 training scans in batches of 3 and a last of 1: two processes cannot share them evenly.
+    *("--stages", "2", "--epochs", "2", "--batch_size", "3", "--threads", "1", "--accelerator", "cpu"),
     # Not the identity, at which most gradients are zero but for rounding.
     *("--network.phases", "2", "--network.channels", "4", "--network.init", "xavier", "--slices", "3"),
 ]
@@ -51,7 +51,11 @@ def play(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def assert_close(run: Path, other: Path) -> None:
-    """The same but for float32 sums in another order: 4e-7 of a weight's norm were found."""
+    """The same but for float32 sums in another order.
+
+    Of all weights' norm, 4e-8 to 1e-5 were found, as the processor rounds; batches shared unevenly without regard to
+    their sizes make it 1e-2.
+    """
     ours, theirs = load_file(run / "model.safetensors"), load_file(other / "model.safetensors")
     assert ours.keys() == theirs.keys()
     # The first gradient step of one coil starts where the data are met: its size has no effect, and Adam makes steps of
@@ -59,9 +63,8 @@ def assert_close(run: Path, other: Path) -> None:
     del ours["network.network.phases.0.step"]
     # A constant added to the image is its sample at DC, which is always given, and then imposed.
     del ours["network.network.phases.1.project.bias"]
-    for name, weight in ours.items():
-        error = (weight - theirs[name]).norm() / weight.norm().clamp_min(1e-2)
-        assert float(error) < 1e-5, name
+    error = torch.cat([(weight - theirs[name]).flatten() for name, weight in ours.items()])
+    assert float(error.norm() / torch.cat([weight.flatten() for weight in ours.values()]).norm()) < 2e-4
     for row, twin in zip(read_history(run / "metrics.csv"), read_history(other / "metrics.csv"), strict=True):
         for name in ("loss", "score"):
             assert float(row[name]) == pytest.approx(float(twin[name]), rel=1e-4)
