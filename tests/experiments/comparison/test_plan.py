@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -171,3 +173,70 @@ def test_a_missing_title_is_one_line(tmp_path):
     )
     with pytest.raises(SettingError, match="title"):
         load_plan(str(file))
+
+
+def write_plans(folder, **plans):
+    """Plans as files; those without 'extends' are whole."""
+    whole = {"title": "t", "methods": METHODS, "accelerations": [4, 8], "baseline": "SSDU", "shared": {"test": 0.2}}
+    for name, values in plans.items():
+        content = {"kind": "comparison", **({} if "extends" in values else whole), **values}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_a_plan_says_only_how_it_differs_from_another(tmp_path):
+    shared = {"test": 0.2, "snr": 30.0, "network": {"phases": 5, "channels": 16}}
+    methods = {"IDR": {"stages": 3}, "Input": None, "weighted": {"method": "ssdu", "k_weighting": True}}
+    changes = {"shared": {"snr": None, "network": {"phases": 3}}, "accelerations": {4: None, 6: {}}, "methods": methods}
+    (tmp_path / "further").mkdir()
+    write_plans(tmp_path, base={"shared": shared, "gap": ["Input", "SSDU"], "seeds": [0, 1]})
+    write_plans(tmp_path / "further", own={"extends": "../base.yaml", "gap": None, "seeds": [2], **changes})
+    base, own = (load_plan(str(tmp_path / file)) for file in ("base.yaml", "further/own.yaml"))
+    assert (base.gap, own.gap, base.seeds, own.seeds) == (("Input", "SSDU"), None, (0, 1), (2,))
+    assert own.shared == {"test": 0.2, "snr": None, "network": {"phases": 3, "channels": 16}}
+    assert own.accelerations == {8.0: {}, 6.0: {}}
+    assert list(own.methods) == ["SSDU", "IDR", "weighted"]
+    assert own.methods["IDR"] == {"method": "idr", "stages": 3}
+    assert own.methods["weighted"] == methods["weighted"]
+    assert base.shared == shared
+    assert list(base.methods) == list(METHODS)
+
+
+def test_a_plan_can_extend_a_packaged_one_and_what_extends_that(tmp_path):
+    write_plans(tmp_path, one={"extends": "switchable-table1-small", "run_folds": [2]})
+    write_plans(tmp_path, two={"extends": "one.yaml", "accelerations": {6: None}})
+    packaged, two = load_plan("switchable-table1-small"), load_plan(str(tmp_path / "two.yaml"))
+    assert two.methods == packaged.methods
+    assert (two.accelerations, two.run_folds) == ({4.0: packaged.accelerations[4.0]}, (2,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extends": "nothing"}, "own.yaml: extends: there is no configuration 'nothing'"),
+        ({"extends": ["base.yaml"]}, "own.yaml: 'extends' must be the name of another plan"),
+        ({"extends": "own.yaml"}, "own.yaml: extends 'own.yaml', which itself builds on this plan"),
+        ({"extends": "round.yaml"}, "round.yaml: extends 'own.yaml', which itself builds on this plan"),
+        ({"extends": "base.yaml", "methods": {"XY": None}}, "leaves out 'XY', which .*base.yaml does not have"),
+        ({"extends": "base.yaml", "accelerations": {6: None}}, "accelerations: leaves out 6, which .*base.yaml"),
+        ({"extends": "base.yaml", "methods": {"SSDU": None}}, "baseline names 'SSDU', which is none of Input, IDR"),
+        ({"extends": "list.yaml", "methods": {"SSDU": None}}, "methods: leaves out 'SSDU', which .*list.yaml does not"),
+    ],
+)
+def test_impossible_extensions_are_named(tmp_path, changes, message):
+    write_plans(tmp_path, base={}, list={"methods": [1]}, round={"extends": "own.yaml"}, own=changes)
+    with pytest.raises(SettingError, match=message):
+        load_plan(str(tmp_path / "own.yaml"))
+
+
+def test_a_broken_file_below_is_named(tmp_path):
+    write_plans(tmp_path, own={"extends": "base.yaml"})
+    (tmp_path / "base.yaml").write_text("a: [1")
+    with pytest.raises(FileError, match=r"base\.yaml: is not readable YAML"):
+        load_plan(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "benchmarks" / "study").glob("*.yaml")), ids=str)
+def test_plans_of_the_study_can_be_carried_out(path):
+    given = load_plan(str(path))
+    if path.stem != "losses":  # whose methods take a package that tests do without
+        assert {cell.label for cell in given.cells} == set(given.methods)

@@ -9,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-import yaml
-
 from sansref.data.coils import CoilOptions
 from sansref.data.prepare import Selection
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
+from sansref.experiments.comparison.plan_file import read_plan, read_settings
 from sansref.methods.classical import ClassicalName
 from sansref.presets import preset_file
 from sansref.training.config import RunConfig
@@ -173,7 +172,7 @@ class Plan:
         if method is None:
             raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
         preset = own.pop("preset", None)
-        base = {} if preset is None else _without(COMMON, _read(preset_file(preset)))
+        base = {} if preset is None else _without(COMMON, read_settings(preset_file(preset)))
         forbidden = COMMON & own.keys()
         if forbidden:
             raise SettingError(f"method {label!r}: {min(forbidden)!r} must be the same for all: set it under 'shared'")
@@ -195,7 +194,7 @@ class Plan:
 
 
 def load_plan(name: str) -> Plan:
-    """Read a comparison from a YAML file, or from a preset.
+    """Read a comparison from a YAML file, or from a preset; see :func:`read_plan` for one that extends another.
 
     Raises
     ------
@@ -205,7 +204,7 @@ def load_plan(name: str) -> Plan:
         If it is not readable YAML.
     """
     path = preset_file(name)
-    values = dict(_read(path))
+    values = read_plan(path)
     values.pop("templates", None)
     if values.pop("kind", None) != "comparison":
         raise FileError(path, "is no comparison (it does not say 'kind: comparison')", "Use 'sansref train --config'")
@@ -235,17 +234,6 @@ def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any]]:
     if isinstance(given, Mapping):
         return {float(checked("accelerations", value, float)): settings or {} for value, settings in given.items()}
     raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise FileError(path, f"is not readable YAML ({problem})", "Correct the file") from None
-    if not isinstance(values, dict):
-        raise FileError(path, "holds no settings", "Give a YAML file such as the package's presets")
-    return values
 
 
 def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:

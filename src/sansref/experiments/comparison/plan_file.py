@@ -1,0 +1,87 @@
+"""The YAML file of a plan, which may say only how it differs from another plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sansref.errors import FileError, SettingError
+from sansref.presets import preset_file
+
+REMOVABLE = ("methods", "accelerations")
+"""What a plan can leave out single entries of."""
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in one YAML file, as they stand there.
+
+    Raises
+    ------
+    FileError
+        If it is not readable YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise FileError(path, f"is not readable YAML ({problem})", "Correct the file") from None
+    if not isinstance(values, dict):
+        raise FileError(path, "holds no settings", "Give a YAML file such as the package's presets")
+    return values
+
+
+def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a plan, on top of those of the plan that it ``extends``.
+
+    Mappings are merged at every depth, and anything else takes the place of what stood there. A method or an
+    acceleration whose settings are null is left out; elsewhere null is a value, as ``snr: null`` is for no noise.
+
+    Parameters
+    ----------
+    path
+        Of the file. ``extends`` names another one, from the folder of this one, or a packaged comparison.
+
+    Raises
+    ------
+    SettingError
+        If there is no such plan, the plans extend each other in a circle, or one leaves out what the other has not.
+    FileError
+        If a file is not readable YAML.
+    """
+    own = read_settings(path)
+    name = own.pop("extends", None)
+    if name is None:
+        return own
+    if not isinstance(name, str):
+        raise SettingError(f"{path}: 'extends' must be the name of another plan, got {name!r}")
+    beside = path.parent / name
+    try:
+        base = beside if beside.is_file() else preset_file(name)
+    except SettingError as error:
+        raise SettingError(f"{path}: extends: {error}") from None
+    above = (*_above, path.resolve())
+    if base.resolve() in above:
+        raise SettingError(f"{path}: extends {name!r}, which itself builds on this plan: take one 'extends' away")
+    below = read_plan(base, above)
+    if isinstance(below.get("accelerations"), list):
+        below["accelerations"] = dict.fromkeys(below["accelerations"])
+    values = _merged(below, own)
+    for group in REMOVABLE:
+        there = below.get(group)
+        for entry in _left_out(own.get(group)):
+            if not isinstance(there, Mapping) or entry not in there:
+                raise SettingError(f"{path}: {group}: leaves out {entry!r}, which {base} does not have")
+            del values[group][entry]
+    return values
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name for name, value in own.items() if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)}
+    return {**base, **{name: _merged(base[name], value) if name in both else value for name, value in own.items()}}
+
+
+def _left_out(group: object) -> list[Any]:
+    return [name for name, settings in group.items() if settings is None] if isinstance(group, Mapping) else []
