@@ -43,5 +43,16 @@ def test_the_method_in_the_documentation_learns() -> None:
     "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 )
 def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)#]*)\)", (ROOT / page).read_text()):
+        if target.startswith("https://"):
+            continue
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in {anchor_of(line) for line in file.read_text().splitlines()}, f"{target}#{anchor}"
+
+
+def anchor_of(line: str) -> str | None:
+    """What a heading is linked to by; None if the line is none."""
+    heading = re.match(r"#+ (.*)", line)
+    return heading and re.sub(r"[^\w -]", "", heading[1].lower()).replace(" ", "-")
