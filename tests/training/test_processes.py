@@ -30,13 +30,19 @@ SETTINGS = [
 ALONE = [sys.executable, "-m", "sansref"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "sansref"]
 
-# A process whose epochs take long enough to be hit by a signal from outside; run as a file, which its twin runs too.
-SLOW = """
-import sys, time
+# A process that waits for a signal from outside once a file is there; run as a file, which its twin runs too.
+WAITING = """
+import pathlib, sys, time
 from sansref.cli import main
 from sansref.training.callbacks import ResumePoint
-original = ResumePoint.on_train_epoch_end
-ResumePoint.on_train_epoch_end = lambda *arguments: (original(*arguments), time.sleep(1))
+original, awaited = ResumePoint.on_train_epoch_end, pathlib.Path({awaited!r})
+
+def waiting(*arguments):
+    original(*arguments)
+    if awaited.exists():
+        time.sleep(240)
+
+ResumePoint.on_train_epoch_end = waiting
 main(sys.argv[1:])
 """
 
@@ -129,11 +135,11 @@ def test_an_error_is_one_line_and_ends_all(heads, tmp_path, more, message):
 
 def test_all_killed_and_started_again_they_end_the_same(heads, tmp_path, two):
     run, program = tmp_path / "run", tmp_path / "slow.py"
-    program.write_text(SLOW)
+    last = run / "stages" / "01" / "last.ckpt"
+    program.write_text(WAITING.format(awaited=str(last)))
     words = command(heads, run, "--devices", "2")
     child = subprocess.Popen([sys.executable, program, *words], stderr=subprocess.DEVNULL, start_new_session=True)
-    last = run / "stages" / "01" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not last.exists():
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -44,13 +45,19 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
     return ["train", "idr", "--data", str(data), "--out", str(out), *SETTINGS, *more]
 
 
-# A process whose epochs take long enough to be hit by a signal from outside.
-SLOW = """
-import sys, time
+# A process that waits in its fifth epoch for a signal from outside.
+WAITING = """
+import itertools, sys, time
 from sansref.cli import main
 from sansref.training.callbacks import ResumePoint
-original = ResumePoint.on_train_epoch_end
-ResumePoint.on_train_epoch_end = lambda *arguments: (time.sleep(0.3), original(*arguments))
+original, calls = ResumePoint.on_train_epoch_end, itertools.count(1)
+
+def waiting(*arguments):
+    if next(calls) == 5:
+        time.sleep(240)
+    original(*arguments)
+
+ResumePoint.on_train_epoch_end = waiting
 main(sys.argv[1:])
 """
 
@@ -119,7 +126,7 @@ def wait_for_epochs(run: Path, count: int) -> None:
 
 def test_a_new_process_goes_on_after_a_kill_from_outside(heads, tmp_path, assert_same_run):
     arguments = command(heads, tmp_path / "run")
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", WAITING, *arguments], stderr=subprocess.DEVNULL)
     wait_for_epochs(tmp_path / "run", 4)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -139,7 +146,8 @@ def test_signals_end_a_run_as_they_end_any_program_and_it_goes_on(
     heads, tmp_path, whole, number, code, said, forked, assert_same_run
 ):
     arguments = command(heads, tmp_path / "run")
-    child = forked(arguments, EPOCH_END, lambda: time.sleep(0.3), tmp_path / "stderr")
+    epochs = itertools.count(1)
+    child = forked(arguments, EPOCH_END, lambda: next(epochs) == 3 and time.sleep(240), tmp_path / "stderr")
     wait_for_epochs(tmp_path / "run", 2)
     os.kill(child, number)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
