@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 
 from sansref.cli import METHOD_LINES
+from sansref.experiments.comparison.records import read_scores
 from sansref.kspace.family import MaskFamily
 from sansref.methods import Draw, collate
 from sansref.networks import NetworkOptions, Reconstructor
@@ -56,3 +59,18 @@ def anchor_of(line: str) -> str | None:
     """What a heading is linked to by; None if the line is none."""
     heading = re.match(r"#+ (.*)", line)
     return heading and re.sub(r"[^\w -]", "", heading[1].lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("scores", sorted((ROOT / "docs" / "scores").glob("*.csv")), ids=lambda path: path.name)
+def test_tables_have_the_means_of_the_published_scores(scores: Path) -> None:
+    pages = [page.read_text() for page in (ROOT / "docs").glob("results*.md")]
+    sections = [
+        part for page in pages for part in re.split(r"^## ", page, flags=re.M) if f"(scores/{scores.name})" in part
+    ]
+    assert sections, "linked nowhere"
+    found = defaultdict(list)
+    for row in read_scores(scores):
+        if row.label != "zero-filled":
+            found[row.label, row.acceleration].append(row.psnr)
+    means = {place: f"{fmean(values):.2f}" for place, values in found.items()}
+    assert {place: mean for place, mean in means.items() if mean not in "".join(sections)} == {}
