@@ -33,7 +33,8 @@ from sansref.scan import Scan
 class IDROptions:
     """Iterative data refinement: the paper's open choices.
 
-    The paper's own setting is a preset; these defaults reached the best reference-free score (docs/results.md).
+    The paper's own setting is a preset; these defaults reached the best reference-free score
+    (docs/results-development.md).
 
     Attributes
     ----------

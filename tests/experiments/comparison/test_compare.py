@@ -332,18 +332,20 @@ def test_shown_slices_run_from_the_worst_to_the_best(finished):
             trained[row.subject, row.slice].append(row.psnr)
     ranked = sorted(trained, key=lambda key: np.mean(trained[key]))
     shown = [one for one in module.shown_slices(place, rows) if one.acceleration == "4x"]
-    assert [(one.subject, one.number) for one in shown] == [ranked[0], ranked[-1]]
+    assert [(one.subject, one.number) for one in shown] == [ranked[0], ranked[len(ranked) // 2]]
+    assert [(one.among_worst, one.is_median) for one in shown] == [(True, False), (False, True)]
     assert list(shown[0].images) == ["Input", "TV", "SSDU", "IDR", "supervised"]
 
 
 def test_up_to_half_of_the_shown_slices_are_of_the_worst_ones():
     keys = [(0, number) for number in range(100)]
     numbers = [number for _, number in chosen(keys, 5, 6)]
-    assert numbers[:3] == [0, 1, 2]
-    assert numbers[-1] == 99
+    assert numbers == [0, 1, 2, 50, 67, 99]
     assert len(numbers) == len(set(numbers)) == 6
     assert [number for _, number in chosen(keys, 5, 20)][:5] == [0, 1, 2, 3, 4]
     assert chosen(keys, 5, 1) == [(0, 0)]
+    assert chosen(keys, 5, 2) == [(0, 0), (0, 50)]
+    assert [number for _, number in chosen(keys, 5, 4)] == [0, 1, 50, 99]
     for wanted in range(1, 8):
         few = chosen(keys[:4], 1, wanted)
         assert few == sorted(set(few))

@@ -171,6 +171,8 @@ class ViewerSlice:
         By method, what is written beside its name, such as "33.41 dB / 0.9123".
     among_worst
         Whether it is one of the worst 5 % of all slices.
+    is_median
+        Whether it is in the middle of all slices.
 
     Raises
     ------
@@ -185,6 +187,7 @@ class ViewerSlice:
     images: Mapping[str, Image]
     captions: Mapping[str, str] = field(default_factory=dict)
     among_worst: bool = False
+    is_median: bool = False
 
     def __post_init__(self) -> None:
         for name, image in [("reference", self.reference), *self.images.items()]:

@@ -22,7 +22,7 @@ FORMATS = ("png", "svg")
 
 
 def draw_errors(folder: Path, slices: Sequence[ViewerSlice]) -> None:
-    """Write the worst slices and the middle one of each acceleration, with errors and an enlargement of the worst part.
+    """Write the worst slices and the median one of each acceleration, with errors and an enlargement of the worst part.
 
     Parameters
     ----------
@@ -35,8 +35,9 @@ def draw_errors(folder: Path, slices: Sequence[ViewerSlice]) -> None:
     for shown in slices:
         groups[shown.acceleration].append(shown)
     for acceleration, group in groups.items():
-        worst = {f"worst {number}": shown for number, shown in enumerate(group, start=1) if shown.among_worst}
-        for title, shown in {**worst, "median": group[len(group) // 2]}.items():
+        titles = [(f"worst {number}", shown) for number, shown in enumerate(group, start=1) if shown.among_worst]
+        titles += [("median", shown) for shown in group if shown.is_median]
+        for title, shown in titles:
             panels = [
                 Panel(label, torch.from_numpy(image), shown.captions[label]) for label, image in shown.images.items()
             ]

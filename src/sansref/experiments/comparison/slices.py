@@ -27,8 +27,8 @@ def shown_slices(place: Workplace, rows: Sequence[SliceScore]) -> list[ViewerSli
     """Test slices as the first seed's methods reconstruct them.
 
     They run from the worst to the best by mean PSNR of the methods that are trained. Up to half of them are the worst
-    of the worst 5 %, the others are spread evenly over the rest: averages hide failures, and the best slices hide them
-    best.
+    of the worst 5 %, the others, with the median and the best one among them, are spread evenly over the rest: averages
+    hide failures, and the best slices hide them best.
 
     Parameters
     ----------
@@ -64,11 +64,14 @@ def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[Slice
                 image = reconstruct(stack([measured(scan)]))[0]
             found[key][cell.label] = scored_image(image, scan, place.plan.normalise)
             references[key] = scored_reference(scan, place.plan.normalise)
-    return [_shown(references[key], images, scores[key], key in worst) for key, images in found.items()]
+    return [
+        _shown(references[key], images, scores[key], among_worst=key in worst, is_median=key == ranked[_median(ranked)])
+        for key, images in found.items()
+    ]
 
 
 def _shown(
-    reference: torch.Tensor, images: Mapping[str, torch.Tensor], scores: Mapping[str, SliceScore], among_worst: bool
+    reference: torch.Tensor, images: Mapping[str, torch.Tensor], scores: Mapping[str, SliceScore], **rank: bool
 ) -> ViewerSlice:
     first = scores[next(iter(images))]
     return ViewerSlice(
@@ -78,7 +81,7 @@ def _shown(
         reference.numpy(),
         {label: image.numpy() for label, image in images.items()},
         {label: f"{scores[label].psnr:.2f} dB / {scores[label].ssim:.4f}" for label in images},
-        among_worst,
+        **rank,
     )
 
 
@@ -99,9 +102,17 @@ def _ranked(cells: Sequence[Cell], scores: Mapping[Key, Mapping[str, SliceScore]
 
 
 def _chosen(keys: Sequence[Key], worst: int, wanted: int) -> list[Key]:
-    """So many slices: first of the worst, then evenly spread over the others, with the best."""
+    """So many slices: first of the worst, then the median, then the best, then evenly spread between these."""
     first = min(worst, (wanted + 1) // 2)
     others = keys[worst:]
     rest = min(wanted - first, len(others))
     places = [round((number + 1) * len(others) / rest) - 1 for number in range(rest)]
+    if places:
+        median = _median(keys) - worst
+        movable = places[:-1] or places  # the last one is the best slice
+        places[min(range(len(movable)), key=lambda number: abs(places[number] - median))] = median
     return [*keys[:first], *(others[place] for place in places)]
+
+
+def _median(keys: Sequence[Key]) -> int:
+    return len(keys) // 2
