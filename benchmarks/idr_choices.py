@@ -23,7 +23,7 @@ from sansref.training.train import learn
 
 PAPER = {
     **{"selection": 0.5, "selection_law": "variable_density", "first_loss": "all", "later_selection": True},
-    **{"refined_weight": 1.0, "pool": 4, "k_weighting": False, "impose": False},
+    **{"refined_weight": 1.0, "pool": 4, "k_weighting": False, "impose": False, "input_noise": 0.0},
 }
 VARIANTS: list[tuple[str, str, dict[str, object]]] = [
     ("SSDU", "ssdu", {}),
