@@ -24,8 +24,8 @@ config = RunDirectory(Path(runs[0])).config()
 recipe = config.preparation
 (scan,) = replace(recipe, selection=replace(recipe.selection, axes=axes)).scans(Path(file))
 family = config.sampling.family(scan.meta.emulated)
-rest = scan.restricted(~held_out_mask(scan.mask, config.training.held_out, 0, 0))
-inner = held_out_mask(rest.mask, config.training.held_out, 1, 0)
+rest = scan.restricted(~held_out_mask(scan, config.training.held_out, 0, 0))
+inner = held_out_mask(rest, config.training.held_out, 1, 0)
 methods = {"zero-filled": zero_filled}
 for name in ("l1_wavelet", "total_variation"):
     start = time.time()

@@ -51,6 +51,11 @@ class ScanMeta:
         True where the k-space was computed from a magnitude image rather than measured.
     emulated
         True where the scan was undersampled here, by a law that is known, rather than by the scanner.
+    columns
+        First and one past the last column of k-space that a zero-padded full scan reached, before it was undersampled
+        here; None where it reached them all, or where nobody knows.
+    calibration
+        Side of the square around DC that its coil maps or virtual coils were estimated from; 0 where there are none.
     crop
         Height and width of the central part of the image that is scored and exported, None for all.
     geometry
@@ -64,6 +69,8 @@ class ScanMeta:
     scale: float = 1.0
     synthetic: bool = False
     emulated: bool = False
+    columns: tuple[int, int] | None = None
+    calibration: int = 0
     crop: tuple[int, int] | None = None
     geometry: Geometry | None = None
 

@@ -292,6 +292,7 @@ def test_one_virtual_coil_needs_no_maps() -> None:
     scan = with_coils(undersampled(full), full, CoilOptions(virtual_coils=1, coil_maps="none"))
     assert scan.kspace.shape == (1, *SIZE)
     assert scan.maps is None
+    assert scan.meta.calibration == calibration_side(scan.mask) > 0
     assert scan.reference is not None
     torch.testing.assert_close(scan.kspace[0][scan.mask], fft2c(scan.reference)[scan.mask], rtol=1e-3, atol=1e-7)
 

@@ -82,6 +82,8 @@ def test_zero_padded_columns_stay_not_acquired() -> None:
     sampled = SHARED["random_columns"].undersample(padded, seeded(0))
     assert torch.equal(sampled.mask, padded.mask & SHARED["random_columns"].fixed(SHAPE).array)
     assert not sampled.kspace[:, ~sampled.mask].any()
+    assert sampled.meta.columns == (3, 36)
+    assert SHARED["random_columns"].undersample(scan(), seeded(0)).meta.columns is None
 
 
 @pytest.mark.parametrize("per", ["dataset", "scan"])

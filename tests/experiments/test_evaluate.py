@@ -92,7 +92,7 @@ def test_a_run_on_one_subject_is_scored_on_what_it_was_not_given(tiny, heads, tm
     original = module.score_scan
 
     def watched(reconstruct, scan, family, held_out, seed, item, *rest):
-        given.append((scan, held_out_mask(scan.mask, held_out, seed, item)))
+        given.append((scan, held_out_mask(scan, held_out, seed, item)))
         return original(reconstruct, scan, family, held_out, seed, item, *rest)
 
     monkeypatch.setattr(module, "score_scan", watched)

@@ -146,7 +146,7 @@ def test_without_a_reference_only_the_reference_free_score_is_a_number(scan):
 
 
 def test_reference_free_score_hides_the_samples_it_scores(scan):
-    held_out = held_out_mask(scan.mask, 0.2, 0, 0)
+    held_out = held_out_mask(scan, 0.2, 0, 0)
     seen = []
 
     def reconstruct(given):
@@ -161,7 +161,7 @@ def test_reference_free_score_hides_the_samples_it_scores(scan):
 
 def test_reference_free_score_of_the_truth_is_the_noise(scan, make_scans):
     (clean,) = make_scans((32, 24), snr=None)
-    held_out = held_out_mask(clean.mask, 0.2, 0, 0)
+    held_out = held_out_mask(clean, 0.2, 0, 0)
     truth = ifft2c(fft2c(clean.reference)[None])
     assert held_out_score(lambda given: truth, clean, MaskFamily(), held_out) < 1e-6
 

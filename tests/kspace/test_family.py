@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from sansref.kspace.density import estimated_density
 from sansref.kspace.family import MaskFamily, is_columns
-from sansref.kspace.grid import Shape
+from sansref.kspace.grid import Shape, central_mask
 from sansref.kspace.masks import SamplingMask, draw_mask
+from sansref.kspace.partition import never_held_out
 from sansref.randomness import seeded
+from sansref.scan import Scan, ScanMeta
+from sansref.training.batches import held_out_mask
 
 SHAPE = (48, 40)
 
@@ -33,6 +37,28 @@ def test_a_known_law_gives_its_own_density_whatever_the_mask() -> None:
     assert torch.equal(family.density(points(1)), law(SHAPE, seeded(5)).density)
     assert torch.equal(family.density(points(1)), family.density(points(2)))
     assert family.density(points(1, (32, 50))).shape == (32, 50)
+
+
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool) -> None:
+    """Over scans of the law, samples are acquired and kept as often as the density says."""
+    shape, share = (32, 40), 0.3
+
+    def draw(shape: Shape, generator: torch.Generator) -> SamplingMask:
+        return draw_mask("random_columns" if columnwise else "variable_density", shape, 3, generator)
+
+    kept = torch.zeros(shape)
+    for number in range(400):
+        mask = draw(shape, seeded("mask", number)).array
+        one = Scan(torch.zeros(1, *shape, dtype=torch.complex64), mask, ScanMeta("s", "f"))
+        kept += mask & ~held_out_mask(one, share, 0, number)
+    plain, less = (MaskFamily(draw, withheld=h).density(mask) for h in (0.0, share))
+    torch.testing.assert_close(kept / 400, less, atol=0.12, rtol=0)
+    assert float((kept / 400 - less).mean()) == pytest.approx(0, abs=0.01)  # whole samples are withheld
+    assert float((kept / 400 - plain).mean()) < -0.05
+    centre = central_mask(shape, never_held_out(shape))
+    assert torch.equal(less[centre], plain[centre])
+    assert torch.equal(MaskFamily(withheld=share).density(mask), MaskFamily().density(mask))
 
 
 def test_masks_of_a_known_law_come_from_that_law_and_repeat() -> None:

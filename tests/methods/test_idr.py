@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -204,6 +205,52 @@ def test_a_later_stage_can_select_from_the_masks_of_the_law_and_the_scans_own() 
         assert torch.equal(example.given.kspace, refined_of(one) * example.given.mask)
     assert_equally_likely(counts)
     assert len(inputs) == 300
+
+
+def equispaced(acquired: Tensor, **options: Any) -> list[Tensor]:
+    """Masks of the input of later stages, of a law with three different masks."""
+
+    def draw(shape: Shape, generator: torch.Generator) -> SamplingMask:
+        columns = torch.arange(shape[1]).remainder(3) == int(torch.randint(3, (), generator=generator))
+        return SamplingMask(columns.expand(shape), torch.full(shape, 1 / 3), True, "equispaced", 3.0)
+
+    family = MaskFamily(draw)
+    one = Scan(torch.ones(1, *SHAPE, dtype=torch.complex64) * acquired, acquired, ScanMeta("s", "f.h5"))
+    learned = method(family, **options)
+    return [only(learned.examples(one, Draw(0, epoch, 0), one.kspace)).given.mask for epoch in range(40)]
+
+
+def test_a_later_stage_is_never_shown_all_that_was_acquired_where_a_law_repeats_itself() -> None:
+    own = (torch.arange(SHAPE[1]).remainder(3) == 1).expand(SHAPE)
+    masks = equispaced(own)
+    assert all((own & ~mask).any() for mask in masks)
+    assert len({mask.numpy().tobytes() for mask in masks}) == 2
+    alone = own & (torch.rand(SHAPE, generator=seeded("held out")) < 0.9)
+    assert all((alone & ~mask).any() for mask in equispaced(alone))
+
+
+def test_a_pool_without_any_other_mask_is_one_line() -> None:
+    nothing = torch.zeros(SHAPE, dtype=torch.bool)
+    message = (
+        r"f\.h5: none of 31 masks of its kind leaves out anything that it has acquired: use --later_selection true"
+    )
+    with pytest.raises(SettingError, match=message):
+        equispaced(nothing)
+    assert len(equispaced(nothing, later_selection=True, selection_center=0.0)) == 40
+
+
+@pytest.mark.parametrize("later_selection", [False, True])
+def test_nothing_is_predicted_into_the_input_where_a_padded_scan_never_reached(later_selection: bool) -> None:
+    full, padded = scan(), scan()
+    inside = torch.zeros(SHAPE, dtype=torch.bool)
+    inside[:, 5:30] = True
+    padded = replace(padded.restricted(inside), meta=replace(padded.meta, columns=(5, 30)))
+    learned = method(later_selection=later_selection)
+    for epoch in range(20):
+        given = only(learned.examples(padded, Draw(0, epoch, 0), refined_of(full))).given
+        assert given.mask.any()
+        assert not (given.mask & ~inside).any()
+        assert not given.kspace[:, ~inside].any()
 
 
 @pytest.mark.parametrize("weight", [0.25, 2.0])

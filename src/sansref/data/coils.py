@@ -104,6 +104,9 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     whole = None if full is None else full.kspace
     if scan.maps is None and len(scan.kspace) > 1:
         matrix = _compression(scan, options)
+        if matrix is not None or options.coil_maps == "espirit":
+            side = calibration_side(scan.mask, options.calibration or LARGEST)
+            scan = replace(scan, meta=replace(scan.meta, calibration=side))
         if matrix is not None:
             scan = replace(scan, kspace=compressed(scan.kspace, matrix))
             whole = None if whole is None else compressed(whole, matrix)

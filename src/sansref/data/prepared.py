@@ -114,7 +114,8 @@ def _reference(scan: Scan) -> Tensor:
 
 
 def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
-    values = {**entry, **{name: tuple(entry[name]) for name in ("spacing", "crop") if entry[name] is not None}}
+    pairs = (name for name in ("spacing", "crop", "columns") if entry.get(name) is not None)
+    values = {**entry, **{name: tuple(entry[name]) for name in pairs}}
     if entry["geometry"] is not None:
         geometry = entry["geometry"]
         affine = tuple(tuple(row) for row in geometry["affine"])

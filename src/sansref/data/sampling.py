@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from sansref.errors import SettingError, SizeError
-from sansref.kspace.extent import is_full
+from sansref.kspace.extent import acquired_columns, is_full
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.maskfile import read_mask
 from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
@@ -65,14 +65,14 @@ class Sampling:
             raise SizeError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")
         return found
 
-    def family(self, emulated: bool) -> MaskFamily:
+    def family(self, emulated: bool, withheld: float = 0.0) -> MaskFamily:
         """Masks of the kind that scans have.
 
         Of this law if they were undersampled by it (``emulated``); otherwise, and for a mask file, each scan's
-        own mask is all there is to go by.
+        own mask is all there is to go by. ``withheld`` as for :class:`MaskFamily`.
         """
         known = emulated and self.mask in MASK_LAWS
-        return MaskFamily(self.draw if known else None, self.mask_seed)
+        return MaskFamily(self.draw if known else None, self.mask_seed, withheld)
 
     def fixed(self, shape: tuple[int, int]) -> SamplingMask:
         """The one mask that all scans of this shape share."""
@@ -84,7 +84,9 @@ class Sampling:
             return scan
         shape = (scan.mask.shape[0], scan.mask.shape[1])
         mask = self.fixed(shape) if self.mask_per == "dataset" else self.draw(shape, generator)
-        return replace(scan.restricted(mask.array), meta=replace(scan.meta, emulated=True))
+        reached = acquired_columns(scan.mask)
+        columns = None if reached == (0, shape[1]) else reached
+        return replace(scan.restricted(mask.array), meta=replace(scan.meta, emulated=True, columns=columns))
 
 
 @lru_cache(maxsize=32)

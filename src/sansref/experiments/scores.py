@@ -165,7 +165,7 @@ def score_scan(
         The scores, and the magnitude image (height, width) from all acquired samples, on the scale of the comparison.
     """
     image = scored_image(reconstruct(stack([measured(scan)]))[0], scan, normalise)
-    free = held_out_score(reconstruct, scan, family, held_out_mask(scan.mask, held_out, seed, item))
+    free = held_out_score(reconstruct, scan, family, held_out_mask(scan, held_out, seed, item))
     return replace(_compared(image, scan, lpips, normalise), held_out=free), image
 
 

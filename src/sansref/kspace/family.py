@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sansref.kspace.density import estimated_density
 from sansref.kspace.draws import order_sample
-from sansref.kspace.grid import Shape
+from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.partition import never_held_out
 from sansref.kspace.sampling import SamplingMask
 from sansref.randomness import seeded
 
@@ -29,11 +30,20 @@ class MaskFamily:
         density is estimated from each scan's own mask and masks are drawn from that.
     seed
         Of the masks drawn.
+    withheld
+        Share of the acquired samples outside the centre that the masks handed in lack, since they are held out of
+        training to validate on. An estimate from the masks knows it already; of a known law, the density is lowered.
     """
 
-    def __init__(self, draw: Callable[[Shape, torch.Generator], SamplingMask] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        draw: Callable[[Shape, torch.Generator], SamplingMask] | None = None,
+        seed: int = 0,
+        withheld: float = 0.0,
+    ) -> None:
         self._draw = draw
         self._seed = seed
+        self._withheld = withheld
         self._others: dict[tuple[object, int], Tensor] = {}
         self._densities: dict[object, Tensor] = {}
 
@@ -45,12 +55,19 @@ class MaskFamily:
         key = self._key(acquired)
         if key not in self._densities:
             _make_room(self._densities)
-            self._densities[key] = (
-                estimated_density(acquired, is_columns(acquired))
-                if self._draw is None
-                else self._draw(_shape(acquired), seeded(self._seed, "density")).density
-            )
+            self._densities[key] = self._density(acquired)
         return self._densities[key]
+
+    def _density(self, acquired: Tensor) -> Tensor:
+        shape = _shape(acquired)
+        if self._draw is None:
+            return estimated_density(acquired, is_columns(acquired))
+        density = self._draw(shape, seeded(self._seed, "density")).density
+        if self._withheld == 0:
+            return density
+        rows, columns = never_held_out(shape)
+        spared = central_mask(shape, (shape[0] if is_columns(acquired) else rows, columns))
+        return torch.where(spared, density, (1 - self._withheld) * density)
 
     def another(self, acquired: Tensor, number: int) -> Tensor:
         """Draw a further mask of the same kind, bool (height, width); the same for the same ``number``."""

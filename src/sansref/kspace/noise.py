@@ -79,4 +79,5 @@ def _floor(falling: Tensor, measured: Tensor) -> Tensor:
     determinant = ss * ww - sw * sw
     amplitude, constant = (s1 * ww - w1 * sw) / determinant, (w1 * ss - s1 * sw) / determinant
     constant = torch.where(amplitude < 0, w1 / ww, constant.clamp(min=0))
-    return torch.where(measured.amax(1) > 0, constant, 0.0)
+    # A ring of zeros is one that was filtered away, or of an image without noise.
+    return torch.where(measured.amin(1) > 0, constant, 0.0)

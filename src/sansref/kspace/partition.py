@@ -18,7 +18,16 @@ from sansref.kspace.draws import order_sample, successive_probability, successiv
 from sansref.kspace.grid import Shape, central_mask, fraction_sides
 from sansref.kspace.units import Partition, Unit, check_fraction, in_units, plane_shape
 
-__all__ = ["Partition", "Unit", "hold_out", "multi", "select_variable_density", "split_gaussian", "split_uniform"]
+__all__ = [
+    "Partition",
+    "Unit",
+    "hold_out",
+    "multi",
+    "never_held_out",
+    "select_variable_density",
+    "split_gaussian",
+    "split_uniform",
+]
 
 
 def split_uniform(
@@ -110,7 +119,13 @@ def split_gaussian(
 
 
 def hold_out(
-    acquired: Tensor, fraction: float, generator: Generator, *, center: float = 16 / 256, unit: Unit = "point"
+    acquired: Tensor,
+    fraction: float,
+    generator: Generator,
+    *,
+    center: float = 16 / 256,
+    least: int = 0,
+    unit: Unit = "point",
 ) -> Partition:
     """Hold samples out of the input, to score a reconstruction on them without a reference.
 
@@ -124,6 +139,8 @@ def hold_out(
         Source of randomness.
     center
         Part of each side around DC that is never held out.
+    least
+        Samples of each side around DC that are not held out either.
     unit
         Hold out points or whole columns.
 
@@ -137,8 +154,14 @@ def hold_out(
     SettingError
         If there are too few samples to split.
     """
-    shape = plane_shape(acquired)
-    return split_uniform(acquired, fraction, generator, block=fraction_sides(shape, center), unit=unit)
+    block = never_held_out(plane_shape(acquired), center, least)
+    return split_uniform(acquired, fraction, generator, block=block, unit=unit)
+
+
+def never_held_out(shape: Shape, center: float = 16 / 256, least: int = 0) -> Shape:
+    """Sides of the block around DC of which :func:`hold_out` takes nothing."""
+    rows, columns = (min(n, max(side, least)) for n, side in zip(shape, fraction_sides(shape, center), strict=True))
+    return rows, columns
 
 
 def select_variable_density(

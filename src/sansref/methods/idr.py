@@ -168,7 +168,7 @@ class IDR(UnrolledMethod):
         return Example(given, scan.kspace, self.unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
-        mask, selected = self._later_input(scan.mask, generator)
+        mask, selected = self._later_input(scan, generator)
         given = Measured(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
@@ -183,17 +183,40 @@ class IDR(UnrolledMethod):
         noisy = refined + white_noise(refined, level, generator)
         return torch.where(scan.mask, refined, noisy) if self.options.keep_acquired else noisy
 
-    def _later_input(self, acquired: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _later_input(self, scan: Scan, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What the network is given, and the probability that an acquired sample is in it because it was acquired."""
         others = self.options.pool - 1
-        independent = torch.zeros(acquired.shape)
+        independent = torch.zeros(scan.mask.shape)
         if not self.options.later_selection:
-            return self.family.another(acquired, int(torch.randint(others, (), generator=generator))), independent
+            return self._unlike_own(scan, int(torch.randint(others, (), generator=generator))), independent
         number = int(torch.randint(others + 1, (), generator=generator))
         if number == 0:
-            partition = self._select(acquired, generator)
+            partition = self._select(scan.mask, generator)
             return partition.input, partition.selected
-        return self._select(self.family.another(acquired, number - 1), generator).input, independent
+        return self._select(self._another(scan, number - 1), generator).input, independent
+
+    def _unlike_own(self, scan: Scan, number: int) -> Tensor:
+        """A mask of the pool, from this number on, that leaves something of what was acquired to be predicted.
+
+        Laws with few different masks, such as equispaced columns, draw the scan's own one again.
+        """
+        others = self.options.pool - 1
+        for step in range(others):
+            mask = self._another(scan, (number + step) % others)
+            if (scan.mask & ~mask).any():
+                return mask
+        raise SettingError(
+            f"{scan.meta.source}: none of {others} masks of its kind leaves out anything that it has acquired: "
+            "use --later_selection true, or a larger --pool"
+        )
+
+    def _another(self, scan: Scan, number: int) -> Tensor:
+        mask = self.family.another(scan.mask, number)
+        if scan.meta.columns is None:
+            return mask
+        reached = torch.zeros_like(mask)
+        reached[:, slice(*scan.meta.columns)] = True
+        return mask & reached
 
     def _weight(self, acquired: Tensor, seen: Tensor, selected: Tensor) -> Tensor:
         """Weight of an acquired sample's squared error."""

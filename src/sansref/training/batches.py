@@ -243,7 +243,7 @@ class ValidationSet(Dataset[ValidationItem]):
 
     def __getitem__(self, item: int) -> ValidationItem:
         scan = self._scans[item]
-        held_out = held_out_mask(scan.mask, self._fraction, self._seed, item)
+        held_out = held_out_mask(scan, self._fraction, self._seed, item)
         given = scan.restricted(~held_out)
         return ValidationItem(
             stack([measured(given)]),
@@ -269,14 +269,16 @@ class WithoutHeldOut(Sequence[Scan]):
     def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
         scan = self._scans[item]
         if item not in self._kept:
-            self._kept[item] = ~held_out_mask(scan.mask, self._fraction, self._seed, item)
+            self._kept[item] = ~held_out_mask(scan, self._fraction, self._seed, item)
         return scan.restricted(self._kept[item])
 
 
-def held_out_mask(acquired: Tensor, fraction: float, seed: int, item: int) -> Tensor:
-    """The acquired samples of scan ``item`` that its score is computed on, bool (height, width).
+def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
+    """The acquired samples of a scan, number ``item``, that its score is computed on, bool (height, width).
 
-    Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout.
+    Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout. None of
+    those that the coil maps were estimated from, which the network's input knows by them.
     """
-    unit: Unit = "column" if is_columns(acquired) else "point"
-    return hold_out(acquired, fraction, seeded(seed, "held out", item), unit=unit).target
+    unit: Unit = "column" if is_columns(scan.mask) else "point"
+    generator, spared = seeded(seed, "held out", item), scan.meta.calibration
+    return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target

@@ -132,18 +132,20 @@ def learn(
         That train together.
     """
     options = config.training
-    family = config.sampling.family(emulated=all(meta.emulated for meta in training.metas))
+    emulated = all(meta.emulated for part in (training, validation) if part is not None for meta in part.metas)
+    family = learned = config.sampling.family(emulated)
     stages = config.build().stages
     scans: Sequence[Scan] = training
     if validation is None and options.score_decides(stages):
         scans = WithoutHeldOut(training, options.held_out, options.seed)
+        learned = config.sampling.family(emulated, options.held_out)
     if full is not None:
         scans = UnpairedScans(scans, training.planes, full, full.planes)
     scored = ValidationSet(training if validation is None else validation, family, options.held_out, options.seed)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
     with Progress(config.method.upper(), stages, options.epochs, steps, console) as progress:
         best, results = run_stages(
-            lambda stage: config.build(stage, family),
+            lambda stage: config.build(stage, learned),
             scans,
             training.shapes,
             scored,

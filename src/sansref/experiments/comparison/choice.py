@@ -34,7 +34,7 @@ def choose(place: Workplace, cell: Cell) -> None:
     prepared = prepare(chosen, cell.config.preparation, place.run_of(cell).path / "data", references=False)
     step = max(1, len(prepared) // SCANS)
     scans = [prepared[item] for item in range(0, len(prepared), step)][:SCANS]
-    held_out = [held_out_mask(scan.mask, options.held_out, options.seed, item) for item, scan in enumerate(scans)]
+    held_out = [held_out_mask(scan, options.held_out, options.seed, item) for item, scan in enumerate(scans)]
     family = cell.config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     found = choose_regularisation(_name(cell), scans, held_out, family)
     record = {
