@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from math import isnan
 from pathlib import Path
@@ -143,7 +143,8 @@ def evaluate(
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
     evaluation = Evaluation(scoring=scoring, missing=missing)
     files, evaluation.bad_files = scan_files(data, config.selection.reader_options, skip_bad)
-    withheld = knows(run, files) and not run.subjects()["validation"]
+    parts = run.subjects() if knows(run, files) else None
+    withheld = parts["training"] if parts is not None and not parts["validation"] else []
     methods: dict[str, Reconstruction] = {ZERO_FILLED: zero_filled, config.method: method.reconstruct}
     judge = _Judge(config, methods, scoring.normalise, lpips, withheld)
     files, evaluation.left_out = _chosen(files, run, subjects)
@@ -180,8 +181,8 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
 class _Judge:
     """Scores files, and shows what was scored.
 
-    ``withheld``: the run was validated on its training scans, which are scored on the samples it was not given: those
-    of each scan's place among all of them.
+    ``withheld``: subjects on whose training scans the run was validated too; these are scored on the samples that it
+    was not given: those of each scan's place among all of them.
     """
 
     def __init__(
@@ -190,19 +191,20 @@ class _Judge:
         methods: dict[str, Reconstruction],
         normalise: Normalise,
         lpips: LPIPS | None,
-        withheld: bool,
+        withheld: Collection[str],
     ) -> None:
         self.config, self.methods, self.normalise, self.lpips = config, methods, normalise, lpips
         self.families = {emulated: config.sampling.family(emulated) for emulated in (True, False)}
-        self.withheld, self.judged = withheld, 0
+        self.withheld, self.judged = frozenset(withheld), 0
 
     def rows(self, info: FileInfo) -> list[Row]:
         """Score every slice of a file."""
         rows = []
+        withheld = info.subject in self.withheld
         for place, scan in enumerate(self.config.preparation.scans(info.path), start=self.judged):
-            scores = self._scores(scan, place if self.withheld else scan.meta.slice)
+            scores = self._scores(scan, place if withheld else scan.meta.slice, withheld)
             rows.append(Row(info, scan.meta.slice, scores, (scan.meta.synthetic, self._combines_coils(info, scan))))
-        self.judged += len(rows)
+        self.judged += len(rows) if withheld else 0
         return rows
 
     def _combines_coils(self, info: FileInfo, scan: Scan) -> bool:
@@ -210,9 +212,9 @@ class _Judge:
         coils = info.coils if self.config.coils.coil_reference == "rss" else len(scan.kspace)
         return scan.reference is not None and coils > 1 and not scan.meta.synthetic
 
-    def _scores(self, scan: Scan, item: int) -> dict[str, Score]:
+    def _scores(self, scan: Scan, item: int, withheld: bool) -> dict[str, Score]:
         options, family, lpips = self.config.training, self.families[scan.meta.emulated], self.lpips
-        seed = options.seed if self.withheld else options.seed_of_data
+        seed = options.seed if withheld else options.seed_of_data
         scores = {}
         for name, method in self.methods.items():
             scores[name], _ = score_scan(method, scan, family, options.held_out, seed, item, lpips, self.normalise)

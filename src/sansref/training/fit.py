@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -169,8 +168,6 @@ def _shared_out(validation: ValidationSet, processes: Processes) -> Dataset[Vali
 def _trainer(options: TrainingOptions, idle: bool, callbacks: list[pl.Callback]) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     keep_freed_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
         return pl.Trainer(
             accelerator=options.accelerator,

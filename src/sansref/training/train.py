@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from sansref.data.prepared import PreparedScans
@@ -143,7 +144,8 @@ def learn(
         scans = UnpairedScans(scans, training.planes, full, full.planes)
     scored = ValidationSet(training if validation is None else validation, family, options.held_out, options.seed)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
-    with Progress(config.method.upper(), stages, options.epochs, steps, console) as progress:
+    progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console)
+    with _on_threads(options.threads), progress_bar as progress:
         best, results = run_stages(
             lambda stage: config.build(stage, learned),
             scans,
@@ -154,8 +156,8 @@ def learn(
             progress,
             processes,
         )
-    if processes.leader:
-        _write_model(config, best, results, len(training), run)
+        if processes.leader:
+            _write_model(config, best, results, len(training), run)
     processes.wait()
     return results
 
@@ -187,3 +189,16 @@ def logged_to(path: Path) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
+    """Compute on so many threads, 0 for as many as there are, and leave the number as it was found."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count:
+            torch.set_num_threads(before)

@@ -76,6 +76,12 @@ def test_a_cell_knows_whether_there_is_anything_to_train():
         ({"seeds": ()}, "at least one acceleration and one seed"),
         ({"normalise": "maybe"}, "normalise must be none or minmax, got 'maybe'"),
         ({"run_folds": (1,)}, r"run_folds must lie in 0 to 0, got \[1\]"),
+        ({"run_folds": (0, 0)}, r"run_folds must be different, got \[0, 0\]"),
+        ({"seeds": (0, 1, 0)}, r"seeds must be different, got \[0, 1, 0\]"),
+        ({"shared": {"seed": 7}}, "'seed' under 'shared' would have no effect: the plan's 'seeds' sets it"),
+        ({"shared": {"folds": 5}}, "'folds' under 'shared' would have no effect: the plan's 'folds' sets it"),
+        ({"shared": {"fold": 1}}, "'fold' under 'shared' would have no effect: the plan's 'run_folds' sets it"),
+        ({"accelerations": {4.0: {"acceleration": 8}}}, "'acceleration' under '4x' .* the plan's 'accelerations'"),
     ],
 )
 def test_impossible_plans_are_named(changes, message):
@@ -90,6 +96,7 @@ def test_impossible_plans_are_named(changes, message):
         ({"method": "magic"}, "method 'X': there is no method 'magic'"),
         ({"method": "ssdu", "epoch": 1}, "method 'X': unknown setting 'epoch'"),
         ({"method": "ssdu", "preset": "nothing"}, "there is no configuration 'nothing'"),
+        ({"method": "ssdu", "preset": 5}, "preset takes text, not 5"),
         ({"method": "ssdu", "devices": 2}, "method 'X': a comparison trains each cell in one process"),
         *[
             ({"method": "ssdu", name: 1}, f"'{name}' must be the same for all: set it under 'shared'")
@@ -100,6 +107,15 @@ def test_impossible_plans_are_named(changes, message):
 def test_impossible_methods_are_named(own, message):
     with pytest.raises(SettingError, match=message):
         _ = plan(methods={**METHODS, "X": own}).cells
+
+
+def test_a_preset_of_another_method_is_refused(tmp_path):
+    preset = tmp_path / "own.yaml"
+    preset.write_text("{method: supervised, epochs: 7}")
+    with pytest.raises(SettingError, match=r"'X': the preset '.*own\.yaml' is of method 'supervised', not 'ssdu'"):
+        _ = plan(methods={**METHODS, "X": {"method": "ssdu", "preset": str(preset)}}).cells
+    same = plan(methods={**METHODS, "X": {"method": "supervised", "preset": str(preset)}})
+    assert {cell.config.training.epochs for cell in cells(same, "X")} == {7}
 
 
 def test_trainings_on_different_splits_are_no_comparison():
@@ -127,6 +143,7 @@ def test_papers_and_small_comparisons_have_the_same_rows():
     ("content", "message"),
     [
         ("a: [1", "is not readable YAML"),
+        ("title: 2026-13-45", "is not readable YAML .month must be in 1..12"),
         ("- 3", "holds no settings"),
         ("slices: 3", "is no comparison .* Use 'sansref train --config'"),
     ],
@@ -153,6 +170,9 @@ def test_files_that_are_no_comparison_are_named(tmp_path, content, message):
         ({"title": 2026}, "title takes text, not 2026"),
         ({"gap": ["SSDU"]}, r"gap takes a list of 2 or null, not \('SSDU',\)"),
         ({"accelerations": ["4x"]}, "accelerations takes a number, not '4x'"),
+        ({"accelerations": [[4]]}, r"accelerations takes a number, not \(4,\)"),
+        ({"accelerations": [4, {8: {"center": 0.04}}]}, "accelerations takes a number, not {8: "),
+        ({"accelerations": {4: 0.08}}, "acceleration 4 must hold settings such as 'center: 0.08'"),
         ({"methods": {1: {"method": "ssdu"}}}, "method 1 must be a name: put it in quotes"),
     ],
 )
@@ -207,6 +227,9 @@ def test_a_plan_can_extend_a_packaged_one_and_what_extends_that(tmp_path):
     packaged, two = load_plan("switchable-table1-small"), load_plan(str(tmp_path / "two.yaml"))
     assert two.methods == packaged.methods
     assert (two.accelerations, two.run_folds) == ({4.0: packaged.accelerations[4.0]}, (2,))
+    write_plans(tmp_path, three={"extends": "one.yaml", "accelerations": [6, 9]})
+    three = load_plan(str(tmp_path / "three.yaml"))
+    assert three.accelerations == {6.0: packaged.accelerations[6.0], 9.0: {}}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import cast
 
 from sansref.data.prepare import prepare
 from sansref.errors import FileError
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.workplace import Workplace, read_record
-from sansref.files import write_text
+from sansref.files import remove_leftovers, write_text
 from sansref.methods.classical import Classical, ClassicalName, choose_regularisation
 from sansref.training.batches import held_out_mask
 from sansref.training.parts import split_by_subject
@@ -31,9 +32,12 @@ def choose(place: Workplace, cell: Cell) -> None:
     subjects, options = split_by_subject(place.files, cell.config.training), cell.config.training
     known = subjects["validation"] or subjects["training"]
     chosen = [info for info in place.files if info.subject in known]
-    prepared = prepare(chosen, cell.config.preparation, place.run_of(cell).path / "data", references=False)
-    step = max(1, len(prepared) // SCANS)
-    scans = [prepared[item] for item in range(0, len(prepared), step)][:SCANS]
+    folder = place.run_of(cell).path
+    remove_leftovers(folder)
+    shutil.rmtree(folder / "data", ignore_errors=True)  # of a choice that was killed, with other settings perhaps
+    prepared = prepare(chosen, cell.config.preparation, folder / "data", references=False)
+    count = min(len(prepared), SCANS)
+    scans = [prepared[number * len(prepared) // count] for number in range(count)]
     held_out = [held_out_mask(scan, options.held_out, options.seed, item) for item, scan in enumerate(scans)]
     family = cell.config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     found = choose_regularisation(_name(cell), scans, held_out, family)

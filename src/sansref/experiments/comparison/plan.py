@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from sansref.data.coils import CoilOptions
@@ -30,6 +29,10 @@ COMMON = {entry.name for kind in (Selection, Simulation, Sampling, CoilOptions) 
     *("magnitude", "validation", "test", "folds", "fold", "seed", "data_seed", "held_out"),
 }
 """Settings that no method may have for itself: the same slices, masks and splits for all."""
+
+
+PLANNED = {"acceleration": "accelerations", "folds": "folds", "fold": "run_folds", "seed": "seeds"}
+"""Settings of a training that follow from its place in the grid, by what says so in the plan."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,15 @@ class Plan:
             raise SettingError("a comparison needs at least one acceleration and one seed")
         if self.normalise not in ("none", "minmax"):
             raise SettingError(f"normalise must be none or minmax, got {self.normalise!r}")
+        for name, numbers in (("seeds", self.seeds), ("run_folds", self.run_folds)):
+            if len(set(numbers)) < len(numbers):
+                raise SettingError(f"{name} must be different, got {list(numbers)}")
+        groups = {"shared": self.shared, **{acceleration_name(a): own for a, own in self.accelerations.items()}}
+        for group, settings in groups.items():
+            for name in sorted(settings.keys() & PLANNED.keys()):
+                raise SettingError(
+                    f"{name!r} under {group!r} would have no effect: the plan's {PLANNED[name]!r} sets it"
+                )
         if any(not 0 <= fold < max(self.folds, 1) for fold in self.run_folds):
             raise SettingError(f"run_folds must lie in 0 to {max(self.folds, 1) - 1}, got {list(self.run_folds)}")
 
@@ -172,7 +184,9 @@ class Plan:
         if method is None:
             raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
         preset = own.pop("preset", None)
-        base = {} if preset is None else _without(COMMON, read_settings(preset_file(preset)))
+        base = {} if preset is None else _without(COMMON, read_settings(preset_file(checked("preset", preset, str))))
+        if (of := base.pop("method", method)) != method:
+            raise SettingError(f"method {label!r}: the preset {preset!r} is of method {of!r}, not {method!r}")
         forbidden = COMMON & own.keys()
         if forbidden:
             raise SettingError(f"method {label!r}: {min(forbidden)!r} must be the same for all: set it under 'shared'")
@@ -212,7 +226,9 @@ def load_plan(name: str) -> Plan:
     unknown = values.keys() - known.keys()
     if unknown:
         raise SettingError(f"{path}: unknown setting {min(unknown)!r}: use {', '.join(known)}")
-    values["accelerations"] = _accelerations(path, values.get("accelerations"))
+    if not isinstance(values.get("accelerations"), Mapping):
+        raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
+    values["accelerations"] = {value: settings or {} for value, settings in values["accelerations"].items()}
     for entry in ("methods", "shared"):
         if not isinstance(values.get(entry, {}), Mapping):
             raise SettingError(f"{path}: {entry!r} must hold settings by name")
@@ -226,14 +242,6 @@ def load_plan(name: str) -> Plan:
         return Plan(**{entry: checked(entry, value, hints[entry]) for entry, value in values.items()})
     except (SettingError, TypeError) as error:  # the latter for one that is missing
         raise SettingError(f"{path}: {error}") from None
-
-
-def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any]]:
-    if isinstance(given, list):
-        given = dict.fromkeys(given)
-    if isinstance(given, Mapping):
-        return {float(checked("accelerations", value, float)): settings or {} for value, settings in given.items()}
-    raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
 
 
 def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:

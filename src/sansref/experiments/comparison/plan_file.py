@@ -10,6 +10,7 @@ import yaml
 
 from sansref.errors import FileError, SettingError
 from sansref.presets import preset_file
+from sansref.training.hints import checked
 
 REMOVABLE = ("methods", "accelerations")
 """What a plan can leave out single entries of."""
@@ -25,7 +26,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, ValueError) as error:  # the latter also for dates such as 2026-13-45
         problem = " ".join(str(error).split())
         raise FileError(path, f"is not readable YAML ({problem})", "Correct the file") from None
     if not isinstance(values, dict):
@@ -36,8 +37,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a plan, on top of those of the plan that it ``extends``.
 
-    Mappings are merged at every depth, and anything else takes the place of what stood there. A method or an
-    acceleration whose settings are null is left out; elsewhere null is a value, as ``snr: null`` is for no noise.
+    Mappings are merged at every depth, and anything else takes the place of what stood there; of accelerations, a list
+    says which, and their settings stay. A method or an acceleration whose settings are null is left out; elsewhere null
+    is a value, as ``snr: null`` is for no noise.
 
     Parameters
     ----------
@@ -52,6 +54,9 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
         If a file is not readable YAML.
     """
     own = read_settings(path)
+    listed = isinstance(own.get("accelerations"), list)
+    if "accelerations" in own:
+        own["accelerations"] = _accelerations(path, own["accelerations"])
     name = own.pop("extends", None)
     if name is None:
         return own
@@ -66,16 +71,29 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base.resolve() in above:
         raise SettingError(f"{path}: extends {name!r}, which itself builds on this plan: take one 'extends' away")
     below = read_plan(base, above)
-    if isinstance(below.get("accelerations"), list):
-        below["accelerations"] = dict.fromkeys(below["accelerations"])
+    if listed:
+        known = below.pop("accelerations", {})
+        own["accelerations"] = {value: known.get(value, {}) for value in own["accelerations"]}
     values = _merged(below, own)
     for group in REMOVABLE:
         there = below.get(group)
         for entry in _left_out(own.get(group)):
             if not isinstance(there, Mapping) or entry not in there:
-                raise SettingError(f"{path}: {group}: leaves out {entry!r}, which {base} does not have")
+                what = f"{entry:g}" if isinstance(entry, float) else repr(entry)
+                raise SettingError(f"{path}: {group}: leaves out {what}, which {base} does not have")
             del values[group][entry]
     return values
+
+
+def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any] | None]:
+    if isinstance(given, list):
+        given = {float(checked("accelerations", value, float)): {} for value in given}
+    if not isinstance(given, Mapping):
+        raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
+    for value, settings in given.items():
+        if not (settings is None or isinstance(settings, Mapping)):
+            raise SettingError(f"{path}: acceleration {value} must hold settings such as 'center: 0.08'")
+    return {float(checked("accelerations", value, float)): settings for value, settings in given.items()}
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
