@@ -83,16 +83,18 @@ def test_subjects_can_be_chosen(play, subjects, scored, left_out):
     assert len(found.left_out) == left_out
 
 
-def test_a_run_on_one_subject_is_scored_on_what_it_was_not_given(tiny, heads, tmp_path, monkeypatch):
-    data = heads / "sub-03_T1w.nii.gz"
-    config = tiny("ssdu", epochs=1, slices=3, seed=5, data_seed=1)
+@pytest.mark.parametrize(("name", "parts"), [("sub-03_T1w.nii.gz", {}), ("", {"validation": 0.0, "test": 0.5})])
+def test_training_scans_are_scored_on_what_the_run_was_not_given(tiny, heads, tmp_path, monkeypatch, name, parts):
+    data = heads / name
+    config = tiny("ssdu", epochs=1, slices=3, seed=5, data_seed=1, **parts)
     run = train(config, data, tmp_path / "run", console=QUIET).run
     scans, given = PreparedScans(run.path / "data" / "training"), []
     learned = WithoutHeldOut(scans, config.training.held_out, config.training.seed)
     original = module.score_scan
 
     def watched(reconstruct, scan, family, held_out, seed, item, *rest):
-        given.append((scan, held_out_mask(scan, held_out, seed, item)))
+        if scan.meta.subject in run.subjects()["training"]:
+            given.append((scan, held_out_mask(scan, held_out, seed, item)))
         return original(reconstruct, scan, family, held_out, seed, item, *rest)
 
     monkeypatch.setattr(module, "score_scan", watched)

@@ -134,8 +134,12 @@ def test_held_out_samples_are_withheld_where_the_score_decides_anything(
 
 
 def test_model_and_card_tell_what_was_learned(play, tiny):
-    outcome = play("idr", epochs=2)
-    run = outcome.run
+    torch.set_num_threads(2)
+    try:
+        run = play("idr", epochs=2).run
+        assert torch.get_num_threads() == 2  # as before, though the run had one
+    finally:
+        torch.set_num_threads(1)
     card = json.loads(run.card.read_text())
     rows = read_history(run.path / "metrics.csv")
     scores = [stage["score"] for stage in card["stages"]]

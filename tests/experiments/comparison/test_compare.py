@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from sansref.data.prepare import Preparation
+from sansref.data.prepared import PreparedScans
 from sansref.errors import FileError, SettingError
+from sansref.experiments.comparison import choice
 from sansref.experiments.comparison import compare as module
 from sansref.experiments.comparison.cells import is_trained, reconstruction_of
 from sansref.experiments.comparison.compare import compare
@@ -219,6 +221,43 @@ def test_other_test_scans_than_those_scored_are_noticed(finished, tmp_path, quie
     scored.write_text("{")
     with pytest.raises(FileError, match=r"scored.json: cannot be read"):
         compare(here, console=quiet)
+
+
+def test_rows_that_are_not_trained_are_scored_anew_after_a_change(place, quiet):
+    methods, judged = {"Input": {"method": "zero_filled"}}, []
+    for held_out in (0.1, 0.4):
+        shared = {**place().plan.shared, "held_out": held_out}
+        here = place(methods=methods, baseline="Input", gap=None, shared=shared)
+        compare(here, console=quiet)
+        judged.append(json.loads((here.run_of(here.plan.cells[0]).path / "scored.json").read_text()))
+    assert [record["recipe"]["held_out"] for record in judged] == [0.1, 0.4]
+    assert judged[0]["test"] == judged[1]["test"]
+
+
+def test_a_choice_that_was_killed_is_not_made_on_scans_of_other_settings(place):
+    found = {}
+    for folder, noises in (("again", (5.0, 100.0)), ("fresh", (100.0,))):
+        for snr in noises:
+            here = place(folder, shared={**place().plan.shared, "snr": snr})
+            (cell,) = (cell for cell in here.plan.cells if cell.label == "TV")
+            choice.choose(here, cell)
+            record = here.choice_file(cell)
+            found[folder] = json.loads(record.read_text())["held_out_error"]
+            record.unlink()
+    assert found["again"] == found["fresh"]
+
+
+def test_scans_to_choose_by_are_spread_over_all(place, monkeypatch):
+    here = place(shared={**place().plan.shared, "validation": 0.34})
+    (cell,) = (cell for cell in here.plan.cells if cell.label == "TV")
+    monkeypatch.setattr(choice, "SCANS", 5)
+    seen = []
+    monkeypatch.setattr(choice, "choose_regularisation", lambda name, scans, *_: seen.extend(scans) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        choice.choose(here, cell)
+    everything = PreparedScans(here.run_of(cell).path / "data").metas
+    assert len(everything) == 8
+    assert [scan.meta for scan in seen] == [everything[item] for item in (0, 1, 3, 4, 6)]
 
 
 def test_a_method_can_be_added_to_a_finished_comparison(finished, tmp_path, quiet, tiny_plan):
