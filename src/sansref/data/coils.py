@@ -105,8 +105,7 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     if scan.maps is None and len(scan.kspace) > 1:
         matrix = _compression(scan, options)
         if matrix is not None or options.coil_maps == "espirit":
-            side = calibration_side(scan.mask, options.calibration or LARGEST)
-            scan = replace(scan, meta=replace(scan.meta, calibration=side))
+            scan = replace(scan, meta=replace(scan.meta, calibration=_side_used(scan, options)))
         if matrix is not None:
             scan = replace(scan, kspace=compressed(scan.kspace, matrix))
             whole = None if whole is None else compressed(whole, matrix)
@@ -125,6 +124,10 @@ def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
     return side
 
 
+def _side_used(scan: Scan, options: CoilOptions) -> int:
+    return calibration_side(scan.mask, options.calibration or LARGEST)
+
+
 def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
     """The fully sampled centre of a scan, complex64 (coils, side, side).
 
@@ -133,7 +136,7 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
     FileError
         If it is too small.
     """
-    found = calibration_side(scan.mask, options.calibration or LARGEST)
+    found = _side_used(scan, options)
     needed = options.calibration or SMALLEST
     if found < needed:
         raise FileError(

@@ -29,6 +29,9 @@ __all__ = [
     "split_uniform",
 ]
 
+SPARED = 16 / 256
+"""Part of each side around DC that is never held out."""
+
 
 def split_uniform(
     acquired: Tensor, ratio: float, generator: Generator, *, block: Shape = (4, 4), unit: Unit = "point"
@@ -123,7 +126,7 @@ def hold_out(
     fraction: float,
     generator: Generator,
     *,
-    center: float = 16 / 256,
+    center: float = SPARED,
     least: int = 0,
     unit: Unit = "point",
 ) -> Partition:
@@ -158,7 +161,7 @@ def hold_out(
     return split_uniform(acquired, fraction, generator, block=block, unit=unit)
 
 
-def never_held_out(shape: Shape, center: float = 16 / 256, least: int = 0) -> Shape:
+def never_held_out(shape: Shape, center: float = SPARED, least: int = 0) -> Shape:
     """Sides of the block around DC of which :func:`hold_out` takes nothing."""
     rows, columns = (min(n, max(side, least)) for n, side in zip(shape, fraction_sides(shape, center), strict=True))
     return rows, columns

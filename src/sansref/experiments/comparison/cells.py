@@ -81,9 +81,12 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceS
     scans = place.test_scans(cell)
     folder = place.run_of(cell).path
     backbone = None if lpips is None else lpips.name
-    # The samples do not tell what the references and the held-out samples are.
-    judged = {"normalise": place.plan.normalise, "lpips": backbone, "recipe": place.recipe(cell)}
-    wanted = {"test": hash_of(scans), **judged}
+    wanted = {
+        "test": hash_of(scans),
+        "recipe": place.recipe(cell),  # the samples do not tell what the references and the held-out samples are
+        "normalise": place.plan.normalise,
+        "lpips": backbone,
+    }
     record, scores = folder / "scored.json", folder / "scores.csv"
     found = read_record(record)
     if found and found.get("test") != wanted["test"]:

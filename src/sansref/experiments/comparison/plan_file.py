@@ -86,19 +86,24 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any] | None]:
-    if isinstance(given, list):
-        given = {float(checked("accelerations", value, float)): {} for value in given}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, list | Mapping):
         raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
-    for value, settings in given.items():
+    found = {}
+    for value, settings in given.items() if isinstance(given, Mapping) else ((value, {}) for value in given):
         if not (settings is None or isinstance(settings, Mapping)):
             raise SettingError(f"{path}: acceleration {value} must hold settings such as 'center: 0.08'")
-    return {float(checked("accelerations", value, float)): settings for value, settings in given.items()}
+        found[float(checked("accelerations", value, float))] = settings
+    return found
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name for name, value in own.items() if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)}
-    return {**base, **{name: _merged(base[name], value) if name in both else value for name, value in own.items()}}
+    merged = dict(base)
+    for name, value in own.items():
+        below = base.get(name)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merged(below, value)
+        merged[name] = value
+    return merged
 
 
 def _left_out(group: object) -> list[Any]:

@@ -64,14 +64,16 @@ def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[Slice
                 image = reconstruct(stack([measured(scan)]))[0]
             found[key][cell.label] = scored_image(image, scan, place.plan.normalise)
             references[key] = scored_reference(scan, place.plan.normalise)
-    return [
-        _shown(references[key], images, scores[key], among_worst=key in worst, is_median=key == ranked[_median(ranked)])
-        for key, images in found.items()
-    ]
+    median = ranked[_median(ranked) :][:1]
+    return [_shown(references[key], images, scores[key], key in worst, key in median) for key, images in found.items()]
 
 
 def _shown(
-    reference: torch.Tensor, images: Mapping[str, torch.Tensor], scores: Mapping[str, SliceScore], **rank: bool
+    reference: torch.Tensor,
+    images: Mapping[str, torch.Tensor],
+    scores: Mapping[str, SliceScore],
+    among_worst: bool,
+    is_median: bool,
 ) -> ViewerSlice:
     first = scores[next(iter(images))]
     return ViewerSlice(
@@ -81,7 +83,8 @@ def _shown(
         reference.numpy(),
         {label: image.numpy() for label, image in images.items()},
         {label: f"{scores[label].psnr:.2f} dB / {scores[label].ssim:.4f}" for label in images},
-        **rank,
+        among_worst,
+        is_median,
     )
 
 
