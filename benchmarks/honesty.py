@@ -26,8 +26,8 @@ import yaml
 from torch import Tensor
 
 from _measure import table
-from sansref.data.prepare import Selection, resized_image
 from sansref.data.readers import open_scan_file, scan_folder
+from sansref.data.selection import Selection, resized_image
 from sansref.data.slices import nifti_slices
 from sansref.experiments.comparison.compare import compare
 from sansref.experiments.comparison.plan import load_plan

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sansref.data.export import save_nifti
-from sansref.data.prepare import Preparation, Selection, resized_kspace
+from sansref.data.prepare import Preparation
 from sansref.data.recut import recut
+from sansref.data.selection import Selection, resized_kspace
 from sansref.data.simulate import Simulation
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.scan import Geometry, Scan, ScanMeta

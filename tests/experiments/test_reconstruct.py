@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from sansref.data.prepare import Preparation, Selection
+from sansref.data.prepare import Preparation
 from sansref.data.readers import open_scan_file
 from sansref.data.sampling import Sampling
+from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
 from sansref.experiments.reconstruct import Job, reconstruct_files, reconstruct_slices, whole_files

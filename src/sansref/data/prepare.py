@@ -2,88 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sansref.data.coils import CoilOptions, with_coils
 from sansref.data.prepared import PreparedScans, store_scans
-from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
+from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.names import subject_of
 from sansref.data.recut import recut
 from sansref.data.sampling import Sampling
+from sansref.data.selection import Selection, resized_image, resized_kspace
 from sansref.data.simulate import Simulation, simulate
-from sansref.errors import FileError, SettingError, SizeError
+from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.crop import centre_crop
-from sansref.kspace.extent import columns_within, is_full
-from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.extent import is_full
+from sansref.kspace.fourier import ifft2c
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
 RANGE = (1e-30, 1e30)
 """Of the largest value of an image; beyond it, sums over pixels and coils leave the range of single precision."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which slices of a file are used, and how large.
-
-    Attributes
-    ----------
-    plane
-        Plane in which image volumes are sliced; native is the one with the finest matrix.
-    slices
-        Slices per file, evenly spaced over its central part; 0 takes every slice.
-    central
-        The share of the slices around the middle of the file that ``slices`` are taken from.
-    crop
-        Crop or zero-pad images to this height and width around their centre; the resolution stays.
-    matrix
-        Keep only this central part (height, width) of k-space; the field of view stays.
-    array
-        Name of the array, for files that hold several (MATLAB, .npz, HDF5).
-    axes
-        What the axes of an array are, such as coil,row,column: slice, partition, coil, row, column, or x for an axis
-        of length 1. A partition is a fully sampled k-space axis of a 3-D scan.
-    """
-
-    plane: Plane = "native"
-    slices: int = 0
-    central: float = 0.6
-    crop: tuple[int, int] | None = None
-    matrix: tuple[int, int] | None = None
-    array: str | None = None
-    axes: str | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.reader_options  # refuses axes that cannot be understood
-        if not 0 < self.central <= 1 or self.slices < 0:
-            raise SettingError(
-                f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
-            )
-        for name, size in (("crop", self.crop), ("matrix", self.matrix)):
-            if size is not None and min(size) < 1:
-                raise SettingError(f"{name} must be a positive height and width, got {size[0]} and {size[1]}")
-
-    @property
-    def reader_options(self) -> ReaderOptions:
-        """How files are read."""
-        return ReaderOptions(self.plane, self.array, self.axes)
-
-    def indices(self, count: int) -> list[int]:
-        """The slices chosen from a file of ``count`` slices."""
-        if self.slices == 0:
-            return list(range(count))
-        wanted = min(self.slices, count)
-        first, span = (1 - self.central) / 2 * count, self.central * count
-        # Rounded first: 2.9999999 is slice 3.
-        return sorted({int(round(first + (i + 0.5) / wanted * span, 6)) for i in range(wanted)})
 
 
 @dataclass(frozen=True)
@@ -198,53 +141,6 @@ def magnitude_of(scan: Scan) -> ImageSlice:
     if scan.meta.crop is not None:
         image = centre_crop(image, scan.meta.crop)
     return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None))
-
-
-def resized_image(image: Tensor, selection: Selection) -> Tensor:
-    """Crop or zero-pad a magnitude image (height, width), then reduce its resolution."""
-    if selection.crop is not None:
-        image = centre_crop(_padded(image, selection.crop), selection.crop)
-    if selection.matrix is not None:
-        fewer = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
-        image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
-    return image
-
-
-def resized_kspace(scan: Scan, selection: Selection) -> Scan:
-    """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
-    kspace, mask = scan.kspace, scan.mask
-    if selection.crop is not None:
-        if not is_full(scan.mask):
-            raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
-        kspace = fft2c(centre_crop(_padded(ifft2c(kspace), selection.crop), selection.crop))
-        first, stop = columns_within(mask, selection.crop[1])
-        mask = torch.zeros(selection.crop, dtype=torch.bool)
-        mask[:, first:stop] = True
-        kspace = kspace * mask
-    if selection.matrix is not None:
-        matrix = _smaller(selection.matrix, kspace)
-        kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
-    if kspace is scan.kspace:
-        return scan
-    reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
-    meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
-    return replace(scan, kspace=kspace, mask=mask, reference=reference, meta=meta)
-
-
-def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre."""
-    pads: list[int] = []
-    for wanted, old in zip(reversed(size), reversed(image.shape[-2:]), strict=True):
-        new = max(wanted, old)
-        before = new // 2 - old // 2
-        pads += [before, new - old - before]
-    return torch.nn.functional.pad(image, pads)
-
-
-def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
-    if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
-        raise SizeError(f"the matrix {matrix} is larger than the scan's {tuple(data.shape[-2:])}: choose a smaller one")
-    return matrix
 
 
 def scaled(scan: Scan) -> Scan:

@@ -12,9 +12,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sansref.data.example import example_image
-from sansref.data.prepare import Selection, resized_image, scaled
+from sansref.data.prepare import scaled
 from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.sampling import Sampling
+from sansref.data.selection import Selection, resized_image
 from sansref.data.simulate import Simulation, simulate
 from sansref.errors import SettingError
 from sansref.experiments.figures import Panel, agreement_figure, error_figure, stage_figure

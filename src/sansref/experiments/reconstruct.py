@@ -14,10 +14,11 @@ from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 
-from sansref.data.prepare import Preparation, Selection
+from sansref.data.prepare import Preparation
 from sansref.data.readers import find_files, open_scan_file
 from sansref.data.readers.dicom_series import first_files
 from sansref.data.readers.record import Kind
+from sansref.data.selection import Selection
 from sansref.device import device_of
 from sansref.errors import FileError, SettingError
 from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_name

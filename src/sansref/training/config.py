@@ -9,8 +9,9 @@ from typing import Any, ClassVar, get_type_hints
 import torch
 
 from sansref.data.coils import CoilOptions
-from sansref.data.prepare import Preparation, Selection
+from sansref.data.prepare import Preparation
 from sansref.data.sampling import Sampling
+from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily

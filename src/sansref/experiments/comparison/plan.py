@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
 from sansref.data.coils import CoilOptions
-from sansref.data.prepare import Selection
 from sansref.data.sampling import Sampling
+from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan_file import read_plan, read_settings
