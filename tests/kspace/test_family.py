@@ -39,8 +39,9 @@ def test_a_known_law_gives_its_own_density_whatever_the_mask() -> None:
     assert family.density(points(1, (32, 50))).shape == (32, 50)
 
 
+@pytest.mark.parametrize("calibration", [0, 15])
 @pytest.mark.parametrize("columnwise", [False, True])
-def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool) -> None:
+def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool, calibration: int) -> None:
     """Over scans of the law, samples are acquired and kept as often as the density says."""
     shape, share = (32, 40), 0.3
 
@@ -50,13 +51,13 @@ def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool
     kept = torch.zeros(shape)
     for number in range(400):
         mask = draw(shape, seeded("mask", number)).array
-        one = Scan(torch.zeros(1, *shape, dtype=torch.complex64), mask, ScanMeta("s", "f"))
+        one = Scan(torch.zeros(1, *shape, dtype=torch.complex64), mask, ScanMeta("s", "f", calibration=calibration))
         kept += mask & ~held_out_mask(one, share, 0, number)
-    plain, less = (MaskFamily(draw, withheld=h).density(mask) for h in (0.0, share))
+    plain, less = (MaskFamily(draw, withheld=h).density(mask, calibration) for h in (0.0, share))
     torch.testing.assert_close(kept / 400, less, atol=0.12, rtol=0)
     assert float((kept / 400 - less).mean()) == pytest.approx(0, abs=0.01)  # whole samples are withheld
     assert float((kept / 400 - plain).mean()) < -0.05
-    centre = central_mask(shape, never_held_out(shape))
+    centre = central_mask(shape, never_held_out(shape, least=calibration))
     assert torch.equal(less[centre], plain[centre])
     assert torch.equal(MaskFamily(withheld=share).density(mask), MaskFamily().density(mask))
 

@@ -47,25 +47,32 @@ class MaskFamily:
         self._others: dict[tuple[object, int], Tensor] = {}
         self._densities: dict[object, Tensor] = {}
 
-    def density(self, acquired: Tensor) -> Tensor:
+    def density(self, acquired: Tensor, calibration: int = 0) -> Tensor:
         """Probability that the law acquires each location, float32 (height, width).
 
         Of a Poisson-disc law, and of masks whose law is unknown, it is estimated from one mask.
+
+        Parameters
+        ----------
+        acquired
+            Mask, bool (height, width).
+        calibration
+            Side of the square around DC that is not withheld either, see :class:`sansref.scan.ScanMeta`.
         """
-        key = self._key(acquired)
+        key = self._key(acquired), calibration
         if key not in self._densities:
             _make_room(self._densities)
-            self._densities[key] = self._density(acquired)
+            self._densities[key] = self._density(acquired, calibration)
         return self._densities[key]
 
-    def _density(self, acquired: Tensor) -> Tensor:
+    def _density(self, acquired: Tensor, calibration: int) -> Tensor:
         shape = _shape(acquired)
         if self._draw is None:
             return estimated_density(acquired, is_columns(acquired))
         density = self._draw(shape, seeded(self._seed, "density")).density
         if self._withheld == 0:
             return density
-        rows, columns = never_held_out(shape)
+        rows, columns = never_held_out(shape, least=calibration)
         spared = central_mask(shape, (shape[0] if is_columns(acquired) else rows, columns))
         return torch.where(spared, density, (1 - self._withheld) * density)
 

@@ -164,7 +164,7 @@ class IDR(UnrolledMethod):
         if self.options.first_loss == "disjoint":
             partition = partition.disjoint()
         given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
-        weight = self._weight(scan.mask, partition.input, partition.selected)
+        weight = self._weight(scan, partition.input, partition.selected)
         return Example(given, scan.kspace, self.unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
@@ -172,7 +172,7 @@ class IDR(UnrolledMethod):
         given = Measured(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
-        weight = torch.where(scan.mask, self._weight(scan.mask, mask, selected), outside)
+        weight = torch.where(scan.mask, self._weight(scan, mask, selected), outside)
         return Example(given, target, self.unless_imposed(weight, mask))
 
     def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
@@ -218,11 +218,12 @@ class IDR(UnrolledMethod):
         reached[:, slice(*scan.meta.columns)] = True
         return mask & reached
 
-    def _weight(self, acquired: Tensor, seen: Tensor, selected: Tensor) -> Tensor:
+    def _weight(self, scan: Scan, seen: Tensor, selected: Tensor) -> Tensor:
         """Weight of an acquired sample's squared error."""
         if not self.options.k_weighting:
-            return torch.ones(acquired.shape)
-        return torch.where(seen, 1.0, k_weights(self.family.density(acquired), selected).square())
+            return torch.ones(scan.mask.shape)
+        density = self.family.density(scan.mask, scan.meta.calibration)
+        return torch.where(seen, 1.0, k_weights(density, selected).square())
 
     def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
         share, centre = self.options.selection, self.options.selection_center

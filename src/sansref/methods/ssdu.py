@@ -104,6 +104,7 @@ class SSDU(UnrolledMethod):
         weight = partition.target.float()
         if self.options.k_weighting:
             # The weights are those of residuals; here errors are weighted after squaring.
-            weight = weight * k_weights(self.family.density(scan.mask), partition.selected).square()
+            density = self.family.density(scan.mask, scan.meta.calibration)
+            weight = weight * k_weights(density, partition.selected).square()
         given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
         return Example(given, scan.kspace, weight)
