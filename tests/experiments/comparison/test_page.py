@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sansref.errors import FileError
-from sansref.experiments.comparison.page import (
+from sansref.experiments.comparison.contents import (
     Comparison,
     Curve,
     Distribution,
@@ -21,8 +21,8 @@ from sansref.experiments.comparison.page import (
     Heading,
     SortableTable,
     ViewerSlice,
-    write_page,
 )
+from sansref.experiments.comparison.page import write_page
 
 EVIL = '</script><script>alert("x")</script><!-- & '
 SHAPE = (6, 5)

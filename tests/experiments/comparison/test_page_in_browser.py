@@ -20,7 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sansref.experiments.comparison.page import (
+from sansref.experiments.comparison.contents import (
     Comparison,
     Curve,
     Distribution,
@@ -28,8 +28,8 @@ from sansref.experiments.comparison.page import (
     Heading,
     SortableTable,
     ViewerSlice,
-    write_page,
 )
+from sansref.experiments.comparison.page import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.cbook import boxplot_stats
 
-from sansref.experiments.comparison.page import Comparison, Curve, Distribution, ViewerSlice
+from sansref.experiments.comparison.contents import Comparison, Curve, Distribution, ViewerSlice
 from sansref.experiments.comparison.payload import (
     STEPS,
     encode,

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 from sansref.experiments.comparison.cells import score_cell
-from sansref.experiments.comparison.page import Comparison, Curve, Distribution, write_page
+from sansref.experiments.comparison.contents import Comparison, Curve, Distribution
+from sansref.experiments.comparison.page import write_page
 from sansref.experiments.comparison.plan import acceleration_name
 from sansref.experiments.comparison.plots import draw_curves, draw_errors, draw_spread
 from sansref.experiments.comparison.records import SliceScore, write_scores

@@ -6,17 +6,13 @@ import base64
 import zlib
 from collections.abc import Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sansref.experiments.comparison.contents import Comparison, Curve, Distribution, Image, ViewerSlice
 from sansref.experiments.error_maps import DISPLAY_PERCENTILE, common_error_limit
-
-if TYPE_CHECKING:
-    from sansref.experiments.comparison.page import Comparison, Curve, Distribution, ViewerSlice
-
-Image = npt.NDArray[np.floating[Any]]
 
 STEPS = 16384
 """Grey steps from zero to the reference's maximum."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sansref.experiments.comparison.page import Curve, Distribution, ViewerSlice
+from sansref.experiments.comparison.contents import Curve, Distribution, ViewerSlice
 from sansref.experiments.comparison.plan import slug
 from sansref.experiments.error_maps import Panel, build_error_figure, worst_region
 from sansref.experiments.figures import add_legend, looks, new_axes, save_figure

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sansref.experiments.comparison.cells import reconstruction_of
-from sansref.experiments.comparison.page import ViewerSlice
+from sansref.experiments.comparison.contents import ViewerSlice
 from sansref.experiments.comparison.plan import Cell, acceleration_name
 from sansref.experiments.comparison.records import SliceScore
 from sansref.experiments.comparison.workplace import Workplace

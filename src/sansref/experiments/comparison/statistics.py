@@ -13,16 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, isfinite, isnan, nan
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from sansref.experiments.comparison.contents import Better
 from sansref.experiments.comparison.records import SliceScore
-
-if TYPE_CHECKING:
-    from sansref.experiments.comparison.page import Better
 
 Values = Mapping[str, Sequence[float]]
 """One value per slice, by subject."""

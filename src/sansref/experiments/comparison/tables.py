@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 
-from sansref.experiments.comparison.page import Better, Entry, Heading, SortableTable
+from sansref.experiments.comparison.contents import Better, Entry, Heading, SortableTable
 from sansref.experiments.comparison.plan import Plan, acceleration_name
 from sansref.experiments.comparison.records import SliceScore
 from sansref.experiments.comparison.statistics import (
