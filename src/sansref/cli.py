@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import Literal, TextIO
 
 from sansref import __version__
-from sansref.errors import SansrefError, SettingError
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
-
-    from sansref.errors import FileError
+from sansref.arguments import new_parser, parse, with_presets
+from sansref.errors import FileError, SansrefError, SettingError
 
 METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
@@ -102,13 +97,13 @@ def _run(arguments: list[str]) -> None:
 
 def demo(arguments: list[str]) -> None:
     """Learn from one undersampled in-vivo slice without any reference, then uncover the truth and score."""
-    parser = _parser("sansref demo", demo)
+    parser = new_parser("sansref demo", demo)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
     from sansref.experiments.demo import DemoOptions, run_demo
     from sansref.experiments.tables import score_table, show
 
     parser.add_class_arguments(DemoOptions, None)
-    options = _parse(parser, arguments).as_dict()
+    options = parse(parser, arguments).as_dict()
     out = options.pop("out")
     show(score_table(run_demo(DemoOptions(**options), out)))
     print(f"report and figures: {out / 'report.html'}")
@@ -128,7 +123,7 @@ def train(arguments: list[str]) -> None:
         raise SettingError(f"train needs a method: use one of {', '.join(METHODS)}")
     method, *rest = arguments
     kind = find_method(method)
-    parser = _parser(f"sansref train {method}", train)
+    parser = new_parser(f"sansref train {method}", train)
     parser.add_argument("--config", action="config", help="YAML file, or the name of a preset")
     parser.add_argument("--method", default=method, help="as in a run's config.yaml; the same as METHOD")
     unpaired = kind.needs is Needs.UNPAIRED
@@ -144,7 +139,7 @@ def train(arguments: list[str]) -> None:
     parser.add_class_arguments(kind.network_type, "network")
     parser.set_defaults(dict(kind.training_defaults))
     parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
-    options = _parse(parser, _with_presets(rest)).as_dict()
+    options = parse(parser, with_presets(rest)).as_dict()
     data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")
     options.pop("config", None)
     if options["method"] != method:
@@ -167,7 +162,7 @@ def train(arguments: list[str]) -> None:
 
 def reconstruct(arguments: list[str]) -> None:
     """Reconstruct every slice of every file with a trained run. The same command goes on where it was killed."""
-    parser = _parser("sansref reconstruct", reconstruct)
+    parser = new_parser("sansref reconstruct", reconstruct)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("files", type=Path, nargs="+", help="scan files or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder for the images")
@@ -187,7 +182,7 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
     ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
-    options = _parse(parser, arguments)
+    options = parse(parser, arguments)
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
@@ -212,7 +207,7 @@ def reconstruct(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Score a trained run, beside the zero-filled image, on subjects that it did not learn from."""
-    parser = _parser("sansref evaluate", evaluate)
+    parser = new_parser("sansref evaluate", evaluate)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--data", type=Path, required=True, help="folder of scans, or one file")
     parser.add_argument("--out", type=Path, default=None, help="folder for scores and figures; RUN/evaluation")
@@ -229,7 +224,7 @@ def evaluate(arguments: list[str]) -> None:
     from sansref.training.run import RunDirectory
 
     parser.add_class_arguments(ScoreOptions, None)
-    options = _parse(parser, arguments).as_dict()
+    options = parse(parser, arguments).as_dict()
     run = RunDirectory(options.pop("run"))
     out = options.pop("out") or run.path / "evaluation"
     data, subjects, skip_bad = (options.pop(name) for name in ("data", "subjects", "skip_bad"))
@@ -247,7 +242,7 @@ def compare(arguments: list[str]) -> None:
     """Train and score methods on the same slices, masks and splits. The same command continues what was killed."""
     from sansref.presets import comparison_names
 
-    parser = _parser("sansref compare", compare)
+    parser = new_parser("sansref compare", compare)
     known = ", ".join(comparison_names())
     parser.add_argument("plan", help=f"what is compared: a YAML file, or one of {known}")
     parser.add_argument("--data", type=Path, required=True, help="folder of scans")
@@ -264,7 +259,7 @@ def compare(arguments: list[str]) -> None:
     from sansref.experiments.perceptual import PerceptualOptions
 
     parser.add_class_arguments(PerceptualOptions, None)
-    options = _parse(parser, arguments).as_dict()
+    options = parse(parser, arguments).as_dict()
     place = Workplace(load_plan(options.pop("plan")), *(options.pop(name) for name in ("data", "full", "out")))
     jobs, ray = options.pop("jobs"), options.pop("ray")
     found = run_comparison(place, jobs, ray, PerceptualOptions(**options))
@@ -278,12 +273,12 @@ def compare(arguments: list[str]) -> None:
 
 def info(arguments: list[str]) -> None:
     """Say what a scan file or a run directory holds."""
-    parser = _parser("sansref info", info)
+    parser = new_parser("sansref info", info)
     parser.add_argument("path", type=Path, help="scan file or run directory")
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
-    options = _parse(parser, arguments)
+    options = parse(parser, arguments)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
 
@@ -293,14 +288,14 @@ def info(arguments: list[str]) -> None:
 
 def serve(arguments: list[str]) -> None:
     """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
-    parser = _parser("sansref serve", serve)
+    parser = new_parser("sansref serve", serve)
     parser.add_argument("run", type=Path, help="run directory")
     from sansref.serving.limits import Limits
     from sansref.serving.options import ServeOptions
 
     parser.add_class_arguments(ServeOptions, None)
     parser.add_class_arguments(Limits, None)
-    options = _parse(parser, arguments).as_dict()
+    options = parse(parser, arguments).as_dict()
     run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
     from sansref.serving.serve import serve as run_server
 
@@ -319,46 +314,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 RESUMED = ("demo", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""
-
-
-def _parser(name: str, command: Callable[[list[str]], None]) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    return ArgumentParser(prog=name, description=command.__doc__, exit_on_error=False, allow_abbrev=False)
-
-
-def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse, taking dashes in option names for underscores; a wrong option is one clear line."""
-    from jsonargparse import ArgumentError
-
-    named = [re.sub(r"^--[\w.-]+", lambda found: "--" + found[0][2:].replace("-", "_"), word) for word in arguments]
-    try:
-        return parser.parse_args(named)
-    except (ArgumentError, UnicodeDecodeError) as error:
-        raise SettingError(f"{_in_one_line(str(error))} (see '{parser.prog} --help')") from None
-
-
-def _in_one_line(message: str) -> str:
-    """What jsonargparse says over several lines, without its type names."""
-    text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(message.split()))
-    text = re.sub(r"Does not .*?Subtypes: \[(.*), NoneType\] .*Given value: ", r"takes \1 or null, not ", text)
-    text = text.replace("Expected a ", "takes ").replace("typing.Literal", "one of ").replace(". Got value: ", ", not ")
-    return re.sub(r'^Parser key "([\w.]+)"[^:]*: ', r"--\1 ", text)
-
-
-def _with_presets(arguments: list[str]) -> list[str]:
-    """Replace ``--config NAME`` of a packaged preset by its file."""
-    from sansref.presets import preset_file
-
-    resolved: list[str] = []
-    for position, word in enumerate(arguments):
-        after_config = position > 0 and arguments[position - 1] == "--config"
-        if after_config:
-            word = str(preset_file(word))
-        elif word.startswith("--config="):
-            word = f"--config={preset_file(word.removeprefix('--config='))}"
-        resolved.append(word)
-    return resolved
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:
