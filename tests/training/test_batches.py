@@ -116,6 +116,7 @@ def test_only_methods_that_learn_from_kspace_can_mirror(tiny):
         tiny("iscl", mirror=True)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, also on a single core
 def test_workers_make_the_same_batches_as_the_main_process(make_scans, tiny):
     scans = make_scans(*MIXED)
     examples = ExampleSet(tiny("idr").build(), scans, seed=3, repeats=2, targets=None)

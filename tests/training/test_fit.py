@@ -99,6 +99,7 @@ def test_same_settings_give_the_same_weights_and_another_seed_others(play):
     assert not any(torch.equal(first[name], other[name]) for name in first if first[name].is_floating_point())
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, also on a single core
 def test_worker_processes_change_nothing(play, tmp_path):
     with ArrayWriter(tmp_path / "targets", "complex64") as writer:
         for height, width in SHAPES:
@@ -111,6 +112,7 @@ def test_worker_processes_change_nothing(play, tmp_path):
     assert_same(here.state_dict(), there.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, also on a single core
 def test_worker_processes_change_nothing_after_an_interruption(play, monkeypatch):
     whole = play(epochs=3, workers=0)
     interrupted(monkeypatch, callbacks.KeepBest, "on_train_epoch_end", 3, play, epochs=3, workers=2)
