@@ -43,7 +43,7 @@ class MaskFamily:
     ) -> None:
         self._draw = draw
         self._seed = seed
-        self._withheld = withheld
+        self._withheld = 0.0 if draw is None else withheld
         self._others: dict[tuple[object, int], Tensor] = {}
         self._densities: dict[object, Tensor] = {}
 
@@ -59,7 +59,7 @@ class MaskFamily:
         calibration
             Side of the square around DC that is not withheld either, see :class:`sansref.scan.ScanMeta`.
         """
-        key = self._key(acquired), calibration
+        key = self._key(acquired), calibration if self._withheld else 0
         if key not in self._densities:
             _make_room(self._densities)
             self._densities[key] = self._density(acquired, calibration)
