@@ -14,12 +14,7 @@ import pytest
 import torch
 
 from sansref.data.coils import CoilOptions
-from sansref.data.prepare import (
-    Preparation,
-    magnitude_of,
-    prepare,
-    scaled,
-)
+from sansref.data.prepare import Preparation, magnitude_of, prepare, scaled
 from sansref.data.prepared import PreparedScans, store_scans
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.data.sampling import Sampling
