@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import FileError
+from sansref.kspace.measurement import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,22 @@ class Scan:
     def acceleration(self) -> float:
         """All samples of the grid over the acquired ones."""
         return self.mask.numel() / max(int(self.mask.sum()), 1)
+
+    @property
+    def measurement(self) -> Measurement:
+        """What a network is given of the scan, without a batch axis.
+
+        Raises
+        ------
+        FileError
+            For several coils without sensitivity maps.
+        """
+        self.require_maps()
+        return Measurement(self.kspace, self.mask, self.maps)
+
+    def batch(self) -> Measurement:
+        """The measurement as a batch of one."""
+        return Measurement.stacked([self.measurement])
 
     def require_maps(self) -> None:
         """Refuse several coils without sensitivity maps, which no method can combine.

@@ -23,16 +23,16 @@ from sansref.experiments.report import Figure, Section, Table, write_report
 from sansref.experiments.scores import RANGE_NOTE, Score, Summary, score_scan, zero_filled
 from sansref.experiments.tables import BEST, score_cells, score_markdown
 from sansref.files import write_text
-from sansref.methods import IDROptions, Method, SSDUOptions, measured, stack
+from sansref.methods import IDROptions, Method, SSDUOptions
 from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.callbacks import read_history, snapshot_file
 from sansref.training.config import RunConfig
+from sansref.training.history import read_history
 from sansref.training.options import TrainingOptions
-from sansref.training.refine import stage_files
 from sansref.training.run import RunDirectory
+from sansref.training.stages import stage_files
 from sansref.training.train import learn, logged_to
 
 _SOURCE = "s1045.ima.gz of matplotlib's sample data"
@@ -195,14 +195,14 @@ def list_snapshots(run: RunDirectory, truth: Scan) -> list[Snapshot]:
     found = []
     for row in read_history(run.path / "metrics.csv"):
         stage, epoch = int(row["stage"]), int(row["epoch"])
-        method.load_state_dict(load_file(snapshot_file(stage_files(run.path, stage).folder, epoch)))
+        method.load_state_dict(load_file(stage_files(run.path, stage).snapshot(epoch)))
         found.append(Snapshot(stage, epoch, float(row["score"]), _psnr(method, truth)))
     return found
 
 
 def _psnr(method: Method, truth: Scan) -> float:
     assert truth.reference is not None
-    image, reference = method.reconstruct(stack([measured(truth)]))[0].abs(), truth.reference.abs()
+    image, reference = method.reconstruct(truth.batch())[0].abs(), truth.reference.abs()
     return float(psnr(image, reference, float(reference.max())))
 
 

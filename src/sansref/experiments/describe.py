@@ -13,7 +13,7 @@ from sansref.kspace.family import is_columns
 from sansref.kspace.grid import full_centre
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 
 ALL = "all methods"

@@ -33,7 +33,7 @@ from sansref.experiments.scores import (
 )
 from sansref.experiments.tables import Scoring, score_note
 from sansref.files import atomic_path, write_text
-from sansref.methods import Method, measured, stack
+from sansref.methods import Method
 from sansref.metrics.lpips import LPIPS
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
@@ -229,7 +229,7 @@ class _Judge:
         error_figure(path, scored_reference(scan, self.normalise), panels, title)
 
     def _panel(self, name: str, scan: Scan, score: Score) -> Panel:
-        image = scored_image(self.methods[name](stack([measured(scan)]))[0].detach(), scan, self.normalise)
+        image = scored_image(self.methods[name](scan.batch())[0].detach(), scan, self.normalise)
         return Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}")
 
 

@@ -25,7 +25,7 @@ from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_
 from sansref.experiments.scores import magnitude
 from sansref.files import keep_outside, remove_leftovers
 from sansref.memory import keep_freed_memory
-from sansref.methods import Method, measured, stack
+from sansref.methods import Method
 from sansref.scan import Scan, ScanMeta
 from sansref.training.run import RunDirectory
 
@@ -198,7 +198,7 @@ def reconstruct_slices(
 def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
     """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units."""
     with torch.inference_mode():
-        image = method.reconstruct(stack([measured(scan)]).to(device))[0].cpu()
+        image = method.reconstruct(scan.batch().to(device))[0].cpu()
     return magnitude(image, scan) * scan.meta.scale
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.crop import centre_crop
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.family import MaskFamily
-from sansref.methods import Measured, measured, stack
+from sansref.kspace.measurement import Measurement
 from sansref.metrics.holdout import held_out_error
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import best_scale, nmse, psnr, ssim
@@ -29,7 +28,7 @@ ZERO_FILLED = "zero-filled"
 BEST_SCALE = "zero-filled, best scale"
 
 Normalise = Literal["none", "minmax"]
-Reconstruction = Callable[[Measured], Tensor]
+Reconstruction = Callable[[Measurement], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +84,9 @@ def data_note(slices: Sequence[tuple[bool, bool]], coil_reference: Literal["comb
     return "; ".join(notes)
 
 
-def zero_filled(given: Measured) -> Tensor:
+def zero_filled(given: Measurement) -> Tensor:
     """The reconstruction without learning: E^H y, complex (batch, height, width)."""
-    return EncodingOperator(given.mask, given.maps).adjoint(given.kspace)
+    return given.physics.adjoint(given.kspace)
 
 
 def magnitude(image: Tensor, scan: Scan) -> Tensor:
@@ -110,7 +109,7 @@ def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Te
     """
     shown = image.abs()
     if normalise == "minmax":
-        shown = _minmax(shown, zero_filled(stack([measured(scan)]))[0].abs())
+        shown = _minmax(shown, zero_filled(scan.batch())[0].abs())
     return _cropped(shown, scan)
 
 
@@ -164,7 +163,7 @@ def score_scan(
     tuple
         The scores, and the magnitude image (height, width) from all acquired samples, on the scale of the comparison.
     """
-    image = scored_image(reconstruct(stack([measured(scan)]))[0], scan, normalise)
+    image = scored_image(reconstruct(scan.batch())[0], scan, normalise)
     free = held_out_score(reconstruct, scan, family, held_out_mask(scan, held_out, seed, item))
     return replace(_compared(image, scan, lpips, normalise), held_out=free), image
 
@@ -184,7 +183,7 @@ def score_best_scale(scan: Scan, lpips: LPIPS | None = None, normalise: Normalis
     """
     if scan.reference is None:
         return Score()
-    image = scored_image(zero_filled(stack([measured(scan)]))[0], scan, normalise)
+    image = scored_image(zero_filled(scan.batch())[0], scan, normalise)
     factor = best_scale(image, scored_reference(scan, normalise))
     return _compared(factor * image, scan, lpips, normalise)
 
@@ -203,7 +202,7 @@ def _compared(image: Tensor, scan: Scan, lpips: LPIPS | None, normalise: Normali
 
 def held_out_score(reconstruct: Reconstruction, scan: Scan, family: MaskFamily, held_out: Tensor) -> float:
     """Reference-free score of one scan on the samples under ``held_out``, bool (height, width)."""
-    given = stack([measured(scan.restricted(~held_out))])
+    given = scan.restricted(~held_out).batch()
     image = reconstruct(given)
     error = held_out_error(image, scan.kspace[None], held_out[None], given.maps, family.density(scan.mask))
     return float(error)

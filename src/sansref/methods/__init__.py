@@ -1,15 +1,16 @@
 """How a network learns: one file a method."""
 
-from sansref.methods.base import Draw, Method, Needs, Turn
-from sansref.methods.batch import Batch, Example, Measured, Translation, collate, measured, stack
-from sansref.methods.cyclegan import CycleGAN, CycleGANOptions
+from sansref.methods.base import Draw, Method, Needs, Sample, Turn, Update
+from sansref.methods.examples import Batch, ImagePair, KspaceExample, collate
 from sansref.methods.idr import IDR, IDROptions
-from sansref.methods.iscl import ISCL, ISCLOptions
+from sansref.methods.idr_paper import IDRPaper, IDRPaperOptions
 from sansref.methods.ssdu import SSDU, SSDUOptions
 from sansref.methods.supervised import Supervised, SupervisedOptions
-from sansref.methods.supervised_generator import SupervisedGenerator, SupervisedGeneratorOptions
-from sansref.methods.switchable import SwitchableISCL, SwitchableOptions
-from sansref.methods.translation import ImageTranslation
+from sansref.methods.unpaired.cyclegan import CycleGAN, CycleGANOptions
+from sansref.methods.unpaired.iscl import ISCL, ISCLOptions, SwitchableISCL, SwitchableOptions
+from sansref.methods.unpaired.supervised_generator import SupervisedGenerator, SupervisedGeneratorOptions
+from sansref.methods.unpaired.translation import ImageTranslation
+from sansref.methods.unrolled import UnrolledMethod
 
 __all__ = [
     "IDR",
@@ -19,23 +20,25 @@ __all__ = [
     "CycleGAN",
     "CycleGANOptions",
     "Draw",
-    "Example",
     "IDROptions",
+    "IDRPaper",
+    "IDRPaperOptions",
     "ISCLOptions",
+    "ImagePair",
     "ImageTranslation",
-    "Measured",
+    "KspaceExample",
     "Method",
     "Needs",
     "SSDUOptions",
+    "Sample",
     "Supervised",
     "SupervisedGenerator",
     "SupervisedGeneratorOptions",
     "SupervisedOptions",
     "SwitchableISCL",
     "SwitchableOptions",
-    "Translation",
     "Turn",
+    "UnrolledMethod",
+    "Update",
     "collate",
-    "measured",
-    "stack",
 ]

@@ -1,20 +1,24 @@
-"""What every method is: networks, the examples it makes of scans, its losses, and a way to reconstruct."""
+"""What every method is: networks, the examples it makes of scans, its updates, and a way to reconstruct."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
-from sansref.methods.batch import Measured
-from sansref.networks.build import NetworkOptions
+from sansref.kspace.measurement import Measurement
+from sansref.methods.examples import AnyBatch
+from sansref.networks.reconstructor import NetworkOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan
+
+Options = TypeVar("Options", default=Any)
 
 
 class Needs(StrEnum):
@@ -42,6 +46,24 @@ class Draw:
         return seeded(self.seed, "example", self.item)
 
 
+class Sample(NamedTuple):
+    """What a method makes a training example of.
+
+    Attributes
+    ----------
+    scan
+        An undersampled scan; with its reference only for a method that needs ``PAIRED`` scans.
+    refined
+        Its refined k-space, complex64 (coils, height, width), from an earlier stage; None in the first.
+    full
+        A full scan of somebody else, of the same height and width, for a method that needs ``UNPAIRED`` scans.
+    """
+
+    scan: Scan
+    refined: Tensor | None = None
+    full: Scan | None = None
+
+
 @dataclass(frozen=True)
 class Turn:
     """One of the alternating updates of a training step.
@@ -64,18 +86,24 @@ class Turn:
     lookahead: bool = False
 
 
-class Method(nn.Module, ABC):
+class Update(NamedTuple):
+    """One update that a method asks for: the turn to move, the loss to lower, and its parts, for the log."""
+
+    turn: Turn
+    loss: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     """How networks learn to reconstruct.
 
-    A method owns its networks and knows nothing of the training engine. It is built from its network and its
-    options, dataclasses of ``network_type`` and ``options_type``, and, if it learns from undersampled scans alone, from
-    the :class:`~sansref.kspace.family.MaskFamily` of their masks. ``needs`` decides what the data
-    layer hands over: a method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often
-    it is fitted; before each fit but the first the training data are refined, and the fit begins with the best
-    weights so far if ``warm_start`` is true, with new ones if not. ``relative`` is true where every image is put on a
-    scale of its own, so that scores must not compare absolute values. ``idle_parameters`` is true where some parameters
-    have no gradient in some updates, which processes that train together must know. ``training_defaults`` are the
-    settings of training that differ for this method.
+    A method owns its networks and knows nothing of the training loop. It is built from its network and its options,
+    dataclasses of ``network_type`` and ``options_type``, and, if it learns from undersampled scans alone, from the
+    :class:`~sansref.kspace.family.MaskFamily` of their masks. ``needs`` decides what the data layer hands over: a
+    method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often it is fitted; before each
+    fit but the first the training data are refined, and the fit begins with the best weights so far if ``warm_start``
+    is true, with new ones if not. ``relative`` is true where every image is put on a scale of its own, so that scores
+    must not compare absolute values. ``training_defaults`` are the settings of training that differ for this method.
     """
 
     needs: ClassVar[Needs]
@@ -83,47 +111,44 @@ class Method(nn.Module, ABC):
     network_type: ClassVar[type[Any]] = NetworkOptions
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     relative: bool = False
-    idle_parameters: ClassVar[bool] = False
     stages: int = 1
     warm_start: bool = True
+    options: Options
 
     @property
     @abstractmethod
-    def turns(self) -> list[Turn]:
+    def turns(self) -> Sequence[Turn]:
         """The updates of one step, in order."""
 
     @abstractmethod
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Any]:
-        """Make training examples of a scan, see :mod:`sansref.methods.batch`.
-
-        A method that needs ``UNPAIRED`` scans takes a fourth argument ``full``, a full scan of somebody else.
+    def examples(self, sample: Sample, draw: Draw) -> list[AnyBatch]:
+        """Make training examples of a scan, see :mod:`sansref.methods.examples`.
 
         Parameters
         ----------
-        scan
-            As the data layer hands it over.
+        sample
+            The scan, and what else the data layer hands over.
         draw
             Random streams.
-        refined
-            The scan's refined k-space (coils, height, width) from an earlier stage, or None.
         """
 
     @abstractmethod
-    def loss(self, turn: str, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a turn and its parts, for the log."""
+    def step(self, batch: AnyBatch) -> Iterator[Update]:
+        """Yield the updates of one training step.
+
+        The loop moves the turn's parameters down the gradient of the loss before it asks for the next update, so that
+        what stands behind a ``yield`` meets the moved weights.
+        """
 
     @abstractmethod
-    def reconstruct(self, given: Measured) -> Tensor:
+    def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width)."""
 
-    def updated(self, turn: str) -> None:
-        """Called after each update; bring weights back to where they may lie."""
-
     def failure(self, parts: Mapping[str, float]) -> str | None:
-        """Say what has gone wrong, from an epoch's means of what :meth:`loss` logs; None if nothing has."""
+        """Say what has gone wrong, from an epoch's means of what :meth:`step` logs; None if nothing has."""
         return None
 
-    def refine(self, given: Measured) -> Tensor:
+    def refine(self, given: Measurement) -> Tensor:
         """Refined k-space (batch, coils, height, width) of scans, from what was acquired of them.
 
         Only methods with more than one stage have it.

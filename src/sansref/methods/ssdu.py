@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.partition import multi, split_gaussian, split_uniform
 from sansref.kspace.units import Partition
 from sansref.kspace.weighting import k_weights
-from sansref.methods.base import Draw, Needs
-from sansref.methods.batch import Example, Measured
-from sansref.methods.unrolled import LossName, UnrolledMethod
-from sansref.networks.build import Reconstructor
+from sansref.methods.base import Draw, Needs, Sample
+from sansref.methods.examples import KspaceExample
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
 
@@ -45,10 +43,10 @@ class SSDUOptions:
     k_weighting
         Weight the loss by 1 / (1 - K), which makes up for unequal sampling and split densities (Millard and
         Chiew, IEEE TCI 2023).
-    keep_acquired
-        Put the acquired samples into the reconstruction. The loss never compares the network with its own
-        input, so that what it returns there is arbitrary; SSDU's original network ends in a data-consistency
-        layer instead.
+    data_consistency
+        hard puts the acquired samples into the reconstruction, as the layer does that SSDU's original network ends in;
+        none leaves it as the network returns it. The loss never compares the network with its own input, so that what
+        it returns there is arbitrary.
     gamma
         Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
@@ -61,7 +59,7 @@ class SSDUOptions:
     unit: Literal["point", "column"] = "point"
     loss: LossName = "mixed"
     k_weighting: bool = False
-    keep_acquired: bool = True
+    data_consistency: Consistency = "hard"
     gamma: float = 0.0
 
     def __post_init__(self) -> None:
@@ -73,38 +71,32 @@ class SSDUOptions:
             raise SettingError(f"partitions must be at least 1, got {self.partitions}")
 
 
-class SSDU(UnrolledMethod):
+class SSDU(UnrolledMethod[SSDUOptions]):
     """One part of the acquired samples is the input, the disjoint rest is the loss."""
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
     options_type: ClassVar[type[Any]] = SSDUOptions
 
-    def __init__(self, network: Reconstructor, options: SSDUOptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss, options.keep_acquired)
+    def __init__(self, network: Network, options: SSDUOptions, family: MaskFamily) -> None:
+        super().__init__(network, options.gamma, options.loss, options.data_consistency)
         self.options = options
         self.family = family
 
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+    def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """One example per partition."""
-        generator = draw.fresh() if self.options.redraw else draw.once()
-        split = split_gaussian if self.options.split == "gaussian" else split_uniform
+        scan, options = sample.scan, self.options
+        generator = draw.fresh() if options.redraw else draw.once()
+        split = split_gaussian if options.split == "gaussian" else split_uniform
+        block = fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), options.split_center)
         partitions = multi(
-            lambda: split(
-                scan.mask,
-                self.options.ratio,
-                generator,
-                block=fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), self.options.split_center),
-                unit=self.options.unit,
-            ),
-            self.options.partitions,
+            lambda: split(scan.mask, options.ratio, generator, block=block, unit=options.unit), options.partitions
         )
         return [self._example(scan, partition) for partition in partitions]
 
-    def _example(self, scan: Scan, partition: Partition) -> Example:
+    def _example(self, scan: Scan, partition: Partition) -> KspaceExample:
         weight = partition.target.float()
         if self.options.k_weighting:
             # The weights are those of residuals; here errors are weighted after squaring.
             density = self.family.density(scan.mask, scan.meta.calibration)
             weight = weight * k_weights(density, partition.selected).square()
-        given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
-        return Example(given, scan.kspace, weight)
+        return KspaceExample(scan.measurement.restricted(partition.input), scan.kspace, weight)

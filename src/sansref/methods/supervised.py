@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods.base import Draw, Needs
-from sansref.methods.batch import Example, Measured
-from sansref.methods.unrolled import LossName, UnrolledMethod
-from sansref.networks.build import Reconstructor
-from sansref.scan import Scan
+from sansref.methods.base import Draw, Needs, Sample
+from sansref.methods.examples import KspaceExample
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.networks.reconstructor import Network
 
 
 @dataclass(frozen=True)
@@ -24,18 +21,19 @@ class SupervisedOptions:
     ----------
     loss
         mse, or mixed: normalised l1 plus l2 of the k-space, as SSDU has it.
-    impose
-        Put the acquired samples into the reconstruction, and let the loss act on all others only.
+    data_consistency
+        hard puts the acquired samples into the reconstruction, and the loss acts on all others only; none leaves the
+        reconstruction as the network returns it.
     gamma
         Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
     loss: LossName = "mixed"
-    impose: bool = False
+    data_consistency: Consistency = "none"
     gamma: float = 0.0
 
 
-class Supervised(UnrolledMethod):
+class Supervised(UnrolledMethod[SupervisedOptions]):
     """The error against the reference, all acquired samples as input.
 
     With one coil the squared error in k-space equals the error of the image (Parseval); with several, the reference
@@ -45,13 +43,15 @@ class Supervised(UnrolledMethod):
     needs: ClassVar[Needs] = Needs.PAIRED
     options_type: ClassVar[type[Any]] = SupervisedOptions
 
-    def __init__(self, network: Reconstructor, options: SupervisedOptions) -> None:
-        super().__init__(network, options.gamma, options.loss, options.impose)
+    def __init__(self, network: Network, options: SupervisedOptions) -> None:
+        super().__init__(network, options.gamma, options.loss, options.data_consistency)
+        self.options = options
 
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+    def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """One example: the acquired samples and the full k-space of the reference."""
+        scan = sample.scan
         if scan.reference is None:
             raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
-        target = EncodingOperator(scan.mask, scan.maps).transform(scan.reference.to(torch.complex64))
-        weight = self.unless_imposed(torch.ones(scan.mask.shape), scan.mask)
-        return [Example(Measured(scan.kspace, scan.mask, scan.maps), target, weight)]
+        target = scan.measurement.physics.transform(scan.reference.to(torch.complex64))
+        weight = self.unless_consistent(torch.ones(scan.mask.shape), scan.mask)
+        return [KspaceExample(scan.measurement, target, weight)]

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods.base import Method, Turn
-from sansref.methods.batch import Example, Measured
-from sansref.networks.build import Reconstructor
+from sansref.kspace.measurement import Measurement
+from sansref.methods.base import Method, Turn, Update
+from sansref.methods.examples import KspaceExample
+from sansref.networks.reconstructor import Network
 
 LossName = Literal["mse", "mixed"]
+Consistency = Literal["none", "hard"]
+Options = TypeVar("Options")
 
 
-class UnrolledMethod(Method):
-    """One network, one turn, loss = data term + gamma x symmetry term.
+class UnrolledMethod(Method[Options, KspaceExample]):
+    """One network, one turn, loss = data term + gamma x the network's penalty.
 
     Parameters
     ----------
     network
-        Maps measured samples to an image.
+        Maps acquired samples to an image.
     gamma
-        Weight of ISTA-Net's symmetry constraint, the sum over phases of mean |F~(F(d)) - d|^2; L_cons with
-        gamma = 0.01 in arXiv 2211.13440.
+        Weight of the network's penalty: of ISTA-Net's symmetry constraint, L_cons with gamma = 0.01 in arXiv
+        2211.13440.
     loss
         Data term: mse (:func:`weighted_mse`) or mixed (:func:`mixed_l1_l2`).
-    impose
-        Put the samples that are given into the reconstruction. What the network returns there is then arbitrary, and
-        examples give it no weight: :meth:`unless_imposed`.
+    data_consistency
+        hard puts the samples that are given into the reconstruction. What the network returns there is then arbitrary,
+        and examples give it no weight: :meth:`unless_consistent`.
     """
 
-    def __init__(self, network: Reconstructor, gamma: float, loss: LossName, impose: bool = False) -> None:
+    def __init__(self, network: Network, gamma: float, loss: LossName, data_consistency: Consistency = "none") -> None:
         super().__init__()
-        self.impose = impose
+        self.data_consistency = data_consistency
         self.network = network
         self.gamma = gamma
         self.data_loss = _LOSSES[loss]
@@ -45,27 +47,24 @@ class UnrolledMethod(Method):
         """One update that moves the whole network."""
         return [Turn("network", list(self.network.parameters()))]
 
-    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
-        """Data term on the weighted samples plus gamma times the symmetry term."""
-        image, residuals = self.network(*batch.given, symmetry=self.gamma > 0)
-        predicted = EncodingOperator(batch.given.mask, batch.given.maps).transform(image)
-        data = self.data_loss(predicted, batch.target, batch.weight)
-        symmetry = symmetry_loss(residuals) if residuals else torch.zeros_like(data)
-        return data + self.gamma * symmetry, {"data": data.detach(), "symmetry": symmetry.detach()}
+    def step(self, batch: KspaceExample) -> Iterator[Update]:
+        """Lower the data term on the weighted samples plus gamma times the penalty."""
+        if self.gamma > 0:
+            image, penalty = self.network.with_penalty(batch.given)
+        else:
+            image, penalty = self.network(batch.given), torch.zeros((), device=batch.target.device)
+        data = self.data_loss(batch.given.physics.transform(image), batch.target, batch.weight)
+        parts = {"data": data.detach(), "symmetry": penalty.detach()}
+        yield Update(self.turns[0], data + self.gamma * penalty, parts)
 
-    def unless_imposed(self, weight: Tensor, given: Tensor) -> Tensor:
-        """Weights (height, width) without those of the samples that are given, bool, if these are imposed."""
-        return weight.masked_fill(given, 0.0) if self.impose else weight
+    def unless_consistent(self, weight: Tensor, given: Tensor) -> Tensor:
+        """Weights without those of the samples that are given, bool, if these go into the image as they are."""
+        return weight.masked_fill(given, 0.0) if self.data_consistency == "hard" else weight
 
-    def reconstruct(self, given: Measured) -> Tensor:
+    def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width) from all the samples given."""
-        image = self.network(*given, symmetry=False)[0]
-        return EncodingOperator(given.mask, given.maps).impose_on(image, given.kspace) if self.impose else image
-
-
-def symmetry_loss(residuals: list[Tensor]) -> Tensor:
-    """Sum over phases of the mean squared symmetry residual (Zhang and Ghanem, CVPR 2018, eq. (13))."""
-    return torch.stack([residual.square().mean() for residual in residuals]).sum()
+        image = self.network(given)
+        return given.data_consistent(image) if self.data_consistency == "hard" else image
 
 
 def weighted_mse(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:

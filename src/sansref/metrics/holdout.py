@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 
 
 def held_out_error(
@@ -41,6 +41,6 @@ def held_out_error(
     if density is not None:
         weight = weight / density.clamp(min=1e-3)
     weight = weight.unsqueeze(-3)
-    predicted = EncodingOperator(held_out, maps).transform(image)
+    predicted = Cartesian(held_out, maps).transform(image)
     error = (weight * (predicted - measured).abs().square()).sum((-3, -2, -1))
     return error / (weight * measured.abs().square()).sum((-3, -2, -1))

@@ -1,8 +1,16 @@
 """What learns: networks from measured samples, or from an image, to an image; and those that judge images."""
 
-from sansref.networks.build import NetworkOptions, Reconstructor
 from sansref.networks.istanet import ISTANet, load_official_weights
+from sansref.networks.reconstructor import Network, NetworkOptions, Reconstructor
 from sansref.networks.unet import UNet
 from sansref.networks.unpaired import TranslatorOptions
 
-__all__ = ["ISTANet", "NetworkOptions", "Reconstructor", "TranslatorOptions", "UNet", "load_official_weights"]
+__all__ = [
+    "ISTANet",
+    "Network",
+    "NetworkOptions",
+    "Reconstructor",
+    "TranslatorOptions",
+    "UNet",
+    "load_official_weights",
+]

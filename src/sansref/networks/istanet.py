@@ -6,15 +6,13 @@ Sensing", CVPR 2018. Each phase takes a gradient step on the data term and then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-
-from sansref.kspace.encoding import EncodingOperator, RealNormal
 
 Variant = Literal["plus", "plain"]
 
@@ -126,7 +124,7 @@ class ISTANet(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(
-        self, zero_filled: Tensor, mask: Tensor, maps: Tensor | None = None, symmetry: bool = True
+        self, zero_filled: Tensor, normal: Callable[[Tensor], Tensor], symmetry: bool = True
     ) -> tuple[Tensor, list[Tensor]]:
         """Reconstruct.
 
@@ -134,10 +132,9 @@ class ISTANet(nn.Module):
         ----------
         zero_filled
             E^H y, float (batch, in_channels, height, width); its real part for ``in_channels=1``.
-        mask
-            bool or 0/1, (height, width) or (batch, height, width), DC in the centre.
-        maps
-            Coil sensitivity maps, complex (batch, coils, height, width); needs ``in_channels=2``.
+        normal
+            E^H E, on complex images (batch, height, width) for ``in_channels=2``; its real part, on real images, for
+            ``in_channels=1`` (:class:`~sansref.kspace.cartesian.RealNormal`).
         symmetry
             Also compute the symmetry residuals, which only a loss needs.
 
@@ -147,29 +144,23 @@ class ISTANet(nn.Module):
             The image, shaped like ``zero_filled``, and the list of the phases' symmetry residuals, each
             (batch, features, height, width), empty if not asked for.
         """
-        normal = self._normal(zero_filled, mask, maps)
-        zero_filled = _channels_last(zero_filled)
-        image, residuals = zero_filled, []
-        for phase in self.phases:
-            image, residual = phase(image, zero_filled, normal, symmetry)
-            if residual is not None:
-                residuals.append(residual)
-        return image, residuals
-
-    def _normal(self, zero_filled: Tensor, mask: Tensor, maps: Tensor | None) -> Callable[[Tensor], Tensor]:
         if zero_filled.ndim != 4 or zero_filled.shape[1] != self.in_channels:
             raise ValueError(
                 f"zero_filled must be (batch, {self.in_channels}, height, width), got {tuple(zero_filled.shape)}"
             )
-        if mask.shape[-2:] != zero_filled.shape[-2:]:
-            raise ValueError(f"mask {tuple(mask.shape)} does not fit the image {tuple(zero_filled.shape)}")
-        if self.in_channels == 1:
-            if maps is not None:
-                raise ValueError("coil maps need a complex network (in_channels=2)")
-            real = RealNormal(mask, zero_filled.dtype)
-            return lambda image: real(image[:, 0]).unsqueeze(1)
-        encoding = EncodingOperator(mask.bool(), maps)
-        return lambda image: to_channels(encoding.normal(to_complex(image)), 2)
+
+        def on_channels(image: Tensor) -> Tensor:
+            if self.in_channels == 1:
+                return normal(image[:, 0]).unsqueeze(1)
+            return to_channels(normal(to_complex(image)), 2)
+
+        zero_filled = _channels_last(zero_filled)
+        image, residuals = zero_filled, []
+        for phase in self.phases:
+            image, residual = phase(image, zero_filled, on_channels, symmetry)
+            if residual is not None:
+                residuals.append(residual)
+        return image, residuals
 
     def begin_as_identity(self) -> None:
         """Make every phase of ISTA-Net+ a plain gradient step of size 1: no learned correction yet.
@@ -213,6 +204,11 @@ class ISTANet(nn.Module):
             raise ValueError(f"the official weights have {len(given)} names that this network lacks: {min(given)!r}")
         self.load_state_dict(ours)
         return self
+
+
+def symmetry_penalty(residuals: Sequence[Tensor]) -> Tensor:
+    """Sum over phases of the mean squared symmetry residual (Zhang and Ghanem, CVPR 2018, eq. (13))."""
+    return torch.stack([residual.square().mean() for residual in residuals]).sum()
 
 
 def load_official_weights(state_dict: Mapping[str, Tensor]) -> ISTANet:

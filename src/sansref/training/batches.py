@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,10 +13,11 @@ from torch.utils.data import Dataset, Sampler
 from sansref.data.store import ArrayStore
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily, is_columns
+from sansref.kspace.measurement import Measurement
 from sansref.kspace.partition import hold_out
 from sansref.kspace.units import Unit
 from sansref.kspace.views import VIEWS
-from sansref.methods import Draw, Example, Measured, Method, measured, stack
+from sansref.methods import Draw, KspaceExample, Method, Sample
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -99,7 +100,7 @@ class ExampleSet(Dataset[list[Any]]):
         targets: ArrayStore | None,
         mirror: bool = False,
     ) -> None:
-        self._make: Callable[..., list[Any]] = method.examples
+        self._method = method
         self._scans = scans
         self._seed = seed
         self._repeats = repeats
@@ -114,12 +115,11 @@ class ExampleSet(Dataset[list[Any]]):
         visit, item = divmod(index, len(self._scans))
         draw = Draw(self._seed, self.epoch * self._repeats + visit, item)
         refined = None if self._targets is None else self._targets[item]
-        if isinstance(self._scans, UnpairedScans):
-            return self._make(self._scans[item], draw, refined, self._scans.companion(item, draw))
-        examples = self._make(self._scans[item], draw, refined)
+        full = self._scans.companion(item, draw) if isinstance(self._scans, UnpairedScans) else None
+        examples = self._method.examples(Sample(self._scans[item], refined, full), draw)
         return [self._seen(example, draw) for example in examples] if self._mirror else examples
 
-    def _seen(self, example: Example, draw: Draw) -> Example:
+    def _seen(self, example: KspaceExample, draw: Draw) -> KspaceExample:
         view = VIEWS[int(torch.randint(len(VIEWS), (), generator=seeded(draw.seed, "view", draw.item, draw.epoch)))]
         return example.seen(view)
 
@@ -210,11 +210,15 @@ class ValidationItem(NamedTuple):
         complex64 (1, height, width), None unless validation against references was asked for.
     """
 
-    given: Measured
+    given: Measurement
     measured: Tensor
     held_out: Tensor
     density: Tensor
     reference: Tensor | None
+
+    def to(self, device: torch.device) -> ValidationItem:
+        """The same on another device."""
+        return ValidationItem(*(None if value is None else value.to(device) for value in self))  # type: ignore[arg-type]
 
 
 class ValidationSet(Dataset[ValidationItem]):
@@ -246,7 +250,7 @@ class ValidationSet(Dataset[ValidationItem]):
         held_out = held_out_mask(scan, self._fraction, self._seed, item)
         given = scan.restricted(~held_out)
         return ValidationItem(
-            stack([measured(given)]),
+            given.batch(),
             scan.kspace[None],
             held_out[None],
             self._family.density(scan.mask),

@@ -1,30 +1,155 @@
-"""The one LightningModule: plays the turns of any method and scores it without a reference."""
+"""One fit: the training of one stage, in a loop that reads from top to bottom and resumes at every epoch."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
 
-import pytorch_lightning as pl
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from sansref.data.store import ArrayStore
 from sansref.errors import TrainingError
-from sansref.methods import Batch, Method
+from sansref.files import atomic_path
+from sansref.memory import keep_freed_memory
+from sansref.methods import Method, Update, collate
+from sansref.methods.examples import AnyBatch
 from sansref.metrics.holdout import held_out_error
 from sansref.metrics.quality import nmse
-from sansref.training.batches import ShapeBatches, ValidationItem
-from sansref.training.optim import COOLDOWN, FINAL_RATE, WeightMean, optimizer_of
+from sansref.scan import Scan
+from sansref.training.batches import ExampleSet, ShapeBatches, ValidationItem, ValidationSet
+from sansref.training.history import History
+from sansref.training.optim import WeightMean, optimizer_of, schedule_of
 from sansref.training.options import TrainingOptions
+from sansref.training.processes import Processes
+from sansref.training.progress import Progress
 
 
-class Loop(pl.LightningModule):
-    """Optimise a method's turns one after the other; validate on held-out samples.
+@dataclass(frozen=True)
+class StageFiles:
+    """Where a stage keeps its files."""
 
-    The learning rate is lowered here, after a step or at the end of validation, and not by Lightning's own bookkeeping,
-    so that a checkpoint taken at the end of the epoch already holds the scheduler's state.
+    folder: Path
+    history: Path
+
+    @property
+    def best(self) -> Path:
+        """Weights of the stage's best epoch, or of its last if that is to be kept."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def resume_point(self) -> Path:
+        """Complete training state after the last finished epoch."""
+        return self.folder / "last.ckpt"
+
+    def snapshot(self, epoch: int) -> Path:
+        """Weights of an epoch, with ``--snapshots``."""
+        return self.folder / f"epoch-{epoch:03d}.safetensors"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended: the validation score of the weights kept, and the epoch (from 0) that they are from."""
+
+    score: float
+    epoch: int
+
+
+def fit(
+    method: Method,
+    scans: Sequence[Scan],
+    shapes: Sequence[tuple[int, ...]],
+    targets: ArrayStore | None,
+    validation: ValidationSet,
+    options: TrainingOptions,
+    files: StageFiles,
+    stage: int,
+    progress: Progress,
+    processes: Processes,
+) -> StageResult:
+    """Train a method for one stage; after a kill, go on from the last finished epoch.
+
+    Parameters
+    ----------
+    method
+        Trained in place; at the end it holds the last weights, those to be used are in ``files.best``.
+    scans, shapes
+        Training scans, and the coils, height and width of each.
+    targets
+        Refined k-space per scan, None in a first stage.
+    validation
+        Scored after every epoch.
+    options
+        How to train.
+    files
+        Where to write.
+    stage
+        From 0.
+    progress
+        Bar to move.
+    processes
+        That train together.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite, or the method says that training has failed.
+    """
+    keep_freed_memory()
+    examples = ExampleSet(method, scans, options.seed, options.repeats, targets, options.mirror)
+    batches = ShapeBatches(
+        list(shapes) * options.repeats, options.batch_size, options.seed, processes.rank, processes.count
+    )
+    if options.workers:
+        _ = examples[0], validation[0]  # an impossible setting is one line here, and a traceback from a worker
+    training = DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=options.workers)
+    scoring = DataLoader(_shared_out(validation, processes), batch_size=None, num_workers=options.workers)
+
+    files.folder.mkdir(parents=True, exist_ok=True)
+    loop = Loop(method, options, stage, len(batches), processes)
+    first = loop.resume(files.resume_point)
+    history = History(files.history, stage, first)
+    progress.start_stage(stage, first)
+    for epoch in range(first, options.epochs):
+        if loop.patience_is_over(epoch):
+            break
+        # Counted over all stages, so that no random stream repeats.
+        examples.epoch = batches.epoch = stage * options.epochs + epoch
+        began = time.perf_counter()
+        means = loop.train(training, batches.shares(), epoch, progress)
+        means["score"] = loop.score(scoring, epoch)
+        progress.epoch(epoch + 1, means["loss"], means["score"])
+        if processes.leader:
+            history.add(epoch, means, loop.learning_rate, time.perf_counter() - began)
+        loop.check(means, epoch)
+        if loop.keeps(means["score"], epoch):
+            loop.save_weights(files.best)
+        if options.snapshots:
+            loop.save_weights(files.snapshot(epoch))
+        if processes.leader:
+            loop.save(files.resume_point, epoch)  # last: a kill before it repeats the epoch
+    processes.wait()  # for the leader's last file
+    return loop.kept
+
+
+def _shared_out(validation: ValidationSet, processes: Processes) -> Dataset[ValidationItem]:
+    """A process's part; all of it where there is not a scan for each, since every process has to score something."""
+    everything = range(len(validation))
+    if len(everything) < processes.count:
+        return validation
+    return Subset(validation, everything[processes.rank :: processes.count])
+
+
+class Loop(Generic[AnyBatch]):
+    """A method in training: its optimisers, their schedules, and what is kept of it.
 
     Parameters
     ----------
@@ -32,176 +157,218 @@ class Loop(pl.LightningModule):
         What is trained.
     options
         How.
-    batches
-        What the training batches are made of, if several processes share them.
     stage
         Which stage of the method, from 0.
+    steps
+        Number of steps in an epoch.
+    processes
+        That train together.
     """
 
     def __init__(
-        self, method: Method, options: TrainingOptions, batches: ShapeBatches | None = None, stage: int = 0
+        self, method: Method[Any, AnyBatch], options: TrainingOptions, stage: int, steps: int, processes: Processes
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.method = method
-        self.options = options
-        self._stage = stage
-        self._batches = batches if batches is not None and batches.processes > 1 else None
-        self._shares: list[float] = []
+        self.method = processes.placed(method)
+        self.options, self.processes, self.steps = options, processes, steps
+        self.optimizers: dict[str, Optimizer] = {turn.name: optimizer_of(turn, options) for turn in method.turns}
+        self.schedules: list[LambdaLR | ReduceLROnPlateau] = [
+            schedule_of(optimizer, options, options.epochs * steps, *_place(method, stage))
+            for optimizer in self.optimizers.values()
+        ]
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=options.precision == "16-mixed")
         self.mean: WeightMean | None = None
         if options.average_from is not None:
             self.mean = WeightMean([weight for turn in method.turns if turn.averaged for weight in turn.parameters])
-        self._scores: list[Tensor] = []
-        self._scoring = ExitStack()
-        self._average_after = 0.0
+        self.kept = StageResult(float("inf"), -1)
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR | ReduceLROnPlateau]]:
-        """One optimiser and one schedule per turn."""
-        optimizers = [optimizer_of(turn, self.options) for turn in self.method.turns]
-        return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
+    def train(
+        self, batches: DataLoader[Any], shares: Sequence[float], epoch: int, progress: Progress
+    ) -> dict[str, float]:
+        """Take every step of an epoch; returns the means of what the method logs."""
+        self.method.train()
+        logged = Means()
+        for step, (batch, share) in enumerate(zip(batches, shares, strict=True), start=epoch * self.steps):
+            parts = self.step(batch.to(self.processes.device), share, epoch)
+            logged.add(parts, batch.size if share else 0)
+            for schedule in self.schedules:
+                if isinstance(schedule, LambdaLR):
+                    schedule.step()
+            if self.mean is not None and step >= (self.options.average_from or 0.0) * self.options.epochs * self.steps:
+                self.mean.update()
+            progress.step()
+        return logged.over(self.processes)
 
-    def _schedule(self, optimizer: Optimizer) -> LambdaLR | ReduceLROnPlateau:
-        options = self.options
-        if options.schedule == "plateau":
-            return ReduceLROnPlateau(
-                optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
-            )
-        steps = int(self.trainer.estimated_stepping_batches)
-        # New weights begin their own training in each stage.
-        stage, stages = (self._stage, self.method.stages) if self.method.warm_start else (0, 1)
-        falling = 1.0 if options.schedule == "linear" else COOLDOWN
-        least = min(1.0, FINAL_RATE / options.learning_rate)
-
-        def factor(step: int) -> float:
-            # Of all stages together: while the data are still being refined, the rate has no reason to fall.
-            left = 1 - (stage + step / steps) / stages
-            return max(least, min(1.0, left / falling))
-
-        return LambdaLR(optimizer, factor)
-
-    def on_train_start(self) -> None:
-        """Work out after which step weights are averaged."""
-        self._average_after = (self.options.average_from or 0.0) * float(self.trainer.estimated_stepping_batches)
-
-    def on_train_epoch_start(self) -> None:
-        """Work out this process's share of each batch."""
-        if self._batches is not None:
-            self._shares = self._batches.shares()
-
-    def training_step(self, batch: Batch, batch_index: int) -> None:
-        """Play every turn once.
+    def step(self, batch: AnyBatch, share: float, epoch: int) -> dict[str, Tensor]:
+        """Play every turn of a method once.
 
         Gradients are averaged over processes; the loss of each counts by its share of the batch, so that the average is
         the gradient of the whole batch also where it does not divide evenly.
 
+        Parameters
+        ----------
+        batch
+            This process's part, on its device.
+        share
+            Items of this process over the mean of all processes.
+        epoch
+            For the message.
+
         Raises
         ------
         TrainingError
-            If a loss is not finite; the checkpoint of the epoch before is still good.
+            If a loss is not finite; the resume point of the epoch before is still good.
         """
-        optimizers = self.optimizers(use_pl_optimizer=True)
-        share = 1.0 if self._batches is None else self._shares[batch_index]
         losses: dict[str, Tensor] = {}
         logged: dict[str, Tensor] = {}
-        for turn, optimizer in zip(self.method.turns, _listed(optimizers), strict=True):
-            loss, parts = self.method.loss(turn.name, batch)
-            if not self._everywhere(torch.isfinite(loss)):
-                raise self._diverged(f"the loss of turn {turn.name!r}", float(loss.detach()))
+        updates = self.method.step(batch)
+        while (update := self._next(updates)) is not None:
+            turn, loss, parts = update
+            if not self.processes.everywhere(torch.isfinite(loss)):
+                raise failed(f"the loss of turn {turn.name!r} is {float(loss.detach())}", epoch)
+            optimizer = self.optimizers[turn.name]
             optimizer.zero_grad()
-            self.manual_backward(loss * share)
-            optimizer.step()
-            self.method.updated(turn.name)
+            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            self.processes.average_gradients(turn.parameters)
+            self.scaler.step(optimizer)
+            self.scaler.update()
             losses[f"loss_{turn.name}"] = loss.detach()
             logged |= parts
         logged["loss"] = torch.stack(list(losses.values())).sum()
-        if len(losses) > 1:
-            logged |= losses
-        self.log_dict(
-            logged,
-            on_step=False,
-            on_epoch=True,
-            batch_size=batch.size if share else 0,
-            sync_dist=self._batches is not None,
-        )
-        for scheduler in _listed(self.lr_schedulers()):
-            if isinstance(scheduler, LambdaLR):
-                scheduler.step()
-        if self.mean is not None:
-            step = self.current_epoch * int(self.trainer.num_training_batches) + batch_index
-            if step >= self._average_after:
-                self.mean.update()
+        return logged | losses if len(losses) > 1 else logged
 
-    def applied(self) -> AbstractContextManager[None]:
-        """The weights that are used in the end, the mean where there is one, in their place while the block runs."""
-        return nullcontext() if self.mean is None else self.mean.applied()
+    def _next(self, updates: Iterator[Update]) -> Update | None:
+        # Not round the whole step: the optimiser works in full precision, and moved weights have to be cast anew.
+        with self.processes.autocast():
+            return next(updates, None)
 
-    def on_validation_epoch_start(self) -> None:
-        """Score the weights that would be used."""
-        self._scoring.enter_context(self.applied())
-
-    def validation_step(self, batch: ValidationItem, batch_index: int) -> None:
-        """Score one scan."""
-        image = self.method.reconstruct(batch.given)
-        if self.options.score == "reference":
-            if batch.reference is None:
-                raise ValueError("validation against references was asked for, but a scan has none")
-            score = nmse(image.abs(), batch.reference.abs())
-        else:
-            score = held_out_error(image, batch.measured, batch.held_out, batch.given.maps, batch.density)
-        self._scores.append(score.mean())
-
-    def on_validation_epoch_end(self) -> None:
-        """Average the scores and lower the learning rate on a plateau.
+    @torch.inference_mode()
+    def score(self, items: DataLoader[ValidationItem], epoch: int) -> float:
+        """The mean validation score of the weights that would be used.
 
         Raises
         ------
         TrainingError
-            If the score is not finite.
+            If it is not finite.
         """
-        self._scoring.close()
-        score = self._mean_everywhere(torch.stack(self._scores))
-        self._scores.clear()
-        if not torch.isfinite(score):
-            raise self._diverged("the validation score", float(score))
-        self.log("score", score, sync_dist=self._batches is not None)
-        for scheduler in _listed(self.lr_schedulers()):
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(float(score))
+        self.method.eval()
+        scores = Means()
+        with self._applied():
+            for item in items:
+                scores.add({"score": self._score(item.to(self.processes.device))}, 1)
+        score = scores.over(self.processes)["score"]
+        if not abs(score) < float("inf"):
+            raise failed(f"the validation score is {score}", epoch)
+        for schedule in self.schedules:
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(score)
+        return score
 
-    def _everywhere(self, true: Tensor) -> bool:
-        """Whether something is true in all processes."""
-        if self._batches is None:
-            return bool(true)
-        return int(self._summed(true.long())) == self._batches.processes
+    def _score(self, item: ValidationItem) -> Tensor:
+        with self.processes.autocast():
+            image = self.method.reconstruct(item.given)
+        if self.options.score == "held_out":
+            return held_out_error(image, item.measured, item.held_out, item.given.maps, item.density).mean()
+        if item.reference is None:
+            raise ValueError("validation against references was asked for, but a scan has none")
+        return nmse(image.abs(), item.reference.abs()).mean()
 
-    def _mean_everywhere(self, values: Tensor) -> Tensor:
-        """The mean over the values of all processes, which may have different numbers of them."""
-        if self._batches is None:
-            return values.mean()
-        total, number = self._summed(torch.stack([values.sum(), values.new_tensor(len(values))]))
-        return total / number
+    def check(self, means: dict[str, float], epoch: int) -> None:
+        """Stop where the method says that training has failed, before the epoch replaces the last good one.
 
-    def _summed(self, values: Tensor) -> Tensor:
-        summed: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
-        return summed
+        Raises
+        ------
+        TrainingError
+            With what the method says.
+        """
+        problem = self.method.failure(means)
+        if problem is not None:
+            raise failed(problem, epoch)
 
-    def _diverged(self, what: str, value: float) -> TrainingError:
-        return self.failed(f"{what} is {value}")
+    def keeps(self, score: float, epoch: int) -> bool:
+        """Whether the epoch's weights are those to keep: the best so far, or simply the last."""
+        better = self.options.keep == "last" or score < self.kept.score
+        if better:
+            self.kept = StageResult(score, epoch)
+        return better
 
-    def failed(self, problem: str) -> TrainingError:
-        """The error that ends training because of a problem."""
-        return TrainingError(
-            f"{problem} in epoch {self.current_epoch}: train with a lower --learning_rate into another --out;"
-            " the epochs before are kept"
-        )
+    def patience_is_over(self, epoch: int) -> bool:
+        """Whether the score has been no better for too long before this epoch.
+
+        A learning rate that is still to fall promises better scores than the last few epochs had.
+        """
+        waits = self.options.keep == "best" and self.options.schedule == "plateau"
+        return waits and self.kept.epoch >= 0 and epoch - 1 - self.kept.epoch >= self.options.patience
 
     @property
     def learning_rate(self) -> float:
-        """Of the first turn, now."""
-        optimizer = _listed(self.optimizers())[0]
-        return float(optimizer.param_groups[0]["lr"])
+        """That of the first turn, now."""
+        return float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
+
+    def _applied(self) -> AbstractContextManager[None]:
+        """The weights that would be used, the mean where there is one, in their place while a block runs."""
+        return nullcontext() if self.mean is None else self.mean.applied()
+
+    def save_weights(self, path: Path) -> None:
+        """Write the weights that would be used."""
+        if self.processes.leader:
+            with self._applied(), atomic_path(path) as temporary:
+                save_file(self.method.state_dict(), temporary)
+
+    def save(self, path: Path, epoch: int) -> None:
+        """Write all that it takes to go on behind an epoch; a kill in between leaves the previous point whole."""
+        with atomic_path(path) as temporary:
+            parts = {name: part.state_dict() for name, part in self._parts()}
+            torch.save({"epoch": epoch, "kept": vars(self.kept), **parts}, temporary)
+
+    def resume(self, path: Path) -> int:
+        """Take up what :meth:`save` wrote, if it is there; returns the epoch to go on with."""
+        if not path.exists():
+            return 0
+        state = torch.load(path, map_location=self.processes.device, weights_only=True)
+        for name, part in self._parts():
+            part.load_state_dict(state[name])
+        self.kept = StageResult(**state["kept"])
+        return int(state["epoch"]) + 1
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        yield "method", self.method
+        yield "scaler", self.scaler
+        for turn, optimizer in self.optimizers.items():
+            yield f"optimizer {turn}", optimizer
+        for turn, schedule in zip(self.optimizers, self.schedules, strict=True):
+            yield f"schedule {turn}", schedule
+        if self.mean is not None:
+            yield "mean", self.mean
 
 
-def _listed(value: Any) -> list[Any]:
-    """Lightning hands out one thing bare and several in a list."""
-    return value if isinstance(value, list) else [value]
+class Means:
+    """Means over an epoch of what each step logs, weighted by its items."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+        self._items = 0
+
+    def add(self, parts: dict[str, Tensor], items: int) -> None:
+        """Take in what one step has logged, scalars, of so many items."""
+        for name, value in parts.items():
+            self._totals[name] = self._totals.get(name, 0) + value * items
+        self._items += items
+
+    def over(self, processes: Processes) -> dict[str, float]:
+        """The means over all processes, by name."""
+        names = sorted(self._totals)
+        values = torch.stack([self._totals[name].float() for name in names])
+        *totals, items = processes.summed(torch.cat([values, values.new_tensor([self._items])])).unbind()
+        return {name: float(total / items) for name, total in zip(names, totals, strict=True)}
+
+
+def failed(problem: str, epoch: int) -> TrainingError:
+    """The error that ends training because of a problem."""
+    return TrainingError(
+        f"{problem} in epoch {epoch}: train with a lower --learning_rate into another --out; the epochs before are kept"
+    )
+
+
+def _place(method: Method, stage: int) -> tuple[int, int]:
+    """Which stage this is, of how many that share one schedule; new weights begin a training of their own."""
+    return (stage, method.stages) if method.warm_start else (0, 1)

@@ -1,4 +1,4 @@
-"""How weights move: the optimiser of a turn, Lookahead, and the mean of the weights at the end."""
+"""How weights move: the optimiser of a turn, its schedule, Lookahead, and the mean of the weights at the end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RAdam
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from sansref.methods import Turn
@@ -34,6 +35,36 @@ def optimizer_of(turn: Turn, options: TrainingOptions) -> Optimizer:
     if turn.lookahead and options.lookahead > 0:
         look_ahead(optimizer, options.lookahead)
     return optimizer
+
+
+def schedule_of(
+    optimizer: Optimizer, options: TrainingOptions, steps: int, stage: int = 0, stages: int = 1
+) -> LambdaLR | ReduceLROnPlateau:
+    """How an optimiser's learning rate falls.
+
+    Parameters
+    ----------
+    optimizer
+        Its rate is lowered.
+    options
+        Name and numbers of the schedule.
+    steps
+        Number of steps of a stage.
+    stage, stages
+        Which of how many stages this is: while data are still being refined, the rate has no reason to fall.
+    """
+    if options.schedule == "plateau":
+        return ReduceLROnPlateau(
+            optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
+        )
+    falling = 1.0 if options.schedule == "linear" else COOLDOWN
+    least = min(1.0, FINAL_RATE / options.learning_rate)
+
+    def factor(step: int) -> float:
+        left = 1 - (stage + step / steps) / stages
+        return max(least, min(1.0, left / falling))
+
+    return LambdaLR(optimizer, factor)
 
 
 def look_ahead(optimizer: Optimizer, every: int, share: float = LOOKAHEAD_SHARE) -> None:
@@ -91,7 +122,6 @@ class WeightMean(nn.Module):
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         super().__init__()
         self._live = [nn.ParameterList(parameters)]  # in a list, which hides it from this module's own state
-        # Without gradients, or processes that train together would wait for them.
         self.mean = AveragedModel(self._live[0]).requires_grad_(False)
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -14,10 +14,12 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
+from torch import Tensor, nn
 
 from sansref.errors import SansrefError, SettingError
 from sansref.training.options import TrainingOptions
 
+Placed = TypeVar("Placed", bound=nn.Module)
 Result = TypeVar("Result")
 
 
@@ -27,13 +29,26 @@ class Processes:
     Parameters
     ----------
     fabric
-        Launched; None for a process that trains alone.
+        Knows the device, the precision and the other processes.
     """
 
-    def __init__(self, fabric: Fabric | None = None) -> None:
+    def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
-        self.rank = 0 if fabric is None else fabric.global_rank
-        self.count = 1 if fabric is None else fabric.world_size
+        self.rank, self.count = fabric.global_rank, fabric.world_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where this one computes."""
+        return self._fabric.device
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Compute in the precision that the options ask for while a block runs."""
+        return self._fabric.autocast()
+
+    def placed(self, module: Placed) -> Placed:
+        """A module on this process's device, in its precision, in place."""
+        self._fabric.strategy.precision.convert_module(module)
+        return module.to(self.device)
 
     @property
     def leader(self) -> bool:
@@ -46,8 +61,35 @@ class Processes:
 
     def wait(self) -> None:
         """Go on when all have come here."""
-        if self._fabric is not None:
+        if self.count > 1:
             self._fabric.barrier()
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over processes."""
+        return self._reduced(values) if self.count > 1 else values
+
+    def everywhere(self, true: Tensor) -> bool:
+        """Whether something is true in all processes."""
+        return int(self.summed(true.long())) == self.count
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace gradients by their mean over processes, in one message.
+
+        A parameter may have no gradient in one process, where a mixture meets a single image, and one in another.
+        """
+        if self.count == 1:
+            return
+        known = torch.tensor([float(one.grad is not None) for one in parameters], device=self.device)
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        message = self._reduced(torch.cat([known, *(grad.flatten() for grad in grads)]))
+        means = torch.split(message[len(known) :] / self.count, [grad.numel() for grad in grads])
+        for one, grad, mean, number in zip(parameters, grads, means, message[: len(known)].tolist(), strict=True):
+            if number:
+                one.grad = mean.view_as(grad)
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        reduced: Tensor = self._fabric.all_reduce(values.clone(), reduce_op="sum")  # type: ignore[assignment]
+        return reduced
 
     def by_leader(self, task: Callable[[], object]) -> None:
         """Let the leader do a task while the others wait; where it fails, they leave quietly."""
@@ -57,7 +99,7 @@ class Processes:
                 task()
                 done = True
         finally:
-            if self._fabric is not None:
+            if self.count > 1:
                 done = self._fabric.broadcast(done)
         if not done:
             sys.exit(2)
@@ -76,9 +118,6 @@ class Processes:
         return range(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
 
-ALONE = Processes()
-
-
 @contextmanager
 def together(options: TrainingOptions) -> Iterator[Processes]:
     """Start the other processes, or find those that torchrun or SLURM has started, and lead them to one end.
@@ -88,18 +127,18 @@ def together(options: TrainingOptions) -> Iterator[Processes]:
     Raises
     ------
     SettingError
-        If the processes that were started are not those that the options ask for.
+        If the processes that were started are not those that the options ask for, or the machine has no such device.
     """
     asked, started = options.processes, _started()
     if asked == 1 and started == 1:
-        yield ALONE
+        yield alone(options)
         return
     if started not in (1, asked):
         raise SettingError(
             f"this is one of {started} processes, but --devices {options.devices} x --num_nodes {options.num_nodes}"
             f" asks for {asked}: give the number of each node's processes as --devices"
         )
-    processes = Processes(_launched(options))
+    processes = Processes(_fabric(options, "ddp"))
     try:
         yield processes
     except (SansrefError, KeyboardInterrupt) as error:
@@ -110,12 +149,15 @@ def together(options: TrainingOptions) -> Iterator[Processes]:
         torch.distributed.destroy_process_group()
 
 
-def environment_plugins() -> list[Any] | None:
-    """SLURM without Lightning's own requeuing.
+def alone(options: TrainingOptions) -> Processes:
+    """The process that trains by itself.
 
-    That would write a checkpoint of its own and prefer it to ours, in whatever stage the next job begins.
+    Raises
+    ------
+    SettingError
+        If the machine has no such device, or not in this precision.
     """
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None
+    return Processes(_fabric(options, "auto"))
 
 
 def _started() -> int:
@@ -126,20 +168,24 @@ def _started() -> int:
     return 1
 
 
-def _launched(options: TrainingOptions) -> Fabric:
+def _fabric(options: TrainingOptions, strategy: str) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
             accelerator=options.accelerator,
-            strategy="ddp",
+            strategy=strategy,
             devices=options.devices,
             num_nodes=options.num_nodes,
-            plugins=environment_plugins(),
+            precision=options.precision,
+            # SLURM without requeuing by Fabric: the same command goes on by itself.
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
-        fabric.launch()
+        if strategy != "auto":
+            fabric.launch()
     except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
         raise SettingError(
-            f"{options.devices} device(s) on {options.num_nodes} node(s) cannot be used here"
-            f" ({' '.join(str(error).split())}): lower --devices, or use --accelerator cpu"
+            f"{options.devices} device(s) of accelerator {options.accelerator!r} on {options.num_nodes} node(s), with"
+            f" precision {options.precision!r}, cannot be used here ({' '.join(str(error).split())}):"
+            " lower --devices, or use --accelerator auto"
         ) from None
     return fabric

@@ -9,10 +9,11 @@ from importlib import import_module
 from pathlib import Path
 
 from sansref.errors import SettingError
-from sansref.methods import IDR, ISCL, SSDU, CycleGAN, Method, Supervised, SupervisedGenerator, SwitchableISCL
+from sansref.methods import IDR, ISCL, SSDU, CycleGAN, IDRPaper, Method, Supervised, SupervisedGenerator, SwitchableISCL
 
 METHODS: dict[str, type[Method]] = {
     "idr": IDR,
+    "idr_paper": IDRPaper,
     "ssdu": SSDU,
     "supervised": Supervised,
     "switchable": SwitchableISCL,

@@ -20,12 +20,12 @@ from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig
-from sansref.training.fit import StageResult
+from sansref.training.loop import StageResult
 from sansref.training.parts import Intake
-from sansref.training.processes import ALONE, Processes, together
+from sansref.training.processes import Processes, alone, together
 from sansref.training.progress import Progress
-from sansref.training.refine import run_stages
 from sansref.training.run import RunDirectory, environment
+from sansref.training.stages import run_stages
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def learn(
     run: RunDirectory,
     console: Console | None = None,
     full: PreparedScans | None = None,
-    processes: Processes = ALONE,
+    processes: Processes | None = None,
 ) -> list[StageResult]:
     """Train on prepared scans and write the model; the part of :func:`train` behind the files.
 
@@ -130,9 +130,10 @@ def learn(
     full
         Full scans of other people, for a method that learns from unpaired scans.
     processes
-        That train together.
+        That train together; None trains in this one.
     """
     options = config.training
+    processes = processes or alone(options)
     emulated = all(meta.emulated for part in (training, validation) if part is not None for meta in part.metas)
     family = learned = config.sampling.family(emulated)
     stages = config.build().stages

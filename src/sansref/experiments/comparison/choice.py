@@ -11,7 +11,7 @@ from sansref.errors import FileError
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.workplace import Workplace, read_record
 from sansref.files import remove_leftovers, write_text
-from sansref.methods.classical import Classical, ClassicalName, choose_regularisation
+from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
 from sansref.training.batches import held_out_mask
 from sansref.training.parts import split_by_subject
 

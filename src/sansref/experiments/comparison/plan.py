@@ -14,7 +14,7 @@ from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan_file import read_plan, read_settings
-from sansref.methods.classical import ClassicalName
+from sansref.methods.classical.regularisation import ClassicalName
 from sansref.presets import preset_file
 from sansref.training.config import RunConfig
 from sansref.training.hints import checked

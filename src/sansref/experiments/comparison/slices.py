@@ -14,7 +14,6 @@ from sansref.experiments.comparison.plan import Cell, acceleration_name
 from sansref.experiments.comparison.records import SliceScore
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.scores import scored_image, scored_reference
-from sansref.methods import measured, stack
 
 WORST = 0.05
 """Share of the slices that are called the worst."""
@@ -61,7 +60,7 @@ def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[Slice
         for key in (key for key in found if key[0] == cell.fold):
             scan = scans[key[1]]
             with torch.inference_mode():
-                image = reconstruct(stack([measured(scan)]))[0]
+                image = reconstruct(scan.batch())[0]
             found[key][cell.label] = scored_image(image, scan, place.plan.normalise)
             references[key] = scored_reference(scan, place.plan.normalise)
     median = ranked[_median(ranked) :][:1]

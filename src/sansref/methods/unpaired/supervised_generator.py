@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from sansref.methods.base import Draw, Needs, Turn
-from sansref.methods.batch import Translation
-from sansref.methods.cyclegan import UNPAIRED_TRAINING, clip_mixtures
-from sansref.methods.translation import ImageOptions, ImageTranslation
+from sansref.methods.base import Draw, Needs, Sample, Turn, Update
+from sansref.methods.examples import ImagePair
+from sansref.methods.unpaired.translation import ImageOptions, ImageTranslation
+from sansref.methods.unpaired.turns import UNPAIRED_TRAINING, clip_mixtures
 from sansref.networks.unpaired import TranslatorOptions
-from sansref.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class SupervisedGeneratorOptions(ImageOptions):
     """ISCL's generator, trained on pairs."""
 
 
-class SupervisedGenerator(ImageTranslation):
+class SupervisedGenerator(ImageTranslation[SupervisedGeneratorOptions]):
     """The generator alone, with batch-instance normalisation: L1 error of G(x) against the same scan's reference."""
 
     needs: ClassVar[Needs] = Needs.PAIRED
@@ -39,23 +38,19 @@ class SupervisedGenerator(ImageTranslation):
         """One update."""
         return [Turn("generator", list(self.generator.parameters()))]
 
-    def examples(
-        self, scan: Scan, draw: Draw, refined: Tensor | None = None, full: Scan | None = None
-    ) -> list[Translation]:
+    def examples(self, sample: Sample, draw: Draw) -> list[ImagePair]:
         """One example: the zero-filled image and the reference of the same scan."""
+        scan = sample.scan
         if scan.reference is None:
             raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
-        return [self.translation(scan, scan.reference.to(torch.complex64)[None], draw)]
+        return [self.pair(scan, scan.reference.to(torch.complex64)[None], draw)]
 
-    def loss(self, turn: str, batch: Translation) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, batch: ImagePair) -> Iterator[Update]:
         """Mean absolute error in [-1, 1]."""
         error = l1_loss(self.generator(batch.undersampled), batch.full)
-        return error, {"l1": error.detach()}
+        yield Update(self.turns[0], error, {"l1": error.detach()})
+        clip_mixtures(self)
 
     def restore(self, image: Tensor) -> Tensor:
         """G(x)."""
         return self.generator(image)
-
-    def updated(self, turn: str) -> None:
-        """Keep the mixtures of all batch-instance normalisations within [0, 1]."""
-        clip_mixtures(self)

@@ -11,8 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods.batch import Measured
+from sansref.kspace.measurement import Measurement
 
 WAVELET = "db4"
 """Daubechies' wavelet with 4 vanishing moments (8 taps), the usual one for MR images."""
@@ -93,7 +92,7 @@ def _soft(values: Any, threshold: Any) -> Any:
 
 
 def l1_wavelet(
-    given: Measured, regularisation: float, iterations: int = 100, generator: Generator | None = None
+    given: Measurement, regularisation: float, iterations: int = 100, generator: Generator | None = None
 ) -> Tensor:
     r"""Minimise 1/2 |E x - y|^2 + lambda |W' x|_1 by FISTA (Beck and Teboulle, SIAM J. Imaging Sci. 2:183, 2009).
 
@@ -126,12 +125,12 @@ def l1_wavelet(
     ValueError
         For several coils without maps.
     """
-    encoding = EncodingOperator(given.mask, given.maps)
+    encoding = given.grid
     zero_filled = encoding.adjoint(given.kspace)
     height, width = zero_filled.shape[-2:]
     wavelet = OrthogonalWavelet((height, width))
     rows, columns = wavelet.plane
-    step = 1 / largest_gain(given)
+    step = 1 / encoding.largest_gain
     threshold = step * regularisation * zero_filled.abs().amax((-2, -1), keepdim=True)
 
     image = torch.nn.functional.pad(step * zero_filled, (0, columns - width, 0, rows - height))
@@ -146,14 +145,6 @@ def l1_wavelet(
         before, momentum = momentum, (1 + sqrt(1 + 4 * momentum**2)) / 2
         ahead = image + (before - 1) / momentum * (image - previous)
     return image[..., :height, :width]
-
-
-def largest_gain(given: Measured) -> Tensor:
-    """An upper bound of the largest eigenvalue of E^H E, real (batch, 1, 1): 1 for one coil or normalised maps."""
-    if given.maps is None:
-        return torch.ones(len(given.mask), 1, 1, device=given.kspace.device)
-    power = given.maps.abs().square().sum(-3).amax((-2, -1), keepdim=True)
-    return power.clamp(min=torch.finfo(power.dtype).tiny)
 
 
 def pywavelets() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The losses that tie translated images to the ones they come from.
+"""The losses of unpaired learning: adversarial ones, and those that tie translated images to the ones they come from.
 
 ``x`` is an undersampled image and ``y`` a full one of somebody else; ``G`` restores, ``F`` degrades (in switchable
 ISCL one generator with two codes), ``H`` extracts the artefact. All are means over pixels, or over the k-space grid,
@@ -8,15 +8,73 @@ of absolute differences. Cycle, bypass, pseudo and noise-consistency loss are th
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 
 FourierNorm = Literal["backward", "ortho"]
+AdversarialName = Literal["lsgan", "hinge"]
+
+
+class Judged(Protocol):
+    """A loss of a map of judgements, any shape, to a scalar."""
+
+    def __call__(self, judgement: Tensor) -> Tensor:
+        """Mean over all judgements."""
+        ...
+
+
+class AdversarialLoss(NamedTuple):
+    """The three demands of adversarial learning.
+
+    Attributes
+    ----------
+    real
+        The discriminator's loss on a real image.
+    fake
+        The discriminator's loss on an image made by a network.
+    fool
+        The generator's loss on an image that it has made.
+    """
+
+    real: Judged
+    fake: Judged
+    fool: Judged
+
+
+def lsgan_real(judgement: Tensor) -> Tensor:
+    """(D - 1)^2 (Mao et al., ICCV 2017, eq. (9) with a = 0, b = c = 1, without their factor 1/2)."""
+    return (judgement - 1).square().mean()
+
+
+def lsgan_fake(judgement: Tensor) -> Tensor:
+    """D^2."""
+    return judgement.square().mean()
+
+
+def hinge_real(judgement: Tensor) -> Tensor:
+    """max(0, 1 - D)."""
+    return (1 - judgement).relu().mean()
+
+
+def hinge_fake(judgement: Tensor) -> Tensor:
+    """max(0, D): ISCL's code has no margin on the side of the fakes, unlike the usual max(0, 1 + D)."""
+    return judgement.relu().mean()
+
+
+def hinge_fool(judgement: Tensor) -> Tensor:
+    """-D."""
+    return -judgement.mean()
+
+
+ADVERSARIAL: dict[AdversarialName, AdversarialLoss] = {
+    "lsgan": AdversarialLoss(lsgan_real, lsgan_fake, lsgan_real),
+    "hinge": AdversarialLoss(hinge_real, hinge_fake, hinge_fool),
+}
 
 
 def cycle_loss(x: Tensor, back_to_x: Tensor, y: Tensor, back_to_y: Tensor) -> Tensor:
@@ -102,7 +160,7 @@ def sampling_loss(
 def _coil_sampling_loss(
     undersampled: Tensor, full: Tensor, mask: Tensor, norm: FourierNorm, power: Literal[1, 2], coils: Tensor
 ) -> Tensor:
-    encoding = EncodingOperator(mask, coils)
+    encoding = Cartesian(mask, coils)
     spectrum = encoding.forward(encoding.normal(_values(full)) - _values(undersampled))
     moduli: Tensor = torch.linalg.vector_norm(spectrum, dim=1) ** power
     size = mask.shape[-2] * mask.shape[-1] if norm == "backward" else 1

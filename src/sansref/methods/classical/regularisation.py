@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
-from sansref.methods.batch import Measured, measured, stack
-from sansref.methods.total_variation import total_variation
-from sansref.methods.wavelet import l1_wavelet, pywavelets
+from sansref.kspace.measurement import Measurement
+from sansref.methods.classical.total_variation import total_variation
+from sansref.methods.classical.wavelet import l1_wavelet, pywavelets
 from sansref.metrics.holdout import held_out_error
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -63,7 +63,7 @@ class Classical:
             pywavelets()
 
     @torch.no_grad()
-    def reconstruct(self, given: Measured) -> Tensor:
+    def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width); each depends on its own samples alone.
 
         Raises
@@ -157,7 +157,7 @@ class _Trial:
     """A scan without some of its samples, as a batch of one, and what these were."""
 
     source: str
-    given: Measured
+    given: Measurement
     measured: Tensor
     held_out: Tensor
     density: Tensor
@@ -171,7 +171,7 @@ class _Trial:
             )
         if bool((held_out & ~scan.mask).any()):
             raise ValueError(f"held-out samples of {scan.meta.source} were not acquired")
-        given = stack([measured(scan.restricted(~held_out))])
+        given = scan.restricted(~held_out).batch()
         return cls(scan.meta.source, given, scan.kspace[None], held_out[None], family.density(scan.mask))
 
     def error(self, method: Classical) -> float:

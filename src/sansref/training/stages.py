@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from sansref.data.store import ArrayStore, ArrayWriter, join
-from sansref.device import device_of
 from sansref.files import PART, atomic_folder, write_text
-from sansref.methods import Method, measured, stack
+from sansref.kspace.measurement import Measurement
+from sansref.methods import Method
 from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
-from sansref.training.fit import StageFiles, StageResult, fit
+from sansref.training.loop import StageFiles, StageResult, fit
 from sansref.training.options import TrainingOptions
-from sansref.training.processes import ALONE, Processes
+from sansref.training.processes import Processes
 from sansref.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def run_stages(
     options: TrainingOptions,
     folder: Path,
     progress: Progress,
-    processes: Processes = ALONE,
+    processes: Processes,
 ) -> tuple[Path, list[StageResult]]:
     """Play all stages of a method, skipping what an earlier, killed run has finished.
 
@@ -112,7 +112,7 @@ def _refined(
     if not store.exists():
         method.load_state_dict(load_file(weights))
         begun = time.perf_counter()
-        refine(method, scans, shapes, store, options.accelerator, processes)
+        refine(method, scans, shapes, store, processes)
         logger.info("stage %d: %d scans refined in %.2f s", stage, len(shapes), time.perf_counter() - begun)
     if processes.leader:
         for old in folder.iterdir():
@@ -126,8 +126,7 @@ def refine(
     scans: Sequence[Scan],
     shapes: Sequence[tuple[int, ...]],
     store: Path,
-    accelerator: str = "cpu",
-    processes: Processes = ALONE,
+    processes: Processes,
 ) -> None:
     """Reconstruct every training scan from its original acquired samples and store the refined k-space.
 
@@ -142,19 +141,16 @@ def refine(
         Training scans, and the coils, height and width of each.
     store
         New array store, complex64 (coils, height, width) per scan; it appears only when complete.
-    accelerator
-        As in :class:`TrainingOptions`.
     processes
         Each refines a stretch of the scans; all must see the folder.
     """
-    device = device_of(accelerator)
-    method.to(device).eval()
+    method.to(processes.device).eval()
     pieces = [store.with_name(f"{PART}{store.name}-{rank}") for rank in range(processes.count)]
     shard = processes.shard(len(shapes))
     piece = pieces[processes.rank]
     with atomic_folder(piece) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():
         for start, stop in _runs(shapes, shard):
-            given = stack([measured(scans[item]) for item in range(start, stop)]).to(device)
+            given = Measurement.stacked([scans[item].measurement for item in range(start, stop)]).to(processes.device)
             for kspace in method.refine(given):
                 writer.append(kspace)
     processes.wait()

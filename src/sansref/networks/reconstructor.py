@@ -1,15 +1,17 @@
-"""One interface for all networks that turn measured samples into an image."""
+"""The contract of networks that turn acquired samples into an image, and the one that holds any of them by name."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from sansref.errors import SettingError
-from sansref.kspace.encoding import EncodingOperator
-from sansref.networks.istanet import ISTANet, to_channels, to_complex
+from sansref.kspace.cartesian import RealNormal
+from sansref.kspace.measurement import Measurement
+from sansref.networks.istanet import ISTANet, symmetry_penalty, to_channels, to_complex
 from sansref.networks.unet import UNet
 
 
@@ -51,8 +53,21 @@ class NetworkOptions:
                 raise SettingError(f"network.{name} must be at least 1, got {getattr(self, name)}")
 
 
-class Reconstructor(nn.Module):
-    """Samples to image with any network: zero-fills, splits complex values into channels and back.
+class Network(nn.Module, ABC):
+    """What turns acquired samples into an image, and can be learned."""
+
+    @abstractmethod
+    def forward(self, given: Measurement) -> Tensor:
+        """Reconstruct complex images (batch, height, width)."""
+
+    def with_penalty(self, given: Measurement) -> tuple[Tensor, Tensor]:
+        """The images, and a scalar that training may lower beside its loss; 0 for a network without one."""
+        image = self(given)
+        return image, image.real.new_zeros(())
+
+
+class Reconstructor(Network):
+    """Any network between samples and image: zero-fills, splits complex values into channels and back.
 
     Parameters
     ----------
@@ -72,34 +87,27 @@ class Reconstructor(nn.Module):
             if options.init == "identity" and variant == "plus":
                 self.network.begin_as_identity()
 
-    def forward(self, kspace: Tensor, mask: Tensor, maps: Tensor | None, symmetry: bool) -> tuple[Tensor, list[Tensor]]:
-        """Reconstruct.
-
-        Parameters
-        ----------
-        kspace
-            complex64 (batch, coils, height, width), zero outside the mask.
-        mask
-            bool (batch, height, width).
-        maps
-            complex64 (batch, coils, height, width) or None.
-        symmetry
-            Also return ISTA-Net's symmetry residuals.
-
-        Returns
-        -------
-        tuple
-            Complex image (batch, height, width) and the residuals, an empty list for other networks.
+    def forward(self, given: Measurement) -> Tensor:
+        """Reconstruct complex images (batch, height, width).
 
         Raises
         ------
         SettingError
             For several coils in a real network.
         """
-        if maps is not None and self.channels == 1:
+        return self._reconstructed(given, symmetry=False)[0]
+
+    def with_penalty(self, given: Measurement) -> tuple[Tensor, Tensor]:
+        """The images, and ISTA-Net's symmetry penalty, see :func:`~sansref.networks.istanet.symmetry_penalty`."""
+        image, residuals = self._reconstructed(given, symmetry=True)
+        return image, symmetry_penalty(residuals) if residuals else image.real.new_zeros(())
+
+    def _reconstructed(self, given: Measurement, symmetry: bool) -> tuple[Tensor, list[Tensor]]:
+        if given.maps is not None and self.channels == 1:
             raise SettingError("a real network cannot combine coils: use --network.complex true, or --virtual_coils 1")
-        zero_filled = to_channels(EncodingOperator(mask, maps).adjoint(kspace), self.channels)
+        zero_filled = to_channels(given.physics.adjoint(given.kspace), self.channels)
         if isinstance(self.network, UNet):
             return to_complex(self.network(zero_filled.to(self.network.out.weight.dtype))), []
-        image, residuals = self.network(zero_filled, mask, maps, symmetry)
+        normal = RealNormal(given.mask, zero_filled.dtype) if self.channels == 1 else given.physics.normal
+        image, residuals = self.network(zero_filled, normal, symmetry)
         return to_complex(image), residuals

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.fourier import PLANE
-from sansref.methods.batch import Measured
-from sansref.methods.wavelet import largest_gain
+from sansref.kspace.measurement import Measurement
+from sansref.kspace.physics import conjugate_gradients
 
 EDGE = 0.03
 """How far an iteration shrinks differences of pixels, part of max |E^H y|: speed, not result, depends on it."""
@@ -22,7 +19,7 @@ INNER_STEPS = 2
 """Conjugate gradient steps an iteration, for several coils: with one, weak regularisation converges far slower."""
 
 
-def total_variation(given: Measured, regularisation: float, iterations: int = 100, edge: float = EDGE) -> Tensor:
+def total_variation(given: Measurement, regularisation: float, iterations: int = 100, edge: float = EDGE) -> Tensor:
     r"""Minimise 1/2 |E x - y|^2 + lambda TV(x), isotropic and complex, by ADMM.
 
     .. math:: TV(x) = \sum_{ij} \sqrt{|x_{i+1,j} - x_{ij}|^2 + |x_{i,j+1} - x_{ij}|^2}
@@ -54,9 +51,9 @@ def total_variation(given: Measured, regularisation: float, iterations: int = 10
     ValueError
         For several coils without maps.
     """
-    encoding = EncodingOperator(given.mask, given.maps)
+    encoding = given.grid
     zero_filled = encoding.adjoint(given.kspace)
-    gain = largest_gain(given)
+    gain = encoding.largest_gain
     rho = max(regularisation, SMALLEST) / edge * gain
     threshold = regularisation / rho * zero_filled.abs().amax(PLANE, keepdim=True)
     inverse = _inverse_diagonal(given, rho)
@@ -75,7 +72,7 @@ def total_variation(given: Measured, regularisation: float, iterations: int = 10
         if given.maps is None:
             image = precondition(wanted)
         else:
-            image, residual = _conjugate_gradients(system, precondition, image, wanted - applied)
+            image, residual = conjugate_gradients(system, image, wanted - applied, INNER_STEPS, precondition)
             applied = wanted - residual
         dual = dual + differences(image)
         split = shrink(dual, threshold)
@@ -100,7 +97,7 @@ def shrink(steps: Tensor, threshold: Tensor) -> Tensor:
     return steps * ((length - threshold).clamp(min=0) / length.clamp(min=torch.finfo(length.dtype).tiny))
 
 
-def _inverse_diagonal(given: Measured, rho: Tensor) -> Tensor:
+def _inverse_diagonal(given: Measurement, rho: Tensor) -> Tensor:
     """The inverse of the diagonal of E^H E + rho D^H D in unshifted k-space, real (batch, height, width).
 
     For one coil nothing is beside the diagonal. For several, this is the optimal circulant preconditioner (T. Chan,
@@ -112,38 +109,6 @@ def _inverse_diagonal(given: Measured, rho: Tensor) -> Tensor:
         (2 * torch.sin(torch.pi * torch.fft.fftfreq(side, dtype=precision, device=given.mask.device))).square()
         for side in given.mask.shape[-2:]
     )
-    total = data_diagonal(given) + rho * (down[:, None] + right)
+    total = given.grid.data_diagonal.to(precision) + rho * (down[:, None] + right)
     # Only DC of one coil can be 0, where it was not acquired.
     return torch.where(total > 0, 1 / total.clamp(min=torch.finfo(precision).tiny), 0)
-
-
-def data_diagonal(given: Measured) -> Tensor:
-    """The diagonal of E^H E in unshifted k-space: the mask, correlated with the power spectra of the maps."""
-    mask = torch.fft.ifftshift(given.mask, dim=PLANE).to(given.kspace.real.dtype)
-    if given.maps is None:
-        return mask
-    power = torch.fft.fft2(given.maps, norm="forward").abs().square().sum(-3)
-    diagonal = torch.fft.ifft2(torch.fft.fft2(mask) * torch.fft.fft2(power).conj()).real
-    # Far from all samples nothing is left but rounding, of either sign.
-    return torch.maximum(diagonal, 1e-6 * largest_gain(given))
-
-
-def _conjugate_gradients(
-    system: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], image: Tensor, residual: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Improve an image of the given residual by :data:`INNER_STEPS` steps; returns it and its residual."""
-    tiny = torch.finfo(residual.real.dtype).tiny
-    direction, before = torch.zeros_like(residual), None
-    for _ in range(INNER_STEPS):
-        steepest = precondition(residual)
-        now = _product(residual, steepest)
-        direction = steepest if before is None else steepest + now / before.clamp(min=tiny) * direction
-        applied = system(direction)
-        length = now / _product(direction, applied).clamp(min=tiny)
-        image, residual, before = image + length * direction, residual - length * applied, now
-    return image, residual
-
-
-def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Real inner products of images, one a slice, (batch, 1, 1)."""
-    return (first.conj() * second).real.sum(PLANE, keepdim=True)

@@ -1,4 +1,4 @@
-"""The encoding operator E = mask . Fourier . coils of accelerated MRI."""
+"""Cartesian acquisition: the encoding operator E = mask . Fourier . coils."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sansref.kspace.coils import combine
 from sansref.kspace.fourier import PLANE, fft2c, ifft2c
 
 
-class EncodingOperator:
-    r"""What the scanner does to an image: coil weighting, Fourier transform, sampling.
+class Cartesian:
+    r"""Coil weighting, Fourier transform and sampling on a grid; a :class:`~sansref.kspace.physics.Physics`.
 
     .. math:: E x = M F S x
 
@@ -80,13 +80,35 @@ class EncodingOperator:
         """Replace the acquired samples of ``kspace`` by the measured ones (hard data consistency)."""
         return torch.where(self._coil_mask(self.mask), measured, kspace)
 
-    def impose_on(self, image: Tensor, measured: Tensor) -> Tensor:
+    def data_consistent(self, image: Tensor, measured: Tensor) -> Tensor:
         """Put the measured samples into an image (batch, height, width).
 
         Exact for one coil; with several, the imposed k-space is combined by the maps, which keeps the part of it
         that an image can explain.
         """
         return self._combined(self.impose(self.transform(image), measured))
+
+    @cached_property
+    def largest_gain(self) -> Tensor:
+        """Upper bound of the largest eigenvalue of E^H E, real (batch, 1, 1): 1 for one coil or normalised maps."""
+        if self.maps is None:
+            return torch.ones(len(self.mask), 1, 1, device=self.mask.device)
+        power = self.maps.abs().square().sum(-3).amax(PLANE, keepdim=True)
+        return power.clamp(min=torch.finfo(power.dtype).tiny)
+
+    @cached_property
+    def data_diagonal(self) -> Tensor:
+        """The diagonal of E^H E in unshifted k-space, real (batch, height, width).
+
+        It is the mask, correlated with the power spectra of the maps.
+        """
+        if self.maps is None:
+            return torch.fft.ifftshift(self.mask, dim=PLANE).float()
+        mask = torch.fft.ifftshift(self.mask, dim=PLANE).to(self.maps.real.dtype)
+        power = torch.fft.fft2(self.maps, norm="forward").abs().square().sum(-3)
+        diagonal = torch.fft.ifft2(torch.fft.fft2(mask) * torch.fft.fft2(power).conj()).real
+        # Far from all samples nothing is left but rounding, of either sign.
+        return torch.maximum(diagonal, 1e-6 * self.largest_gain)
 
     def _combined(self, kspace: Tensor) -> Tensor:
         if self.maps is not None:

@@ -1,0 +1,233 @@
+"""IDR: self-supervised learning with iterative data refinement (Liu et al., arXiv 2211.13440).
+
+Stage 0 learns to predict all acquired samples from about half of them. Every later stage learns from refined
+data: the training scans as the best network so far reconstructs them, with the acquired samples kept. The
+loop over stages is in :mod:`sansref.training.refine`; here is what one step of a stage learns from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sansref.errors import SettingError
+from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.family import MaskFamily
+from sansref.kspace.grid import fraction_sides
+from sansref.kspace.noise import noise_level, white_noise
+from sansref.kspace.partition import select_variable_density, split_uniform
+from sansref.kspace.units import Partition
+from sansref.kspace.views import VIEWS
+from sansref.kspace.weighting import k_weights
+from sansref.methods.base import Draw, Needs
+from sansref.methods.batch import Example, Measured, seen
+from sansref.methods.unrolled import LossName, UnrolledMethod
+from sansref.networks.build import Reconstructor
+from sansref.scan import Scan
+
+
+@dataclass(frozen=True)
+class IDROptions:
+    """Iterative data refinement: the paper's open choices.
+
+    The paper's own setting is a preset; these defaults reached the best reference-free score
+    (docs/results-development.md).
+
+    Attributes
+    ----------
+    stages
+        Stages in all, the first on acquired samples alone; the paper has 15.
+    selection
+        Share of the samples that the selecting mask (Lambda in the paper) keeps as input; with the uniform law, of
+        those outside the centre that it always keeps.
+    selection_law
+        Which samples it keeps: mostly low frequencies (variable_density, the paper), or all alike (uniform, SSDU).
+    selection_center
+        Side of the centre that it always keeps, as a fraction of the matrix.
+    first_loss
+        Loss of the first stage on all acquired samples (the paper), or on the disjoint rest as in SSDU.
+    target
+        Later stages learn from refined k-space, or from measured samples with refined data in the input only
+        (two consistent readings of the paper).
+    support
+        Where the loss of later stages acts: the full grid or the acquired locations.
+    refined_weight
+        Weight of a refined sample in the loss of later stages, next to 1 for an acquired one.
+    pool
+        Undersampling masks (Omega~) of later stages: the scan's own and pool - 1 others of its kind.
+    later_selection
+        Apply a selecting mask to the input of later stages as well (the paper). Without it the input is
+        sampled as at test time, by the others of the pool alone: under its own mask, what is acquired would be
+        both input and target.
+    input_noise
+        Noise that is added to the refined samples of the input of later stages, drawn anew for each step, as a multiple
+        of the scan's own (:func:`~sansref.kspace.noise.noise_level`). Refined samples are nearly free of noise; with 1
+        the input is as noisy as the scans that are reconstructed later.
+    k_weighting
+        Let every location that the network does not see count alike in expectation: an acquired sample outside the
+        input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
+    replay
+        Share of the examples of later stages that are those of the first stage, from acquired samples alone.
+    keep_acquired
+        Put the acquired samples back into the refined data.
+    impose
+        Put the samples that are given into every reconstruction, as SSDU does, and let the loss act on all others only.
+    ensemble
+        Refine with the mean over mirrored and conjugate scans, instead of the scans as they are alone.
+    start
+        Start a stage from the best network so far (warm) or from new weights (fresh).
+    loss
+        mse (the paper), or mixed: SSDU's normalised l1 plus l2.
+    gamma
+        Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
+    """
+
+    stages: int = 8
+    selection: float = 0.6
+    selection_law: Literal["variable_density", "uniform"] = "uniform"
+    selection_center: float = 16 / 256
+    first_loss: Literal["all", "disjoint"] = "disjoint"
+    target: Literal["refined", "measured"] = "refined"
+    support: Literal["full", "acquired"] = "full"
+    refined_weight: float = 0.03
+    pool: int = 256
+    later_selection: bool = False
+    input_noise: float = 1.0
+    k_weighting: bool = True
+    replay: float = 0.0
+    keep_acquired: bool = True
+    impose: bool = True
+    ensemble: bool = False
+    start: Literal["warm", "fresh"] = "warm"
+    loss: LossName = "mixed"
+    gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.pool < 1:
+            raise SettingError(f"stages and pool must be at least 1, got {self.stages} and {self.pool}")
+        if self.pool == 1 and not self.later_selection:
+            raise SettingError(
+                "a pool of 1 leaves later stages without a mask: use --pool 2 or more, or --later_selection"
+            )
+        if not 0 < self.selection < 1:
+            raise SettingError(f"selection must lie between 0 and 1, got {self.selection:g}")
+        if not 0 <= self.selection_center < 1:
+            raise SettingError(f"selection_center must lie in [0, 1), got {self.selection_center:g}")
+        if self.refined_weight <= 0:
+            raise SettingError(f"refined_weight must be positive, got {self.refined_weight}; see --support acquired")
+        if not self.input_noise >= 0:
+            raise SettingError(f"input_noise must not be negative, got {self.input_noise}")
+        if not 0 <= self.replay < 1:
+            raise SettingError(f"replay must lie in [0, 1), got {self.replay}")
+        if self.target == "measured" and self.support == "full":
+            raise SettingError(
+                "target 'measured' has no values outside the acquired samples: set support to 'acquired'"
+            )
+
+
+class IDR(UnrolledMethod):
+    """What a stage of IDR learns from; ``examples`` without refined data is the first stage."""
+
+    needs: ClassVar[Needs] = Needs.UNDERSAMPLED
+    options_type: ClassVar[type[Any]] = IDROptions
+
+    def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
+        super().__init__(network, options.gamma, options.loss, options.impose)
+        self.options = options
+        self.family = family
+        self.stages = options.stages
+        self.warm_start = options.start == "warm"
+
+    def refine(self, given: Measured) -> Tensor:
+        """The k-space of the reconstruction, with the acquired samples put back."""
+        encoding = EncodingOperator(given.mask, given.maps)
+        predicted = encoding.transform(self._mean_image(given) if self.options.ensemble else self.reconstruct(given))
+        return encoding.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
+
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+        """One example of the stage."""
+        generator = draw.fresh()
+        if refined is None or (
+            self.options.replay > 0 and float(torch.rand((), generator=generator)) < self.options.replay
+        ):
+            return [self._first(scan, generator)]
+        return [self._later(scan, refined, generator)]
+
+    def _mean_image(self, given: Measured) -> Tensor:
+        return torch.stack([view.image(self.reconstruct(seen(given, view))) for view in VIEWS]).mean(0)
+
+    def _first(self, scan: Scan, generator: torch.Generator) -> Example:
+        partition = self._select(scan.mask, generator)
+        if self.options.first_loss == "disjoint":
+            partition = partition.disjoint()
+        given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
+        weight = self._weight(scan, partition.input, partition.selected)
+        return Example(given, scan.kspace, self.unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
+
+    def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
+        mask, selected = self._later_input(scan, generator)
+        given = Measured(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
+        target = refined if self.options.target == "refined" else scan.kspace
+        outside = self.options.refined_weight if self.options.support == "full" else 0.0
+        weight = torch.where(scan.mask, self._weight(scan, mask, selected), outside)
+        return Example(given, target, self.unless_imposed(weight, mask))
+
+    def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
+        """Refined k-space whose predicted samples have noise too."""
+        if self.options.input_noise == 0:
+            return refined
+        level = self.options.input_noise * noise_level(scan.kspace, scan.mask)
+        noisy = refined + white_noise(refined, level, generator)
+        return torch.where(scan.mask, refined, noisy) if self.options.keep_acquired else noisy
+
+    def _later_input(self, scan: Scan, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the network is given, and the probability that an acquired sample is in it because it was acquired."""
+        others = self.options.pool - 1
+        independent = torch.zeros(scan.mask.shape)
+        if not self.options.later_selection:
+            return self._unlike_own(scan, int(torch.randint(others, (), generator=generator))), independent
+        number = int(torch.randint(others + 1, (), generator=generator))
+        if number == 0:
+            partition = self._select(scan.mask, generator)
+            return partition.input, partition.selected
+        return self._select(self._another(scan, number - 1), generator).input, independent
+
+    def _unlike_own(self, scan: Scan, number: int) -> Tensor:
+        """A mask of the pool, from this number on, that leaves something of what was acquired to be predicted.
+
+        Laws with few different masks, such as equispaced columns, draw the scan's own one again.
+        """
+        others = self.options.pool - 1
+        for step in range(others):
+            mask = self._another(scan, (number + step) % others)
+            if (scan.mask & ~mask).any():
+                return mask
+        raise SettingError(
+            f"{scan.meta.source}: none of {others} masks of its kind leaves out anything that it has acquired: "
+            "use --later_selection true, or a larger --pool"
+        )
+
+    def _another(self, scan: Scan, number: int) -> Tensor:
+        mask = self.family.another(scan.mask, number)
+        if scan.meta.columns is None:
+            return mask
+        reached = torch.zeros_like(mask)
+        reached[:, slice(*scan.meta.columns)] = True
+        return mask & reached
+
+    def _weight(self, scan: Scan, seen: Tensor, selected: Tensor) -> Tensor:
+        """Weight of an acquired sample's squared error."""
+        if not self.options.k_weighting:
+            return torch.ones(scan.mask.shape)
+        density = self.family.density(scan.mask, scan.meta.calibration)
+        return torch.where(seen, 1.0, k_weights(density, selected).square())
+
+    def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
+        share, centre = self.options.selection, self.options.selection_center
+        if self.options.selection_law == "variable_density":
+            return select_variable_density(mask, generator, fraction=share, center=centre)
+        block = fraction_sides((mask.shape[0], mask.shape[1]), centre)
+        return replace(split_uniform(mask, 1 - share, generator, block=block), target=mask)

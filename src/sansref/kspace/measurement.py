@@ -1,0 +1,97 @@
+"""What was acquired: samples, their places and the coils, without or with a batch axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sansref.errors import SettingError
+from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.physics import Physics
+from sansref.kspace.views import View
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The acquired samples of one scan, or of a batch of scans, and all that is known of how they were acquired.
+
+    ``*samples`` are two axes: (height, width) on a grid, (spokes, readout) along radial lines. Another kind of
+    acquisition is a subclass with a ``physics`` of its own.
+
+    Attributes
+    ----------
+    kspace
+        Samples, complex64 (batch, coils, *samples), zero where ``mask`` is False.
+    mask
+        Which samples were acquired, bool (batch, *samples).
+    maps
+        Coil sensitivity maps, complex64 (batch, coils, height, width); None for one coil.
+    trajectory
+        Places of the samples in k-space, float32 (batch, *samples, 2), in cycles per field of view; None for a
+        Cartesian grid with DC in the centre.
+    """
+
+    kspace: Tensor
+    mask: Tensor
+    maps: Tensor | None = None
+    trajectory: Tensor | None = None
+
+    @cached_property
+    def physics(self) -> Physics:
+        """The operators of the acquisition."""
+        return self.grid
+
+    @cached_property
+    def grid(self) -> Cartesian:
+        """The operators of a Cartesian acquisition, which know more than others.
+
+        Raises
+        ------
+        SettingError
+            If the samples lie on a trajectory.
+        """
+        if self.trajectory is not None:
+            raise SettingError("this needs samples on a Cartesian grid: use --data_consistency none with a trajectory")
+        return Cartesian(self.mask, self.maps)
+
+    def restricted(self, mask: Tensor) -> Self:
+        """Only the acquired samples under ``mask``, bool (batch, *samples)."""
+        kept = self.mask & mask
+        # Not a product: that would leave the signs of the dropped samples in negative zeros.
+        return replace(self, kspace=self.kspace.masked_fill(~kept.unsqueeze(-3), 0), mask=kept)
+
+    def data_consistent(self, image: Tensor) -> Tensor:
+        """Put the acquired samples into images, complex (batch, height, width)."""
+        return self.grid.data_consistent(image, self.kspace)
+
+    def seen(self, view: View) -> Self:
+        """The measurement of the same object, mirrored or conjugate."""
+        maps = None if self.maps is None else view.image(self.maps)
+        return replace(self, kspace=view.kspace(self.kspace), mask=view.mask(self.mask), maps=maps)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+
+    @classmethod
+    def stacked(cls, measurements: Sequence[Self]) -> Self:
+        """Several measurements of one shape along a new batch axis.
+
+        Raises
+        ------
+        ValueError
+            If some have maps, or a trajectory, and others have none.
+        """
+        parts = [one._tensors() for one in measurements]
+        if any(part.keys() != parts[0].keys() for part in parts):
+            raise ValueError("either all or none of the scans of a batch must have coil sensitivity maps")
+        return replace(measurements[0], **{name: torch.stack([part[name] for part in parts]) for name in parts[0]})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {"kspace": self.kspace, "mask": self.mask, "maps": self.maps, "trajectory": self.trajectory}
+        return {name: value for name, value in values.items() if value is not None}

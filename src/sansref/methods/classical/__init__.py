@@ -1,0 +1,1 @@
+"""Compressed sensing: reconstruction without learning."""

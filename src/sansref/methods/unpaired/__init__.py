@@ -1,0 +1,1 @@
+"""Methods that learn from undersampled scans and full scans of other people."""

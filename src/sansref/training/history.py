@@ -1,0 +1,51 @@
+"""The log of a run: ``metrics.csv``, one row an epoch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from sansref.files import atomic_path
+
+
+class History:
+    """One CSV row per epoch, the same after a kill and a restart as without.
+
+    Parameters
+    ----------
+    path
+        The run's CSV file, shared by all stages.
+    stage
+        Written in each row.
+    first
+        The epoch that training goes on with; rows of epochs that will be trained again are forgotten.
+    """
+
+    def __init__(self, path: Path, stage: int, first: int) -> None:
+        self._path, self._stage = path, stage
+        self._rows = [row for row in read_history(path) if (int(row["stage"]), int(row["epoch"])) < (stage, first)]
+
+    def add(self, epoch: int, means: Mapping[str, float], learning_rate: float, seconds: float) -> dict[str, str]:
+        """Write all rows again, with that of an epoch: the file is small, and never half written."""
+        row = {
+            "stage": str(self._stage),
+            "epoch": str(epoch),
+            **{name: f"{value:.6g}" for name, value in sorted(means.items())},
+            "learning_rate": f"{learning_rate:.6g}",
+            "seconds": f"{seconds:.3f}",
+        }
+        self._rows.append(row)
+        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+            writer.writerows(self._rows)
+        return row
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Rows of a run's ``metrics.csv``, an empty list before the first epoch has ended."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
