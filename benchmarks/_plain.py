@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sansref.methods.batch import Example
+from sansref.methods.examples import KspaceExample
 
 PLANE = (-2, -1)
 
@@ -69,7 +69,7 @@ class PlainISTANet(nn.Module):
         return complex_of(image), residuals
 
 
-def plain_loss(network: PlainISTANet, batch: Example, gamma: float) -> Tensor:
+def plain_loss(network: PlainISTANet, batch: KspaceExample, gamma: float) -> Tensor:
     """SSDU's normalised l1 and l2 of one coil, and the symmetry term."""
     image, residuals = network(batch.given.kspace[:, 0], batch.given.mask)
     root = batch.weight.sqrt()

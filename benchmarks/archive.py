@@ -23,7 +23,7 @@ import numpy as np
 
 import _measure
 from sansref import cli
-from sansref.networks.build import NetworkOptions
+from sansref.networks.reconstructor import NetworkOptions
 
 SIZE, SLICES_PER_FILE = 128, 10
 WAYS = {"alone": [], "--ray local": ["--ray", "local"]}

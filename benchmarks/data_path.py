@@ -27,7 +27,7 @@ from sansref.methods import IDR, SSDU, Method, Supervised, collate
 from sansref.methods.idr import IDROptions
 from sansref.methods.ssdu import SSDUOptions
 from sansref.methods.supervised import SupervisedOptions
-from sansref.networks.build import NetworkOptions, Reconstructor
+from sansref.networks.reconstructor import NetworkOptions, Reconstructor
 from sansref.randomness import seeded
 from sansref.scan import ScanMeta
 from sansref.training.batches import ExampleSet
@@ -77,7 +77,7 @@ def main() -> None:
                 return collate([examples[item] for item in range(BATCH)])
 
             method, given = known["supervised"][0], batch(sets["supervised"])
-            step = min(_measure.seconds(lambda m=method, g=given: m.loss("network", g)[0].backward()) for _ in range(2))
+            step = min(_measure.seconds(lambda m=method, g=given: next(m.step(g)).loss.backward()) for _ in range(2))
             calls = {name: (lambda one=one: batch(one)) for name, one in sets.items()}
             for name, seconds in _measure.interleaved(calls, options.rounds).items():
                 size = f"{shape[0]} x {shape[1]}, {coils} coil(s)"

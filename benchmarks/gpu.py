@@ -22,9 +22,9 @@ from torch import Tensor
 
 import _measure
 from sansref.kspace.fourier import fft2c
-from sansref.methods.batch import Example, Measured
+from sansref.methods.examples import KspaceExample, Measurement
 from sansref.methods.supervised import Supervised, SupervisedOptions
-from sansref.networks.build import NetworkOptions, Reconstructor
+from sansref.networks.reconstructor import NetworkOptions, Reconstructor
 
 PHASES, CHANNELS, GAMMA, ITERATIONS = 9, 32, 0.01, 90_000
 # Of 32 channels in a phase and the direction forward: features, two activations of the transform, its sparse result,
@@ -46,13 +46,13 @@ def method_of(device: torch.device, phases: int, channels: int) -> Supervised:
     return Supervised(network, SupervisedOptions(gamma=GAMMA)).to(device)
 
 
-def example_of(size: int, batch: int, device: torch.device) -> Example:
+def example_of(size: int, batch: int, device: torch.device) -> KspaceExample:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(batch, size, size, dtype=torch.complex64, generator=generator)
     mask = (torch.rand(size, size, generator=generator) < 0.25).expand(batch, size, size).clone()
     full = fft2c(image)[:, None]
-    given = Measured((full * mask[:, None]).to(device), mask.to(device))
-    return Example(given, full.to(device), torch.ones(batch, size, size, device=device))
+    given = Measurement((full * mask[:, None]).to(device), mask.to(device))
+    return KspaceExample(given, full.to(device), torch.ones(batch, size, size, device=device))
 
 
 def synchronise(device: torch.device) -> None:
@@ -72,7 +72,7 @@ def timed(call: Callable[[], object], steps: int, device: torch.device) -> float
     return (time.perf_counter() - start) / steps
 
 
-def step_of(method: Supervised, example: Example, precision: str, graph: bool) -> Callable[[], Tensor]:
+def step_of(method: Supervised, example: KspaceExample, precision: str, graph: bool) -> Callable[[], Tensor]:
     """Forward, backward and Adam; returns the loss before the step."""
     device = example.weight.device
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3, capturable=graph, fused=device.type == "cuda")
@@ -80,7 +80,7 @@ def step_of(method: Supervised, example: Example, precision: str, graph: bool) -
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=not graph)
         with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
-            loss = method.loss("network", example)[0]
+            loss = next(method.step(example)).loss
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -138,7 +138,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, PyTorch {torch.__version__}")
     print(", ".join(f"{name} {value:.3g} T{'B' if name == 'copy' else 'FLOP'}/s" for name, value in known.items()))
     example = example_of(options.size, options.batch, torch.device("cpu"))
-    truth = float(method_of(torch.device("cpu"), options.phases, CHANNELS).loss("network", example)[0].detach())
+    truth = float(method_of(torch.device("cpu"), options.phases, CHANNELS).step(example)).loss.detach())
     example = example_of(options.size, options.batch, device)
     reference = method_of(torch.device("cpu"), options.phases, CHANNELS)
     forward = reference.network.eval()

@@ -21,8 +21,8 @@ import torch
 from matplotlib.ticker import ScalarFormatter
 
 import _measure
-from sansref.training.callbacks import read_history
 from sansref.training.config import RunConfig
+from sansref.training.history import read_history
 from sansref.training.train import train
 
 SHARED = {

@@ -31,10 +31,10 @@ from sansref.data.sampling import Sampling
 from sansref.kspace.coils import birdcage_maps, combine
 from sansref.kspace.fourier import ifft2c
 from sansref.memory import keep_freed_memory
-from sansref.methods import Measured
+from sansref.methods import Measurement
 from sansref.methods.ssdu import SSDUOptions
-from sansref.networks.build import NetworkOptions
 from sansref.networks.istanet import to_channels
+from sansref.networks.reconstructor import NetworkOptions
 from sansref.training.config import RunConfig
 
 SETTINGS = {"single": (256, 1), "multi": (320, 15)}
@@ -43,22 +43,22 @@ HEADER = ["contender", "slices/s", "times sansref ISTA-Net+", "GFLOP a slice", "
 Network = tuple[nn.Module, Callable[[], object]]
 
 
-def given(size: int, coils: int, mask: str) -> Measured:
+def given(size: int, coils: int, mask: str) -> Measurement:
     """Undersampled noise: how long a network takes does not depend on what it sees."""
     generator = torch.Generator().manual_seed(0)
     chosen = Sampling(mask=mask).draw((size, size), generator).array
     kspace = chosen * torch.randn(1, coils, size, size, dtype=torch.complex64, generator=generator)
     maps = birdcage_maps((size, size), coils)[None] if coils > 1 else None
-    return Measured(kspace, chosen[None], maps)
+    return Measurement(kspace, chosen[None], maps)
 
 
-def ours(samples: Measured, name: str) -> Network:
+def ours(samples: Measurement, name: str) -> Network:
     network = NetworkOptions(name="unet" if name == "sansref U-Net" else "ista_plus")
     method = RunConfig("ssdu", SSDUOptions(), network).build().eval()
     return method, lambda: method.reconstruct(samples)
 
 
-def with_deepinv(samples: Measured) -> Network:
+def with_deepinv(samples: Measurement) -> Network:
     physics = _peers.physics(samples.mask[0], None if samples.maps is None else samples.maps[0])
     kspace = torch.view_as_real(samples.kspace).permute(0, 4, 1, 2, 3).contiguous()
     measured = kspace[:, :, 0] if samples.maps is None else kspace
@@ -66,7 +66,7 @@ def with_deepinv(samples: Measured) -> Network:
     return model, lambda: model(measured, physics)
 
 
-def with_unet(samples: Measured) -> Network:
+def with_unet(samples: Measurement) -> Network:
     network = _peers.unet().eval()
 
     def reconstruct() -> Tensor:
@@ -76,7 +76,7 @@ def with_unet(samples: Measured) -> Network:
     return network, reconstruct
 
 
-def with_varnet(samples: Measured) -> Network:
+def with_varnet(samples: Measurement) -> Network:
     network = _peers.load("fastmri.models.varnet").VarNet(num_cascades=9).eval()
     kspace = torch.view_as_real(samples.kspace)
     columns = samples.mask[:, None, :1, :, None]

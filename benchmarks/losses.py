@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import _peers
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.family import MaskFamily
-from sansref.methods import Draw, Example, Measured, Needs, measured
+from sansref.kspace.measurement import Measurement
+from sansref.methods import Draw, KspaceExample, Needs
 from sansref.methods.unrolled import UnrolledMethod
-from sansref.networks.build import Reconstructor
+from sansref.networks.reconstructor import Reconstructor
 from sansref.scan import Scan
 
 
@@ -62,11 +63,11 @@ class DeepinvMethod(UnrolledMethod):
     def losses(self, shape: tuple[int, int]) -> list[Any]:
         """deepinv's losses, whose sum is minimised."""
 
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> Sequence[Example]:
+    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> Sequence[KspaceExample]:
         """All that was acquired; what is split or masked again is the losses' own business."""
-        return [Example(measured(scan), scan.kspace, scan.mask.float())]
+        return [KspaceExample(scan.measurement, scan.kspace, scan.mask.float())]
 
-    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, turn: str, batch: KspaceExample) -> tuple[Tensor, dict[str, Tensor]]:
         """As deepinv's trainer does it."""
         shape = batch.weight.shape[-2:]
         model: Any = self._callable[0]
@@ -92,9 +93,9 @@ class DeepinvSSDU(DeepinvMethod):
         split = deepinv.physics.generator.BernoulliSplittingMaskGenerator((2, *shape), split_ratio=0.6)
         return [deepinv.loss.SplittingLoss(mask_generator=split, eval_split_input=False)]
 
-    def reconstruct(self, given: Measured) -> Tensor:
+    def reconstruct(self, given: Measurement) -> Tensor:
         """From all samples given, which are put into the image."""
-        return EncodingOperator(given.mask, given.maps).impose_on(super().reconstruct(given), given.kspace)
+        return Cartesian(given.mask, given.maps).data_consistent(super().reconstruct(given), given.kspace)
 
 
 class DeepinvEI(DeepinvMethod):
@@ -134,8 +135,8 @@ class Callable(nn.Module):
     def forward(self, y: Tensor, operator: Any, **_: Any) -> Tensor:
         """Reconstruct (batch, 2, height, width)."""
         mask = operator.mask[:, 0].bool().expand(len(y), *y.shape[-2:])
-        given = Measured(torch.complex(y[:, 0], y[:, 1])[:, None] * mask[:, None], mask)
-        return to_channels(self.network(*given, symmetry=False)[0])
+        given = Measurement(torch.complex(y[:, 0], y[:, 1])[:, None] * mask[:, None], mask)
+        return to_channels(self.network(given))
 
 
 class Masks:

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import _measure
 from idr_run import NETWORK, SHARED
-from sansref.methods.batch import Example
+from sansref.methods.examples import KspaceExample
 from sansref.methods.ssdu import SSDU
 from sansref.networks.istanet import Phase
-from sansref.training.callbacks import read_history
 from sansref.training.config import RunConfig
+from sansref.training.history import read_history
 from sansref.training.train import train
 
 GAMMA = 0.01
@@ -36,7 +36,7 @@ VARIANTS = {"without": ("ssdu", 0.0), "all phases": ("ssdu", GAMMA), "a third of
 class SomePhases(SSDU):
     """SSDU with the symmetry term in a third of the phases, other ones in each step."""
 
-    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, turn: str, batch: KspaceExample) -> tuple[Tensor, dict[str, Tensor]]:
         """The term's weight grows by as much as it has fewer phases."""
         phases = list(self.network.network.phases)
         chosen = torch.randperm(len(phases))[: -(-len(phases) // 3)].tolist()

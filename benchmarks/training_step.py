@@ -28,10 +28,10 @@ from sansref.data.sampling import Sampling
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.memory import keep_freed_memory
 from sansref.methods.base import Draw
-from sansref.methods.batch import Example
+from sansref.methods.examples import KspaceExample
 from sansref.methods.ssdu import SSDU, SSDUOptions
-from sansref.networks.build import NetworkOptions, Reconstructor
 from sansref.networks.istanet import to_channels
+from sansref.networks.reconstructor import NetworkOptions, Reconstructor
 from sansref.scan import Scan, ScanMeta
 
 GAMMA = 0.01
@@ -82,13 +82,15 @@ def with_ssdu(size: int, batch: int, gamma: float, plain: bool) -> Losing:
     method = SSDU(Reconstructor(options), SSDUOptions(gamma=gamma), Sampling().family(emulated=True))
     step = 0
 
-    def examples() -> Example:
+    def examples() -> KspaceExample:
         nonlocal step
         step += 1
-        return Example.stacked([method.examples(scan, Draw(0, step, item))[0] for item, scan in enumerate(given)])
+        return KspaceExample.stacked(
+            [method.examples(Sample(scan), Draw(0, step, item))[0] for item, scan in enumerate(given)]
+        )
 
     if not plain:
-        return method, lambda: method.loss("network", examples())[0]
+        return method, lambda: next(method.step(examples())).loss
     network = PlainISTANet(PHASES, CHANNELS)
     network.load_state_dict(method.network.network.state_dict())
     return network, lambda: plain_loss(network, examples(), gamma)

@@ -13,7 +13,7 @@ import torch
 from sansref.cli import METHOD_LINES
 from sansref.experiments.comparison.records import read_scores
 from sansref.kspace.family import MaskFamily
-from sansref.methods import Draw, collate
+from sansref.methods import Draw, Sample, collate
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.scan import Scan, ScanMeta
 from sansref.training.registry import METHODS
@@ -35,7 +35,7 @@ def test_the_method_in_the_documentation_learns() -> None:
     )  # type: ignore[operator]
     mask = torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5
     scan = Scan(torch.ones(1, 16, 16, dtype=torch.complex64) * mask, mask, ScanMeta("s", "f"))
-    examples = halves.examples(scan, Draw(0, 0, 0))
+    examples = halves.examples(Sample(scan), Draw(0, 0, 0))
     assert len(examples) == 2
     loss, _ = halves.loss("network", collate([examples]))
     loss.backward()

@@ -17,7 +17,6 @@ from sansref.data.prepare import scaled
 from sansref.data.readers import open_scan_file
 from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.methods import measured, stack
 from sansref.training.run import RunDirectory
 
 PARTS = 5
@@ -34,7 +33,7 @@ for path in sorted(p for name in run.subjects()["test"] for p in Path(sys.argv[3
         for number in range(PARTS):
             left_out = scan.mask & ~centre & (part == number)
             with torch.inference_mode():
-                image = method.reconstruct(stack([measured(scan.restricted(~left_out))]))[0]
+                image = method.reconstruct(scan.restricted(~left_out).batch())[0]
             predicted[left_out] = fft2c(image)[left_out]
         outer = scan.mask & ~centre
         noisy, clean = ifft2c(scan.kspace[0]), ifft2c(predicted)

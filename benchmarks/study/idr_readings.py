@@ -2,7 +2,7 @@
 
 Stage 0 learns to predict all acquired samples from about half of them. Every later stage learns from refined
 data: the training scans as the best network so far reconstructs them, with the acquired samples kept. The
-loop over stages is in :mod:`sansref.training.refine`; here is what one step of a stage learns from.
+loop over stages is in :mod:`sansref.training.stages`; here is what one step of a stage learns from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.noise import noise_level, white_noise
@@ -23,9 +23,9 @@ from sansref.kspace.units import Partition
 from sansref.kspace.views import VIEWS
 from sansref.kspace.weighting import k_weights
 from sansref.methods.base import Draw, Needs
-from sansref.methods.batch import Example, Measured, seen
+from sansref.methods.examples import Example, Measurement, seen
 from sansref.methods.unrolled import LossName, UnrolledMethod
-from sansref.networks.build import Reconstructor
+from sansref.networks.reconstructor import Reconstructor
 from sansref.scan import Scan
 
 
@@ -141,9 +141,9 @@ class IDR(UnrolledMethod):
         self.stages = options.stages
         self.warm_start = options.start == "warm"
 
-    def refine(self, given: Measured) -> Tensor:
+    def refine(self, given: Measurement) -> Tensor:
         """The k-space of the reconstruction, with the acquired samples put back."""
-        encoding = EncodingOperator(given.mask, given.maps)
+        encoding = Cartesian(given.mask, given.maps)
         predicted = encoding.transform(self._mean_image(given) if self.options.ensemble else self.reconstruct(given))
         return encoding.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
 
@@ -156,20 +156,20 @@ class IDR(UnrolledMethod):
             return [self._first(scan, generator)]
         return [self._later(scan, refined, generator)]
 
-    def _mean_image(self, given: Measured) -> Tensor:
+    def _mean_image(self, given: Measurement) -> Tensor:
         return torch.stack([view.image(self.reconstruct(seen(given, view))) for view in VIEWS]).mean(0)
 
     def _first(self, scan: Scan, generator: torch.Generator) -> Example:
         partition = self._select(scan.mask, generator)
         if self.options.first_loss == "disjoint":
             partition = partition.disjoint()
-        given = Measured(scan.kspace * partition.input, partition.input, scan.maps)
+        given = Measurement(scan.kspace * partition.input, partition.input, scan.maps)
         weight = self._weight(scan, partition.input, partition.selected)
         return Example(given, scan.kspace, self.unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
 
     def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
         mask, selected = self._later_input(scan, generator)
-        given = Measured(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
+        given = Measurement(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
         weight = torch.where(scan.mask, self._weight(scan, mask, selected), outside)

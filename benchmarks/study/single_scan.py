@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sansref.experiments.scores import magnitude, score_scan, zero_filled
-from sansref.methods import measured, stack
-from sansref.methods.classical import Classical, choose_regularisation
+from sansref.methods.classical.regularisation import Classical, choose_regularisation
 from sansref.training.batches import held_out_mask
 from sansref.training.run import RunDirectory
 
@@ -38,7 +37,7 @@ images = {}
 print("method | held-out | PSNR | SSIM | seconds")
 for name, method in methods.items():
     start = time.time()
-    method(stack([measured(scan)]))
+    method(scan.batch())
     spent = time.time() - start
     score, images[name] = score_scan(method, scan, family, config.training.held_out, 0, 0)
     print(f"{name} | {score.held_out:.4f} | {score.psnr:.2f} | {score.ssim:.4f} | {spent:.2f}", flush=True)

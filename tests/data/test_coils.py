@@ -15,8 +15,8 @@ from torch import Tensor
 from sansref.data.coils import CoilOptions, calibration_of, calibration_side, espirit_maps, with_coils
 from sansref.data.sampling import Sampling
 from sansref.errors import FileError, SettingError
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps, combine, rss
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import central_mask
 from sansref.metrics.holdout import held_out_error
@@ -235,7 +235,7 @@ def test_what_maps_cannot_explain_is_noise_beside_the_object() -> None:
     scan = with_coils(undersampled(full), full, CoilOptions(map_crop=0.95))
     assert scan.maps is not None
     assert scan.reference is not None
-    encoding = EncodingOperator(scan.mask[None], scan.maps[None])
+    encoding = Cartesian(scan.mask[None], scan.maps[None])
     image = torch.randn(1, *SIZE, dtype=torch.complex64, generator=seeded("x"))
     samples = torch.randn(1, COILS, *SIZE, dtype=torch.complex64, generator=seeded("y"))
     left = torch.vdot(encoding.forward(image).flatten(), samples.flatten())
@@ -245,7 +245,7 @@ def test_what_maps_cannot_explain_is_noise_beside_the_object() -> None:
     unexplained = encoding.forward(scan.reference[None])[0] - scan.kspace
     assert float(unexplained.norm() / scan.kspace.norm()) < 0.07
     beside = rss(scan.maps) == 0
-    assert not encoding.impose_on(image, samples)[0, beside].any()
+    assert not encoding.data_consistent(image, samples)[0, beside].any()
     assert not scan.reference[beside].any()
 
 
@@ -270,8 +270,8 @@ def test_imposing_the_samples_leaves_the_truth_where_it_is() -> None:
     scan = with_coils(undersampled(full), full, CoilOptions())
     assert scan.maps is not None
     assert scan.reference is not None
-    encoding = EncodingOperator(scan.mask[None], scan.maps[None])
-    again = encoding.impose_on(scan.reference[None], scan.kspace[None])[0]
+    encoding = Cartesian(scan.mask[None], scan.maps[None])
+    again = encoding.data_consistent(scan.reference[None], scan.kspace[None])[0]
     assert float((again - scan.reference).norm() / scan.reference.norm()) < 0.02
 
 

@@ -11,9 +11,8 @@ from sansref.data.prepared import PreparedScans
 from sansref.errors import SettingError
 from sansref.experiments import demo as module
 from sansref.experiments.demo import DemoOptions, acquire, run_demo
-from sansref.methods import measured, stack
 from sansref.metrics.quality import psnr
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 
 OPTIONS = DemoOptions(matrix=32, stages=2, epochs=2, repeats=2, phases=2, channels=4, threads=1)
@@ -87,7 +86,7 @@ def test_every_epoch_is_uncovered(played):
     assert [(snapshot.stage, snapshot.epoch) for snapshot in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     best = min(found, key=lambda snapshot: snapshot.score)
     with torch.no_grad():
-        image = run.load().reconstruct(stack([measured(truth)]))[0].abs()
+        image = run.load().reconstruct(truth.batch())[0].abs()
     reference = truth.reference.abs()
     assert best.psnr == pytest.approx(float(psnr(image, reference, float(reference.max()))), rel=1e-5)
 

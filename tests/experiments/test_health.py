@@ -14,7 +14,7 @@ from PIL import Image
 from sansref.errors import FileError
 from sansref.experiments.error_maps import DPI
 from sansref.experiments.health import build_health_figure, health_figure
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 
 GROUPS = [
     ["d_full_real", "d_full_fake"],

@@ -24,7 +24,6 @@ from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
 from sansref.experiments.reconstruct import Job, reconstruct_files, reconstruct_slices, whole_files
 from sansref.experiments.scores import zero_filled
-from sansref.methods import measured, stack
 
 QUIET = Console(quiet=True)
 
@@ -69,7 +68,7 @@ def test_volume_holds_what_the_method_makes_of_every_slice(trained, heads):
     assert volume.shape == (4, 32, 32)
     for scan in config.preparation.scans(info.path):
         with torch.no_grad():
-            expected = method.reconstruct(stack([measured(scan)]))[0].abs() * scan.meta.scale
+            expected = method.reconstruct(scan.batch())[0].abs() * scan.meta.scale
         torch.testing.assert_close(volume[scan.meta.slice], expected)
 
 

@@ -23,7 +23,6 @@ from sansref.experiments.scores import (
 )
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.methods import measured, stack
 from sansref.training.batches import held_out_mask
 
 
@@ -33,7 +32,7 @@ def scan(make_scans):
 
 
 def test_zero_filled_is_the_adjoint_of_the_acquired_samples(scan):
-    torch.testing.assert_close(zero_filled(stack([measured(scan)]))[0], ifft2c(scan.kspace[0]))
+    torch.testing.assert_close(zero_filled(scan.batch())[0], ifft2c(scan.kspace[0]))
 
 
 @pytest.mark.parametrize("crop", [None, (20, 18)])
@@ -85,7 +84,7 @@ def test_min_max_forgets_what_a_scan_and_its_reference_are_measured_in(scan):
     )
     assert one.psnr == pytest.approx(two.psnr, rel=1e-5)
     assert float(scored_reference(brighter, "minmax").max()) == 1
-    assert float(scored_image(zero_filled(stack([measured(scan)]))[0], scan, "minmax").min()) == 0
+    assert float(scored_image(zero_filled(scan.batch())[0], scan, "minmax").min()) == 0
 
 
 def test_a_blank_scan_has_a_range_all_the_same(scan):
@@ -124,7 +123,7 @@ def test_best_scale_is_the_best_that_one_factor_can_do(scan, normalise):
     lpips = Recorder()
     best = score_best_scale(dim, lpips, normalise)
     image, truth = (
-        scored_image(zero_filled(stack([measured(dim)]))[0], dim, normalise),
+        scored_image(zero_filled(dim.batch())[0], dim, normalise),
         scored_reference(dim, normalise),
     )
     factors = torch.linspace(0, 5, 20001, dtype=torch.float64)[:, None, None]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sansref.kspace.cartesian import Cartesian, RealNormal
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator, RealNormal
 from sansref.kspace.fourier import fft2c
 
 SIZES = [(8, 8), (7, 9), (6, 5), (1, 6)]
@@ -49,7 +49,7 @@ def test_forward_and_adjoint_are_adjoint_and_normal_is_their_product(
 ) -> None:
     mask = draw(kind, (2, *size))
     maps = noise(2, coils, *size, seed=1) if coils else None
-    encoding = EncodingOperator(mask, maps)
+    encoding = Cartesian(mask, maps)
     image, kspace = noise(2, *size, seed=2), noise(2, max(coils, 1), *size, seed=3)
     left = torch.vdot(encoding.forward(image).flatten(), kspace.flatten())
     right = torch.vdot(image.flatten(), encoding.adjoint(kspace).flatten())
@@ -62,7 +62,7 @@ def test_forward_and_adjoint_are_adjoint_and_normal_is_their_product(
 def test_forward_is_coils_then_fourier_then_mask(size: tuple[int, int], coils: int) -> None:
     masks, images = draw("points", (2, *size)), noise(2, *size)
     maps = noise(2, coils, *size, seed=1) if coils else None
-    found = EncodingOperator(masks, maps).forward(images)
+    found = Cartesian(masks, maps).forward(images)
     for i in range(2):
         close(found[i], encode_by_numpy(images[i], masks[i], None if maps is None else maps[i]))
 
@@ -70,17 +70,17 @@ def test_forward_is_coils_then_fourier_then_mask(size: tuple[int, int], coils: i
 def test_a_batch_may_mix_column_and_point_masks() -> None:
     masks = torch.stack([draw("columns", (6, 9)), draw("points", (6, 9))])
     images = noise(2, 6, 9)
-    together = EncodingOperator(masks).normal(images)
+    together = Cartesian(masks).normal(images)
     for i in range(2):
-        close(together[i], EncodingOperator(masks[i]).normal(images[i : i + 1])[0])
+        close(together[i], Cartesian(masks[i]).normal(images[i : i + 1])[0])
 
 
 @pytest.mark.parametrize("coils", [0, 2])
 def test_one_mask_and_one_set_of_maps_serve_a_whole_batch(coils: int) -> None:
     mask, images = draw("points", (6, 9)), noise(3, 6, 9)
     maps = noise(coils, 6, 9, seed=1) if coils else None
-    shared = EncodingOperator(mask, maps)
-    each = EncodingOperator(mask.expand(3, -1, -1), None if maps is None else maps.expand(3, -1, -1, -1))
+    shared = Cartesian(mask, maps)
+    each = Cartesian(mask.expand(3, -1, -1), None if maps is None else maps.expand(3, -1, -1, -1))
     kspace = each.forward(images)
     close(shared.forward(images), kspace)
     close(shared.adjoint(kspace), each.adjoint(kspace))
@@ -92,27 +92,27 @@ def test_a_column_mask_transforms_along_phase_encoding_only(monkeypatch: pytest.
     axes: list[tuple[int, ...]] = []
     plain = torch.fft.fftn
     monkeypatch.setattr(torch.fft, "fftn", lambda data, dim, **kw: (axes.append(tuple(dim)), plain(data, dim=dim))[1])
-    EncodingOperator(draw("columns", (2, 6, 9))).normal(noise(2, 6, 9))
-    EncodingOperator(draw("points", (2, 6, 9))).normal(noise(2, 6, 9))
+    Cartesian(draw("columns", (2, 6, 9))).normal(noise(2, 6, 9))
+    Cartesian(draw("points", (2, 6, 9))).normal(noise(2, 6, 9))
     assert axes == [(-1,), (-2, -1)]
 
 
 def test_transform_is_the_forward_model_without_the_mask() -> None:
     maps, image = noise(2, 3, 6, 9, seed=1), noise(2, 6, 9)
-    full = EncodingOperator(torch.ones(2, 6, 9, dtype=torch.bool), maps).forward(image)
-    close(EncodingOperator(draw("points", (2, 6, 9)), maps).transform(image), full)
-    close(EncodingOperator(draw("points", (2, 6, 9))).transform(image), fft2c(image).unsqueeze(1))
+    full = Cartesian(torch.ones(2, 6, 9, dtype=torch.bool), maps).forward(image)
+    close(Cartesian(draw("points", (2, 6, 9)), maps).transform(image), full)
+    close(Cartesian(draw("points", (2, 6, 9))).transform(image), fft2c(image).unsqueeze(1))
 
 
 def test_with_normalised_maps_full_sampling_gives_the_image_back() -> None:
     maps, image = birdcage_maps((8, 7), 4).to(torch.complex128), noise(1, 8, 7)
-    encoding = EncodingOperator(torch.ones(8, 7, dtype=torch.bool), maps / maps.norm(dim=0))
+    encoding = Cartesian(torch.ones(8, 7, dtype=torch.bool), maps / maps.norm(dim=0))
     close(encoding.adjoint(encoding.forward(image)), image)
 
 
 def test_the_adjoint_ignores_what_was_not_acquired() -> None:
     mask, kspace = draw("points", (1, 8, 7)), noise(1, 1, 8, 7)
-    close(EncodingOperator(mask).adjoint(kspace), EncodingOperator(mask).adjoint(kspace * mask))
+    close(Cartesian(mask).adjoint(kspace), Cartesian(mask).adjoint(kspace * mask))
 
 
 @settings(max_examples=30, deadline=None)
@@ -123,7 +123,7 @@ def test_impose_puts_measured_samples_in_bit_for_bit_and_leaves_the_rest(
     mask = draw("points", (2, height, width), seed)
     predicted = noise(2, coils, height, width, seed=seed + 1).to(torch.complex64)
     measured = noise(2, coils, height, width, seed=seed + 2).to(torch.complex64)
-    result = EncodingOperator(mask).impose(predicted, measured)
+    result = Cartesian(mask).impose(predicted, measured)
     for coil in range(coils):
         assert torch.equal(result[:, coil][mask], measured[:, coil][mask])
         assert torch.equal(result[:, coil][~mask], predicted[:, coil][~mask])
@@ -131,23 +131,23 @@ def test_impose_puts_measured_samples_in_bit_for_bit_and_leaves_the_rest(
 
 def test_imposing_on_an_image_makes_its_acquired_samples_the_measured_ones() -> None:
     mask, image, measured = draw("points", (2, 7, 8)), noise(2, 7, 8), noise(2, 1, 7, 8, seed=1)
-    encoding = EncodingOperator(mask)
-    imposed = encoding.impose_on(image, measured)
+    encoding = Cartesian(mask)
+    imposed = encoding.data_consistent(image, measured)
     close(encoding.forward(imposed), measured * mask.unsqueeze(1))
     close(fft2c(imposed)[~mask], fft2c(image)[~mask])
-    close(encoding.impose_on(imposed, measured), imposed)
+    close(encoding.data_consistent(imposed, measured), imposed)
 
 
 def test_with_maps_imposing_leaves_an_image_that_already_has_the_measured_samples() -> None:
     maps, image = noise(1, 3, 7, 8, seed=1), noise(1, 7, 8)
-    encoding = EncodingOperator(draw("points", (1, 7, 8)), maps / maps.norm(dim=1, keepdim=True))
-    close(encoding.impose_on(image, encoding.forward(image)), image)
-    full = EncodingOperator(draw("full", (1, 7, 8)), encoding.maps)
-    close(full.impose_on(0 * image, full.forward(image)), image)
+    encoding = Cartesian(draw("points", (1, 7, 8)), maps / maps.norm(dim=1, keepdim=True))
+    close(encoding.data_consistent(image, encoding.forward(image)), image)
+    full = Cartesian(draw("full", (1, 7, 8)), encoding.maps)
+    close(full.data_consistent(0 * image, full.forward(image)), image)
 
 
 def test_single_precision_stays_single() -> None:
-    encoding = EncodingOperator(draw("points", (1, 6, 9)), noise(1, 2, 6, 9).to(torch.complex64))
+    encoding = Cartesian(draw("points", (1, 6, 9)), noise(1, 2, 6, 9).to(torch.complex64))
     image = noise(1, 6, 9).to(torch.complex64)
     for result in (encoding.forward(image), encoding.normal(image), encoding.adjoint(encoding.forward(image))):
         assert result.dtype == torch.complex64
@@ -157,13 +157,13 @@ def test_single_precision_stays_single() -> None:
 def test_errors_name_the_shapes() -> None:
     mask = draw("points", (6, 9))
     with pytest.raises(ValueError, match=r"mask must be \(height, width\).*got \(9,\)"):
-        EncodingOperator(mask[0])
+        Cartesian(mask[0])
     with pytest.raises(ValueError, match=r"maps \(2, 9, 6\) and mask \(6, 9\) are of different planes"):
-        EncodingOperator(mask, noise(2, 9, 6))
+        Cartesian(mask, noise(2, 9, 6))
     with pytest.raises(ValueError, match="k-space of 3 coils needs coil sensitivity maps"):
-        EncodingOperator(mask).adjoint(noise(1, 3, 6, 9))
+        Cartesian(mask).adjoint(noise(1, 3, 6, 9))
     with pytest.raises(ValueError, match="k-space of 3 coils needs coil sensitivity maps"):
-        EncodingOperator(mask).impose_on(noise(1, 6, 9), noise(1, 3, 6, 9))
+        Cartesian(mask).data_consistent(noise(1, 6, 9), noise(1, 3, 6, 9))
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])
@@ -173,7 +173,7 @@ def test_real_normal_is_the_real_part_of_the_complex_one(size: tuple[int, int], 
     mask = draw(kind, (*batch, *size))
     image = noise(2, *size).real
     found = RealNormal(mask, torch.float64)(image)
-    close(found, EncodingOperator(mask).normal(image.to(torch.complex128)).real)
+    close(found, Cartesian(mask).normal(image.to(torch.complex128)).real)
     assert found.dtype == torch.float64
 
 

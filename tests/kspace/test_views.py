@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.views import VIEWS, View, mirrored
 
@@ -33,8 +33,8 @@ def test_a_view_undoes_itself(view: View, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_scan_seen_is_a_scan_measured_of_the_image_seen(view: View) -> None:
     image, maps, mask = noise(8, 6), noise(3, 8, 6), noise(8, 6).real > 0
-    measured = EncodingOperator(mask, maps).forward(image)
-    again = EncodingOperator(view.mask(mask), view.image(maps)).forward(view.image(image))
+    measured = Cartesian(mask, maps).forward(image)
+    again = Cartesian(view.mask(mask), view.image(maps)).forward(view.image(image))
     torch.testing.assert_close(again, view.kspace(measured), atol=1e-6, rtol=1e-5)
 
 

@@ -12,11 +12,12 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 from torch import Tensor
 
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.grid import Shape
 from sansref.kspace.masks import draw_mask
-from sansref.methods import Measured, Method, Translation
+from sansref.kspace.measurement import Measurement
+from sansref.methods import ImagePair, Method
 from sansref.randomness import seeded
 
 
@@ -31,17 +32,17 @@ def phantom(shape: Shape) -> Tensor:
     return torch.polar(magnitude, 2 * rows[:, None] + (2 * pi * columns).sin())
 
 
-def scan_of(image: Tensor, coils: int = 1, law: str = "variable_density", sigma: float = 0.01) -> Measured:
+def scan_of(image: Tensor, coils: int = 1, law: str = "variable_density", sigma: float = 0.01) -> Measurement:
     """3x undersampled, with noise."""
     shape = (image.shape[0], image.shape[1])
     mask = draw_mask(law, shape, 3, seeded(law)).array
     maps = birdcage_maps(shape, coils).to(image.dtype)[None] if coils > 1 else None
-    kspace = EncodingOperator(mask[None], maps).transform(image[None])
-    return Measured((kspace + sigma * complex_noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
+    kspace = Cartesian(mask[None], maps).transform(image[None])
+    return Measurement((kspace + sigma * complex_noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
 
 
-def zero_filled(given: Measured) -> Tensor:
-    return EncodingOperator(given.mask, given.maps).adjoint(given.kspace)
+def zero_filled(given: Measurement) -> Tensor:
+    return Cartesian(given.mask, given.maps).adjoint(given.kspace)
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
@@ -53,24 +54,27 @@ def distance(image: Tensor, other: Tensor) -> float:
     return float((image - other).norm() / other.norm())
 
 
-def pictures(size: int = 1, seed: int = 0, channels: int = 1) -> Translation:
+def pictures(size: int = 1, seed: int = 0, channels: int = 1) -> ImagePair:
     generator = seeded("pictures", seed)
     x, y = 2 * torch.rand(2, size, channels, 80, 80, generator=generator) - 1
     mask = torch.rand(size, 80, 80, generator=generator) < 0.3
-    return Translation(x, y, mask, torch.randn(size, 64, generator=generator))
+    return ImagePair(x, y, mask, torch.randn(size, 64, generator=generator))
 
 
-def play(method: Method, batch: Translation, turns: list[str] | None = None) -> dict[str, float]:
-    """One training step with optimisers of its own; the losses of its turns."""
+def loss_of(method: Method, turn: str, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a turn and its parts, with all networks as they are."""
+    return next((update.loss, dict(update.parts)) for update in method.step(batch) if update.turn.name == turn)
+
+
+def play(method: Method, batch: Any, turns: list[str] | None = None) -> dict[str, float]:
+    """One training step with optimisers of its own, which move some turns or all; the losses of those."""
     losses = {}
-    for turn in method.turns:
+    for turn, loss, _ in method.step(batch):
         if turns is None or turn.name in turns:
-            loss, _ = method.loss(turn.name, batch)
             optimizer = torch.optim.RAdam(turn.parameters, lr=0.01)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            method.updated(turn.name)
             losses[turn.name] = float(loss.detach())
     return losses
 
@@ -103,6 +107,7 @@ def make() -> Any:
         psnr = staticmethod(psnr)
         distance = staticmethod(distance)
         pictures = staticmethod(pictures)
+        loss = staticmethod(loss_of)
         play = staticmethod(play)
         l1 = staticmethod(l1)
         lsgan = staticmethod(lsgan)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.methods.adversarial import ADVERSARIAL, AdversarialName
+from sansref.methods.unpaired.losses import ADVERSARIAL, AdversarialName
 
 JUDGEMENTS = [2.0, 0.5, -1.0, 0.0]
 BY_HAND = {

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from sansref.methods import Draw, Example, Measured, Method, Needs, Turn, collate, measured, stack
+from sansref.kspace.measurement import Measurement
+from sansref.methods import Draw, KspaceExample, Method, Needs, Sample, Turn, Update, collate
 from sansref.scan import Scan, ScanMeta
 
 
@@ -19,13 +22,13 @@ class Smallest(Method):
     def turns(self) -> list[Turn]:
         return []
 
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+    def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         return []
 
-    def loss(self, turn: str, batch: Example) -> tuple[Tensor, dict[str, Tensor]]:
-        return torch.zeros(()), {}
+    def step(self, batch: KspaceExample) -> Iterator[Update]:
+        yield from ()
 
-    def reconstruct(self, given: Measured) -> Tensor:
+    def reconstruct(self, given: Measurement) -> Tensor:
         return given.kspace[:, 0]
 
 
@@ -37,21 +40,21 @@ def scan(seed: int = 0, with_maps: bool = False) -> Scan:
     return Scan(kspace * mask, mask, ScanMeta("s", "f"), maps=torch.ones_like(kspace) if with_maps else None)
 
 
-def example(seed: int) -> Example:
+def example(seed: int) -> KspaceExample:
     one = scan(seed)
-    return Example(measured(one), one.kspace + seed, one.mask.float() + seed)
+    return KspaceExample(one.measurement, one.kspace + seed, one.mask.float() + seed)
 
 
 def test_a_method_has_one_stage_and_refines_nothing_unless_it_says_so() -> None:
     method = Smallest()
     assert (method.stages, method.warm_start) == (1, True)
     with pytest.raises(NotImplementedError, match="Smallest has one stage and refines nothing"):
-        method.refine(measured(scan()))
+        method.refine(scan().measurement)
 
 
 def test_a_network_is_given_samples_mask_and_maps_of_a_scan() -> None:
     one = scan(with_maps=True)
-    given = measured(one)
+    given = one.measurement
     assert given.kspace is one.kspace
     assert given.mask is one.mask
     assert given.maps is one.maps
@@ -60,7 +63,7 @@ def test_a_network_is_given_samples_mask_and_maps_of_a_scan() -> None:
 @pytest.mark.parametrize("with_maps", [False, True])
 def test_stacking_adds_a_batch_axis(with_maps: bool) -> None:
     scans = [scan(i, with_maps) for i in range(3)]
-    batch = stack([measured(one) for one in scans])
+    batch = Measurement.stacked([one.measurement for one in scans])
     for i, one in enumerate(scans):
         assert torch.equal(batch.kspace[i], one.kspace)
         assert torch.equal(batch.mask[i], one.mask)
@@ -71,9 +74,9 @@ def test_stacking_adds_a_batch_axis(with_maps: bool) -> None:
 
 def test_scans_with_and_without_maps_do_not_stack() -> None:
     """They would give fewer maps than scans, which broadcasting could hide."""
-    mixed = [measured(scan(with_maps=True)), measured(scan(with_maps=True))._replace(maps=None)]
-    with pytest.raises(ValueError, match="1 of 2 scans have coil sensitivity maps"):
-        stack(mixed)
+    mixed = [scan(with_maps=True).measurement, replace(scan(with_maps=True).measurement, maps=None)]
+    with pytest.raises(ValueError, match=r"all or none .* sensitivity maps"):
+        Measurement.stacked(mixed)
 
 
 def test_collating_flattens_the_groups_of_several_scans_in_order() -> None:
@@ -91,7 +94,7 @@ def test_collating_flattens_the_groups_of_several_scans_in_order() -> None:
 
 @pytest.mark.parametrize("with_maps", [False, True])
 def test_measured_moves_as_a_whole(with_maps: bool) -> None:
-    moved = measured(scan(with_maps=with_maps)).to(torch.device("meta"))
+    moved = scan(with_maps=with_maps).measurement.to(torch.device("meta"))
     assert moved.kspace.device.type == moved.mask.device.type == "meta"
     assert (moved.maps is not None and moved.maps.device.type == "meta") is with_maps
 

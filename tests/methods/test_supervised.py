@@ -1,28 +1,30 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods import Draw, Needs, Supervised, SupervisedOptions, collate
+from sansref.methods import Draw, Needs, Sample, Supervised, SupervisedOptions, collate
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
 
-def method(impose: bool = False) -> Supervised:
+def method(data_consistency: Any = "none") -> Supervised:
     torch.manual_seed(0)
     network = Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
-    return Supervised(network, SupervisedOptions(loss="mse", gamma=0.0, impose=impose))
+    return Supervised(network, SupervisedOptions(loss="mse", gamma=0.0, data_consistency=data_consistency))
 
 
 def scan(coils: int = 1, dtype: torch.dtype = torch.complex64) -> Scan:
     reference = torch.randn(12, 9, dtype=dtype, generator=seeded("image"))
     mask = torch.rand(12, 9, generator=seeded("mask")) < 0.4
     maps = birdcage_maps((12, 9), coils) if coils > 1 else None
-    kspace = EncodingOperator(mask, maps).forward(reference.to(torch.complex64)[None])[0]
+    kspace = Cartesian(mask, maps).forward(reference.to(torch.complex64)[None])[0]
     return Scan(kspace, mask, ScanMeta("s", "head.nii"), maps, reference)
 
 
@@ -33,7 +35,7 @@ def error_of(image: Tensor, reference: Tensor) -> float:
 def test_needs_references_and_says_so() -> None:
     assert Supervised.needs is Needs.PAIRED
     with pytest.raises(ValueError, match=r"supervised training was handed head\.nii without its reference"):
-        method().examples(scan().without_reference(), Draw(0, 0, 0))
+        method().examples(Sample(scan().without_reference()), Draw(0, 0, 0))
 
 
 @pytest.mark.parametrize("coils", [1, 3])
@@ -42,7 +44,7 @@ def test_the_example_is_all_acquired_samples_and_the_full_kspace_of_the_referenc
     coils: int, dtype: torch.dtype
 ) -> None:
     one = scan(coils, dtype)
-    (example,) = method().examples(one, Draw(0, 0, 0))
+    (example,) = method().examples(Sample(one), Draw(0, 0, 0))
     assert torch.equal(example.given.kspace, one.kspace)
     assert torch.equal(example.given.mask, one.mask)
     assert example.given.maps is one.maps
@@ -50,14 +52,14 @@ def test_the_example_is_all_acquired_samples_and_the_full_kspace_of_the_referenc
     torch.testing.assert_close(example.target * one.mask, one.kspace)
     assert one.reference is not None
     everything = torch.ones(12, 9, dtype=torch.bool)
-    full = EncodingOperator(everything, one.maps).forward(one.reference.to(torch.complex64)[None])[0]
+    full = Cartesian(everything, one.maps).forward(one.reference.to(torch.complex64)[None])[0]
     torch.testing.assert_close(example.target, full)
 
 
 def test_with_one_coil_the_loss_is_the_mean_squared_error_of_the_image() -> None:
     learned, one = method(), scan()
-    examples = collate([learned.examples(one, Draw(0, 0, 0))])
-    loss, _ = learned.loss("network", examples)
+    examples = collate([learned.examples(Sample(one), Draw(0, 0, 0))])
+    loss = next(learned.step(examples)).loss
     image = learned.reconstruct(examples.given).detach()
     assert one.reference is not None
     assert float(loss.detach()) == pytest.approx(error_of(image[0], one.reference), rel=1e-5)
@@ -65,8 +67,8 @@ def test_with_one_coil_the_loss_is_the_mean_squared_error_of_the_image() -> None
 
 def test_with_several_coils_and_normalised_maps_the_loss_is_that_of_the_image_per_coil() -> None:
     learned, one = method(), scan(3)
-    examples = collate([learned.examples(one, Draw(0, 0, 0))])
-    loss, _ = learned.loss("network", examples)
+    examples = collate([learned.examples(Sample(one), Draw(0, 0, 0))])
+    loss = next(learned.step(examples)).loss
     image = learned.reconstruct(examples.given).detach()
     assert one.reference is not None
     assert float(loss.detach()) == pytest.approx(error_of(image[0], one.reference) / 3, rel=1e-5)
@@ -74,10 +76,10 @@ def test_with_several_coils_and_normalised_maps_the_loss_is_that_of_the_image_pe
 
 def test_imposed_samples_are_in_the_reconstruction_and_not_in_the_loss() -> None:
     one = scan()
-    free, imposing = (method(impose=impose) for impose in (False, True))
-    (whole,), (rest,) = free.examples(one, Draw(0, 0, 0)), imposing.examples(one, Draw(0, 0, 0))
+    free, imposing = (method(data_consistency=kind) for kind in ("none", "hard"))
+    (whole,), (rest,) = free.examples(Sample(one), Draw(0, 0, 0)), imposing.examples(Sample(one), Draw(0, 0, 0))
     assert bool((whole.weight == 1).all())
     assert torch.equal(rest.weight, (~one.mask).float())
     given = collate([[rest]]).given
-    kspace = EncodingOperator(given.mask).transform(imposing.reconstruct(given).detach())
+    kspace = Cartesian(given.mask).transform(imposing.reconstruct(given).detach())
     torch.testing.assert_close(kspace[0][:, one.mask], one.kspace[:, one.mask])

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.fourier import ifft2c
-from sansref.methods import Example, Measured, Supervised, SupervisedOptions
-from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, symmetry_loss, weighted_mse
+from sansref.kspace.measurement import Measurement
+from sansref.methods import KspaceExample, Supervised, SupervisedOptions
+from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
+from sansref.networks.istanet import symmetry_penalty
 from sansref.randomness import seeded
 
 
@@ -38,11 +40,11 @@ def method(name: Any = "ista_plus", gamma: float = 0.01, loss: Any = "mse") -> U
     return Supervised(network, SupervisedOptions(loss=loss, gamma=gamma))
 
 
-def batch(coils: int = 1) -> Example:
+def batch(coils: int = 1) -> KspaceExample:
     mask = torch.rand(2, 12, 10, generator=seeded(1)) < 0.5
     kspace = noise(2, coils, 12, 10, dtype=torch.complex64)
     maps = birdcage_maps((12, 10), coils).expand(2, -1, -1, -1) if coils > 1 else None
-    return Example(Measured(kspace * mask.unsqueeze(1), mask, maps), kspace, weights(2, 12, 10).float())
+    return KspaceExample(Measurement(kspace * mask.unsqueeze(1), mask, maps), kspace, weights(2, 12, 10).float())
 
 
 def test_the_mean_squared_error_is_over_all_real_and_imaginary_entries_zeros_included() -> None:
@@ -102,10 +104,10 @@ def test_the_weights_of_the_mixed_loss_are_squares_of_those_of_the_residual() ->
     torch.testing.assert_close(mixed_l1_l2(v, u, root.square()), mixed_l1_l2(root * v, root * u, ones))
 
 
-def test_the_symmetry_loss_is_the_sum_over_phases_of_means() -> None:
+def test_the_symmetry_penalty_is_the_sum_over_phases_of_means() -> None:
     residuals = [noise(2, 3, 4, 5, seed=i).real for i in range(4)]
     expected = sum(float(residual.square().sum()) / (2 * 3 * 4 * 5) for residual in residuals)
-    assert float(symmetry_loss(residuals)) == pytest.approx(expected, rel=1e-12)
+    assert float(symmetry_penalty(residuals)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("data_loss", "data_term"), [("mse", weighted_mse), ("mixed", mixed_l1_l2)])
@@ -115,11 +117,12 @@ def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(
     name: str, coils: int, data_loss: str, data_term: Callable[..., Tensor]
 ) -> None:
     learned, examples = method(name, 0.3, data_loss), batch(coils)
-    loss, parts = learned.loss("network", examples)
-    image, residuals = learned.network(*examples.given, symmetry=True)
+    _, loss, parts = next(learned.step(examples))
+    image, penalty = learned.network.with_penalty(examples.given)
     given = examples.given
-    data = data_term(EncodingOperator(given.mask, given.maps).transform(image), examples.target, examples.weight)
-    symmetry = 0.0 if name == "unet" else float(symmetry_loss(residuals).detach())
+    data = data_term(Cartesian(given.mask, given.maps).transform(image), examples.target, examples.weight)
+    symmetry = float(penalty.detach())
+    assert (symmetry > 0) is (name != "unet")
     assert float(parts["data"]) == pytest.approx(float(data.detach()), rel=1e-6)
     assert float(parts["symmetry"]) == pytest.approx(symmetry, rel=1e-6)
     assert float(loss.detach()) == pytest.approx(float(data.detach()) + 0.3 * symmetry, rel=1e-6)
@@ -127,7 +130,7 @@ def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(
 
 
 def test_without_gamma_no_symmetry_term_is_made() -> None:
-    loss, parts = method(gamma=0.0).loss("network", batch())
+    _, loss, parts = next(method(gamma=0.0).step(batch()))
     assert float(parts["symmetry"]) == 0.0
     assert float(loss.detach()) == float(parts["data"])
 
@@ -136,10 +139,10 @@ def test_the_loss_is_on_the_whole_grid_not_on_the_input_mask() -> None:
     """The prediction must not be masked by the input's mask: the loss acts where the input has nothing."""
     learned, examples = method(), batch()
     weight = (~examples.given.mask).float()
-    loss, _ = learned.loss("network", examples._replace(weight=weight))
+    loss = next(learned.step(examples._replace(weight=weight))).loss
     image = learned.reconstruct(examples.given)
-    unseen = examples._replace(target=EncodingOperator(examples.given.mask).transform(image).detach(), weight=weight)
-    assert float(learned.loss("network", unseen)[1]["data"]) < 1e-12
+    unseen = examples._replace(target=Cartesian(examples.given.mask).transform(image).detach(), weight=weight)
+    assert float(next(learned.step(unseen)).parts["data"]) < 1e-12
     assert float(loss.detach()) > 1e-3
 
 
@@ -153,18 +156,18 @@ def test_one_turn_moves_the_whole_network(name: str) -> None:
     examples = batch()
     first = math.inf
     for step in range(15):
-        loss, _ = learned.loss(turn.name, examples)
+        loss = next(learned.step(examples)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         first = float(loss.detach()) if step == 0 else first
-    assert float(learned.loss(turn.name, examples)[0].detach()) < first
+    assert float(next(learned.step(examples)).loss.detach()) < first
     assert not any(torch.equal(a, b) for a, b in zip(before, turn.parameters, strict=True))
 
 
 def test_reconstructs_what_the_network_gives() -> None:
     learned, given = method(), batch(3).given
-    assert torch.equal(learned.reconstruct(given), learned.network(*given, symmetry=True)[0])
+    assert torch.equal(learned.reconstruct(given), learned.network(given))
 
 
 @pytest.mark.parametrize("loss", ["mse", "mixed"])
@@ -176,7 +179,7 @@ def test_in_mixed_precision_loss_and_gradient_are_nearly_those_of_float32(loss: 
         torch.manual_seed(0)
         trained = method(loss=loss)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            value = trained.loss("network", given)[0]
+            value = next(trained.step(given)).loss
         value.backward()
         assert value.dtype == torch.float32
         return float(value.detach()), torch.cat([weight.grad.flatten() for weight in trained.parameters()])

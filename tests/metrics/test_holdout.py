@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import central_mask, fraction_sides
 from sansref.kspace.masks import draw_mask
@@ -47,7 +47,7 @@ def test_is_the_weighted_normalised_squared_error_on_the_held_out_samples(coils:
 def test_a_perfect_image_scores_0_and_an_empty_one_1(coils: int) -> None:
     image, held_out, density = noise(2, 8, 7), points(2, 8, 7), torch.full((8, 7), 0.25)
     maps = birdcage_maps((8, 7), coils).to(torch.complex128).expand(2, -1, -1, -1) if coils > 1 else None
-    measured = EncodingOperator(held_out, maps).transform(image)
+    measured = Cartesian(held_out, maps).transform(image)
     torch.testing.assert_close(
         held_out_error(image, measured, held_out, maps, density), torch.zeros(2, dtype=torch.float64)
     )

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from sansref.cli import main
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 
 
 def _insert(point: str, act: Callable[[], object]) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.views import VIEWS
-from sansref.methods import Draw, Example, collate, measured
+from sansref.methods import Draw, KspaceExample, collate
 from sansref.scan import Scan, ScanMeta
 from sansref.training.batches import (
     ExampleSet,
@@ -77,7 +77,7 @@ def test_repeats_get_the_refined_data_of_their_scan():
     assert [(examples[index][0][0], examples[index][0][2]) for index in range(4)] == [("a", "A"), ("b", "B")] * 2
 
 
-def flat(example: Example) -> list[torch.Tensor]:
+def flat(example: KspaceExample) -> list[torch.Tensor]:
     return [example.given.kspace, example.given.mask, example.target, example.weight]
 
 
@@ -216,7 +216,7 @@ def test_training_never_sees_the_samples_that_validation_scores(make_scans, tiny
         assert not example.given.kspace[0][held_out].any()
         assert not example.target[0][held_out].any()
         assert not example.weight[held_out].any()
-        assert torch.equal(measured(kept[index % 2]).kspace, item.given.kspace[0])
+        assert torch.equal(kept[index % 2].measurement.kspace, item.given.kspace[0])
 
 
 # --- unpaired scans --------------------------------------------------------------------------------------------

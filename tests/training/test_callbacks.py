@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from sansref.errors import TrainingError
-from sansref.training.callbacks import (
+from sansref.training.history import (
     CheckHealth,
     History,
     KeepBest,

@@ -8,7 +8,7 @@ import torch
 from sansref import cli
 from sansref.experiments import health
 from sansref.networks.unpaired import SwitchableDiscriminator, SwitchableGenerator
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 from sansref.training.loop import Loop
 
 SETTINGS = [

@@ -15,9 +15,8 @@ from sansref.errors import SettingError, TrainingError
 from sansref.methods.ssdu import SSDU
 from sansref.training import callbacks
 from sansref.training.batches import ValidationSet
-from sansref.training.callbacks import read_history, snapshot_file
-from sansref.training.fit import StageFiles, fit
-from sansref.training.loop import Loop
+from sansref.training.history import read_history, snapshot_file
+from sansref.training.loop import Loop, StageFiles, fit
 from sansref.training.progress import Progress
 
 SHAPES = [(32, 32), (32, 24), (32, 32), (32, 32)]

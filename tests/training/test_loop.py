@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 
 from sansref.errors import TrainingError
 from sansref.kspace.family import MaskFamily
-from sansref.methods import Example, Measured, Method, Turn, measured
+from sansref.kspace.measurement import Measurement
+from sansref.methods import KspaceExample, Method, Turn
 from sansref.metrics.holdout import held_out_error
 from sansref.training.batches import ValidationSet
-from sansref.training.callbacks import ResumePoint, read_history
-from sansref.training.fit import StageFiles, fit
-from sansref.training.loop import Loop
+from sansref.training.history import ResumePoint, read_history
+from sansref.training.loop import Loop, StageFiles, fit
 from sansref.training.options import TrainingOptions
 from sansref.training.progress import Progress
 
@@ -85,7 +85,7 @@ def test_a_turn_gets_an_optimiser_for_its_parameters_alone(tiny):
 
 def test_loop_hands_the_network_no_more_than_the_given_samples(tiny, validation):
     method = tiny("ssdu").build()
-    seen: list[Measured] = []
+    seen: list[Measurement] = []
     method.reconstruct = lambda given: seen.append(given) or torch.zeros(1, 32, 32, dtype=torch.complex64)
     Loop(method, tiny("ssdu").training).validation_step(validation[0], 0)
     assert seen[0] is not None
@@ -110,7 +110,7 @@ class Uphill(Method):
         return [Turn("one", [self.first], averaged=False, lookahead=True), Turn("two", [self.second])]
 
     def examples(self, scan, draw, refined=None):
-        return [Example(measured(scan), scan.kspace, scan.mask.float())]
+        return [KspaceExample(scan.measurement, scan.kspace, scan.mask.float())]
 
     def loss(self, turn, batch):
         self.told.append(f"loss of {turn}")

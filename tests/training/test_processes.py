@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from sansref.data.store import ArrayStore, ArrayWriter, join
 from sansref.errors import SettingError
 from sansref.training.batches import ShapeBatches
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 from sansref.training.processes import Processes
 
 SETTINGS = [
@@ -34,7 +34,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "
 WAITING = """
 import pathlib, sys, time
 from sansref.cli import main
-from sansref.training.callbacks import ResumePoint
+from sansref.training.history import ResumePoint
 original, awaited = ResumePoint.on_train_epoch_end, pathlib.Path({awaited!r})
 
 def waiting(*arguments):

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from sansref.cli import main
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 
 SETTINGS = [
     *("--stages", "3", "--epochs", "3", "--batch_size", "8", "--threads", "1", "--accelerator", "cpu"),
     *("--network.phases", "2", "--network.channels", "4"),
 ]
 
-EPOCH_END = "sansref.training.callbacks:ResumePoint.on_train_epoch_end"
+EPOCH_END = "sansref.training.history:ResumePoint.on_train_epoch_end"
 
 # What is called when the kill comes, and for which time in the life of the killed process.
 POINTS = {
@@ -28,12 +28,12 @@ POINTS = {
     "between the settings and the versions": ("sansref.training.run:write_text", 2),
     "while data are prepared": ("sansref.data.store:ArrayWriter.append", 9),
     "in the first epoch": ("sansref.training.loop:Loop.training_step", 2),
-    "between the best weights and the log row": ("sansref.training.callbacks:KeepBest.on_train_epoch_end", 1),
+    "between the best weights and the log row": ("sansref.training.history:KeepBest.on_train_epoch_end", 1),
     "after a stage's first epoch": ("sansref.training.loop:Loop.training_step", 3),
     "between the log row and the checkpoint": (EPOCH_END, 2),
-    "after the last epoch, before the stage is done": ("sansref.training.refine:write_text", 1),
+    "after the last epoch, before the stage is done": ("sansref.training.stages:write_text", 1),
     "before a finished file is put in its place": ("pathlib:Path.replace", 12),
-    "between two stages": ("sansref.training.refine:_refined", 1),
+    "between two stages": ("sansref.training.stages:_refined", 1),
     "while data are refined": ("sansref.methods.idr:IDR.refine", 2),
     "in a stage on refined data": ("sansref.training.loop:Loop.validation_step", 20),
     "after the last stage": ("shutil:copyfile", 1),
@@ -49,7 +49,7 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 WAITING = """
 import itertools, sys, time
 from sansref.cli import main
-from sansref.training.callbacks import ResumePoint
+from sansref.training.history import ResumePoint
 original, calls = ResumePoint.on_train_epoch_end, itertools.count(1)
 
 def waiting(*arguments):
@@ -95,8 +95,8 @@ def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole, kill
         ("sansref.methods.idr:IDR.refine", 1),
         ("sansref.methods.idr:IDR.refine", 2),
         ("sansref.training.loop:Loop.training_step", 3),
-        ("sansref.training.refine:write_text", 1),
-        ("sansref.training.callbacks:History.on_train_epoch_end", 2),
+        ("sansref.training.stages:write_text", 1),
+        ("sansref.training.history:History.on_train_epoch_end", 2),
         ("shutil:copyfile", 1),
     ]:
         killed(arguments, point, call)
@@ -110,9 +110,9 @@ def test_an_early_stop_is_the_same_after_a_kill(heads, tmp_path, killed, rows, a
     main(command(heads, tmp_path / "whole", *settings))
     assert [(row["stage"], row["epoch"]) for row in rows(tmp_path / "whole")] == [(s, e) for s in "012" for e in "01"]
     arguments = command(heads, tmp_path / "run", *settings)
-    killed(arguments, "sansref.training.refine:write_text", 1)
+    killed(arguments, "sansref.training.stages:write_text", 1)
     killed(arguments, EPOCH_END, 1)
-    killed(arguments, "sansref.training.refine:write_text", 1)
+    killed(arguments, "sansref.training.stages:write_text", 1)
     main(arguments)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 

@@ -19,15 +19,15 @@ SETTINGS = [
     *("--network.width", "2", "--network.blocks", "1", "--network.extractor_layers", "3"),
 ]
 
-NEXT_EPOCH = "sansref.training.callbacks:History.on_train_epoch_start"
+NEXT_EPOCH = "sansref.training.history:History.on_train_epoch_start"
 
 # What is called when the kill comes, and for which time in the life of the killed process.
 POINTS = {
-    "between two turns in the middle of an epoch": ("sansref.methods.iscl:ISCL.generator_loss", 4),
+    "between two turns in the middle of an epoch": ("sansref.methods.unpaired.iscl:ISCL.generator_loss", 4),
     "right after a checkpoint between two draws of the slow weights": (NEXT_EPOCH, 3),
     "while the first mean stands in for the weights": ("sansref.training.loop:Loop.validation_step", 3),
     "right after a checkpoint with a mean": (NEXT_EPOCH, 4),
-    "between the last mean and its checkpoint": ("sansref.training.callbacks:ResumePoint.on_train_epoch_end", 4),
+    "between the last mean and its checkpoint": ("sansref.training.history:ResumePoint.on_train_epoch_end", 4),
 }
 
 
@@ -70,7 +70,7 @@ def test_a_run_killed_in_the_middle_of_every_epoch_ends_the_same(command, tmp_pa
 
 
 def test_a_checkpoint_holds_live_slow_and_averaged_weights_apart(command, tmp_path, killed):
-    killed(command(tmp_path / "run"), "sansref.training.refine:write_text", 1)
+    killed(command(tmp_path / "run"), "sansref.training.stages:write_text", 1)
     stage = tmp_path / "run" / "stages" / "00"
     saved, point = load_file(stage / "best.safetensors"), torch.load(stage / "last.ckpt", weights_only=True)
     state, kernel = point["state_dict"], "generators.generator.out.weight"

@@ -14,7 +14,7 @@ from sansref.data.prepared import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.training import train as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 from sansref.training.loop import Loop
 from sansref.training.train import train
 

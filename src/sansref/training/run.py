@@ -217,7 +217,7 @@ def _read_identities(path: Path) -> list[tuple[str, int]]:
 
 def environment() -> dict[str, str | int]:
     """Versions and machine, for the record."""
-    packages = ("numpy", "torch", "pytorch-lightning")
+    packages = ("numpy", "torch", "lightning-fabric")
     return {
         "sansref": sansref.__version__,
         "python": platform.python_version(),

@@ -23,7 +23,6 @@ from sansref.experiments.comparison.records import read_scores
 from sansref.experiments.comparison.slices import _chosen as chosen
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.perceptual import PerceptualOptions
-from sansref.methods import measured, stack
 from sansref.metrics.quality import psnr
 from sansref.training.registry import METHODS
 
@@ -84,7 +83,7 @@ def test_scores_are_those_of_the_reconstructions(finished):
     own = [row for row in rows if (row.label, row.acceleration) == ("IDR", 6)]
     scan = place.test_scans(cell)[1]
     with torch.inference_mode():
-        image = reconstruction_of(place, cell)(stack([measured(scan)]))[0].abs()
+        image = reconstruction_of(place, cell)(scan.batch())[0].abs()
     truth = scan.reference.abs()
     assert own[1].psnr == pytest.approx(float(psnr(image, truth, float(truth.max()))))
 

@@ -23,7 +23,7 @@ from sansref.experiments.comparison import workers
 from sansref.experiments.comparison.plan import Plan
 from sansref.experiments.comparison.workers import train_all
 from sansref.experiments.comparison.workplace import Workplace
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 
 # Methods that learn as those of the package do, and are held up or fail on the way whatever process they run in.
 OWN = """

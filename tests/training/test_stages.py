@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from sansref.data.store import ArrayStore, ArrayWriter
 from sansref.errors import FileError
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods import IDR, measured, stack
+from sansref.kspace.cartesian import Cartesian
+from sansref.methods import IDR
 from sansref.training import refine as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
-from sansref.training.fit import StageResult
+from sansref.training.loop import StageResult
 from sansref.training.progress import Progress
-from sansref.training.refine import refine, run_stages, stage_files
+from sansref.training.stages import refine, run_stages, stage_files
 
 SHAPES = [(32, 32), (32, 32), (32, 24), (32, 24), (32, 32)]
 
@@ -42,8 +42,8 @@ def test_refined_data_are_the_reconstructions_of_the_acquired_samples(tiny, scan
     assert len(store) == len(scans)
     for scan, kspace in zip(scans, store, strict=False):
         with torch.no_grad():
-            image = method.reconstruct(stack([measured(scan)]))
-        predicted = EncodingOperator(scan.mask[None], None).transform(image)[0]
+            image = method.reconstruct(scan.batch())
+        predicted = Cartesian(scan.mask[None], None).transform(image)[0]
         torch.testing.assert_close(kspace[0][~scan.mask], predicted[0][~scan.mask], atol=1e-5, rtol=1e-4)
         # The acquired samples come back to the last digit, or as the network predicts them.
         assert torch.equal(kspace[0][scan.mask], scan.kspace[0][scan.mask]) is keep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,10 +17,11 @@ from torch import Tensor
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
 from sansref.errors import FileError, SettingError
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods import Draw, ImageTranslation, Measured, Needs, Translation, Turn, measured, stack
-from sansref.methods.consistency import sampling_loss
-from sansref.methods.translation import GreyRange, ImageOptions
+from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.measurement import Measurement
+from sansref.methods import Draw, ImagePair, ImageTranslation, Needs, Sample, Turn, Update
+from sansref.methods.unpaired.losses import sampling_loss
+from sansref.methods.unpaired.translation import GreyRange, ImageOptions
 from sansref.networks import TranslatorOptions
 from sansref.networks.generator import CODE_LENGTH
 from sansref.randomness import seeded
@@ -45,8 +47,8 @@ class Identity(ImageTranslation):
     def turns(self) -> list[Turn]:
         return []
 
-    def loss(self, turn: str, batch: Translation) -> tuple[Tensor, dict[str, Tensor]]:
-        return torch.zeros(()), {}
+    def step(self, batch: ImagePair) -> Iterator[Update]:
+        yield from ()
 
     def restore(self, image: Tensor) -> Tensor:
         self.seen.append(image)
@@ -67,8 +69,8 @@ def scan(seed: int, coils: int = 1, brightness: float = 1.0) -> Scan:
     return sampling.undersample(full_scan(seed, coils, brightness), seeded("mask")).without_reference()
 
 
-def example(of: ImageTranslation, one: Scan, full: Scan, draw: Draw = DRAW) -> Translation:
-    (made,) = of.examples(one, draw, None, full)
+def example(of: ImageTranslation, one: Scan, full: Scan, draw: Draw = DRAW) -> ImagePair:
+    (made,) = of.examples(Sample(one, full=full), draw)
     return made
 
 
@@ -167,7 +169,7 @@ def test_a_blank_image_stays_blank(scaling: str, complex: bool) -> None:
     for image in (made.undersampled, made.full):
         assert bool(image.isfinite().all())
         assert len(image.unique()) == 1
-    assert not identity.reconstruct(stack([measured(blank)])).any()
+    assert not identity.reconstruct(blank.batch()).any()
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -177,7 +179,7 @@ def test_a_network_that_changes_nothing_gives_the_zero_filled_image(scaling: str
     """Real and imaginary part as such; a magnitude with the phase of the zero-filled image."""
     given = [scan(0, coils), scan(1, coils, brightness=5)]
     identity = method(complex, scaling=scaling)
-    found = identity.reconstruct(stack([measured(one) for one in given]))
+    found = identity.reconstruct(Measurement.stacked([one.measurement for one in given]))
     for image, one in zip(found, given, strict=True):
         np.testing.assert_allclose(image.numpy(), image_of(one), atol=1e-5)
     ((seen),) = identity.seen
@@ -195,21 +197,21 @@ def test_what_a_network_makes_is_kept_within_the_range(scaling: str) -> None:
         (-9.0, zero_filled.min() if scaling == "image" else 0),
     ):
         identity.change = lambda image, value=value: torch.full_like(image, value)
-        np.testing.assert_allclose(identity.reconstruct(stack([measured(one)]))[0].abs(), expected, atol=1e-5)
+        np.testing.assert_allclose(identity.reconstruct(one.batch())[0].abs(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("complex", [False, True])
 @pytest.mark.parametrize("coils", [1, 3])
 def test_acquired_samples_are_put_back_on_demand(complex: bool, coils: int) -> None:
     one = scan(0, coils)
-    given = stack([measured(one)])
+    given = one.batch()
     images = {}
     for kept in (False, True):
-        spoiling = method(complex, data_consistency=kept)
+        spoiling = method(complex, data_consistency="hard" if kept else "none")
         spoiling.change = lambda image: torch.sin(7 * image)
         images[kept] = spoiling.reconstruct(given)
-    operator = EncodingOperator(given.mask, given.maps)
-    torch.testing.assert_close(images[True], operator.impose_on(images[False], given.kspace))
+    operator = Cartesian(given.mask, given.maps)
+    torch.testing.assert_close(images[True], operator.data_consistent(images[False], given.kspace))
     errors = [float((operator.forward(images[kept]) - given.kspace).abs().max()) for kept in (False, True)]
     assert errors[0] > 0.05
     assert errors[1] < (1e-5 if coils == 1 else errors[0])
@@ -219,15 +221,15 @@ def test_acquired_samples_are_put_back_on_demand(complex: bool, coils: int) -> N
 @pytest.mark.parametrize("coils", [1, 3])
 def test_putting_samples_back_leads_towards_the_truth_and_stays_there(complex: bool, coils: int) -> None:
     one, truth = scan(0, coils), torch.randn(1, *SIZE, dtype=torch.complex64, generator=seeded("truth"))
-    operator = EncodingOperator(one.mask, one.maps)
-    given = stack([Measured(operator.forward(truth)[0], one.mask, one.maps)])
+    operator = Cartesian(one.mask, one.maps)
+    given = Measurement.stacked([Measurement(operator.forward(truth)[0], one.mask, one.maps)])
     distances = {}
     for kept in (False, True):
-        spoiling = method(complex, data_consistency=kept)
+        spoiling = method(complex, data_consistency="hard" if kept else "none")
         spoiling.change = lambda image: torch.sin(7 * image)
         distances[kept] = float((spoiling.reconstruct(given) - truth).norm())
     assert distances[True] < 0.95 * distances[False]
-    torch.testing.assert_close(operator.impose_on(truth, given.kspace), truth, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(operator.data_consistent(truth, given.kspace), truth, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -235,18 +237,18 @@ def test_putting_samples_back_leads_towards_the_truth_and_stays_there(complex: b
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_scan_twice_as_bright_gives_an_image_twice_as_bright(scaling: str, complex: bool, kept: bool) -> None:
     """To the last digit, whatever the network does."""
-    bending, given = method(complex, scaling=scaling, data_consistency=kept), stack([measured(scan(0))])
+    bending, given = method(complex, scaling=scaling, data_consistency="hard" if kept else "none"), scan(0).batch()
     bending.change = lambda image: torch.sin(7 * image)
-    once, twice = (bending.reconstruct(given._replace(kspace=factor * given.kspace)) for factor in (1, 2))
+    once, twice = (bending.reconstruct(replace(given, kspace=factor * given.kspace)) for factor in (1, 2))
     assert torch.equal(twice, 2 * once)
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("brightness", [0.0, 1.0])
 def test_zero_is_zero_in_complex_images_blank_ones_too(scaling: str, brightness: float) -> None:
-    blackening, given = method(True, scaling=scaling), stack([measured(scan(0))])
+    blackening, given = method(True, scaling=scaling), scan(0).batch()
     blackening.change = torch.zeros_like
-    assert not blackening.reconstruct(given._replace(kspace=brightness * given.kspace)).any()
+    assert not blackening.reconstruct(replace(given, kspace=brightness * given.kspace)).any()
     assert bool(blackening.seen[0].any()) == (brightness > 0)
 
 
@@ -276,7 +278,7 @@ def test_the_noise_of_the_code_belongs_to_the_epoch() -> None:
 
 def test_a_full_scan_is_needed() -> None:
     with pytest.raises(ValueError, match=r"Identity needs a full scan beside head0\.nii"):
-        method().examples(scan(0), DRAW)
+        method().examples(Sample(scan(0)), DRAW)
 
 
 def test_coils_without_maps_are_one_line_for_either_scan() -> None:
@@ -295,7 +297,7 @@ def test_there_is_no_room_below_the_zero_filled_image(headroom: float) -> None:
 
 def test_networks_of_double_precision_take_samples_of_single_precision() -> None:
     one = method().double()
-    image = one.reconstruct(stack([measured(scan(0))]))
+    image = one.reconstruct(scan(0).batch())
     assert one.seen[0].dtype == torch.float64
     assert image.dtype == torch.complex64
 
@@ -322,7 +324,7 @@ def test_to_a_magnitude_belongs_the_phase_of_its_zero_filled_image() -> None:
 def without_noise(one: Scan) -> Scan:
     assert one.maps is not None
     assert one.reference is not None
-    return replace(one, kspace=EncodingOperator(one.mask[None], one.maps[None]).forward(one.reference[None])[0])
+    return replace(one, kspace=Cartesian(one.mask[None], one.maps[None]).forward(one.reference[None])[0])
 
 
 def test_translations_of_several_coils_keep_their_samples() -> None:
@@ -331,7 +333,7 @@ def test_translations_of_several_coils_keep_their_samples() -> None:
     assert one.reference is not None
     under = Sampling(acceleration=3, center=0.2).undersample(one, seeded("mask"))
     identity = method(complex=True)
-    batch = Translation.stacked([example(identity, under, full)])
+    batch = ImagePair.stacked([example(identity, under, full)])
     zero_filled = torch.from_numpy(image_of(under)).to(torch.complex64)[None]
     truth = identity.to_unit(one.reference[None], zero_filled)
     options = {"mask": batch.mask, "coils": batch.coils}

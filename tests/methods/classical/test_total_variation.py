@@ -11,11 +11,10 @@ import sigpy.mri.app
 import torch
 from torch import Tensor
 
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.grid import Shape
-from sansref.methods import Measured
-from sansref.methods.total_variation import (
-    data_diagonal,
+from sansref.kspace.measurement import Measurement
+from sansref.methods.classical.total_variation import (
     differences,
     differences_adjoint,
     shrink,
@@ -24,9 +23,9 @@ from sansref.methods.total_variation import (
 from sansref.randomness import seeded
 
 
-def objective(given: Measured, image: Tensor, absolute: float) -> float:
+def objective(given: Measurement, image: Tensor, absolute: float) -> float:
     """In numpy, from the definition."""
-    misfit = EncodingOperator(given.mask, given.maps).forward(image) - given.kspace
+    misfit = Cartesian(given.mask, given.maps).forward(image) - given.kspace
     pixels = image.numpy()
     down, right = (np.roll(pixels, -1, axis) - pixels for axis in (-2, -1))
     return 0.5 * float(misfit.abs().square().sum()) + absolute * float(np.hypot(np.abs(down), np.abs(right)).sum())
@@ -81,7 +80,7 @@ def test_plateaus_of_a_striped_image_move_together_by_twice_the_weight_over_thei
     mask = torch.ones(1, *image.shape, dtype=torch.bool)
     maps = make.noise(1, coils, *image.shape) if coils > 1 else None
     maps = None if maps is None else maps / maps.abs().square().sum(1, keepdim=True).sqrt()
-    given = Measured(EncodingOperator(mask, maps).transform(image[None]), mask, maps)
+    given = Measurement(Cartesian(mask, maps).transform(image[None]), mask, maps)
     torch.testing.assert_close(total_variation(given, regularisation, 500)[0], expected, rtol=1e-5, atol=1e-5)
     flat = total_variation(given, 2.0, 500)[0]
     torch.testing.assert_close(flat, image.mean().expand_as(flat), rtol=1e-4, atol=1e-4)
@@ -138,10 +137,10 @@ def test_the_preconditioner_is_made_of_the_diagonal_of_the_normal_operator_in_k_
     """Of its dense matrix, column by column, for maps and masks without any symmetry."""
     mask = torch.rand(2, 6, 5, generator=seeded(0)) < 0.4
     maps = make.noise(2, coils, 6, 5) if coils > 1 else None
-    given = Measured(make.noise(2, coils, 6, 5), mask, maps)
+    given = Measurement(make.noise(2, coils, 6, 5), mask, maps)
     waves = torch.fft.ifft2(torch.eye(30, dtype=torch.complex128).reshape(30, 6, 5), norm="ortho")
-    for slice_, found in enumerate(data_diagonal(given)):
-        encoding = EncodingOperator(mask[slice_], None if maps is None else maps[slice_])
+    for slice_, found in enumerate(given.grid.data_diagonal):
+        encoding = Cartesian(mask[slice_], None if maps is None else maps[slice_])
         expected = (waves.conj() * encoding.normal(waves)).sum((-2, -1)).real.reshape(6, 5)
         torch.testing.assert_close(found, expected)
 
@@ -179,10 +178,10 @@ def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(make: Any, coils
     points, columns = make.scan(image, coils), make.scan(1000 * image.flip(0), coils, "random_columns")
     maps = None if points.maps is None or columns.maps is None else torch.cat([points.maps, 5 * columns.maps])
     kspace, mask = torch.cat([points.kspace, columns.kspace]), torch.cat([points.mask, columns.mask])
-    together = total_variation(Measured(kspace, mask, maps), 0.01, 30)
+    together = total_variation(Measurement(kspace, mask, maps), 0.01, 30)
     for i in range(2):
         one = slice(i, i + 1)
-        alone = total_variation(Measured(kspace[one], mask[one], None if maps is None else maps[one]), 0.01, 30)
+        alone = total_variation(Measurement(kspace[one], mask[one], None if maps is None else maps[one]), 0.01, 30)
         torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
 
 
@@ -207,7 +206,7 @@ def test_the_image_follows_the_units_of_the_maps(make: Any) -> None:
 def test_single_precision_finds_the_image_of_double_precision(make: Any, coils: int, regularisation: float) -> None:
     given = make.scan(make.phantom((48, 48)), coils)
     maps = None if given.maps is None else given.maps.to(torch.complex64)
-    image = total_variation(Measured(given.kspace.to(torch.complex64), given.mask, maps), regularisation, 100)
+    image = total_variation(Measurement(given.kspace.to(torch.complex64), given.mask, maps), regularisation, 100)
     assert make.distance(image, total_variation(given, regularisation, 100)) < 1e-3
 
 
@@ -217,7 +216,7 @@ def test_a_scan_without_its_centre_still_gives_an_image(make: Any, coils: int) -
     given = make.scan(make.phantom((24, 21)), coils)
     mask = given.mask.clone()
     mask[:, 12, 10] = False
-    image = total_variation(Measured(given.kspace * mask[:, None], mask, given.maps), 0.01)
+    image = total_variation(Measurement(given.kspace * mask[:, None], mask, given.maps), 0.01)
     assert bool(image.isfinite().all())
     if coils == 1:
         assert abs(complex(image.mean())) < 1e-12

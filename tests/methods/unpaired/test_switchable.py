@@ -14,7 +14,8 @@ import torch
 from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
 from sansref.errors import SettingError
-from sansref.methods import ISCL, Draw, ISCLOptions, SwitchableISCL, SwitchableOptions, measured, stack
+from sansref.kspace.measurement import Measurement
+from sansref.methods import ISCL, Draw, ISCLOptions, Sample, SwitchableISCL, SwitchableOptions
 from sansref.networks import TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -60,9 +61,8 @@ def test_the_generators_turn_moves_the_code_too_and_nothing_of_the_others(make: 
     before = {name: value.clone() for name, value in method.state_dict().items()}
     (turn,) = (turn for turn in method.turns if turn.name == "generator")
     optimizer = torch.optim.SGD(turn.parameters, lr=0.1)
-    method.loss("generator", batch)[0].backward()
+    make.loss(method, "generator", batch)[0].backward()
     optimizer.step()
-    method.updated("generator")
     moved = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.rsplit(".", 2)[0] for name in moved} >= {
         "generators.generator.convolutions",
@@ -76,7 +76,7 @@ def test_the_generators_turn_moves_the_code_too_and_nothing_of_the_others(make: 
 
 def test_the_discriminator_learns_to_switch_in_its_turn(make: Any, build: Build) -> None:
     method = build()
-    method.loss("discriminator", make.pictures())[0].backward()
+    make.loss(method, "discriminator", make.pictures())[0].backward()
     judge = method.discriminators.discriminator
     assert len(judge.scales) == len(judge.shifts) == 5
     for weight in (*judge.scales, *judge.shifts):
@@ -99,7 +99,7 @@ def test_the_discriminators_loss_is_that_of_the_paper(make: Any, build: Build, s
     expected = make.lsgan(judge(y, full=True), 1) + make.lsgan(judge(restored, full=True), 0)
     expected += make.lsgan(judge(x), 1) + make.lsgan(judge(degraded), 0)
     expected += make.lsgan(judge(x - artefact, full=True), 0) + make.lsgan(judge(y + artefact), 0)
-    assert float(method.loss("discriminator", batch)[0].detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(make.loss(method, "discriminator", batch)[0].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -114,7 +114,7 @@ def test_the_generators_loss_is_that_of_the_paper(make: Any, build: Build, size:
     cycle = make.l1(generator(restored, style), x) + make.l1(generator(degraded), y)
     bypass = make.l1(restored, x - artefact) + make.l1(generator(y + artefact), y)
     sampling = make.kspace_error(x, restored, mask) + make.kspace_error(y, degraded, mask)
-    loss, parts = method.loss("generator", batch)
+    loss, parts = make.loss(method, "generator", batch)
     assert float(parts["sampling"]) == pytest.approx(sampling, rel=1e-4)
     assert float(loss.detach()) == pytest.approx(fooled + 30 * (cycle + bypass) + sampling, rel=1e-4)
 
@@ -134,7 +134,7 @@ def test_the_code_is_a_fixed_vector_and_a_little_noise(make: Any, build: Build) 
 
 def test_restoring_uses_no_code(build: Build) -> None:
     """Means 0 and standard deviations 1: what the random vector is has no say in a reconstruction."""
-    method, given = build(), stack([measured(scan(0))])
+    method, given = build(), scan(0).batch()
     before = method.reconstruct(given)
     method.generators.vector.fill_(5.0)
     torch.nn.init.constant_(method.generators.code.means[0].weight, 3.0)
@@ -147,10 +147,10 @@ def test_the_codes_noise_is_new_with_each_epoch_or_each_step(
 ) -> None:
     method, one, full = build(code_refresh=refresh), scan(0), full_scan(1)
     draws = [Draw(seed, epoch, item) for seed in range(2) for epoch in range(3) for item in range(4)]
-    noises = [method.examples(one, draw, None, full)[0].noise.numpy().tobytes() for draw in draws]
+    noises = [method.examples(Sample(one, full=full), draw)[0].noise.numpy().tobytes() for draw in draws]
     assert len(set(noises)) == different
     for draw, noise in zip(draws, noises, strict=True):
-        (again,) = method.examples(one, draw, None, full)
+        (again,) = method.examples(Sample(one, full=full), draw)
         assert again.noise.numpy().tobytes() == noise
     if refresh == "epoch":
         assert len({noise for draw, noise in zip(draws, noises, strict=True) if draw.epoch == draw.seed == 0}) == 1
@@ -158,17 +158,17 @@ def test_the_codes_noise_is_new_with_each_epoch_or_each_step(
 
 def test_the_codes_noise_is_standard_normal(build: Build) -> None:
     method, one, full = build(), scan(0), full_scan(1)
-    noise = torch.stack([method.examples(one, Draw(0, epoch, 0), None, full)[0].noise for epoch in range(100)])
+    noise = torch.stack([method.examples(Sample(one, full=full), Draw(0, epoch, 0))[0].noise for epoch in range(100)])
     assert noise.shape == (100, 64)
     assert float(noise.mean()) == pytest.approx(0, abs=5 / math.sqrt(6400))
     assert float(noise.var()) == pytest.approx(1, abs=5 * math.sqrt(2 / 6400))
 
 
 def test_acquired_samples_of_complex_images_can_be_kept_exactly(build: Build) -> None:
-    given = stack([measured(scan(0)), measured(scan(1))])
+    given = Measurement.stacked([scan(0).measurement, scan(1).measurement])
     errors = {}
     for kept in (False, True):
-        image = build(network={"complex": True}, data_consistency=kept).reconstruct(given)
+        image = build(network={"complex": True}, data_consistency="hard" if kept else "none").reconstruct(given)
         spectrum = np.fft.fftshift(
             np.fft.fft2(np.fft.ifftshift(image.detach(), axes=(1, 2)), norm="ortho"), axes=(1, 2)
         )

@@ -21,9 +21,9 @@ from sansref.data.simulate import Simulation, simulate
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.family import MaskFamily
+from sansref.kspace.measurement import Measurement
 from sansref.kspace.partition import hold_out
-from sansref.methods import Measured, measured, stack
-from sansref.methods.classical import GRID, Choice, Classical, ClassicalName, choose_regularisation
+from sansref.methods.classical.regularisation import GRID, Choice, Classical, ClassicalName, choose_regularisation
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -61,8 +61,8 @@ def choose(name: ClassicalName, scans: list[Scan], **options: Any) -> Choice:
     return choose_regularisation(name, scans, held_out_of(scans), MaskFamily(), **options)
 
 
-def given_of(scan: Scan) -> Measured:
-    return stack([measured(scan)])
+def given_of(scan: Scan) -> Measurement:
+    return scan.batch()
 
 
 def nmse(image: Tensor, scan: Scan) -> float:
@@ -158,7 +158,7 @@ def test_the_score_is_the_mean_weighted_error_on_the_held_out_samples(make_scans
     scans, family = make_scans(SHAPE, SHAPE), MaskFamily()
     errors = []
     for scan, held_out in zip(scans, held_out_of(scans), strict=True):
-        kept = Measured((scan.kspace * ~held_out)[None], (scan.mask & ~held_out)[None])
+        kept = Measurement((scan.kspace * ~held_out)[None], (scan.mask & ~held_out)[None])
         image = Classical("total_variation", 0.01, 20).reconstruct(kept)[0].numpy()
         spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho"))
         missed, samples, density = (

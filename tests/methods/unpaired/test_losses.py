@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator
-from sansref.methods.consistency import (
+from sansref.methods.unpaired.losses import (
     FourierNorm,
     bypass_loss,
     cycle_loss,
@@ -188,7 +188,7 @@ def test_the_slope_of_its_square_is_the_normal_operator_of_the_error() -> None:
     sampling_loss(image, other, mask, "ortho", 2).backward()
     assert other.grad is not None
     error = torch.from_numpy(complex_plane(other - image))
-    expected = 2 / mask.numel() * EncodingOperator(mask).normal(error)
+    expected = 2 / mask.numel() * Cartesian(mask).normal(error)
     np.testing.assert_allclose(complex_plane(other.grad), expected.numpy(), atol=1e-12)
 
 
@@ -249,7 +249,7 @@ def test_the_truth_of_several_coils_has_no_loss_and_would_have_one_by_its_combin
 ) -> None:
     truth = torch.complex(*images((9, 12), 2).unbind(1))
     coils, mask = coils_of((9, 12)), masks((9, 12))
-    zero_filled = EncodingOperator(mask, coils).normal(truth)
+    zero_filled = Cartesian(mask, coils).normal(truth)
     pair = as_channels(zero_filled), as_channels(truth)
     assert float(sampling_loss(*pair, mask, power=power, coils=coils)) < 1e-12
     assert float(sampling_loss(*pair, mask, power=power)) > 0.1

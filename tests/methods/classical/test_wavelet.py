@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import Shape
-from sansref.methods import Measured
-from sansref.methods.wavelet import OrthogonalWavelet, l1_wavelet, largest_gain
+from sansref.kspace.measurement import Measurement
+from sansref.methods.classical.wavelet import OrthogonalWavelet, l1_wavelet
 from sansref.randomness import seeded
 
 SIZES = [(1, 6), (5, 7), (8, 8), (14, 27), (33, 31), (64, 48)]
@@ -37,8 +37,8 @@ def detail_norm(image: Tensor) -> float:
     return float(sum(np.abs(band).sum() for bands in details for band in bands.values()))
 
 
-def objective(given: Measured, image: Tensor, absolute: float) -> float:
-    misfit = EncodingOperator(given.mask, given.maps).forward(image) - given.kspace
+def objective(given: Measurement, image: Tensor, absolute: float) -> float:
+    misfit = Cartesian(given.mask, given.maps).forward(image) - given.kspace
     return 0.5 * float(misfit.abs().square().sum()) + absolute * detail_norm(image[0])
 
 
@@ -111,10 +111,10 @@ def test_the_gain_bounds_the_largest_eigenvalue_of_the_normal_operator(make: Any
     """Of every mask, and reached by a full one, where the encoding is diagonal in the image."""
     maps = make.noise(2, coils, 6, 5) if coils > 1 else None
     for mask in (torch.rand(2, 6, 5, generator=seeded(0)) < 0.5, torch.ones(2, 6, 5, dtype=torch.bool)):
-        given = Measured(make.noise(2, coils, 6, 5), mask, maps)
+        given = Measurement(make.noise(2, coils, 6, 5), mask, maps)
         unit = torch.eye(30, dtype=torch.complex128).reshape(30, 6, 5)
-        for slice_, gain in enumerate(largest_gain(given).flatten().tolist()):
-            encoding = EncodingOperator(mask[slice_], None if maps is None else maps[slice_])
+        for slice_, gain in enumerate(given.grid.largest_gain.flatten().tolist()):
+            encoding = Cartesian(mask[slice_], None if maps is None else maps[slice_])
             largest = float(torch.linalg.eigvalsh(encoding.normal(unit).reshape(30, 30)).max())
             assert largest <= gain * (1 + 1e-9)
             if bool(mask.all()):
@@ -199,10 +199,12 @@ def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch(make: Any, coils
     points, columns = make.scan(image, coils), make.scan(1000 * image.flip(0), coils, "random_columns")
     maps = None if points.maps is None or columns.maps is None else torch.cat([points.maps, 5 * columns.maps])
     kspace, mask = torch.cat([points.kspace, columns.kspace]), torch.cat([points.mask, columns.mask])
-    together = l1_wavelet(Measured(kspace, mask, maps), 0.01, 30, seeded(0))
+    together = l1_wavelet(Measurement(kspace, mask, maps), 0.01, 30, seeded(0))
     for i in range(2):
         one = slice(i, i + 1)
-        alone = l1_wavelet(Measured(kspace[one], mask[one], None if maps is None else maps[one]), 0.01, 30, seeded(0))
+        alone = l1_wavelet(
+            Measurement(kspace[one], mask[one], None if maps is None else maps[one]), 0.01, 30, seeded(0)
+        )
         torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5 * float(alone.abs().max()))
 
 
@@ -227,14 +229,14 @@ def test_a_constant_phase_passes_through(make: Any) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_images_of_any_size_come_back_from_all_their_samples_without_regularisation(make: Any, size: Shape) -> None:
     image, mask = make.noise(2, *size), torch.ones(2, *size, dtype=torch.bool)
-    found = l1_wavelet(Measured(fft2c(image)[:, None], mask), 0, 30, seeded(0))
+    found = l1_wavelet(Measurement(fft2c(image)[:, None], mask), 0, 30, seeded(0))
     torch.testing.assert_close(found, image)
 
 
 def test_single_precision_finds_the_image_of_double_precision(make: Any) -> None:
     given = make.scan(make.phantom((48, 48)), 2)
     assert given.maps is not None
-    single = Measured(given.kspace.to(torch.complex64), given.mask, given.maps.to(torch.complex64))
+    single = Measurement(given.kspace.to(torch.complex64), given.mask, given.maps.to(torch.complex64))
     image = l1_wavelet(single, 0.01, 100, seeded(0))
     assert image.dtype == torch.complex64
     expected = l1_wavelet(given, 0.01, 100, seeded(0))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.methods import ISCL, ISCLOptions, Measured, Translation
+from sansref.kspace.measurement import Measurement
+from sansref.methods import ISCL, ISCLOptions
 from sansref.randomness import seeded
 
 TURNS = {"discriminator": "discriminators", "generator": "generators", "extractor": "extractor"}
@@ -23,10 +24,6 @@ Build = Callable[..., ISCL]
 def build(tiny: Callable[..., Any]) -> Build:
     """A small ISCL: ``build(bypass_weight=5.0)``, the same weights each time."""
     return lambda **changes: tiny("iscl", **changes).build()
-
-
-def loss_of(method: ISCL, turn: str, batch: Translation) -> float:
-    return float(method.loss(turn, batch)[0].detach())
 
 
 def as_fake(gan: str, judgement: Tensor) -> float:
@@ -47,7 +44,7 @@ def test_a_loss_has_a_slope_for_the_networks_of_its_turn_and_takes_the_others_re
 ) -> None:
     """But for the discriminators, through which the generators learn; they are not moved then."""
     method = build()
-    method.loss(turn, make.pictures())[0].backward()
+    make.loss(method, turn, make.pictures())[0].backward()
     learning = {name.split(".")[0] for name, weight in method.named_parameters() if weight.grad is not None}
     assert learning == ({"generators", "discriminators"} if turn == "generator" else {TURNS[turn]})
 
@@ -63,9 +60,9 @@ def test_boosting_shows_the_discriminators_what_the_extractor_makes(
     artefact = method.extractor(x)
     assert float(artefact.detach().abs().max()) > 1e-3
     boosting = as_fake(gan, judge.of_full(x - artefact)) + as_fake(gan, judge.of_undersampled(y + artefact))
-    loss, parts = method.loss("discriminator", batch)
+    loss, parts = make.loss(method, "discriminator", batch)
     assert float(parts["boosting"]) == pytest.approx(boosting, rel=1e-5)
-    without = loss_of(build(gan=gan, boosting_weight=0), "discriminator", batch)
+    without = float(make.loss(build(gan=gan, boosting_weight=0), "discriminator", batch)[0].detach())
     assert float(loss.detach()) - without == pytest.approx(0.7 * boosting, rel=1e-3)
 
 
@@ -76,10 +73,10 @@ def test_bypass_wants_the_generator_to_agree_with_the_extractor(make: Any, build
     restorer, artefact = method.generators.restorer, method.extractor(x)
     halves = make.l1(restorer(x), x - artefact)
     bypass = halves + make.l1(restorer(y + artefact), y)
-    loss, parts = method.loss("generator", batch)
+    loss, parts = make.loss(method, "generator", batch)
     assert float(parts["bypass"]) == pytest.approx(bypass, rel=1e-5)
     assert float(parts["halves"]) == pytest.approx(halves, rel=1e-5)
-    without = loss_of(build(bypass_weight=0), "generator", batch)
+    without = float(make.loss(build(bypass_weight=0), "generator", batch)[0].detach())
     assert float(loss.detach()) - without == pytest.approx(5 * bypass, rel=1e-4)
 
 
@@ -87,12 +84,12 @@ def test_bypass_wants_the_generator_to_agree_with_the_extractor(make: Any, build
 def test_the_extractor_learns_from_generators_that_have_had_their_turn(make: Any, build: Build, size: int) -> None:
     batch, method = make.pictures(size), build()
     x, y = batch.undersampled, batch.full
-    before = loss_of(build(), "extractor", batch)
+    before = float(make.loss(build(), "extractor", batch)[0].detach())
     make.play(method, batch, ["discriminator", "generator"])
     restored, degraded = method.generators.restorer(x).detach(), method.generators.degrader(y).detach()
     pseudo = (method.extractor(x) - (x - restored)).abs().mean()
     noise = (method.extractor(degraded) - (degraded - y)).abs().mean()
-    loss, parts = method.loss("extractor", batch)
+    loss, parts = make.loss(method, "extractor", batch)
     assert float(parts["pseudo"]) == pytest.approx(float(pseudo.detach()), rel=1e-5)
     assert float(parts["noise"]) == pytest.approx(float(noise.detach()), rel=1e-5)
     assert float(loss.detach()) == pytest.approx(float((pseudo + noise).detach()), rel=1e-5)
@@ -140,7 +137,7 @@ def test_the_mixture_is_cut_to_the_range_and_not_its_halves(build: Build) -> Non
     method.extractor.forward = lambda image: torch.full_like(image, -3)
     kspace = torch.randn(1, 1, 80, 80, dtype=torch.complex64, generator=seeded("kspace"))
     mask = torch.ones(1, 80, 80, dtype=torch.bool)
-    image = method.reconstruct(Measured(kspace, mask))[0].abs()
+    image = method.reconstruct(Measurement(kspace, mask))[0].abs()
     zero_filled = torch.fft.ifft2(torch.fft.ifftshift(kspace[0, 0]), norm="ortho").abs()
     brightest = 2 * zero_filled.max()  # headroom 2
     unit = 2 * torch.fft.fftshift(zero_filled) / brightest - 1
@@ -154,7 +151,7 @@ def test_mixed_precision_trains_and_reconstructs(make: Any, build: Build) -> Non
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = method.restore(batch.undersampled)
         make.play(method, batch)
-        image = method.reconstruct(Measured(torch.ones(1, 1, 80, 80, dtype=torch.complex64), batch.mask))
+        image = method.reconstruct(Measurement(torch.ones(1, 1, 80, 80, dtype=torch.complex64), batch.mask))
     assert mixed.dtype == torch.float32
     assert make.l1(mixed, exact) < 0.02
     assert image.dtype == torch.complex64

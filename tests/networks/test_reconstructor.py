@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.encoding import EncodingOperator
+from sansref.kspace.measurement import Measurement
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.networks.istanet import ISTANet
 from sansref.networks.unet import UNet
@@ -25,12 +25,12 @@ def options(name: str, **changes: Any) -> NetworkOptions:
     return NetworkOptions(**{"name": name, "phases": 2, "channels": 4, "pools": 2, **changes})
 
 
-def samples(coils: int, height: int, width: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor | None]:
+def samples(coils: int, height: int, width: int, batch: int = 2) -> Measurement:
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(batch, height, width, generator=generator) < 0.5
     kspace = torch.randn(batch, coils, height, width, dtype=torch.complex64, generator=generator)
     maps = birdcage_maps((height, width), coils).expand(batch, -1, -1, -1) if coils > 1 else None
-    return kspace * mask.unsqueeze(1), mask, maps
+    return Measurement(kspace * mask.unsqueeze(1), mask, maps)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 13), (9, 14)])
@@ -38,15 +38,13 @@ def samples(coils: int, height: int, width: int, batch: int = 2) -> tuple[Tensor
 @pytest.mark.parametrize("name", NAMES)
 def test_every_network_gives_a_complex_image(name: str, is_complex: bool, coils: int, size: tuple[int, int]) -> None:
     network = Reconstructor(options(name, complex=is_complex))
-    image, residuals = network(*samples(coils, *size), symmetry=True)
+    image, penalty = network.with_penalty(samples(coils, *size))
     assert image.shape == (2, *size)
     assert image.dtype == torch.complex64
     assert bool(image.isfinite().all())
     assert bool(image.imag.any()) is is_complex
-    assert len(residuals) == (0 if name == "unet" else 2)
-    again, none = network(*samples(coils, *size), symmetry=False)
-    assert torch.equal(again, image)
-    assert none == []
+    assert (float(penalty.detach()) > 0) is (name != "unet")
+    assert torch.equal(network(samples(coils, *size)), image)
 
 
 def test_names_and_options_choose_the_network() -> None:
@@ -72,25 +70,23 @@ def test_the_default_is_the_network_of_the_idr_line_for_complex_images() -> None
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 13)])
 def test_begins_as_the_zero_filled_image(size: tuple[int, int]) -> None:
-    kspace, mask, maps = samples(1, *size)
-    image, _ = Reconstructor(options("ista_plus"))(kspace, mask, maps, symmetry=False)
-    torch.testing.assert_close(image, EncodingOperator(mask).adjoint(kspace))
+    given = samples(1, *size)
+    torch.testing.assert_close(Reconstructor(options("ista_plus"))(given), given.physics.adjoint(given.kspace))
 
 
 def test_xavier_begins_elsewhere() -> None:
-    kspace, mask, maps = samples(1, 16, 16)
-    image, _ = Reconstructor(options("ista_plus", init="xavier"))(kspace, mask, maps, symmetry=False)
-    assert not torch.allclose(image, EncodingOperator(mask).adjoint(kspace), atol=0.01)
+    given = samples(1, 16, 16)
+    image = Reconstructor(options("ista_plus", init="xavier"))(given)
+    assert not torch.allclose(image, given.physics.adjoint(given.kspace), atol=0.01)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_scan_does_not_depend_on_the_others_of_its_batch(name: str) -> None:
     network = Reconstructor(options(name, init="xavier"))
-    kspace, mask, maps = samples(3, 12, 12)
-    together, _ = network(kspace, mask, maps, symmetry=False)
-    assert maps is not None
-    alone, _ = network(kspace[1:], mask[1:], maps[1:], symmetry=False)
-    torch.testing.assert_close(alone, together[1:])
+    given = samples(3, 12, 12)
+    assert given.maps is not None
+    alone = network(Measurement(given.kspace[1:], given.mask[1:], given.maps[1:]))
+    torch.testing.assert_close(alone, network(given)[1:])
 
 
 @pytest.mark.parametrize("name", ["phases", "channels", "pools"])
@@ -100,15 +96,13 @@ def test_impossible_options_are_refused(name: str) -> None:
 
 
 def test_several_coils_need_maps() -> None:
-    kspace, mask, _ = samples(2, 8, 8)
+    given = replace(samples(2, 8, 8), maps=None)
     with pytest.raises(ValueError, match="k-space of 2 coils needs coil sensitivity maps"):
-        Reconstructor(options("ista_plus"))(kspace, mask, None, symmetry=False)
+        Reconstructor(options("ista_plus"))(given)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_network_takes_one_coil(name: str) -> None:
-    kspace, mask, maps = samples(2, 16, 16)
-    assert maps is not None
     message = "a real network cannot combine coils: use --network.complex true, or --virtual_coils 1"
     with pytest.raises(SettingError, match=message):
-        Reconstructor(options(name, complex=False))(kspace, mask, maps, symmetry=False)
+        Reconstructor(options(name, complex=False))(samples(2, 16, 16))

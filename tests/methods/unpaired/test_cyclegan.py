@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sansref.methods import ISCL, CycleGAN, Method, Needs, SwitchableISCL, Translation
+from sansref.methods import ISCL, CycleGAN, ImagePair, Method, Needs, SwitchableISCL
 from sansref.networks.norms import BatchInstanceNorm
 
 KINDS = {"cyclegan": CycleGAN, "iscl": ISCL, "switchable": SwitchableISCL}
@@ -78,9 +77,9 @@ def test_a_step_is_not_taken_over_to_another_batch(make: Any, build: Build, name
     """Nor to one of the same content, which is another object."""
     method, other = build(name), build(name)
     first, second = make.pictures(seed=0), make.pictures(seed=1)
-    method.loss("discriminator", first)
-    found = [float(method.loss(turn.name, second)[0].detach()) for turn in method.turns]
-    assert found == [float(other.loss(turn.name, second)[0].detach()) for turn in other.turns]
+    make.loss(method, "discriminator", first)
+    found = [float(make.loss(method, turn.name, second)[0].detach()) for turn in method.turns]
+    assert found == [float(make.loss(other, turn.name, second)[0].detach()) for turn in other.turns]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -91,7 +90,8 @@ def test_both_images_are_translated_once_for_the_turns_before_the_extractors(
     calls: list[Tensor] = []
     original = method.generators.full
     method.generators.full = lambda image: calls.append(image) or original(image)
-    make.play(method, batch, ["discriminator", "generator"])
+    updates = method.step(batch)
+    next(updates), next(updates)  # the extractor's turn looks at the moved generators again
     assert sum(image is batch.undersampled for image in calls) == 1
 
 
@@ -105,37 +105,29 @@ def test_a_method_can_be_copied_and_sent_to_other_processes_after_a_step(make: A
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_images_of_a_step_are_let_go_with_its_last_turn(make: Any, build: Build, name: str) -> None:
-    """Their memory is free for the validation that may follow."""
-    method, batch = build(name), make.pictures()
-    images = [weakref.ref(image) for image in (method.step_of(batch).restored, method.step_of(batch).degraded)]
-    make.play(method, batch, [turn.name for turn in method.turns[:-1]])
-    assert all(image() is not None for image in images)
-    make.play(method, batch, [method.turns[-1].name])
-    assert all(image() is None for image in images)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_mixtures_are_brought_back_after_the_turn_that_moves_them(build: Build, name: str) -> None:
+def test_mixtures_are_brought_back_after_the_turn_that_moves_them(make: Any, build: Build, name: str) -> None:
     method = build(name)
 
     def mixtures(network: nn.Module) -> list[nn.Parameter]:
         return [module.rho for module in network.modules() if isinstance(module, BatchInstanceNorm)]
 
-    for turn in method.turns:
+    updates = method.step(make.pictures())
+    turn, _, _ = next(updates)
+    while turn is not None:
         (network,) = (getattr(method, part) for part in MOVED[turn.name])
         with torch.no_grad():
             for index, rho in enumerate(mixtures(network)):
                 rho.fill_((-0.5, 1.5, 0.25)[index % 3])
-        method.updated(turn.name)
+        following = next(updates, None)
         assert {value for rho in mixtures(network) for value in rho.tolist()} <= {0.0, 1.0, 0.25}
+        turn = None if following is None else following.turn
 
 
 @pytest.mark.parametrize("gan", ["lsgan", "hinge"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_discriminators_tell_real_from_made(make: Any, build: Build, gan: str, size: int) -> None:
     method, (x, y, mask, noise, *_) = build(gan=gan), make.pictures(size)
-    loss, parts = method.loss("discriminator", Translation(x, y, mask, noise))
+    loss, parts = make.loss(method, "discriminator", ImagePair(x, y, mask, noise))
     of_full, of_under = method.discriminators.of_full, method.discriminators.of_undersampled
     judged = {
         "d_full_real": of_full(y),
@@ -162,7 +154,7 @@ def test_discriminators_tell_real_from_made(make: Any, build: Build, gan: str, s
 def test_generators_fool_and_undo_each_other(make: Any, build: Build, gan: str, weight: float) -> None:
     method, batch = build(gan=gan, cycle_weight=weight), make.pictures(2)
     x, y = batch.undersampled, batch.full
-    loss, parts = method.loss("generator", batch)
+    loss, parts = make.loss(method, "generator", batch)
     restorer, degrader = method.generators.restorer, method.generators.degrader
     restored, degraded = restorer(x), degrader(y)
     judged = [method.discriminators.of_full(restored), method.discriminators.of_undersampled(degraded)]
@@ -190,9 +182,9 @@ def test_translations_keep_acquired_samples_on_demand(
     x, y, mask, _, *_ = batch
     restored, degraded = method.generators.restorer(x), method.generators.degrader(y)
     expected = make.kspace_error(x, restored, mask, norm, power) + make.kspace_error(y, degraded, mask, norm, power)
-    loss, parts = method.loss("generator", batch)
+    loss, parts = make.loss(method, "generator", batch)
     assert float(parts["sampling"]) == pytest.approx(expected, rel=1e-4)
-    without = float(plain.loss("generator", batch)[0].detach())
+    without = float(make.loss(plain, "generator", batch)[0].detach())
     assert float(loss.detach()) - without == pytest.approx(0.7 * expected, rel=1e-3)
 
 
@@ -201,22 +193,22 @@ def test_the_residual_on_the_acquired_samples_is_relative_to_the_image(make: Any
     method, batch = build(network={"complex": complex}), make.pictures(channels=1 + complex)
     x, _, mask, _, *_ = batch
     black = torch.zeros_like(x) if complex else -torch.ones_like(x)
-    _, parts = method.loss("generator", batch)
+    _, parts = make.loss(method, "generator", batch)
     expected = make.kspace_error(x, method.generators.restorer(x), mask) / make.kspace_error(x, black, mask)
     assert float(parts["sampling_residual"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_blank_image_has_no_residual(make: Any, build: Build) -> None:
     x, y, mask, noise, *_ = make.pictures()
-    _, parts = build().loss("generator", Translation(torch.full_like(x, -1), y, mask, noise))
+    _, parts = make.loss(build(), "generator", ImagePair(torch.full_like(x, -1), y, mask, noise))
     assert float(parts["sampling_residual"]) == 0
 
 
 def test_generators_face_the_discriminators_as_they_are_after_their_turn(make: Any, build: Build) -> None:
     method, batch = build(), make.pictures()
-    before = float(method.loss("generator", batch)[1]["adversarial"])
+    before = float(make.loss(method, "generator", batch)[1]["adversarial"])
     make.play(method, batch, ["discriminator"])
-    _, parts = method.loss("generator", batch)
+    _, parts = make.loss(method, "generator", batch)
     restored, degraded = method.generators.restorer(batch.undersampled), method.generators.degrader(batch.full)
     judged = [method.discriminators.of_full(restored), method.discriminators.of_undersampled(degraded)]
     assert float(parts["adversarial"]) == pytest.approx(sum(make.lsgan(one, 1) for one in judged), rel=1e-5)
@@ -243,7 +235,7 @@ def test_failures_are_seen_in_what_the_losses_log(make: Any, build: Build, name:
     """Networks that have really collapsed, and ones that have not."""
 
     def logged(method: Method) -> dict[str, float]:
-        turns = [method.loss(turn.name, make.pictures())[1] for turn in method.turns]
+        turns = [make.loss(method, turn.name, make.pictures())[1] for turn in method.turns]
         return {part: float(value) for parts in turns for part, value in parts.items()}
 
     assert build(name).failure(logged(build(name))) is None
