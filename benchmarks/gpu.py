@@ -22,7 +22,8 @@ from torch import Tensor
 
 import _measure
 from sansref.kspace.fourier import fft2c
-from sansref.methods.examples import KspaceExample, Measurement
+from sansref.kspace.measurement import Measurement
+from sansref.methods.examples import KspaceExample
 from sansref.methods.supervised import Supervised, SupervisedOptions
 from sansref.networks.reconstructor import NetworkOptions, Reconstructor
 
@@ -138,12 +139,12 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU'}, PyTorch {torch.__version__}")
     print(", ".join(f"{name} {value:.3g} T{'B' if name == 'copy' else 'FLOP'}/s" for name, value in known.items()))
     example = example_of(options.size, options.batch, torch.device("cpu"))
-    truth = float(method_of(torch.device("cpu"), options.phases, CHANNELS).step(example)).loss.detach())
+    truth = float(next(method_of(torch.device("cpu"), options.phases, CHANNELS).step(example)).loss.detach())
     example = example_of(options.size, options.batch, device)
     reference = method_of(torch.device("cpu"), options.phases, CHANNELS)
     forward = reference.network.eval()
     one = example_of(options.size, 1, torch.device("cpu"))
-    counted = _measure.convolution_gflop(forward, lambda: forward(*one.given, symmetry=True))
+    counted = _measure.convolution_gflop(forward, lambda: forward.with_penalty(one.given))
     flop = 3 * options.batch * counted * 1e9
     moved = 2 * 2 * 3 * MAPS * options.phases * options.batch * CHANNELS * options.size**2
     rows = []

@@ -3,7 +3,7 @@
 One undersampled scan (128 x 128, 4x), 240 training steps per variant, about a minute each on one core. The truth is
 shown for information; the defaults were chosen by the score.
 
-OMP_WAIT_POLICY=passive python benchmarks/idr_choices.py [OUT] [SEED ...]
+OMP_WAIT_POLICY=passive python -m benchmarks.idr_choices [OUT] [SEED ...]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from benchmarks.study.idr_readings import IDRReadingsOptions
 from rich.console import Console
 
 from sansref.experiments.demo import DemoOptions, acquire, acquired_alone
@@ -21,13 +22,14 @@ from sansref.experiments.scores import score_scan
 from sansref.training.run import RunDirectory
 from sansref.training.train import learn
 
+READINGS = "benchmarks.study.idr_readings:IDRReadings"
 PAPER = {
     **{"selection": 0.5, "selection_law": "variable_density", "first_loss": "all", "later_selection": True},
-    **{"refined_weight": 1.0, "pool": 4, "k_weighting": False, "impose": False, "input_noise": 0.0},
+    **{"refined_weight": 1.0, "pool": 4, "k_weighting": False, "data_consistency": "none", "input_noise": 0.0},
 }
 VARIANTS: list[tuple[str, str, dict[str, object]]] = [
     ("SSDU", "ssdu", {}),
-    ("SSDU, acquired samples not put back", "ssdu", {"keep_acquired": False}),
+    ("SSDU, acquired samples not put back", "ssdu", {"data_consistency": "none"}),
     ("SSDU, 4 central samples kept", "ssdu", {"split_center": 4 / 128}),
     ("IDR, default", "idr", {}),
     ("IDR, mse", "idr", {"loss": "mse"}),
@@ -36,19 +38,21 @@ VARIANTS: list[tuple[str, str, dict[str, object]]] = [
     ("IDR, pool of 4", "idr", {"pool": 4}),
     ("IDR, refined samples count 0.3", "idr", {"refined_weight": 0.3}),
     ("IDR, refined samples count 1", "idr", {"refined_weight": 1.0}),
-    ("IDR, measured targets (reading B)", "idr", {"target": "measured", "support": "acquired"}),
-    ("IDR, selection in later stages", "idr", {"later_selection": True}),
-    ("IDR, fresh start of stages", "idr", {"start": "fresh"}),
+    ("IDR, measured targets (reading B)", READINGS, {"target": "measured", "support": "acquired"}),
+    ("IDR, selection in later stages", READINGS, {"later_selection": True}),
+    ("IDR, fresh start of stages", READINGS, {"start": "fresh"}),
     ("IDR, first stage for ever", "idr", {"stages": 1}),
-    ("IDR, paper's choices", "idr", PAPER),
-    ("IDR, paper's choices, mse", "idr", {**PAPER, "loss": "mse"}),
+    ("IDR, paper's choices", READINGS, PAPER),
+    ("IDR, paper's choices, mse", READINGS, {**PAPER, "loss": "mse"}),
 ]
 
 
 def play(method: str, choice: dict[str, object], seed: int, folder: Path) -> tuple[float, float, float]:
     options = DemoOptions(matrix=128, seed=seed)
     truth, acquired = acquire(options)
-    config = options.config(method)
+    config = options.config("ssdu" if method == "ssdu" else "idr")
+    if method == READINGS:
+        config = replace(config, method=READINGS, options=IDRReadingsOptions(stages=options.stages))
     own = {name: value for name, value in choice.items() if name != "init"}
     network = replace(config.network, init=choice.get("init", config.network.init))
     config = replace(config, options=replace(config.options, **own), network=network)

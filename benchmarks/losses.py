@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import _peers
-from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.methods import Draw, KspaceExample, Needs
+from sansref.methods import Draw, KspaceExample, Needs, Sample, Update
 from sansref.methods.unrolled import UnrolledMethod
 from sansref.networks.reconstructor import Reconstructor
-from sansref.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,12 @@ class DeepinvMethod(UnrolledMethod):
     def losses(self, shape: tuple[int, int]) -> list[Any]:
         """deepinv's losses, whose sum is minimised."""
 
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> Sequence[KspaceExample]:
+    def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """All that was acquired; what is split or masked again is the losses' own business."""
+        scan = sample.scan
         return [KspaceExample(scan.measurement, scan.kspace, scan.mask.float())]
 
-    def loss(self, turn: str, batch: KspaceExample) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, batch: KspaceExample) -> Iterator[Update]:
         """As deepinv's trainer does it."""
         shape = batch.weight.shape[-2:]
         model: Any = self._callable[0]
@@ -81,7 +80,7 @@ class DeepinvMethod(UnrolledMethod):
         x_net = model.train()(y, operator, update_parameters=True)
         parts = [loss(x_net=x_net, y=y, physics=operator, model=model) for loss in self._losses]
         total = torch.stack(parts).sum()
-        return total, {"data": total.detach()}
+        yield Update(self.turns[0], total, {"data": total.detach()})
 
 
 class DeepinvSSDU(DeepinvMethod):
@@ -95,7 +94,7 @@ class DeepinvSSDU(DeepinvMethod):
 
     def reconstruct(self, given: Measurement) -> Tensor:
         """From all samples given, which are put into the image."""
-        return Cartesian(given.mask, given.maps).data_consistent(super().reconstruct(given), given.kspace)
+        return given.data_consistent(super().reconstruct(given))
 
 
 class DeepinvEI(DeepinvMethod):

@@ -10,7 +10,7 @@ OMP_WAIT_POLICY=passive python benchmarks/symmetry.py --data FOLDER --out FOLDER
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -21,7 +21,7 @@ from torch import Tensor
 
 import _measure
 from idr_run import NETWORK, SHARED
-from sansref.methods.examples import KspaceExample
+from sansref.methods.examples import KspaceExample, Update
 from sansref.methods.ssdu import SSDU
 from sansref.networks.istanet import Phase
 from sansref.training.config import RunConfig
@@ -36,7 +36,7 @@ VARIANTS = {"without": ("ssdu", 0.0), "all phases": ("ssdu", GAMMA), "a third of
 class SomePhases(SSDU):
     """SSDU with the symmetry term in a third of the phases, other ones in each step."""
 
-    def loss(self, turn: str, batch: KspaceExample) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, batch: KspaceExample) -> Iterator[Update]:
         """The term's weight grows by as much as it has fewer phases."""
         phases = list(self.network.network.phases)
         chosen = torch.randperm(len(phases))[: -(-len(phases) // 3)].tolist()
@@ -44,10 +44,9 @@ class SomePhases(SSDU):
             whole = Phase.forward if index in chosen else without_residual
             phase.forward = partial(whole, phase)
         self.gamma = GAMMA * len(phases) / len(chosen)
-        found = super().loss(turn, batch)
+        yield from super().step(batch)
         for phase in phases:
             del phase.forward
-        return found
 
 
 def without_residual(phase: Phase, image: Tensor, zero_filled: Tensor, normal: Normal, symmetry: bool) -> Any:

@@ -27,7 +27,7 @@ from _plain import PlainISTANet, plain_loss
 from sansref.data.sampling import Sampling
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.memory import keep_freed_memory
-from sansref.methods.base import Draw
+from sansref.methods.base import Draw, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.ssdu import SSDU, SSDUOptions
 from sansref.networks.istanet import to_channels

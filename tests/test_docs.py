@@ -37,7 +37,8 @@ def test_the_method_in_the_documentation_learns() -> None:
     scan = Scan(torch.ones(1, 16, 16, dtype=torch.complex64) * mask, mask, ScanMeta("s", "f"))
     examples = halves.examples(Sample(scan), Draw(0, 0, 0))
     assert len(examples) == 2
-    loss, _ = halves.loss("network", collate([examples]))
+    (update,) = halves.step(collate([examples]))
+    loss = update.loss
     loss.backward()
     assert bool(torch.isfinite(loss))
 

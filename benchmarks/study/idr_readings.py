@@ -1,8 +1,7 @@
-"""IDR: self-supervised learning with iterative data refinement (Liu et al., arXiv 2211.13440).
+"""IDR with every choice that its paper leaves open, for the studies that chose between them.
 
-Stage 0 learns to predict all acquired samples from about half of them. Every later stage learns from refined
-data: the training scans as the best network so far reconstructs them, with the acquired samples kept. The
-loop over stages is in :mod:`sansref.training.stages`; here is what one step of a stage learns from.
+``sansref.methods.idr`` is what won, ``sansref.methods.idr_paper`` what is printed. Plans name this method by its import
+path, ``benchmarks.study.idr_readings:IDRReadings``, from the folder of the repository.
 """
 
 from __future__ import annotations
@@ -14,27 +13,25 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
+from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partition import select_variable_density, split_uniform
 from sansref.kspace.units import Partition
 from sansref.kspace.views import VIEWS
 from sansref.kspace.weighting import k_weights
-from sansref.methods.base import Draw, Needs
-from sansref.methods.examples import Example, Measurement, seen
-from sansref.methods.unrolled import LossName, UnrolledMethod
-from sansref.networks.reconstructor import Reconstructor
+from sansref.methods.base import Draw, Needs, Sample
+from sansref.methods.examples import KspaceExample
+from sansref.methods.idr import another_mask, within_reach
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
 
 @dataclass(frozen=True)
-class IDROptions:
-    """Iterative data refinement: the paper's open choices.
-
-    The paper's own setting is a preset; these defaults reached the best reference-free score
-    (docs/results-development.md).
+class IDRReadingsOptions:
+    """Iterative data refinement: the paper's open choices, with the defaults of ``sansref.methods.idr``.
 
     Attributes
     ----------
@@ -73,8 +70,9 @@ class IDROptions:
         Share of the examples of later stages that are those of the first stage, from acquired samples alone.
     keep_acquired
         Put the acquired samples back into the refined data.
-    impose
-        Put the samples that are given into every reconstruction, as SSDU does, and let the loss act on all others only.
+    data_consistency
+        hard puts the samples that are given into every reconstruction, as SSDU does, and the loss acts on all others
+        only.
     ensemble
         Refine with the mean over mirrored and conjugate scans, instead of the scans as they are alone.
     start
@@ -99,7 +97,7 @@ class IDROptions:
     k_weighting: bool = True
     replay: float = 0.0
     keep_acquired: bool = True
-    impose: bool = True
+    data_consistency: Consistency = "hard"
     ensemble: bool = False
     start: Literal["warm", "fresh"] = "warm"
     loss: LossName = "mixed"
@@ -128,27 +126,28 @@ class IDROptions:
             )
 
 
-class IDR(UnrolledMethod):
-    """What a stage of IDR learns from; ``examples`` without refined data is the first stage."""
+class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
+    """What a stage learns from; ``examples`` without refined data is the first stage."""
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
-    options_type: ClassVar[type[Any]] = IDROptions
+    options_type: ClassVar[type[Any]] = IDRReadingsOptions
 
-    def __init__(self, network: Reconstructor, options: IDROptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss, options.impose)
+    def __init__(self, network: Network, options: IDRReadingsOptions, family: MaskFamily) -> None:
+        super().__init__(network, options.gamma, options.loss, options.data_consistency)
         self.options = options
         self.family = family
         self.stages = options.stages
         self.warm_start = options.start == "warm"
 
     def refine(self, given: Measurement) -> Tensor:
-        """The k-space of the reconstruction, with the acquired samples put back."""
-        encoding = Cartesian(given.mask, given.maps)
-        predicted = encoding.transform(self._mean_image(given) if self.options.ensemble else self.reconstruct(given))
-        return encoding.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
+        """The k-space of the reconstruction, with the acquired samples put back if asked for."""
+        image = self._mean_image(given) if self.options.ensemble else self.reconstruct(given)
+        predicted = given.grid.transform(image)
+        return given.grid.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
 
-    def examples(self, scan: Scan, draw: Draw, refined: Tensor | None = None) -> list[Example]:
+    def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """One example of the stage."""
+        scan, refined, _ = sample
         generator = draw.fresh()
         if refined is None or (
             self.options.replay > 0 and float(torch.rand((), generator=generator)) < self.options.replay
@@ -157,23 +156,24 @@ class IDR(UnrolledMethod):
         return [self._later(scan, refined, generator)]
 
     def _mean_image(self, given: Measurement) -> Tensor:
-        return torch.stack([view.image(self.reconstruct(seen(given, view))) for view in VIEWS]).mean(0)
+        return torch.stack([view.image(self.reconstruct(given.seen(view))) for view in VIEWS]).mean(0)
 
-    def _first(self, scan: Scan, generator: torch.Generator) -> Example:
+    def _first(self, scan: Scan, generator: torch.Generator) -> KspaceExample:
         partition = self._select(scan.mask, generator)
         if self.options.first_loss == "disjoint":
             partition = partition.disjoint()
-        given = Measurement(scan.kspace * partition.input, partition.input, scan.maps)
-        weight = self._weight(scan, partition.input, partition.selected)
-        return Example(given, scan.kspace, self.unless_imposed(torch.where(partition.target, weight, 0.0), given.mask))
+        weight = torch.where(partition.target, self._weight(scan, partition.input, partition.selected), 0.0)
+        given = scan.measurement.restricted(partition.input)
+        return KspaceExample(given, scan.kspace, self.unless_consistent(weight, given.mask))
 
-    def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> Example:
+    def _later(self, scan: Scan, refined: Tensor, generator: torch.Generator) -> KspaceExample:
         mask, selected = self._later_input(scan, generator)
-        given = Measurement(self._as_noisy(refined, scan, generator) * mask, mask, scan.maps)
+        noisy = self._as_noisy(refined, scan, generator)
+        given = replace(scan.measurement, kspace=noisy, mask=torch.ones_like(mask)).restricted(mask)
         target = refined if self.options.target == "refined" else scan.kspace
         outside = self.options.refined_weight if self.options.support == "full" else 0.0
         weight = torch.where(scan.mask, self._weight(scan, mask, selected), outside)
-        return Example(given, target, self.unless_imposed(weight, mask))
+        return KspaceExample(given, target, self.unless_consistent(weight, mask))
 
     def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
         """Refined k-space whose predicted samples have noise too."""
@@ -188,35 +188,13 @@ class IDR(UnrolledMethod):
         others = self.options.pool - 1
         independent = torch.zeros(scan.mask.shape)
         if not self.options.later_selection:
-            return self._unlike_own(scan, int(torch.randint(others, (), generator=generator))), independent
+            return another_mask(self.family, scan, others, generator), independent
         number = int(torch.randint(others + 1, (), generator=generator))
         if number == 0:
             partition = self._select(scan.mask, generator)
             return partition.input, partition.selected
-        return self._select(self._another(scan, number - 1), generator).input, independent
-
-    def _unlike_own(self, scan: Scan, number: int) -> Tensor:
-        """A mask of the pool, from this number on, that leaves something of what was acquired to be predicted.
-
-        Laws with few different masks, such as equispaced columns, draw the scan's own one again.
-        """
-        others = self.options.pool - 1
-        for step in range(others):
-            mask = self._another(scan, (number + step) % others)
-            if (scan.mask & ~mask).any():
-                return mask
-        raise SettingError(
-            f"{scan.meta.source}: none of {others} masks of its kind leaves out anything that it has acquired: "
-            "use --later_selection true, or a larger --pool"
-        )
-
-    def _another(self, scan: Scan, number: int) -> Tensor:
-        mask = self.family.another(scan.mask, number)
-        if scan.meta.columns is None:
-            return mask
-        reached = torch.zeros_like(mask)
-        reached[:, slice(*scan.meta.columns)] = True
-        return mask & reached
+        another = within_reach(self.family.another(scan.mask, number - 1), scan)
+        return self._select(another, generator).input, independent
 
     def _weight(self, scan: Scan, seen: Tensor, selected: Tensor) -> Tensor:
         """Weight of an acquired sample's squared error."""

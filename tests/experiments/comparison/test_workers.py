@@ -35,28 +35,28 @@ from sansref.methods import SSDU, Supervised
 class Held:
     calls = 0
 
-    def loss(self, turn, batch):
+    def step(self, batch):
         self.calls += 1
         while self.calls == 6 and Path("held").exists():  # in the second epoch
             time.sleep(0.02)
-        return super().loss(turn, batch)
+        return super().step(batch)
 
 class HeldSSDU(Held, SSDU): pass
 
 class HeldSupervised(Held, Supervised): pass
 
 class Failing(SSDU):
-    def loss(self, turn, batch): raise TrainingError("no [bold]luck[/bold]: try again")
+    def step(self, batch): raise TrainingError("no [bold]luck[/bold]: try again")
 
 class Crashing(SSDU):
-    def loss(self, turn, batch): return 1 / 0
+    def step(self, batch): return 1 / 0
 
 class Mortal(HeldSSDU):
-    def loss(self, turn, batch):
+    def step(self, batch):
         if self.calls == 5 and Path("armed").exists():
             Path("armed").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().loss(turn, batch)
+        return super().step(batch)
 """
 NETWORK = {"phases": 1, "channels": 2}
 SHARED = {"test": 0.2, "epochs": 3, "batch_size": 4, "threads": 1, "accelerator": "cpu", "network": NETWORK}
@@ -159,7 +159,7 @@ def test_cells_side_by_side_fail_or_die_one_by_one_and_the_others_are_those_trai
     assert left(command(place, 2, tmp_path / "said")) == 2
     lines = (tmp_path / "said").read_text().splitlines()
     assert lines[0].startswith("5 of 6 cells to train")
-    assert "    def loss(self, turn, batch): return 1 / 0" in lines
+    assert "    def step(self, batch): return 1 / 0" in lines
     died = "own-mortal/4x-fold0-seed0: its process was killed by SIGKILL, perhaps because memory ran out: then use"
     assert lines[-1].startswith("sansref: 3 of 5 cells failed, the others are kept (")
     for problem in (died, "own-crashing/4x-fold0-seed0: ZeroDivisionError: division by zero", "no [bold]luck[/bold]"):
