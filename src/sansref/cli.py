@@ -16,6 +16,7 @@ from sansref.errors import FileError, SansrefError, SettingError
 
 METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
+    "idr_paper": "iterative data refinement as its paper prints it, in two readings",
     "ssdu": "self-supervised via data undersampling (undersampled scans alone)",
     "supervised": "needs full references; the upper bound",
     "switchable": "switchable ISCL (undersampled scans, and unpaired full scans of other people)",
