@@ -1,7 +1,8 @@
 """Coils of measured k-space: compression, sensitivity maps and the reference, before a method sees the scan.
 
 All of it is estimated from the fully sampled centre of what a scan has acquired, after emulated undersampling: what
-an accelerated scan would not have measured cannot come back through its maps.
+an accelerated scan would not have measured cannot come back through its maps. A calibration scan of its own is used
+where its fully sampled centre is larger.
 """
 
 from __future__ import annotations
@@ -103,17 +104,28 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     """
     whole = None if full is None else full.kspace
     if scan.maps is None and len(scan.kspace) > 1:
-        matrix = _compression(scan, options)
-        if matrix is not None or options.coil_maps == "espirit":
+        guide = _guide(scan, options)
+        matrix = _compression(guide, options)
+        if guide is scan and (matrix is not None or options.coil_maps == "espirit"):
             scan = replace(scan, meta=replace(scan.meta, calibration=_side_used(scan, options)))
         if matrix is not None:
-            scan = replace(scan, kspace=compressed(scan.kspace, matrix))
+            scan = replace(scan, kspace=compressed(scan.kspace, matrix), calibration=None)
+            guide = replace(guide, kspace=compressed(guide.kspace, matrix), calibration=None)
             whole = None if whole is None else compressed(whole, matrix)
         if len(scan.kspace) > 1 and options.coil_maps == "espirit":
-            scan = replace(scan, maps=espirit_maps(scan, options))
+            scan = replace(scan, maps=espirit_maps(guide, options))
+    scan = replace(scan, calibration=None)
     if full is None or whole is None or scan.reference is not None:
         return scan
     return replace(scan, reference=_reference(whole, scan.maps, full, options))
+
+
+def _guide(scan: Scan, options: CoilOptions) -> Scan:
+    """What tells what the coils see: the scan itself, or its calibration scan where that has the larger centre."""
+    if scan.calibration is None:
+        return scan
+    apart = replace(scan, kspace=scan.calibration, mask=(scan.calibration != 0).any(0), reference=None, calibration=None)
+    return max(scan, apart, key=lambda each: _side_used(each, options))
 
 
 def calibration_side(mask: Tensor, most: int = LARGEST) -> int:

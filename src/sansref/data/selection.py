@@ -11,7 +11,7 @@ from torch import Tensor
 from sansref.data.readers import Plane, ReaderOptions
 from sansref.data.recut import recut
 from sansref.errors import FileError, SettingError, SizeError
-from sansref.kspace.crop import centre_crop
+from sansref.kspace.crop import centre_crop, centre_pad
 from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.scan import Scan
@@ -76,7 +76,7 @@ class Selection:
 def resized_image(image: Tensor, selection: Selection) -> Tensor:
     """Crop or zero-pad a magnitude image (height, width), then reduce its resolution."""
     if selection.crop is not None:
-        image = centre_crop(_padded(image, selection.crop), selection.crop)
+        image = centre_crop(centre_pad(image, selection.crop), selection.crop)
     if selection.matrix is not None:
         fewer = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
         image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
@@ -85,11 +85,12 @@ def resized_image(image: Tensor, selection: Selection) -> Tensor:
 
 def resized_kspace(scan: Scan, selection: Selection) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
-    kspace, mask = scan.kspace, scan.mask
+    kspace, mask, calibration = scan.kspace, scan.mask, scan.calibration
     if selection.crop is not None:
+        calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
-        kspace = fft2c(centre_crop(_padded(ifft2c(kspace), selection.crop), selection.crop))
+        kspace = fft2c(centre_crop(centre_pad(ifft2c(kspace), selection.crop), selection.crop))
         first, stop = columns_within(mask, selection.crop[1])
         mask = torch.zeros(selection.crop, dtype=torch.bool)
         mask[:, first:stop] = True
@@ -97,21 +98,12 @@ def resized_kspace(scan: Scan, selection: Selection) -> Scan:
     if selection.matrix is not None:
         matrix = _smaller(selection.matrix, kspace)
         kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
+        calibration = None if calibration is None else centre_crop(calibration, matrix)
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
     meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
-    return replace(scan, kspace=kspace, mask=mask, reference=reference, meta=meta)
-
-
-def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre."""
-    pads: list[int] = []
-    for wanted, old in zip(reversed(size), reversed(image.shape[-2:]), strict=True):
-        new = max(wanted, old)
-        before = new // 2 - old // 2
-        pads += [before, new - old - before]
-    return torch.nn.functional.pad(image, pads)
+    return replace(scan, kspace=kspace, mask=mask, reference=reference, calibration=calibration, meta=meta)
 
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:

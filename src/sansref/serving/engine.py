@@ -82,7 +82,7 @@ class Engine:
         meta = ScanMeta(header.subject or "unknown", source, slice=number)
         images: list[torch.Tensor] = []
         first = None
-        for measured in assemble(source, header, work.group.lines, meta, work.whitening):
+        for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
             scan = self._ready(measured)
             images.append(reconstruct_scan(self._worker.method, scan, self._worker.device))
             first = first or scan

@@ -63,7 +63,7 @@ def mrd_image(done: Reconstruction, line: AcquisitionHeader, header: MrdHeader, 
         np.ascontiguousarray(slices.numpy().transpose(0, 2, 1)),
         line,
         average=0,  # averages have become one image
-        field_of_view=(rows * x, columns * y, partitions * z if header.encoded[2] > 1 else header.recon_fov[2]),
+        field_of_view=(rows * x, columns * y, partitions * z if partitions > 1 else header.recon_fov[2]),
         image_type=IMTYPE_MAGNITUDE,
         image_series_index=1,
         image_index=number,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sansref.data.mrd.header import parse_header
-from sansref.data.mrd.lines import HEAD, Data, Heads, compact
+from sansref.data.mrd.lines import HEAD, Data, Heads, compact, first_encoding
 from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.raw import Integers, RawFile, RawReader
 from sansref.errors import FileError, printable
@@ -56,9 +56,10 @@ class IsmrmrdReader(RawReader):
         with file:
             with reading(path, FORMAT):
                 group, notes = _group(path, file)
-                header = parse_header(path, _xml(path, group))
+                text = _xml(path, group)
                 acquisitions = _acquisitions(path, group)
                 heads = _heads(path, acquisitions)
+                header = parse_header(path, text, encoding=first_encoding(heads))
 
             def fetch(indices: Integers) -> list[Data]:
                 with reading(path, FORMAT):
