@@ -124,7 +124,9 @@ def _guide(scan: Scan, options: CoilOptions) -> Scan:
     """What tells what the coils see: the scan itself, or its calibration scan where that has the larger centre."""
     if scan.calibration is None:
         return scan
-    apart = replace(scan, kspace=scan.calibration, mask=(scan.calibration != 0).any(0), reference=None, calibration=None)
+    apart = replace(
+        scan, kspace=scan.calibration, mask=(scan.calibration != 0).any(0), reference=None, calibration=None
+    )
     return max(scan, apart, key=lambda each: _side_used(each, options))
 
 

@@ -119,7 +119,7 @@ def calibration_kspace(
     if block is None or (block.shape[0] == 1 and slices > 1) or (block.shape[0] > 1 and header.encoded[2] == 1):
         return None
     space = int(spaces[-1])
-    own = header.other_fovs[space] if space < len(header.other_fovs) else None
+    own = header.fovs[space] if space < len(header.fovs) else None
     x, y, z = own or header.encoded_fov
     rows, columns = plane
     for axis, wanted, told in (

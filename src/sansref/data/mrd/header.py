@@ -50,8 +50,8 @@ class MrdHeader:
         Patient identifier and protocol name, None where they are missing.
     notes
         What a person should know about how the header is read, as sentences.
-    other_fovs
-        Encoded fields of view (x, y, z) in millimetres of all encodings, this one first; None where one is not told.
+    fovs
+        Encoded field of view (x, y, z) in millimetres of each encoding, this one first; None where it is not told.
     """
 
     encoded: Size
@@ -66,7 +66,7 @@ class MrdHeader:
     subject: str | None = None
     contrast: str | None = None
     notes: tuple[str, ...] = ()
-    other_fovs: tuple[Lengths | None, ...] = ()
+    fovs: tuple[Lengths | None, ...] = ()
 
     @property
     def direction_sign(self) -> int:
@@ -135,7 +135,7 @@ def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int 
         subject=identifier(xml.text("subjectInformation/patientID") or ""),
         contrast=xml.text("measurementInformation/protocolName"),
         notes=notes,
-        other_fovs=tuple(_fov_of(xml, number) for number in range(1, encodings + 1)),
+        fovs=tuple(_fov_of(xml, number) for number in range(1, encodings + 1)),
     )
 
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sansref.data.coils import SMALLEST, calibration_side
 from sansref.data.mrd.assemble import Layout, assemble, layout_of
 from sansref.data.mrd.calibration import lines_for
 from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.coils import SMALLEST, calibration_side
 from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, check_head, is_role, key_of
 from sansref.data.mrd.noise import NoiseScan
 from sansref.data.mrd.placement import ON_GRID, grid_mask, measured_lines, place, planar

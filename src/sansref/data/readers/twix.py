@@ -28,8 +28,8 @@ from sansref.errors import FileError, SettingError
 LIST_BYTES = 10240
 MOST_MEASUREMENTS = 64
 MOST_TEXTS = 64
-#: By how many steps the strongest line may lie beside the centre, for which phase of the object is enough.
-ECHO_SHIFT = 2
+#: One in so many steps, and one at least, the strongest line may lie beside the centre: the object's phase moves it.
+ECHO_SHIFT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,9 @@ def _centers(file: BinaryIO, blocks: Blocks, heads: Heads) -> tuple[int, int]:
     for center, each in zip(told, steps, strict=True):
         low, high, peak = int(each.min()), int(each.max()), int(each[strongest])
         middle = (low + high + 1) // 2
-        even = len(np.unique(each)) == high - low + 1 and abs(peak - middle) <= ECHO_SHIFT
+        even = len(np.unique(each)) == high - low + 1 and abs(peak - middle) <= max(
+            len(np.unique(each)) // ECHO_SHIFT, 1
+        )
         found.append(center or (middle if even else peak) if each.any() else center)
     return found[0], found[1]
 

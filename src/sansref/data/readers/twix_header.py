@@ -110,10 +110,10 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
     # Pulseq's sequences follow their own file; the protocol beside them is that of nothing in particular.
     foreign = "pulseq" in str(yaps.get("tSequenceFileName", "")).lower()
     base = max(int(_number(space, "lBaseResolution", 0)), 1)
-    x, y, z = _columns(heads, base), _grid(1 if foreign else _lines(space, meas), steps[0]), 1
+    x, y, z = _columns(heads, base), _grid(2 * centers[0] if foreign else _lines(space, meas), steps[0]), 1
     if _number(space, "ucDimension", 2) == THREE_DIMENSIONAL and steps[1].maximum > steps[1].minimum:
         declared = int(_number(meas, "i3DFTLength", 0) or _number(space, "lPartitions", 1))
-        z = _grid(1 if foreign else declared, steps[1])
+        z = _grid(2 * centers[1] if foreign else declared, steps[1])
     if foreign:
         # What the protocol calls pixels is not: the readout covers the field of view, and its oversampling.
         told = _number(protocol.get("Dicom", {}), "flReadoutOSFactor", 1.0)
