@@ -297,6 +297,23 @@ def test_one_virtual_coil_needs_no_maps() -> None:
     torch.testing.assert_close(scan.kspace[0][scan.mask], fft2c(scan.reference)[scan.mask], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("side", [6, 16, 24])
+def test_a_calibration_scan_serves_where_its_centre_is_larger(side: int) -> None:
+    full = measured_scan()
+    own = full.restricted(central_mask(SIZE, (12, 12)))  # a centre of 12 x 12
+    apart = full.kspace * central_mask(SIZE, (side, side)) * 7j
+    found = with_coils(replace(own, calibration=apart), None, CoilOptions())
+    alone = with_coils(own, None, CoilOptions())
+    assert found.maps is not None
+    assert alone.maps is not None
+    assert found.calibration is None
+    assert found.meta.calibration == (12 if side < 12 else 0)
+    assert torch.equal(found.maps, alone.maps) == (side < 12)
+    used = with_coils(full.restricted(central_mask(SIZE, (side, side))), None, CoilOptions()) if side >= 12 else alone
+    assert used.maps is not None
+    assert ((found.maps.conj() * used.maps).sum(0).abs() - used.maps.abs().square().sum(0)).abs().max() < 1e-3
+
+
 def test_what_needs_nothing_is_left_alone() -> None:
     full = measured_scan()
     simulated = replace(full, maps=birdcage_maps(SIZE, COILS), reference=head())

@@ -114,7 +114,8 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
             whole = None if whole is None else compressed(whole, matrix)
         if len(scan.kspace) > 1 and options.coil_maps == "espirit":
             scan = replace(scan, maps=espirit_maps(guide, options))
-    scan = replace(scan, calibration=None)
+    if scan.calibration is not None:
+        scan = replace(scan, calibration=None)
     if full is None or whole is None or scan.reference is not None:
         return scan
     return replace(scan, reference=_reference(whole, scan.maps, full, options))

@@ -8,13 +8,14 @@ counters alone, as Gadgetron does for "separate" and "external" calibration, and
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.mrd.lines import Heads, ImageKey, Lines, Role, is_role
+from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, is_role
 from sansref.data.mrd.placement import (
     MOST_PADDING,
     ON_GRID,
@@ -134,7 +135,7 @@ def calibration_kspace(
     return [_fitted(each.permute(1, 2, 0), plane) for each in block]
 
 
-def _central_block(header: MrdHeader, heads: Heads, data: list[np.ndarray]) -> Tensor | None:
+def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor | None:
     """The largest fully sampled block about the strongest sample, complex64 (partitions, columns, coils, rows)."""
     step1, step2 = (steps - steps.min() for steps in steps_of(heads))
     (first, stop), centers = kept_samples(heads), centers_of(header, heads)
@@ -149,23 +150,22 @@ def _central_block(header: MrdHeader, heads: Heads, data: list[np.ndarray]) -> T
         if samples.shape != (coils, int(heads["number_of_samples"][index])):
             return None
         kept = (samples[:, ::-1] if turned else samples)[:, first[index] : stop[index]]
-        at = (step2[index], step1[index])
-        span = slice(rows[index], rows[index] + kept.shape[1])
-        total[at][:, span] += kept
-        count[at][span] += 1
+        place, span = (step2[index], step1[index]), slice(rows[index], rows[index] + kept.shape[1])
+        total[place][:, span] += kept
+        count[place][span] += 1
     total /= np.maximum(count, 1)[:, :, None]
     energy = (np.abs(total) ** 2).sum(2)
     if not np.isfinite(energy).all() or not energy.any():
         return None
-    at = np.unravel_index(int(energy.argmax()), energy.shape)
+    partition, column, row = (int(at) for at in np.unravel_index(int(energy.argmax()), energy.shape))
     there = count > 0
-    along = _extent(there[at[0], at[1]], at[2])
-    across = _extent(there[at[0], :, along].all(-1), at[1])
-    through = _extent(there[:, across][:, :, along].all((1, 2)), at[0])
+    along = _extent(there[partition, column], row)
+    across = _extent(there[partition][:, along].all(-1), column)
+    through = _extent(there[:, across][:, :, along].all((1, 2)), partition)
     return torch.from_numpy(np.ascontiguousarray(total[through, across][..., along]))
 
 
-def _extent(acquired: np.ndarray, centre: int) -> slice:
+def _extent(acquired: Any, centre: int) -> slice:
     """The longest run of acquired samples in which ``centre`` is the middle, at ``n // 2``."""
     gaps = np.flatnonzero(~acquired)
     before = centre - 1 - int(gaps[gaps < centre].max(initial=-1))
