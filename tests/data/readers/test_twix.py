@@ -262,6 +262,7 @@ def test_pulseq_leaves_a_protocol_that_tells_nothing(
     blocks = blocks_of(kspace, steps, centers=(0, 0))
     path = write(tmp_path / "meas.dat", (head, blocks))
     info = READER.describe(path)
+    assert "Pulseq" in info.notes[0]
     kept = int(ROWS / oversampling)
     assert (info.height, info.width, info.spacing) == (kept, COLUMNS, (160 / kept, 160 / COLUMNS))
     (scan,) = READER.read(path)

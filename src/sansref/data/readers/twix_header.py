@@ -38,6 +38,10 @@ CARTESIAN = 1
 THREE_DIMENSIONAL = 4
 NO_REGRIDDING = 1
 LARGEST_OVERSAMPLING = 8.0
+FOREIGN = (
+    "A Pulseq sequence: matrix and centre are told by the lines. Its axes may run against the protocol's directions, so"
+    " check left and right, front and back."
+)
 
 Protocol = dict[str, Any]
 
@@ -132,6 +136,7 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
         siemens=True,
         subject=_subject(protocol),
         contrast=printable(str(yaps.get("tProtocolName", ""))) or None,
+        notes=(FOREIGN,) if foreign else (),
     )
 
 
