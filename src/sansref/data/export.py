@@ -50,7 +50,8 @@ def save_nifti(
     """
     import nibabel
 
-    affine, zooms = None, (*(spacing or (1.0, 1.0)), 1.0)
+    affine = None
+    zooms: tuple[float, ...] = (*(spacing or (1.0, 1.0)), 1.0)
     if geometry is not None:
         affine = np.array(geometry.affine, dtype=np.float64)
         if not (geometry.known and is_placing(affine)):

@@ -91,13 +91,13 @@ def _looked_up(path: Path, stored: Pixels) -> npt.NDArray[np.float64]:
     """Values by a file's table (PS3.3, C.11.1), whose ends are those of stored values beyond them."""
     header = header_of(path, ("BitsAllocated", "BitsStored", "PixelRepresentation", "ModalityLUTSequence"))
     table = header.ModalityLUTSequence[0]
-    count, first, _ = map(int, table.LUTDescriptor)
-    count = count or 1 << 16
+    count, said, _ = map(int, table.LUTDescriptor)
+    count, first = count or 1 << 16, as_stored(said, header)
     entries = table.LUTData
     if isinstance(entries, bytes):
         wide = "<u2" if header.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
         entries = np.frombuffer(entries, wide if len(entries) >= 2 * count else np.uint8)
-    if len(entries) < count or (first := as_stored(first, header)) is None:
+    if len(entries) < count or first is None:
         raise ValueError("its lookup table is shorter than it says, or begins at a value that no pixel has")
     places = np.clip(stored.astype(np.int64) - first, 0, count - 1)
     return np.asarray(entries, dtype=np.float64)[places]

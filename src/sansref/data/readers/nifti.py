@@ -12,9 +12,8 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -144,8 +143,8 @@ def _is_compressed(path: Path) -> bool:
         return file.read(2) == GZIP_MAGIC
 
 
-def _opened(path: Path) -> BufferedReader | gzip.GzipFile:
-    return gzip.open(path) if _is_compressed(path) else path.open("rb")
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path)) if _is_compressed(path) else path.open("rb")
 
 
 def _head(path: Path) -> bytes:
@@ -301,7 +300,7 @@ def _spacing(affine: np.ndarray[Any, Any], rows: int, columns: int) -> tuple[flo
     return spacing if all(0 < size < math.inf for size in spacing) else None
 
 
-def _stored(path: Path, stream: BufferedReader | gzip.GzipFile, volume: _Volume) -> Stored:
+def _stored(path: Path, stream: BinaryIO, volume: _Volume) -> Stored:
     """Voxels as stored, before scaling, in the volume's 3-D shape."""
     size = math.prod(volume.shape) * volume.dtype.itemsize
     compressed = isinstance(stream, gzip.GzipFile)
@@ -313,11 +312,13 @@ def _stored(path: Path, stream: BufferedReader | gzip.GzipFile, volume: _Volume)
         # Not memory-mapped: a mapping outlives the file handle, and kills the process if the file is cut meanwhile.
         array = np.empty(math.prod(volume.shape), volume.dtype)
         stream.seek(volume.offset)
-        room = memoryview(array.view(np.uint8))
-        while room:
-            if not (read := stream.readinto(room[:BLOCK])):
+        room, filled = array.view(np.uint8), 0
+        while filled < size:
+            piece = stream.read(min(BLOCK, size - filled))
+            if not piece:
                 raise EOFError("the file ends before its voxels do")
-            room = room[read:]
+            room[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            filled += len(piece)
         behind = max(size, MOST_BEHIND)
         while compressed and (piece := stream.read(BLOCK)):  # the checksum is only compared at the end of the stream
             if (behind := behind - len(piece)) < 0:
