@@ -40,7 +40,7 @@ SIZES = (1e-4, 500.0)
 MOST_HELD = 0.25
 #: Bytes that may follow the voxels of a gzipped file, at least.
 MOST_BEHIND = 1 << 26
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 #: The two ends of the patient axis that each plane is cut across (nibabel's axis codes).
 ACROSS = {"sagittal": "LR", "coronal": "PA", "axial": "IS"}
 
