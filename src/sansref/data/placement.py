@@ -109,11 +109,12 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
 
 def is_placing(affine: npt.NDArray[np.float64]) -> bool:
     """Whether a matrix, of 4 columns and at least 3 rows, gives each voxel a place of its own."""
-    if not np.isfinite(affine).all():
-        return False
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    # Of directions, since the volume of small voxels is small as well.
-    return bool((sizes > 0).all() and abs(np.linalg.det(affine[:3, :3] / sizes)) > LEAST_VOLUME)
+    with np.errstate(all="ignore"):  # numbers of a damaged header may be larger than their squares can be
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.isfinite([*affine.flat, *sizes]).all() or not (sizes > 0).all():
+            return False
+        # Of directions, since the volume of small voxels is small as well.
+        return bool(abs(np.linalg.det(affine[:3, :3] / sizes)) > LEAST_VOLUME)
 
 
 def in_plane_axes(geometry: Geometry) -> tuple[int, int]:

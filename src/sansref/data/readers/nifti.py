@@ -112,7 +112,8 @@ class NiftiReader:
             slope, intercept = header.get_slope_inter()
         shape = _checked_shape(path, header, dtype)
         offset, notes = _place_of_voxels(path, head, header, math.prod(shape) * dtype.itemsize)
-        affine, known, about = _affine(path, header, shape)
+        with np.errstate(all="ignore"):  # as for any number of a damaged header
+            affine, known, about = _affine(path, header, shape)
         axis = _slice_axis(path, shape, affine, self.plane)
         rows, columns = (other for other in range(3) if other != axis)
         info = FileInfo(
@@ -249,8 +250,7 @@ def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.nd
         if int(header[f"{form}_code"]) <= 0:
             continue
         try:
-            with np.errstate(all="ignore"):
-                found = np.asarray(get(), dtype=np.float64)
+            found = np.asarray(get(), dtype=np.float64)
         except Exception:  # quaternions that are none
             found = np.full((4, 4), np.nan)
         if is_placing(found):
