@@ -269,6 +269,15 @@ def test_a_bug_keeps_its_traceback(sansref, monkeypatch):
         sansref("info")
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_one_line(fails, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "info", fail)
+    assert "memory ran out. Close other programs" in fails("info", "x")
+
+
 def test_threads_wait_without_spinning_unless_told_otherwise(sansref, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, "info", lambda arguments: print(os.environ["OMP_WAIT_POLICY"]))
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)

@@ -89,6 +89,13 @@ def _run(arguments: list[str]) -> None:
     except SansrefError as error:
         sys.stderr.write(f"sansref: {error}\n")
         sys.exit(2)
+    except (MemoryError, OSError, RuntimeError) as error:
+        from sansref.memory import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        sys.stderr.write("sansref: memory ran out. Close other programs, or use a machine with more memory.\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where it was" if command in RESUMED else ""
         sys.stderr.write(f"sansref: stopped{goes_on}\n")

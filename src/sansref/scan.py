@@ -24,11 +24,14 @@ class Geometry:
     stack
         Number of slices of a volume where the file holds several (echoes, repetitions): slice ``index`` lies where
         slice ``index % stack`` does. None where all slices are of one volume.
+    known
+        False where the source does not say where it lies, and place and directions are made up.
     """
 
     affine: tuple[tuple[float, float, float, float], ...]
     slice_axis: int
     stack: int | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 MOST_SHEAR = 1e-3
 """Largest cosine of the angle between rows and columns that passes for a right angle, given rounded affines."""
 
+LEAST_VOLUME = 1e-3
+"""What three directions span at least, as a part of what they do at right angles."""
+
 DISPLAY_DIRECTIONS = {"L": "L", "R": "L", "A": "P", "P": "P", "S": "I", "I": "I"}
 """Where rows and columns lead on a radiologist's screen: to the patient's left, to posterior, to inferior."""
 
@@ -90,8 +93,9 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
         return Placement(np.zeros(3), steps[1], steps[0], steps[2], known=False)
     affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
     down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
-    found = Placement(affine[:, 3], down, across, affine[:, geometry.slice_axis], stack=geometry.stack)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-9:
+    through = affine[:, geometry.slice_axis]
+    found = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
+    if not is_placing(affine):
         raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
     height, width, _ = found.spacing
     cosine = float(down @ across) / (height * width)
@@ -101,6 +105,16 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
     # What rounding has left is taken out: readers compare with a right angle exactly.
     straight = down - (down @ across) / (across @ across) * across
     return replace(found, down=straight * height / np.linalg.norm(straight))
+
+
+def is_placing(affine: npt.NDArray[np.float64]) -> bool:
+    """Whether a matrix, of 4 columns and at least 3 rows, gives each voxel a place of its own."""
+    with np.errstate(all="ignore"):  # numbers of a damaged header may be larger than their squares can be
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.isfinite([*affine.flat, *sizes]).all() or not (sizes > 0).all():
+            return False
+        # Of directions, since the volume of small voxels is small as well.
+        return bool(abs(np.linalg.det(affine[:3, :3] / sizes)) > LEAST_VOLUME)
 
 
 def in_plane_axes(geometry: Geometry) -> tuple[int, int]:

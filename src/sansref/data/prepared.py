@@ -117,7 +117,6 @@ def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
     pairs = (name for name in ("spacing", "crop", "columns") if entry.get(name) is not None)
     values = {**entry, **{name: tuple(entry[name]) for name in pairs}}
     if entry["geometry"] is not None:
-        geometry = entry["geometry"]
-        affine = tuple(tuple(row) for row in geometry["affine"])
-        values["geometry"] = Geometry(affine, geometry["slice_axis"], geometry.get("stack"))
+        stored = entry["geometry"]
+        values["geometry"] = Geometry(**{**stored, "affine": tuple(tuple(row) for row in stored["affine"])})
     return ScanMeta(**values)

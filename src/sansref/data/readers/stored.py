@@ -107,11 +107,13 @@ class FlatFile:
         return np.frombuffer(content, self.dtype)
 
 
-def check_fits(path: Path, shape: Sequence[int], itemsize: int) -> None:
+def check_fits(
+    path: Path, shape: Sequence[int], itemsize: int, cure: str = "Store it as .npy, which is read slice by slice"
+) -> None:
     """Refuse an array that has to be read as a whole and is larger than the file or the free memory allow."""
     size = math.prod(shape) * itemsize
     check_plausible_size(path, size)
     free = available_memory()
     if free is not None and size > free:
         problem = f"holds an array of {size / 1e9:.1f} GB, read as a whole, and {free / 1e9:.1f} GB of memory are free"
-        raise FileError(path, problem, "Store it as .npy, which is read slice by slice")
+        raise FileError(path, problem, f"{cure}, or use a machine with more memory")
