@@ -8,11 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
 from sansref.arguments import new_parser, parse, with_presets
 from sansref.errors import FileError, SansrefError, SettingError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
@@ -182,12 +185,13 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
     ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
+    _add_trust(parser)
     options = parse(parser, arguments)
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
     formats, reading = tuple(options.format), (options.array, options.axes)
-    job = Job(RunDirectory(options.run), options.out, formats, options.accelerator, *reading)
+    job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *reading)
     bad: list[FileError] = []
     earlier = 0
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
@@ -218,6 +222,7 @@ def evaluate(arguments: list[str]) -> None:
         help="auto: none that the run learned from; test: those it set aside; all: everyone",
     )
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    _add_trust(parser)
     from sansref.experiments.evaluate import ScoreOptions
     from sansref.experiments.evaluate import evaluate as run_evaluation
     from sansref.experiments.tables import score_table, show
@@ -225,7 +230,7 @@ def evaluate(arguments: list[str]) -> None:
 
     parser.add_class_arguments(ScoreOptions, None)
     options = parse(parser, arguments).as_dict()
-    run = RunDirectory(options.pop("run"))
+    run = RunDirectory(options.pop("run"), options.pop("trust_code"))
     out = options.pop("out") or run.path / "evaluation"
     data, subjects, skip_bad = (options.pop(name) for name in ("data", "subjects", "skip_bad"))
     found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options))
@@ -278,11 +283,14 @@ def info(arguments: list[str]) -> None:
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    _add_trust(parser)
     options = parse(parser, arguments)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
 
-    for name, value in describe(options.path, ReaderOptions(array=options.array, axes=options.axes)):
+    for name, value in describe(
+        options.path, ReaderOptions(array=options.array, axes=options.axes), options.trust_code
+    ):
         print(f"{name:<16}{value}")
 
 
@@ -290,6 +298,7 @@ def serve(arguments: list[str]) -> None:
     """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
     parser = new_parser("sansref serve", serve)
     parser.add_argument("run", type=Path, help="run directory")
+    _add_trust(parser)
     from sansref.serving.limits import Limits
     from sansref.serving.options import ServeOptions
 
@@ -297,9 +306,10 @@ def serve(arguments: list[str]) -> None:
     parser.add_class_arguments(Limits, None)
     options = parse(parser, arguments).as_dict()
     run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
+    trust_code = options.pop("trust_code")
     from sansref.serving.serve import serve as run_server
 
-    run_server(run, ServeOptions(**options), limits)
+    run_server(run, ServeOptions(**options), limits, trust_code)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -314,6 +324,11 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 RESUMED = ("demo", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""
+
+
+def _add_trust(parser: ArgumentParser) -> None:
+    trust_help = "import the method that RUN names by module:Class; what stands in that module is executed"
+    parser.add_argument("--trust_code", action="store_true", help=trust_help)
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:

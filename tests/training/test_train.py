@@ -153,6 +153,7 @@ def test_model_and_card_tell_what_was_learned(play, tiny):
     assert list(rows[0]) == ["stage", "epoch", "data", "loss", "score", "symmetry", "learning_rate", "seconds"]
     assert [(row["stage"], row["epoch"]) for row in rows] == [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
     assert sorted(path.name for path in run.path.iterdir()) == [
+        ".sansref",
         "config.yaml",
         "data",
         "environment.json",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sansref.data.coils import CoilOptions, with_coils
-from sansref.data.prepared import PreparedScans, store_scans
+from sansref.data.prepared import PreparedScans, made_by_recipe, store_scans
+from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.names import subject_of
 from sansref.data.recut import recut
@@ -55,6 +57,16 @@ class Preparation:
     seed: int = 0
     undersampled: bool = True
     coils: CoilOptions = field(default_factory=CoilOptions)
+
+    def flat(self) -> dict[str, Any]:
+        """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
+        values = asdict(self)
+        for group in [values.pop(name) for name in ("selection", "simulation", "sampling", "coils")]:
+            values |= group
+        named = {name: Path(value) for name, value in values.items() if isinstance(value, str | Path)}
+        return values | {
+            name: fingerprint(path) for name, path in named.items() if path.is_absolute() and path.is_file()
+        }
 
     def scans(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time.
@@ -173,7 +185,7 @@ def prepare(
     references: bool,
     on_bad: Callable[[FileError], None] | None = None,
 ) -> PreparedScans:
-    """Write the scans of ``files`` into ``folder``, or reuse it if it is already there.
+    """Write the scans of ``files`` into ``folder``, or reuse it if it is already there and was made in the same way.
 
     Parameters
     ----------
@@ -196,9 +208,10 @@ def prepare(
     SettingError
         If no file gave a scan.
     """
+    way = {**recipe.flat(), "references": references}
     if folder.exists():
-        return PreparedScans(folder)
-    return store_scans(_usable(files, recipe, on_bad), folder, references)
+        return made_by_recipe(folder, way)
+    return store_scans(_usable(files, recipe, on_bad), folder, references, way)
 
 
 def _usable(

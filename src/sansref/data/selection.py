@@ -16,6 +16,9 @@ from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.scan import Scan
 
+LONGEST_SIDE = 8192
+"""Pixels that a slice is cut or padded to at most."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -55,8 +58,9 @@ class Selection:
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
             )
         for name, size in (("crop", self.crop), ("matrix", self.matrix)):
-            if size is not None and min(size) < 1:
-                raise SettingError(f"{name} must be a positive height and width, got {size[0]} and {size[1]}")
+            if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
+                sizes = f"got {size[0]} and {size[1]}"
+                raise SettingError(f"{name} must be a positive height and width of at most {LONGEST_SIDE}, {sizes}")
 
     @property
     def reader_options(self) -> ReaderOptions:

@@ -20,7 +20,7 @@ ALL = "all methods"
 UNDERSAMPLED = "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
 
 
-def describe(path: Path, options: ReaderOptions | None = None) -> Iterator[tuple[str, str]]:
+def describe(path: Path, options: ReaderOptions | None = None, trust_code: bool = False) -> Iterator[tuple[str, str]]:
     """Describe a run directory or a scan file.
 
     Parameters
@@ -29,13 +29,15 @@ def describe(path: Path, options: ReaderOptions | None = None) -> Iterator[tuple
         Either.
     options
         How files are read, for the formats that leave a choice.
+    trust_code
+        As for :class:`~sansref.training.run.RunDirectory`.
 
     Raises
     ------
     FileError
-        If it is neither.
+        If it is neither, or names a method whose code is not trusted.
     """
-    return _run(RunDirectory(path)) if path.is_dir() else _file(path, options)
+    return _run(RunDirectory(path, trust_code)) if path.is_dir() else _file(path, options)
 
 
 def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]]:

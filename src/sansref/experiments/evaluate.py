@@ -32,7 +32,7 @@ from sansref.experiments.scores import (
     zero_filled,
 )
 from sansref.experiments.tables import Scoring, score_note
-from sansref.files import atomic_path, write_text
+from sansref.files import atomic_path, claim, keep_outside, write_text
 from sansref.methods import Method, measured, stack
 from sansref.metrics.lpips import LPIPS
 from sansref.scan import Scan
@@ -134,11 +134,13 @@ def evaluate(
     Raises
     ------
     SettingError
-        If no subject is left to evaluate on, or weights for LPIPS cannot be downloaded.
+        If no subject is left to evaluate on, ``out`` holds something else or scans, or weights for LPIPS cannot be downloaded.
     FileError
         If a file cannot be read: a scan that may not be skipped, or the given weights.
     """
+    keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
+    claim(out, "evaluation")
     lpips, missing = options.load()
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
     evaluation = Evaluation(scoring=scoring, missing=missing)

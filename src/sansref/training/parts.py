@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rich.progress import track
 
 from sansref.data.prepare import Preparation, prepare
 from sansref.data.prepared import PreparedScans
+from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file, scan_folder
 from sansref.data.splits import Fold, split_halves, split_subjects
 from sansref.errors import FileError, SettingError
@@ -59,12 +59,15 @@ class Intake:
         Called for an unreadable file, which is then left out; None stops at the first.
     console
         Where progress is drawn.
+    known
+        Fingerprints that the files of ``--data`` and of ``--full`` must have; None takes them as they are.
     """
 
     config: RunConfig
     run: RunDirectory
     on_bad: Callable[[FileError], None] | None
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    known: tuple[Mapping[str, str], Mapping[str, str]] | None = None
 
     def parts(self, data: Path, full: Path | None) -> Parts:
         """Split and prepare; what an earlier, killed command has done is used again.
@@ -77,16 +80,37 @@ class Intake:
             Folder of full scans of other people, for an unpaired method; None takes half of the subjects of ``data``
             that are neither for validation nor for test.
         """
-        files = self._files(data)
-        others = [] if full is None else self._files(full)
+        files, others = self.files(data, full)
         _refuse_pairs(files, others)
-        subjects = self._split(files, others)
+        subjects = self._split(files, others, data, full)
         training = self._prepare("training", files, subjects)
         validation = self._prepare("validation", files, subjects)
         full_scans = self._prepare("full", others or files, subjects)
         self._check(training, validation)
         assert training is not None
         return Parts(training, validation, full_scans)
+
+    def files(self, data: Path, full: Path | None) -> tuple[list[FileInfo], list[FileInfo]]:
+        """Describe the files, and see to it that they are those that an earlier command has begun with.
+
+        Raises
+        ------
+        FileError
+            If a file cannot be used, or files have changed since, naming them.
+        """
+        files = self._files(data)
+        others = [] if full is None else self._files(full)
+        now = (fingerprints(files, data), {} if full is None else fingerprints(others, full))
+        known = self.known
+        if self.run.splits_file.exists():
+            known = (self.run.files(), self.run.full_files())
+            if known != now and not self.run.committed:  # a damaged file has stopped it, perhaps, and was replaced
+                self.run.begin_anew()
+                known = self.known
+        for folder, before, after in zip((data, full), known or (), now, strict=False):
+            if folder is not None:
+                refuse_changes(folder, before, after, str(self.run.path))
+        return files, others
 
     def _files(self, data: Path) -> list[FileInfo]:
         files, bad = scan_files(data, self.config.selection.reader_options, skip_bad=self.on_bad is not None)
@@ -95,7 +119,9 @@ class Intake:
             self.on_bad(error)
         return files
 
-    def _split(self, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
+    def _split(
+        self, files: list[FileInfo], others: list[FileInfo], data: Path, full: Path | None
+    ) -> dict[str, list[str]]:
         if self.run.splits_file.exists():
             return self.run.subjects()
         parts = split_by_subject(files, self.config.training)
@@ -103,9 +129,9 @@ class Intake:
             parts["full"] = sorted({info.subject for info in others})
         elif self.config.needs is Needs.UNPAIRED:
             parts["full"], parts["training"] = split_halves(parts["training"], self.config.training.seed_of_data)
-        write_text(self.run.files_file, json.dumps(sorted(_identity(info) for info in files)))
-        if others:
-            write_text(self.run.full_files_file, json.dumps(sorted(_identity(info) for info in others)))
+        write_text(self.run.files_file, json.dumps(fingerprints(files, data), indent=1))
+        if full is not None:
+            write_text(self.run.full_files_file, json.dumps(fingerprints(others, full), indent=1))
         write_text(self.run.splits_file, json.dumps(parts, indent=2))
         logger.info("subjects: %s", parts)
         return parts
@@ -123,7 +149,14 @@ class Intake:
         }
         recipe: Preparation = replace(self.config.preparation, undersampled=part != "full")
         title = f"reading {part} scans"
-        shown = track(chosen, title, console=self.console, transient=True, disable=not self.console.is_terminal)
+        shown = track(
+            unchanged(chosen),
+            title,
+            total=len(chosen),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         return prepare(shown, recipe, self.run.path / "data" / part, references[part], self.on_bad)
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
@@ -166,27 +199,68 @@ def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
 def knows(run: RunDirectory, files: list[FileInfo]) -> bool:
     """Whether files belong to the data that a run was trained on: the same folder, or a copy of it.
 
-    Names of subjects do not tell, every BIDS folder has its sub-01; one file of the same name and size does.
+    Names of subjects do not tell, every BIDS folder has its sub-01; one file of the same content does.
     """
-    return _are_among(files, run.files(), run.read_config()["data"])
+    return _are_among(files, run.files(), run.read_config().get("data"))
 
 
-def _are_among(files: list[FileInfo], known: list[tuple[str, int]], home: object) -> bool:
-    seen = set(known)
+def _are_among(files: list[FileInfo], known: Mapping[str, str], home: object) -> bool:
+    seen = set(known.values())
     inside = Path(str(home)) if home else None
     return any(
-        _identity(info) in seen or (inside is not None and info.path.resolve().is_relative_to(inside)) for info in files
+        (inside is not None and info.path.resolve().is_relative_to(inside)) or (seen and fingerprint(info.path) in seen)
+        for info in files
     )
 
 
 def _refuse_pairs(files: list[FileInfo], others: list[FileInfo]) -> None:
-    seen = {_identity(info): info.path for info in files}
+    seen = {fingerprint(info.path) for info in files} if others else set()
     for info in others:
-        twin = seen.get(_identity(info))
-        # Uncompressed volumes of one matrix have one size, and every BIDS folder has its sub-01.
-        if twin is not None and filecmp.cmp(info.path, twin, shallow=False):
+        if fingerprint(info.path) in seen:
             raise FileError(info.path, "is in both folders", "Give full scans of other people, or one folder as --data")
 
 
-def _identity(info: FileInfo) -> tuple[str, int]:
-    return info.path.name, info.path.stat().st_size
+def fingerprints(files: Iterable[FileInfo], data: Path) -> dict[str, str]:
+    """What files are known again by, by their path in the folder ``data``, or their name if it is the file itself."""
+    return {
+        info.path.name if info.path == data else info.path.relative_to(data).as_posix(): fingerprint(info.path)
+        for info in files
+    }
+
+
+def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str], used: str) -> None:
+    """See to it that data are what they were.
+
+    Parameters
+    ----------
+    data
+        The folder.
+    known, now
+        Fingerprints by name.
+    used
+        What goes on with them, for the message.
+
+    Raises
+    ------
+    FileError
+        Naming what has come, gone or changed.
+    """
+    shared = known.keys() & now.keys()
+    found = [
+        *(f"{name} has changed" for name in sorted(shared) if known[name] != now[name]),
+        *(f"{name} is gone" for name in sorted(known.keys() - shared)),
+        *(f"{name} is new" for name in sorted(now.keys() - shared)),
+    ]
+    if found:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        problem = f"does not hold the files any more that {used} was begun with ({', '.join(found[:3])}{more})"
+        raise FileError(data, problem, "Restore them, or choose another --out")
+
+
+def unchanged(files: Iterable[FileInfo]) -> Iterator[FileInfo]:
+    """Give files one after the other to be read, and refuse one that has changed meanwhile."""
+    for info in files:
+        before = fingerprint(info.path)
+        yield info
+        if fingerprint(info.path) != before:
+            raise FileError(info.path, "has changed while it was read", "Wait until it is whole, then go on")

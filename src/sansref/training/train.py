@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,7 @@ def train(
     skip_bad: bool = False,
     console: Console | None = None,
     full: Path | None = None,
+    known: tuple[Mapping[str, str], Mapping[str, str]] | None = None,
 ) -> Outcome:
     """Train on a folder, or continue where a killed run of the same settings stopped.
 
@@ -79,11 +80,14 @@ def train(
     full
         Folder of full scans of other people, for a method that learns from unpaired scans; without it, half of the
         training subjects of ``data`` take their place.
+    known
+        Fingerprints that the files of ``data`` and ``full`` must have, as in :class:`~sansref.training.parts.Intake`.
 
     Raises
     ------
     SansrefError
-        For unusable files or settings.
+        For unusable files or settings, for files that are others than those that the run was begun with, or if the run
+        is not complete in the end.
     """
     keep_outside(out, data, "--data")
     keep_outside(out, full, "--full")
@@ -94,10 +98,12 @@ def train(
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
         processes.by_leader(lambda: outcome.run.start(config, *places))
-        if outcome.run.finished:
+        intake = Intake(config, outcome.run, outcome.leave_out if skip_bad else None, console, known)
+        if outcome.run.finished and not outcome.run.missing:
+            if data.exists():
+                intake.files(data, full)
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
-            intake = Intake(config, outcome.run, outcome.leave_out if skip_bad else None, console)
             parts = processes.leader_first(lambda: intake.parts(data, full))
             learn(config, parts.training, parts.validation, outcome.run, console, parts.full, processes)
     return outcome
@@ -174,6 +180,9 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
         "environment": environment(),
     }
     write_text(run.card, json.dumps(card, indent=2))
+    if run.missing:
+        problem = f"has lost {', '.join(run.missing)} while it was trained"
+        raise FileError(run.path, problem, "Train again into another --out, and leave the folder alone")
 
 
 @contextmanager

@@ -86,6 +86,7 @@ def compare(
     lpips, missing = perceptual.load()  # an unreadable file of weights is told before hours of training
     place.check()
     train_all(place, jobs, ray, console)
+    place.check_data()  # trained for hours, on files that somebody may have replaced meanwhile
     rows: list[SliceScore] = []
     cells = place.plan.cells
     for cell in track(cells, "scoring", console=console, transient=True, disable=not console.is_terminal):
