@@ -134,7 +134,8 @@ def evaluate(
     Raises
     ------
     SettingError
-        If no subject is left to evaluate on, ``out`` holds something else or scans, or weights for LPIPS cannot be downloaded.
+        If no subject is left to evaluate on, ``out`` holds something else or scans, or weights for LPIPS cannot be
+        downloaded.
     FileError
         If a file cannot be read: a scan that may not be skipped, or the given weights.
     """

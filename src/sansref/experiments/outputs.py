@@ -200,7 +200,8 @@ def _read(path: Path) -> Any:
     cure = "Choose another --out"
     try:
         found = read_json(path, cure)
-        if found["version"] == VERSION and found.keys() >= {"weights", "formats"} and isinstance(found["inputs"], dict):
+        inputs = found["inputs"].values() if found.keys() >= {"weights", "formats"} else [None]
+        if found["version"] == VERSION and all(isinstance(entry, list) and entry for entry in inputs):
             return found
     except (FileError, KeyError, TypeError, AttributeError):
         pass
