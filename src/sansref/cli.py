@@ -36,7 +36,7 @@ usage: sansref COMMAND [options]
   reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
   compare PLAN --data DIR --out OUT      train and score many methods alike: tables, figures, report
-  info FILE|RUN                          what a file or a run holds
+  info FILE|DIR|RUN                      what a file, a folder of scans or a run holds
   serve RUN                              reconstruct what a scanner sends (MRD streaming protocol)
 
 methods:
@@ -137,6 +137,8 @@ def train(arguments: list[str]) -> None:
         parser.add_argument("--full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    dry_help = "say what would be learned from, and what it would take, and write nothing"
+    parser.add_argument("--dry_run", action="store_true", help=dry_help)
     for group in (kind.options_type, *RunConfig.groups.values()):
         parser.add_class_arguments(group, None)
     parser.add_class_arguments(kind.network_type, "network")
@@ -147,11 +149,19 @@ def train(arguments: list[str]) -> None:
     options.pop("config", None)
     if options["method"] != method:
         raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
-    full = options.pop("full", None)
+    full, dry_run = options.pop("full", None), options.pop("dry_run")
+    config = RunConfig.from_flat(options)
+    if dry_run:
+        from sansref.training.survey import told
+        from sansref.training.train import dry_run as look
+
+        for row in look(config, data, out, skip_bad, full=full):
+            print(told(row))
+        return
     from sansref.training.train import train as run_training
 
     try:
-        outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad, full=full)
+        outcome = run_training(config, data, out, skip_bad, full=full, say=print)
     finally:
         if unpaired:
             from sansref.experiments.health import draw_health
@@ -221,6 +231,8 @@ def evaluate(arguments: list[str]) -> None:
         default="auto",
         help="auto: none that the run learned from; test: those it set aside; all: everyone",
     )
+    subject_help = "whose the files are: folder, file or a regular expression, as for train; null takes the run's"
+    parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     _add_trust(parser)
     from sansref.experiments.evaluate import ScoreOptions
@@ -232,11 +244,13 @@ def evaluate(arguments: list[str]) -> None:
     options = parse(parser, arguments).as_dict()
     run = RunDirectory(options.pop("run"), options.pop("trust_code"))
     out = options.pop("out") or run.path / "evaluation"
-    data, subjects, skip_bad = (options.pop(name) for name in ("data", "subjects", "skip_bad"))
-    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options))
+    data, subjects, skip_bad, rule = (options.pop(name) for name in ("data", "subjects", "skip_bad", "subject_from"))
+    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options), subject_from=rule)
     show(score_table(found.summaries(), found.scoring))
     if found.missing:
         print(f"without LPIPS: {found.missing}")
+    if found.note:
+        print(f"left out: {found.note}")
     if found.left_out:
         print(f"left out, because the run learned from them or did not set them aside: {', '.join(found.left_out)}")
     print(f"scores and figures: {out}")
@@ -277,21 +291,24 @@ def compare(arguments: list[str]) -> None:
 
 
 def info(arguments: list[str]) -> None:
-    """Say what a scan file or a run directory holds."""
+    """Say what a scan file or a run holds, and of a folder of scans what a training would learn from."""
     parser = new_parser("sansref info", info)
-    parser.add_argument("path", type=Path, help="scan file or run directory")
+    parser.add_argument("path", type=Path, help="scan file, folder of scan files, or run directory")
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
     _add_trust(parser)
+    subject_help = "of a folder: folder, file or a regular expression, as for train"
+    parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
+    parser.add_argument("--skip_bad", action="store_true", help="of a folder: leave unreadable files out")
     options = parse(parser, arguments)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
+    from sansref.training.survey import told
 
-    for name, value in describe(
-        options.path, ReaderOptions(array=options.array, axes=options.axes), options.trust_code
-    ):
-        print(f"{name:<16}{value}")
+    reading = ReaderOptions(array=options.array, axes=options.axes, subject_from=options.subject_from)
+    for row in describe(options.path, reading, options.trust_code, skip_bad=options.skip_bad):
+        print(told(row))
 
 
 def serve(arguments: list[str]) -> None:

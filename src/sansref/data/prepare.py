@@ -68,15 +68,15 @@ class Preparation:
             name: fingerprint(path) for name, path in named.items() if path.is_absolute() and path.is_file()
         }
 
-    def scans(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+    def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time.
 
         A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
 
         Parameters
         ----------
-        path
-            The file.
+        file
+            The file, or its description, whose subject is then that of the scans.
         slices
             Which of its slices, None for those of the selection.
 
@@ -86,9 +86,12 @@ class Preparation:
             If the file cannot be read, is undersampled where full scans are wanted, is too small for the settings,
             does not show what its coils see, or holds numbers out of the range of single precision.
         """
+        path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
         reader = open_scan_file(path, self.selection.reader_options)
         chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
         for item in reader.read(path, chosen):
+            if subject is not None:
+                item = replace(item, meta=replace(item.meta, subject=subject))
             scan = self.ready(item)
             if scan is not None:
                 yield scan
@@ -219,10 +222,10 @@ def _usable(
 ) -> Iterator[Scan]:
     for info in files:
         if on_bad is None:
-            yield from recipe.scans(info.path)
+            yield from recipe.scans(info)
             continue
         try:
-            scans = list(recipe.scans(info.path))  # a whole file or nothing, also where it breaks midway
+            scans = list(recipe.scans(info))  # a whole file or nothing, also where it breaks midway
         except FileError as error:
             on_bad(error)
             continue

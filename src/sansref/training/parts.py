@@ -14,7 +14,7 @@ from rich.progress import track
 from sansref.data.prepare import Preparation, prepare
 from sansref.data.prepared import PreparedScans
 from sansref.data.provenance import fingerprint
-from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file, scan_folder
+from sansref.data.readers import FileInfo, ScanFiles, scan_files
 from sansref.data.splits import Fold, split_halves, split_subjects
 from sansref.errors import FileError, SettingError
 from sansref.files import write_text
@@ -22,6 +22,8 @@ from sansref.methods import Needs
 from sansref.training.config import RunConfig
 from sansref.training.options import TrainingOptions
 from sansref.training.run import RunDirectory
+from sansref.training.survey import survey, told
+from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Intake:
         Where progress is drawn.
     known
         Fingerprints that the files of ``--data`` and of ``--full`` must have; None takes them as they are.
+    say
+        Called with each line of the survey of the training, None for none.
     """
 
     config: RunConfig
@@ -68,6 +72,7 @@ class Intake:
     on_bad: Callable[[FileError], None] | None
     console: Console = field(default_factory=lambda: Console(stderr=True))
     known: tuple[Mapping[str, str], Mapping[str, str]] | None = None
+    say: Callable[[str], object] | None = None
 
     def parts(self, data: Path, full: Path | None) -> Parts:
         """Split and prepare; what an earlier, killed command has done is used again.
@@ -80,9 +85,14 @@ class Intake:
             Folder of full scans of other people, for an unpaired method; None takes half of the subjects of ``data``
             that are neither for validation nor for test.
         """
-        files, others = self.files(data, full)
+        found, found_full = self.files(data, full)
+        files, others = found.files, [] if found_full is None else found_full.files
         _refuse_pairs(files, others)
         subjects = self._split(files, others, data, full)
+        if self.say is not None:
+            skip_bad = self.on_bad is not None
+            for row in survey(self.config, found, subjects, found_full, skip_bad, self.config.training.processes):
+                self.say(told(row))
         training = self._prepare("training", files, subjects)
         validation = self._prepare("validation", files, subjects)
         full_scans = self._prepare("full", others or files, subjects)
@@ -90,7 +100,7 @@ class Intake:
         assert training is not None
         return Parts(training, validation, full_scans)
 
-    def files(self, data: Path, full: Path | None) -> tuple[list[FileInfo], list[FileInfo]]:
+    def files(self, data: Path, full: Path | None) -> tuple[ScanFiles, ScanFiles | None]:
         """Describe the files, and see to it that they are those that an earlier command has begun with.
 
         Raises
@@ -98,9 +108,8 @@ class Intake:
         FileError
             If a file cannot be used, or files have changed since, naming them.
         """
-        files = self._files(data)
-        others = [] if full is None else self._files(full)
-        now = (fingerprints(files, data), {} if full is None else fingerprints(others, full))
+        found, others = self._files(data), None if full is None else self._files(full)
+        now = fingerprints(found.files, data), fingerprints(others.files, full) if full and others else {}
         known = self.known
         if self.run.splits_file.exists():
             known = (self.run.files(), self.run.full_files())
@@ -110,29 +119,29 @@ class Intake:
         for folder, before, after in zip((data, full), known or (), now, strict=False):
             if folder is not None:
                 refuse_changes(folder, before, after, str(self.run.path))
-        return files, others
+        return found, others
 
-    def _files(self, data: Path) -> list[FileInfo]:
-        files, bad = scan_files(data, self.config.selection.reader_options, skip_bad=self.on_bad is not None)
-        for error in bad:
+    def _files(self, data: Path) -> ScanFiles:
+        found = scan_files(data, self.config.selection.reader_options, skip_bad=self.on_bad is not None)
+        for error in found.bad:
             assert self.on_bad is not None
             self.on_bad(error)
-        return files
+        if found.left_out:
+            logger.info("%s: left out %s", data, found.left_out)
+        return found
 
     def _split(
         self, files: list[FileInfo], others: list[FileInfo], data: Path, full: Path | None
     ) -> dict[str, list[str]]:
         if self.run.splits_file.exists():
             return self.run.subjects()
-        parts = split_by_subject(files, self.config.training)
-        if others:
-            parts["full"] = sorted({info.subject for info in others})
-        elif self.config.needs is Needs.UNPAIRED:
-            parts["full"], parts["training"] = split_halves(parts["training"], self.config.training.seed_of_data)
+        parts = parts_of(self.config, files, others)
         write_text(self.run.files_file, json.dumps(fingerprints(files, data), indent=1))
         if full is not None:
             write_text(self.run.full_files_file, json.dumps(fingerprints(others, full), indent=1))
         write_text(self.run.splits_file, json.dumps(parts, indent=2))
+        people = {"data": [_person(info) for info in files], "full": [_person(info) for info in others]}
+        write_text(_people_file(self.run), json.dumps(people, indent=1))
         logger.info("subjects: %s", parts)
         return parts
 
@@ -176,11 +185,38 @@ def split_by_subject(files: list[FileInfo], options: TrainingOptions) -> dict[st
     return split_subjects(names, fractions, options.seed_of_data, fold)
 
 
-def scan_files(data: Path, options: ReaderOptions, skip_bad: bool) -> tuple[list[FileInfo], list[FileError]]:
-    """Describe one file, or every scan file of a folder and what is wrong with the others."""
-    if data.is_file():
-        return [open_scan_file(data, options).describe(data)], []
-    return scan_folder(data, options, skip_bad=skip_bad)
+def parts_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
+    """Subjects of all parts of a training; ``others`` are full scans of other people, if there are any."""
+    parts = split_by_subject(files, config.training)
+    if others:
+        parts["full"] = sorted({info.subject for info in others})
+    elif config.needs is Needs.UNPAIRED:
+        parts["full"], parts["training"] = split_halves(parts["training"], config.training.seed_of_data)
+    return parts
+
+
+def survey_of(
+    config: RunConfig, data: Path, skip_bad: bool = False, full: Path | None = None
+) -> Iterator[tuple[str, str]]:
+    """Tell what a training on these folders would learn from and what it would take; nothing is written.
+
+    Raises
+    ------
+    SansrefError
+        For unusable files or settings.
+    """
+    options = config.selection.reader_options
+    found = scan_files(data, options, skip_bad=skip_bad)
+    others = None if full is None else scan_files(full, options, skip_bad=skip_bad)
+    _refuse_pairs(found.files, [] if others is None else others.files)
+    parts = parts_of(config, found.files, [] if others is None else others.files)
+    yield from survey(config, found, parts, others, skip_bad, config.training.processes)
+
+
+def home_of(run: RunDirectory) -> Path | None:
+    """The folder that a run was trained on, as far as its configuration says."""
+    data = run.read_config().get("data")
+    return Path(data) if isinstance(data, str) else None
 
 
 def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
@@ -193,7 +229,33 @@ def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
             learned |= set(full)
     if _are_among(files, run.full_files(), run.read_config().get("full")):
         learned |= set(full)
-    return learned
+    known = _learned_content(run)
+    return learned | {info.subject for info in files if known and fingerprint(info.path) in known}
+
+
+def _person(info: FileInfo) -> dict[str, str]:
+    """Whose a file is, for the record; its content tells it where it has another name."""
+    found = {"file": str(info.path), "subject": info.subject, "recognised_by": info.recognised_by}
+    return found | {"content": fingerprint(info.path)}
+
+
+def _people_file(run: RunDirectory) -> Path:
+    return run.path / "subjects.json"
+
+
+def _learned_content(run: RunDirectory) -> set[str]:
+    """Fingerprints of the files that a run learned from; none where it did not write them down."""
+    file, parts = _people_file(run), run.subjects()
+    if not file.exists():
+        return set()
+    cure = "Restore the file or train again"
+    people = read_json(file, cure)
+    learned = {*parts["training"], *parts["validation"], *parts.get("full", [])}
+    try:
+        found = {one["content"] for one in people["data"] if one["subject"] in learned}
+        return found | {str(one["content"]) for one in people["full"]}
+    except (KeyError, TypeError):
+        raise FileError(file, "does not say whose files the run was given", cure) from None
 
 
 def knows(run: RunDirectory, files: list[FileInfo]) -> bool:

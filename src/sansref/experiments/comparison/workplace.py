@@ -13,7 +13,7 @@ from typing import Any
 
 from sansref.data.prepare import prepare
 from sansref.data.prepared import PREPARED, PreparedScans
-from sansref.data.readers import FileInfo, open_scan_file
+from sansref.data.readers import FileInfo, ScanFiles, open_scan_file, scan_files
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan import COMMON, Cell, Plan
 from sansref.files import claim, keep_outside, locked, remove_leftovers, remove_made, write_text
@@ -21,7 +21,7 @@ from sansref.kspace.extent import is_full
 from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
-from sansref.training.parts import fingerprints, refuse_changes, scan_files, split_by_subject, unchanged
+from sansref.training.parts import fingerprints, refuse_changes, split_by_subject, unchanged
 from sansref.training.run import RunDirectory, read_fingerprints
 from sansref.yaml_json import read_json
 
@@ -62,9 +62,14 @@ class Workplace:
         return RunDirectory(self.out / "cells" / cell.name)
 
     @cached_property
+    def found(self) -> ScanFiles:
+        """All scan files, by their headers."""
+        return scan_files(self.data, self.plan.cells[0].config.selection.reader_options)
+
+    @property
     def files(self) -> list[FileInfo]:
-        """Descriptions of all scan files; nothing but their headers is read."""
-        return scan_files(self.data, self.plan.cells[0].config.selection.reader_options, skip_bad=False)[0]
+        """Descriptions of all scan files."""
+        return self.found.files
 
     def check(self) -> None:
         """See to it that there are test subjects, and that cells of an earlier command had the same settings.
