@@ -155,7 +155,7 @@ def train(arguments: list[str]) -> None:
         from sansref.training.survey import told
         from sansref.training.train import dry_run as look
 
-        for row in look(config, data, out, skip_bad, full=full):
+        for row in list(look(config, data, out, skip_bad, full=full)):  # or an error alone
             print(told(row))
         return
     from sansref.training.train import train as run_training
@@ -307,7 +307,7 @@ def info(arguments: list[str]) -> None:
     from sansref.training.survey import told
 
     reading = ReaderOptions(array=options.array, axes=options.axes, subject_from=options.subject_from)
-    for row in describe(options.path, reading, options.trust_code, skip_bad=options.skip_bad):
+    for row in list(describe(options.path, reading, options.trust_code, skip_bad=options.skip_bad)):
         print(told(row))
 
 

@@ -91,7 +91,8 @@ class Intake:
         subjects = self._split(files, others, data, full)
         if self.say is not None:
             skip_bad = self.on_bad is not None
-            for row in survey(self.config, found, subjects, found_full, skip_bad, self.config.training.processes):
+            processes = self.config.training.processes
+            for row in list(survey(self.config, found, subjects, found_full, skip_bad, processes)):  # or an error
                 self.say(told(row))
         training = self._prepare("training", files, subjects)
         validation = self._prepare("validation", files, subjects)

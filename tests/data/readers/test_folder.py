@@ -146,6 +146,14 @@ def test_label_maps_are_left_out_by_their_whole_numbers(make: Any, tmp_path: Pat
     assert [path.name for path in found.labels] == ["lesion.npy", "tissue.nii.gz"]
 
 
+def test_a_folder_of_label_maps_is_left_out(make: Any, tmp_path: Path) -> None:
+    for folder in ("imagesTr", "labelsTr", "masks"):
+        (tmp_path / folder).mkdir()
+        make.nifti(tmp_path / folder / "anna.nii.gz", make.volume())
+    assert [info.path.parent.name for info in scan_files(tmp_path).files] == ["imagesTr"]
+    assert len(scan_files(tmp_path / "masks").files) == 1  # somebody's name for a folder of images
+
+
 def test_kspace_is_no_mask_whatever_its_name(make: Any, tmp_path: Path) -> None:
     make.fastmri(tmp_path / "random_mask.h5", make.kspace((1, 64, 37)))
     assert len(scan_files(tmp_path).files) == 1

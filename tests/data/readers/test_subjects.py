@@ -17,7 +17,7 @@ SURE = [
     ("P000/T1.nii.gz P000/T2.nii.gz P001/T1.nii.gz P001/T2.nii.gz P002/T1.nii.gz", "P000 P000 P001 P001 P002"),
     ("anna/scan.npy ben/scan.npy ben/other.npy", "anna ben ben"),
     ("anna/scan1.npy anna/scan2.npy ben/scan1.npy", "anna anna ben"),
-    ("Figure_6A/0.055T_GRE_k.mat Figure_6A/0.055T_FSE_k.mat Figure_6B/0.055T_GRE_k.mat", "Figure_6A Figure_6A Figure_6B"),
+    ("Fig_6A/0.055T_GRE_k.mat Fig_6A/0.055T_FSE_k.mat Fig_6B/0.055T_GRE_k.mat", "Fig_6A Fig_6A Fig_6B"),
     ("P1/P1_a.nii P1/P1_b.nii P2/P2_c.nii", "P1 P1 P2"),
     ("B20_Training_001/B20_Training_001_t1ce.nii.gz B20_Training_001/B20_Training_001_flair.nii.gz "
      "B20_Training_002/B20_Training_002_flair.nii.gz", "B20_Training_001 B20_Training_001 B20_Training_002"),
@@ -28,7 +28,17 @@ SURE = [
     ("all/P1/20210304/T1.nii all/P1/20220304/T1.nii all/P2/20210304/T1.nii", "P1 P1 P2"),
     # a folder for each contrast
     ("T1/anna.nii T2/anna.nii T1/ben.nii", "anna anna ben"),
+    ("P1/2021-03-04/T1.nii P1/2022-03-04/T1.nii P2/2021-03-04/T1.nii", "P1 P1 P2"),
+    ("P1/T1_mprage_0003/a.nii P1/t2_tse_0004/a.nii P2/T1_mprage_0003/a.nii", "P1 P1 P2"),
+    ("P1_day1/T1.nii P1_day2/T1.nii", "P1 P1"),
+    ("100307/T1w.nii 100307/T2w.nii 100408/T1w.nii", "100307 100307 100408"),
+    ("imagesTr/anna_T1.nii imagesTr/ben_T1.nii imagesTs/carl_T1.nii", "anna_T1 ben_T1 carl_T1"),
     # flat
+    ("T1.nii.gz T2.nii.gz FLAIR.nii.gz", "data data data"),
+    ("P0/T1.nii.gz P0/T2.nii.gz", "P0 P0"),
+    ("slice_001.npy slice_002.npy slice_003.npy", "data data data"),
+    ("T1_P1.nii T2_P1.nii T1_P2.nii", "P1 P1 T1_P2"),
+    ("20190001.nii 20190002.nii", "20190001 20190002"),
     ("scan1.npy scan2.npy scan10.npy", "scan1 scan2 scan10"),
     ("knee.npy brain.npy", "knee brain"),
     ("control_01.npy control_02.npy ms_03.npy", "control_01 control_02 ms_03"),
@@ -38,8 +48,8 @@ SURE = [
     ("scan1.nii.gz scan1.dat", "scan1 scan1"),
     # names that state a person
     ("IXI002-Guys-0828-T1.nii.gz IXI002-Guys-0828-T2.nii.gz IXI012-HH-1211-T1.nii.gz", "IXI002 IXI002 IXI012"),
-    ("sub-01/ses-1/anat/sub-01_ses-1_T1w.nii sub-01/ses-2/anat/sub-01_ses-2_T1w.nii sub-02/T1w.nii", "sub-01 sub-01 sub-02"),
-    ("patient01_study1_T1W.nii.gz patient01_study2_FLAIR.nii.gz patient02_study1_T1W.nii.gz", "patient01 patient01 patient02"),
+    ("sub-01/ses-1/anat/sub-01_ses-1_T1w.nii sub-01/ses-2/anat/T1w.nii sub-02/T1w.nii", "sub-01 sub-01 sub-02"),
+    ("patient01_study1_T1W.nii patient01_study2_FLAIR.nii patient02_study1_T1W.nii", "patient01 patient01 patient02"),
     ("patient01/a.npy patient01/b.npy patient02/c.npy", "patient01 patient01 patient02"),
     ("sub-01_T1w.nii scan1.npy scan2.npy", "sub-01 scan1 scan2"),
 ]  # fmt: skip
@@ -51,8 +61,8 @@ UNSURE = [
     "anna_x.npy anna_y.npy ben_z.npy",
     "scan1a.npy scan1b.npy scan2a.npy",
     "T1_001.npy brain_001.npy brain_002.npy",
-    "T1.nii.gz T2.nii.gz FLAIR.nii.gz",
-    "slice_001.npy slice_002.npy slice_003.npy",
+    "T1.nii.gz T2.nii.gz anna.nii.gz",
+    "S1_run1.npy S1_run2.npy S2_run1.npy",
     "P1_day1/T1.nii P1_x2/T1.nii P2_day1/T1.nii",
     "here/anna.npy here/ben.npy there/carl.npy",
     "here/001.npy there/001.npy there/002.npy",

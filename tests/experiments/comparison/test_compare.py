@@ -474,3 +474,17 @@ def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):
     with pytest.raises(SettingError, match=r"'gan' gives relative grey values only .*: set 'normalise: minmax'"):
         compare(place(methods=relative, shared=shared, gap=None), console=quiet)
     assert not Path(tmp_path / "comparison").exists()
+
+
+def test_people_of_folders_and_label_maps(tiny_plan, write_heads, tmp_path):
+    data = write_heads(tmp_path / "flat", subjects=4)
+    for number, path in enumerate(sorted(data.iterdir())):
+        place = tmp_path / "data" / f"P{number // 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / f"T{1 + number % 2}.nii.gz")
+    (tmp_path / "data" / "P0" / "T1_mask.nii.gz").write_bytes((tmp_path / "data" / "P0" / "T1.nii.gz").read_bytes())
+    place = Workplace(tiny_plan(), tmp_path / "data", None, tmp_path / "out")
+    assert [info.subject for info in place.files] == ["P0", "P0", "P1", "P1"]
+    assert "T1_mask.nii.gz" in place.found.left_out
+    named = tiny_plan(shared={**tiny_plan().shared, "subject_from": "file"})
+    assert len({info.subject for info in Workplace(named, tmp_path / "data", None, tmp_path / "out").files}) == 4

@@ -124,14 +124,14 @@ def scan_files(
         try:
             info = open_scan_file(path, options).describe(path)
         except FileError as error:
-            if names_labels(path):
+            if names_labels(path, data):
                 labels.append(path)
                 continue
             if not skip_bad:
                 raise
             problems.append(error)
         else:
-            labels.append(path) if is_label_map(info, options) else infos.append(info)
+            labels.append(path) if is_label_map(info, options, data) else infos.append(info)
     if not infos:
         raise _nothing_usable(data, problems, labels)
     return ScanFiles(with_subjects(infos, data, options.subject_from), problems, labels)
@@ -152,11 +152,14 @@ def scan_folder(
     return found.files, found.bad
 
 
-def is_label_map(info: FileInfo, options: ReaderOptions | None = None) -> bool:
-    """Whether a file of magnitudes is a label map or a mask, by its name, or by whole numbers of few levels."""
+def is_label_map(info: FileInfo, options: ReaderOptions | None = None, root: Path | None = None) -> bool:
+    """Whether a file of magnitudes is a label map or a mask, by its name, or by whole numbers of few levels.
+
+    ``root`` is the folder below which names of folders count too.
+    """
     if info.kind != "magnitude":
         return False
-    if names_labels(info.path):
+    if names_labels(info.path, root):
         return True
     # DICOM says what it is, and is long to read; so does a name that ends with a contrast.
     if info.recognised_by in (BY_PATIENT, BY_STUDY) or ends_with_contrast(info.path):

@@ -17,7 +17,7 @@ CONTRAST = re.compile(
 )
 #: Names of labels and masks that lie beside images: of BIDS derivatives, BraTS, MONAI, FreeSurfer, FSL.
 LABELS = re.compile(
-    r"(?:[dcp]|prob|auto)?seg|segmentations?|aseg|aparc|(?:brain|lesion|tissue|roi)?masks?|labels?|labelmap",
+    r"(?:[dcp]|prob|auto)?seg|segmentations?|aseg|aparc|(?:brain|lesion|tissue|roi)?masks?|labels?(?:tr|ts)?|labelmap",
     re.IGNORECASE,
 )
 
@@ -88,6 +88,10 @@ def ends_with_contrast(path: Path) -> bool:
     return bool(words) and CONTRAST.fullmatch(words[-1]) is not None
 
 
-def names_labels(path: Path) -> bool:
-    """Whether a file's name is that of a label map or a mask (``_seg``, ``_mask``, ``dseg``, ``-label``)."""
-    return any(LABELS.fullmatch(word) for word in words_of(stem_of(path)))
+def names_labels(path: Path, root: Path | None = None) -> bool:
+    """Whether a file's name is that of a label map or a mask (``_seg``, ``_mask``, ``dseg``, ``-label``).
+
+    So is every name in a folder of such a name below ``root``.
+    """
+    folders = () if root is None else path.relative_to(root).parts[:-1]
+    return any(LABELS.fullmatch(word) for word in (*words_of(stem_of(path)), *folders))

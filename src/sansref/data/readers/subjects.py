@@ -27,8 +27,10 @@ CURE = (
     "Say whose they are: --subject_from folder (one person a folder), file (one person a file), or a regular expression"
     " that finds the person in a path, such as 'P[0-9]+' (in the plan of a comparison, subject_from under 'shared')"
 )
+DATE = r"(?:19|20)\d\d[-.]?(?:0[1-9]|1[0-2])[-.]?(?:[0-2]\d|3[01])"
 VISIT = re.compile(
-    r"(?:ses|session|visit|day|week|month|year|time|timepoint|tp|baseline|followup|follow|study|exam|pre|post)\d*|\d{6,}",
+    r"(?:ses|session|visit|day|week|month|year|time|timepoint|tp|baseline|followup|follow|study|exam|pre|post)\d*|"
+    + DATE,
     re.IGNORECASE,
 )
 #: What else tells scans of one person apart, and not people.
@@ -39,7 +41,7 @@ ACQUISITION = re.compile(
 )
 #: Folders that sort files by what they are or are used for.
 SORTED = re.compile(
-    r"anat|func|dwi|fmap|perf|raw|rawdata|data|source(?:data)?|derivatives|images?|imgs?|scans?|nifti|nii|dicoms?|dcm|mri?\d*"
+    r"anat|func|dwi|fmap|perf|raw|rawdata|data|source(?:data)?|derivatives|images?(?:tr|ts)?|imgs?|scans?|nifti|nii|dicoms?|dcm|mri?\d*"
     r"|h5|mat|npy|k-?space|train(?:ing)?|val(?:idation)?|test(?:ing)?|(?:series|ser|se|scan|run|acq|echo)\d*",
     re.IGNORECASE,
 )
@@ -209,6 +211,7 @@ def _by_places(files: Sequence[FileInfo], known: dict[Path, str], root: Path) ->
         if way := ways_of_known[path][common:]:
             owners[way[0]].add(name)
     found: dict[Path, Found] = {}
+    alike = Counter(_rest(folder) for folder in {ways[info.path][0] for info in housed})
     for info in housed:
         (folder,) = ways[info.path]
         if len(owners[folder]) > 1:
@@ -216,7 +219,7 @@ def _by_places(files: Sequence[FileInfo], known: dict[Path, str], root: Path) ->
         if owners[folder]:
             found[info.path] = next(iter(owners[folder])), "others of its folder"
         else:
-            found[info.path] = folder, "folder"
+            found[info.path] = (_rest(folder) if alike[_rest(folder)] > 1 else folder), "folder"
     _check_folders([info for info in housed if found[info.path][1] == "folder"], ways, root)
     beside = {(path.parent, stem_of(path)): name for path, name in known.items()}
     for info in loose:
@@ -266,9 +269,9 @@ def _by_stems(files: Sequence[FileInfo], root: Path) -> dict[Path, Found]:
     named = {info.path: stem_of(info.path) for info in files if info.recognised_by != BY_STUDY}
     rests = {stem: _rest(stem) for stem in named.values()}
     shared = Counter(rests.values())
-    if shared[""] > 1:
-        same = [stem for stem, rest in rests.items() if not rest]
-        raise FileError(root, f"holds files whose names tell no person ({_some(same)})", CURE)
+    bare = [stem for stem, rest in rests.items() if not rest]
+    if len(bare) > 1 and len(bare) < len(rests):
+        raise FileError(root, f"holds files whose names tell no person ({_some(bare)}) beside others", CURE)
     folders: dict[str, set[Path]] = defaultdict(set)
     for path, stem in named.items():
         folders[stem].add(path.parent)
@@ -277,8 +280,12 @@ def _by_stems(files: Sequence[FileInfo], root: Path) -> dict[Path, Found]:
             raise FileError(root, f"holds {stem} in several folders, and neither tells the person", CURE)
     found = {info.path: (info.subject, BY_STUDY) for info in files if info.path not in named}
     for path, stem in named.items():
-        grouped = shared[rests[stem]] > 1
-        found[path] = (rests[stem], "name without contrast or visit") if grouped else (stem, BY_NAME)
+        if shared[rests[stem]] == 1:
+            found[path] = stem, BY_NAME
+        elif rests[stem]:
+            found[path] = rests[stem], "name without contrast or visit"
+        else:
+            found[path] = path.absolute().parent.name, "folder of contrasts, visits or slices alone"
     return found
 
 
@@ -364,7 +371,13 @@ def _common(ways: Sequence[tuple[str, ...]]) -> int:
 
 def _telling(way: tuple[str, ...]) -> tuple[str, ...]:
     """Folders without those of visits, contrasts and sorts of files."""
-    return tuple(name for name in way if not (SORTED.fullmatch(name) or all(map(_tells_no_person, words_of(name)))))
+    return tuple(name for name in way if not (SORTED.fullmatch(name) or _is_numbered_visit(name)))
+
+
+def _is_numbered_visit(name: str) -> bool:
+    """Whether a name tells a visit, a contrast or a series, and perhaps its number (``T1_mprage_0003``)."""
+    told = [word for word in words_of(name) if not word.isdigit()]
+    return VISIT.fullmatch(name) is not None or (bool(told) and all(map(_tells_no_person, told)))
 
 
 def _tells_no_person(word: str) -> bool:
