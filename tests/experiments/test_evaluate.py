@@ -424,13 +424,13 @@ def test_a_part_of_the_runs_data_is_known_by_the_runs_names(of_folders, tmp_path
 
 
 def test_the_users_rule_may_differ_for_other_data(of_folders, tmp_path):
-    for name in ("P1_a", "P1_b", "P2_a"):
-        np.save(
-            tmp_path / f"{name}.npy", np.random.default_rng(len(name) + ord(name[1]) + ord(name[3])).random((2, 32, 32))
-        )
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate(("P1_a", "P1_b", "P2_a")):
+        np.save(data / f"{name}.npy", np.random.default_rng(number).random((2, 32, 32)))
     with pytest.raises(FileError, match="--subject_from"):
-        evaluate(of_folders, tmp_path, tmp_path / "out", console=QUIET)
-    found = evaluate(of_folders, tmp_path, tmp_path / "out", console=QUIET, subject_from=r"P\d")
+        evaluate(of_folders, data, tmp_path / "out", console=QUIET)
+    found = evaluate(of_folders, data, tmp_path / "out", console=QUIET, subject_from=r"P\d")
     assert {row.info.subject for row in found.rows} == {"P1", "P2"}
 
 

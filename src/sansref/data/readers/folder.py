@@ -169,7 +169,7 @@ def is_label_map(info: FileInfo, options: ReaderOptions | None = None, root: Pat
     try:
         for item in open_scan_file(info.path, options).read(info.path, places):
             assert isinstance(item, ImageSlice)
-            levels = torch.cat([levels, item.image.unique()]).unique()
+            levels = torch.unique(torch.cat([levels, item.image.flatten()]))
             if len(levels) > MOST_LEVELS or not torch.equal(levels, levels.round()):
                 return False
     except FileError:  # told where it is read to be used

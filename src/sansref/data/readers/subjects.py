@@ -76,8 +76,7 @@ def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None
         Where no rule is sure.
     """
     if rule is None:
-        found = _by_names(files, root)
-        return _one_for_same_data(found)
+        return _one_for_same_data(_by_names(files, root))
     if rule == "file":
         found = _by_file(files, root)
     elif rule == "folder":
@@ -223,8 +222,8 @@ def _by_places(files: Sequence[FileInfo], known: dict[Path, str], root: Path) ->
     _check_folders([info for info in housed if found[info.path][1] == "folder"], ways, root)
     beside = {(path.parent, stem_of(path)): name for path, name in known.items()}
     for info in loose:
-        if name := beside.get((info.path.parent, stem_of(info.path))):
-            found[info.path] = name, "file of the same name"
+        if same := beside.get((info.path.parent, stem_of(info.path))):
+            found[info.path] = same, "file of the same name"
     found |= _by_stems([info for info in loose if info.path not in found], root)
     by_folder = {name for name, how in found.values() if how == "folder"}
     _check_sharing(by_folder, root, "folders")

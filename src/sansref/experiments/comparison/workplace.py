@@ -120,7 +120,7 @@ class Workplace:
     def _full_files(self) -> list[FileInfo]:
         if self.full is None:
             return []
-        return scan_files(self.full, self.plan.cells[0].config.selection.reader_options, skip_bad=False)[0]
+        return scan_files(self.full, self.plan.cells[0].config.selection.reader_options).files
 
     @property
     def known(self) -> tuple[dict[str, str], dict[str, str]] | None:
