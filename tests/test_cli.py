@@ -297,7 +297,9 @@ def test_train(sansref, heads, tmp_path, method):
     code, out, err = sansref("train", method, "--data", heads, "--out", run, *small, *stages)
     unpaired = METHODS[method].needs is Needs.UNPAIRED
     health = ", health.png" if unpaired else ""
-    assert (code, out) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt{health})\n")
+    *said, last = out.splitlines()
+    assert (code, last) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt{health})")
+    assert {line[:16].rstrip() for line in said} >= {"subjects", "recognised by", "training", "mask", "expected time"}
     assert (run / "health.png").exists() == unpaired
     shown = [f"stage {stage}/2 epoch 1/1" for stage in (1, 2)] if stages else ["epoch 1/1"]
     assert [line.rsplit(" ", 1)[0] for line in err.splitlines()] == [
@@ -343,7 +345,7 @@ def test_bad_files_stop_training_or_are_listed_at_the_end(sansref, fails, write_
     for spelling in ("--skip-bad", "--skip_bad"):
         code, out, err = sansref(*words[:5], tmp_path / spelling, *words[6:], spelling)
         assert code == 0
-        assert out.startswith("trained: ")
+        assert out.splitlines()[-1].startswith("trained: ")
         said = err.splitlines()[-2:]
         assert [line.split(": ")[0] for line in said] == ["skipped", "skipped"]
         assert {name for name in ("sub-01", "sub-08") if any(name in line for line in said)} == {"sub-01", "sub-08"}
@@ -439,6 +441,44 @@ def test_info(sansref, trained, heads):
     code, out, err = sansref("info", trained.path)
     assert (code, err) == (0, "")
     assert "state           finished" in out.splitlines()
+
+
+def test_a_dry_run_and_a_folder_say_whose_scans_are_learned_from(sansref, fails, heads, tmp_path):
+    for words in (["info", heads], ["train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, "--dry-run"]):
+        code, out, err = sansref(*words)
+        assert (code, err) == (0, "")
+        facts = {line[:16].rstrip(): line[16:] for line in out.splitlines()}
+        assert facts["subjects"] == "6"
+        assert facts["recognised by"].startswith("BIDS name: sub-01, sub-02")
+        assert facts["expected time"].startswith("about ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_whose_scans_they_are_is_asked_and_can_be_said(sansref, fails, heads, tmp_path):
+    for number, name in enumerate(("P1_a", "P1_b", "P2_a")):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(number).random((2, 32, 32)))
+    train = ["train", "ssdu", "--data", tmp_path, "--out", tmp_path.parent / "of-people", *SMALL]
+    for words in (train, [*train, "--dry_run"], ["info", tmp_path]):
+        assert "--subject_from folder" in fails(*words)
+        code, out, _ = sansref(*words, "--subject_from", "P[0-9]")
+        assert code == 0
+        assert "recognised by   --subject_from P[0-9]: P1, P2\n" in out
+    assert yaml.safe_load((tmp_path.parent / "of-people" / "config.yaml").read_text())["subject_from"] == "P[0-9]"
+    assert "(subject_from 'P[0-9]' -> 'file'): choose" in fails(*train, "--subject_from", "file")
+    assert "subject_from" in fails(*train, "--subject_from", "(")
+
+
+def test_label_maps_are_told(sansref, fails, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=3)
+    label = data / "sub-01_T1w_seg.nii.gz"
+    label.write_bytes((data / "sub-01_T1w.nii.gz").read_bytes())
+    said = "1 label map(s) or mask(s), not images to learn from: sub-01_T1w_seg.nii.gz\n"
+    for words in (["info", data], ["train", "ssdu", "--data", data, "--out", tmp_path / "run", *SMALL]):
+        assert f"left out        {said}" in sansref(*words)[1]
+    out = sansref("evaluate", tmp_path / "run", "--data", data, "--subjects", "all")[1]
+    assert f"left out: {said}" in out
+    assert "this is a label map" in sansref("info", label)[1]
+    assert "is a label map" in fails("train", "ssdu", "--data", label, "--out", tmp_path / "other", *SMALL)
 
 
 def test_demo(sansref, tmp_path):

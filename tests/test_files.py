@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from sansref.errors import FileError
-from sansref.files import atomic_path, remove_leftovers, write_text
+from sansref.errors import FileError, SettingError
+from sansref.files import (
+    MARK,
+    atomic_path,
+    claim,
+    claimed,
+    keep_outside,
+    locked,
+    remove_leftovers,
+    remove_made,
+    write_text,
+)
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -73,12 +86,99 @@ def test_text_replaces_text(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path: Path) -> None:
-    kept = [tmp_path / "a", tmp_path / "stages" / "best", tmp_path / "not.part-of-it"]
+    names = ("a", "stages/best", "not.part-of-it", ".part-mine", ".part-of the thesis", f".part-{'x' * 32}-a")
+    kept = [tmp_path / name for name in names]
     for path in kept:
         write_text(path, "kept")
     killed = [atomic_path(folder / "last.ckpt") for folder in (tmp_path, tmp_path / "stages")]
     for writer in killed:
         writer.__enter__().write_text("half")  # and never left
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 5
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 8
     remove_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_leftovers_of_others_at_work_in_the_folder_stay(tmp_path: Path) -> None:
+    claim(tmp_path / "other", "run")
+    with atomic_path(tmp_path / "other" / "last.ckpt") as temporary:
+        temporary.write_text("half")
+        (tmp_path / temporary.name).symlink_to(tmp_path / "other")
+        remove_leftovers(tmp_path)
+        assert temporary.exists()
+    assert (tmp_path / "other" / "last.ckpt").exists()
+
+
+def test_a_folder_is_ours_by_its_mark_alone(tmp_path: Path) -> None:
+    claim(tmp_path / "new", "run")
+    claim(tmp_path / "new", "run")
+    assert claimed(tmp_path / "new") == "run"
+    with pytest.raises(SettingError, match="holds the run of another command, not a comparison"):
+        claim(tmp_path / "new", "comparison")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / f".part-{'0' * 32}-{MARK}").touch()
+    claim(tmp_path / "empty", "run")
+    for name in ("config.yaml", "environment.json", ".hidden", ".part-mine"):
+        (tmp_path / name / "in").mkdir(parents=True)
+        with pytest.raises(SettingError, match="is not empty"):
+            claim(tmp_path / name, "run")
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").symlink_to("nothing")
+    for name in ("file", "broken"):
+        with pytest.raises(SettingError, match="is not empty"):
+            claim(tmp_path / name, "run")
+
+
+@pytest.mark.parametrize("text", ["", "sansref\n", "of sansref run\n", "sansref run and more\n"])
+def test_other_files_of_its_name_are_no_mark(tmp_path: Path, text: str) -> None:
+    (tmp_path / MARK).write_text(text)
+    assert claimed(tmp_path) == ""
+
+
+def test_a_folder_goes_if_nothing_else_is_in_it(tmp_path: Path) -> None:
+    made = r"part/(a|b)\.bin|list"
+    for name in ("data/part/a.bin", "data/list", f"data/.part-{'0' * 32}-b.bin"):
+        write_text(tmp_path / name, "ours")
+    for name in ("data/part/mine", "data/mine/a.bin", "data/a.bin"):
+        write_text(tmp_path / name, "mine")
+        with pytest.raises(SettingError, match="no work of sansref"):
+            remove_made(tmp_path / "data", made)
+        (tmp_path / name).unlink()
+    assert (tmp_path / "data" / "list").exists()
+    remove_made(tmp_path / "data", made)
+    remove_made(tmp_path / "data", made)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_lie_apart(tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    (scans / "deep").mkdir(parents=True)
+    (scans / "loop").symlink_to("loop")
+    (scans / "deep" / "up").symlink_to(scans)
+    keep_outside(out, scans)
+    keep_outside(out, None)
+    for place in (tmp_path, scans, scans / "deep" / "run", scans / "deep" / "up" / "run"):
+        with pytest.raises(SettingError, match=r"--out .* --data"):
+            keep_outside(place, scans, "--data")
+    out.mkdir()
+    (out / "scan.nii").touch()
+    (scans / "scan.nii").symlink_to(out / "scan.nii")
+    with pytest.raises(SettingError, match=r"--out .* --data"):
+        keep_outside(out, scans, "--data")
+
+
+def test_a_lock_in_use_by_another_process_is_named(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        with locked(tmp_path / "a"):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+        os._exit(0)
+    try:
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        with pytest.raises(FileError, match=f"is being worked on by process {child}"):
+            locked(tmp_path / "a", patience=0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    locked(tmp_path / "a").close()

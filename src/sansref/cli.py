@@ -8,11 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
 from sansref.arguments import new_parser, parse, with_presets
 from sansref.errors import FileError, SansrefError, SettingError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
@@ -33,7 +36,7 @@ usage: sansref COMMAND [options]
   reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
   compare PLAN --data DIR --out OUT      train and score many methods alike: tables, figures, report
-  info FILE|RUN                          what a file or a run holds
+  info FILE|DIR|RUN                      what a file, a folder of scans or a run holds
   serve RUN                              reconstruct what a scanner sends (MRD streaming protocol)
 
 methods:
@@ -141,6 +144,8 @@ def train(arguments: list[str]) -> None:
         parser.add_argument("--full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    dry_help = "say what would be learned from, and what it would take, and write nothing"
+    parser.add_argument("--dry_run", action="store_true", help=dry_help)
     for group in (kind.options_type, *RunConfig.groups.values()):
         parser.add_class_arguments(group, None)
     parser.add_class_arguments(kind.network_type, "network")
@@ -151,11 +156,19 @@ def train(arguments: list[str]) -> None:
     options.pop("config", None)
     if options["method"] != method:
         raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
-    full = options.pop("full", None)
+    full, dry_run = options.pop("full", None), options.pop("dry_run")
+    config = RunConfig.from_flat(options)
+    if dry_run:
+        from sansref.training.survey import told
+        from sansref.training.train import dry_run as look
+
+        for row in list(look(config, data, out, skip_bad, full=full)):  # or an error alone
+            print(told(row))
+        return
     from sansref.training.train import train as run_training
 
     try:
-        outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad, full=full)
+        outcome = run_training(config, data, out, skip_bad, full=full, say=print)
     finally:
         if unpaired:
             from sansref.experiments.health import draw_health
@@ -189,12 +202,13 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
     ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
+    _add_trust(parser)
     options = parse(parser, arguments)
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
     formats, reading = tuple(options.format), (options.array, options.axes)
-    job = Job(RunDirectory(options.run), options.out, formats, options.accelerator, *reading)
+    job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *reading)
     bad: list[FileError] = []
     earlier = 0
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
@@ -224,7 +238,10 @@ def evaluate(arguments: list[str]) -> None:
         default="auto",
         help="auto: none that the run learned from; test: those it set aside; all: everyone",
     )
+    subject_help = "whose the files are: folder, file or a regular expression, as for train; null takes the run's"
+    parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    _add_trust(parser)
     from sansref.experiments.evaluate import ScoreOptions
     from sansref.experiments.evaluate import evaluate as run_evaluation
     from sansref.experiments.tables import score_table, show
@@ -232,13 +249,15 @@ def evaluate(arguments: list[str]) -> None:
 
     parser.add_class_arguments(ScoreOptions, None)
     options = parse(parser, arguments).as_dict()
-    run = RunDirectory(options.pop("run"))
+    run = RunDirectory(options.pop("run"), options.pop("trust_code"))
     out = options.pop("out") or run.path / "evaluation"
-    data, subjects, skip_bad = (options.pop(name) for name in ("data", "subjects", "skip_bad"))
-    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options))
+    data, subjects, skip_bad, rule = (options.pop(name) for name in ("data", "subjects", "skip_bad", "subject_from"))
+    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options), subject_from=rule)
     show(score_table(found.summaries(), found.scoring))
     if found.missing:
         print(f"without LPIPS: {found.missing}")
+    if found.note:
+        print(f"left out: {found.note}")
     if found.left_out:
         print(f"left out, because the run learned from them or did not set them aside: {', '.join(found.left_out)}")
     print(f"scores and figures: {out}")
@@ -279,24 +298,31 @@ def compare(arguments: list[str]) -> None:
 
 
 def info(arguments: list[str]) -> None:
-    """Say what a scan file or a run directory holds."""
+    """Say what a scan file or a run holds, and of a folder of scans what a training would learn from."""
     parser = new_parser("sansref info", info)
-    parser.add_argument("path", type=Path, help="scan file or run directory")
+    parser.add_argument("path", type=Path, help="scan file, folder of scan files, or run directory")
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    _add_trust(parser)
+    subject_help = "of a folder: folder, file or a regular expression, as for train"
+    parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
+    parser.add_argument("--skip_bad", action="store_true", help="of a folder: leave unreadable files out")
     options = parse(parser, arguments)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
+    from sansref.training.survey import told
 
-    for name, value in describe(options.path, ReaderOptions(array=options.array, axes=options.axes)):
-        print(f"{name:<16}{value}")
+    reading = ReaderOptions(array=options.array, axes=options.axes, subject_from=options.subject_from)
+    for row in list(describe(options.path, reading, options.trust_code, skip_bad=options.skip_bad)):
+        print(told(row))
 
 
 def serve(arguments: list[str]) -> None:
     """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
     parser = new_parser("sansref serve", serve)
     parser.add_argument("run", type=Path, help="run directory")
+    _add_trust(parser)
     from sansref.serving.limits import Limits
     from sansref.serving.options import ServeOptions
 
@@ -304,9 +330,10 @@ def serve(arguments: list[str]) -> None:
     parser.add_class_arguments(Limits, None)
     options = parse(parser, arguments).as_dict()
     run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
+    trust_code = options.pop("trust_code")
     from sansref.serving.serve import serve as run_server
 
-    run_server(run, ServeOptions(**options), limits)
+    run_server(run, ServeOptions(**options), limits, trust_code)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -321,6 +348,11 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 RESUMED = ("demo", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""
+
+
+def _add_trust(parser: ArgumentParser) -> None:
+    trust_help = "import the method that RUN names by module:Class; what stands in that module is executed"
+    parser.add_argument("--trust_code", action="store_true", help=trust_help)
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:

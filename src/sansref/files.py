@@ -1,46 +1,196 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders of which we know that we made them."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from sansref.errors import FileError, SettingError
 
 PART = ".part-"
 """How the names of files begin that are still being written."""
 
+LEFTOVER = re.compile(rf"{re.escape(PART)}[0-9a-f]{{32}}-.+", re.DOTALL)
+"""Names that writers give to what is not finished, and nobody else."""
+
+MARK = ".sansref"
+"""Name of the file that says that a folder is this program's own, whose files it may replace and remove."""
+
+
+def claim(folder: Path, kind: str) -> None:
+    """Make a folder this program's own by a mark in it, or see to it that it is.
+
+    Parameters
+    ----------
+    folder
+        Made if need be.
+    kind
+        What it holds: run, comparison, evaluation, demo.
+
+    Raises
+    ------
+    SettingError
+        If something else lies there, which must be neither replaced nor removed.
+    FileError
+        If the folder cannot be written.
+    """
+    found = claimed(folder)
+    if found == kind:
+        return
+    if found:
+        raise SettingError(f"{folder} holds the {found} of another command, not a {kind}: choose another --out")
+    taken = folder.exists() or folder.is_symlink()
+    if folder.is_dir():
+        taken = any(not LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir())
+    if taken:
+        raise SettingError(f"{folder} is not empty and not a {kind} that sansref has made: choose another --out")
+    write_text(
+        folder / MARK, f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
+    )
+
+
+def claimed(folder: Path) -> str:
+    """What a folder was made for; empty if it is not this program's own."""
+    mark = folder / MARK
+    try:
+        text = mark.read_bytes()[:80] if mark.is_file() else b""
+    except OSError:
+        return ""
+    words = text.decode("ascii", "replace").partition("\n")[0].split()
+    return words[1] if len(words) == 2 and words[0] == "sansref" else ""
+
+
+def remove_made(folder: Path, made: str) -> None:
+    """Remove a folder, if nothing is in it that this program has not made.
+
+    Parameters
+    ----------
+    folder
+        In a folder of this program's own; it need not exist.
+    made
+        Regular expression of the files that are written there, by their path from ``folder`` on.
+
+    Raises
+    ------
+    SettingError
+        If it holds something else; then nothing is removed.
+    """
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    for path in (folder, *folder.rglob("*")):
+        inside = path.relative_to(folder)
+        ours = path.is_dir() or re.fullmatch(made, inside.as_posix()) or any(map(LEFTOVER.fullmatch, inside.parts))
+        if path.is_symlink() or not ours:
+            raise SettingError(f"{path} is no work of sansref, and stands in its way: move it, or choose another --out")
+    waste = _beside(folder)  # all at once: what a kill interrupts is a leftover, and not half of a folder
+    with _writing(folder):
+        folder.replace(waste)
+        shutil.rmtree(waste)
+
 
 def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
-    """See to it that nothing is written into a folder of scans.
+    """See to it that nothing is written into a folder of scans, nor where they are among the files written.
 
     Parameters
     ----------
     out
         Where files will be written.
     folder
-        The folder of scans; None if there is none.
+        The folder of scans, or one of them; None if there is none. Links are followed, also those in the folder.
     name
         How the user has named that folder, such as ``--data``; for the message.
 
     Raises
     ------
     SettingError
-        If ``out`` is the folder or lies inside it.
+        If one is the other, or lies inside it.
     """
-    if folder is not None and out.resolve().is_relative_to(folder.resolve()):
-        where = f"{name} {folder}".lstrip()
-        raise SettingError(f"--out {out} lies inside {where}, where its files would pass for scans: move it out")
+    if folder is None:
+        return
+    place, where = Path(os.path.realpath(out)), f"{name} {folder}".lstrip()
+    for scans in _places(folder):
+        if place.is_relative_to(scans):
+            raise SettingError(f"--out {out} lies inside {where}, where its files would pass for scans: move it out")
+        if scans.is_relative_to(place):
+            raise SettingError(f"--out {out} holds {where}, and scans must be safe from what is written there: move it")
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """Where a folder really lies, and whatever links in it lead to."""
+    waiting, seen = [folder], set[Path]()
+    while waiting:
+        place = Path(os.path.realpath(waiting.pop()))
+        if place in seen:
+            continue
+        seen.add(place)
+        yield place
+        for path, folders, files in os.walk(place):
+            waiting += [entry for entry in (Path(path, name) for name in (*folders, *files)) if entry.is_symlink()]
+
+
+def locked(path: Path, patience: float = 5) -> TextIO:
+    """A file that keeps other processes off something as long as it is open.
+
+    The lock dies with its process, however that dies, and is seen by other machines that share the file system. Its
+    file stays: a process may be waiting for it.
+
+    Parameters
+    ----------
+    path
+        Of what is locked; the file lies beside it, as ``NAME.lock``.
+    patience
+        Seconds to wait for another process to let go.
+
+    Raises
+    ------
+    FileError
+        If it does not, or there can be no such file.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+")
+        if not _got(file, patience):
+            with file:
+                file.seek(0)
+                cure = "Wait until it has ended or stop it, then give the same command again"
+                raise FileError(path, f"is being worked on by {file.read() or 'another process'}", cure)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+    except OSError as error:
+        cure = "Choose a folder that you may write to, on a file system that can lock files"
+        raise FileError(lock, f"cannot be locked ({error.strerror})", cure) from None
+    return file
+
+
+def _got(file: TextIO, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        with suppress(BlockingIOError, PermissionError):
+            # Unlike flock's, this lock is not inherited by processes that load data, which may live a little longer.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, parents: bool = True) -> Iterator[Path]:
     """A temporary name to write to, which becomes ``path`` when the block ends well.
 
-    The folder is created if need be. A block that fails leaves neither a temporary file nor a change to ``path``.
+    The folder is created if need be, unless ``parents`` is False. A block that fails leaves neither a temporary file
+    nor a change to ``path``.
 
     Raises
     ------
@@ -51,7 +201,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             temporary.replace(path)
     finally:
@@ -101,9 +252,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed left at any depth of a folder."""
-    for leftover in list(folder.rglob(f"{PART}*")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
+    """Delete what writers that were killed left at any depth of a folder of this program's own.
+
+    Folders in it that have a mark for themselves are left alone: somebody may be at work there.
+    """
+    for place, folders, files in os.walk(folder):
+        for leftover in (Path(place, name) for name in (*folders, *files) if LEFTOVER.fullmatch(name)):
+            if leftover.is_symlink():
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(place, name, MARK).exists())]

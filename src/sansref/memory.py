@@ -8,6 +8,8 @@ import os
 import platform
 import re
 import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Of glibc's malloc.h.
@@ -80,6 +82,22 @@ def out_of_memory(error: BaseException) -> bool:
             return True
         one = one.__cause__ or one.__context__
     return False
+
+
+def memory_in_use() -> int:
+    """Bytes of this process that lie in memory; 0 where the system is not Linux."""
+    return _kilobytes("/proc/self/status", "VmRSS") or 0
+
+
+@contextmanager
+def peak_of_memory() -> Iterator[Callable[[], int]]:
+    """Give a function that says, in bytes, the most that this process had in memory since the block began.
+
+    Where the system cannot tell that of the block alone, it is the most that the process ever had.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5): resets VmHWM
+    yield lambda: _kilobytes("/proc/self/status", "VmHWM") or 0
 
 
 def keep_freed_memory() -> None:

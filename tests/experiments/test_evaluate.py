@@ -361,3 +361,82 @@ def test_evaluation_does_not_move_the_weights(play, trained):
     before = {name: value.clone() for name, value in trained.load().state_dict().items()}
     play()
     assert all(torch.equal(value, before[name]) for name, value in trained.load().state_dict().items())
+
+
+# --- who is known ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_folders(tiny, tmp_path_factory):
+    """A run on folders of four people whose files have the same names and sizes, two of them set aside."""
+    root = tmp_path_factory.mktemp("people")
+    _people(root / "data", range(4))
+    config = tiny("ssdu", epochs=1, validation=0.2, test=0.3)
+    return train(config, root / "data", root / "run", console=QUIET).run
+
+
+def _people(folder, seeds):
+    for place, seed in enumerate(seeds):
+        for name in ("T1", "T2"):
+            path = folder / f"P{place:03d}" / f"{name}.nii"
+            path.parent.mkdir(parents=True) if name == "T1" else None
+            volume = np.random.default_rng([seed, len(name), ord(name[1])]).random((32, 32, 2)).astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    return folder
+
+
+def test_people_of_folders_stand_on_one_side_each(of_folders):
+    parts = of_folders.subjects()
+    assert sorted(name for names in parts.values() for name in names) == ["P000", "P001", "P002", "P003"]
+    said = json.loads((of_folders.path / "subjects.json").read_text())["data"]
+    assert {(one["subject"], one["recognised_by"]) for one in said} == {(f"P{n:03d}", "folder") for n in range(4)}
+
+
+def test_another_persons_file_of_equal_name_and_size_is_new(of_folders, tmp_path):
+    others = _people(tmp_path / "others", range(10, 13))
+    found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
+    assert found.left_out == []
+    assert {row.info.subject for row in found.rows} == {"P000", "P001", "P002"}
+
+
+def test_a_known_file_under_another_name_is_known(of_folders, tmp_path):
+    learned = of_folders.subjects()["training"][0]
+    home = of_folders.path.parent / "data"
+    shutil.copyfile(home / learned / "T1.nii", tmp_path / "somebody.nii")
+    with pytest.raises(SettingError, match="none of the 1 subject"):
+        evaluate(of_folders, tmp_path / "somebody.nii", tmp_path / "out", console=QUIET)
+    _people(tmp_path / "new", [20])
+    shutil.move(tmp_path / "somebody.nii", tmp_path / "new" / "P000" / "T3.nii")
+    _people(tmp_path / "more", [21])
+    shutil.move(tmp_path / "more" / "P000", tmp_path / "new" / "P001")
+    found = evaluate(of_folders, tmp_path / "new", tmp_path / "out", console=QUIET)
+    assert found.left_out == ["P000"]
+
+
+def test_a_part_of_the_runs_data_is_known_by_the_runs_names(of_folders, tmp_path):
+    home = of_folders.path.parent / "data"
+    learned, aside = of_folders.subjects()["training"][0], of_folders.subjects()["test"][0]
+    for data in (home / learned, home / learned / "T2.nii"):
+        with pytest.raises(SettingError, match="none of the 1 subject"):
+            evaluate(of_folders, data, tmp_path / "out", console=QUIET)
+    found = evaluate(of_folders, home / aside / "T2.nii", tmp_path / "out", console=QUIET)
+    assert {row.info.subject for row in found.rows} == {aside}
+
+
+def test_the_users_rule_may_differ_for_other_data(of_folders, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate(("P1_a", "P1_b", "P2_a")):
+        np.save(data / f"{name}.npy", np.random.default_rng(number).random((2, 32, 32)))
+    with pytest.raises(FileError, match="--subject_from"):
+        evaluate(of_folders, data, tmp_path / "out", console=QUIET)
+    found = evaluate(of_folders, data, tmp_path / "out", console=QUIET, subject_from=r"P\d")
+    assert {row.info.subject for row in found.rows} == {"P1", "P2"}
+
+
+def test_label_maps_are_not_scored(of_folders, tmp_path):
+    others = _people(tmp_path / "others", [30])
+    shutil.copyfile(others / "P000" / "T1.nii", others / "P000" / "T1_seg.nii")
+    found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
+    assert {row.info.path.name for row in found.rows} == {"T1.nii", "T2.nii"}
+    assert "T1_seg.nii" in found.note

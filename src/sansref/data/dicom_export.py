@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sansref.data.provenance import Provenance
 from sansref.data.readers.dicom_headers import Frame
 from sansref.data.readers.record import FileInfo
 from sansref.data.slices import PutSlice, mapped_array, put_into
-from sansref.files import atomic_folder
+from sansref.files import atomic_folder, remove_made
 from sansref.scan import ScanMeta
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def dicom_slices(
             scale.describe(template)
             for index, image in enumerate(slices):
                 _save(temporary, index, turn.image(image), _Series(template, at, scale, source, frames))
-        shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
+        remove_made(Path(folder), r"slice-\d+\.dcm")  # a folder cannot be renamed to one that holds something
 
 
 def dicom_name(index: int) -> str:

@@ -16,6 +16,9 @@ from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.scan import Scan
 
+LONGEST_SIDE = 8192
+"""Pixels that a slice is cut or padded to at most."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -38,6 +41,10 @@ class Selection:
     axes
         What the axes of an array are, such as coil,row,column: slice, partition, coil, row, column, or x for an axis
         of length 1. A partition is a fully sampled k-space axis of a 3-D scan.
+    subject_from
+        Whose scans the files of a folder are: folder (one person a folder), file (one person a file), or a regular
+        expression that finds the person's name in a path, by its group where it has one; null goes by patient ids in
+        files, BIDS and IXI names, and folders that have files of equal names, and refuses where that is not sure.
     """
 
     plane: Plane = "native"
@@ -47,21 +54,23 @@ class Selection:
     matrix: tuple[int, int] | None = None
     array: str | None = None
     axes: str | None = None
+    subject_from: str | None = None
 
     def __post_init__(self) -> None:
-        _ = self.reader_options  # refuses axes that cannot be understood
+        _ = self.reader_options  # refuses what cannot be understood
         if not 0 < self.central <= 1 or self.slices < 0:
             raise SettingError(
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
             )
         for name, size in (("crop", self.crop), ("matrix", self.matrix)):
-            if size is not None and min(size) < 1:
-                raise SettingError(f"{name} must be a positive height and width, got {size[0]} and {size[1]}")
+            if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
+                sizes = f"got {size[0]} and {size[1]}"
+                raise SettingError(f"{name} must be a positive height and width of at most {LONGEST_SIDE}, {sizes}")
 
     @property
     def reader_options(self) -> ReaderOptions:
         """How files are read."""
-        return ReaderOptions(self.plane, self.array, self.axes)
+        return ReaderOptions(self.plane, self.array, self.axes, self.subject_from)
 
     def indices(self, count: int) -> list[int]:
         """The slices chosen from a file of ``count`` slices."""

@@ -17,7 +17,6 @@ from sansref.errors import FileError, SansrefError, SettingError
 from sansref.experiments.ray import connected, unseen
 from sansref.experiments.reconstruct import Job, Outcome, Reconstructed, Worker
 from sansref.memory import keep_freed_memory
-from sansref.training.run import RunDirectory
 
 MOST_BLOCKS = 1000
 """Portions that Ray hands out: up to here one file each, since it keeps books of every portion."""
@@ -52,7 +51,7 @@ def on_cluster(job: Job, files: Sequence[Path], address: str) -> Iterator[Outcom
     # Nodes have other working directories.
     given = {str(path.resolve()): path for path in files}
     out = job.out
-    job = replace(job, run=RunDirectory(job.run.path.resolve()), out=out.resolve())
+    job = replace(job, run=replace(job.run, path=job.run.path.resolve()), out=out.resolve())
     # Its core writes warnings about Ray Data's own actors past every logger.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with connected(address) as ray:

@@ -7,35 +7,62 @@ from pathlib import Path
 
 from sansref.data.coils import SMALLEST, calibration_side
 from sansref.data.prepared import PreparedScans
-from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
+from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
+from sansref.errors import FileError
 from sansref.kspace.extent import is_full
 from sansref.kspace.family import is_columns
 from sansref.kspace.grid import full_centre
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
 from sansref.training.callbacks import read_history
+from sansref.training.config import RunConfig
+from sansref.training.parts import survey_of
 from sansref.training.run import RunDirectory
 
+USUAL = "idr"
+"""The method whose training a folder is described for."""
 ALL = "all methods"
 UNDERSAMPLED = "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
 
 
-def describe(path: Path, options: ReaderOptions | None = None) -> Iterator[tuple[str, str]]:
-    """Describe a run directory or a scan file.
+def describe(
+    path: Path, options: ReaderOptions | None = None, trust_code: bool = False, *, skip_bad: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Describe a run directory, a scan file, or a folder of them with what a training would take of it.
 
     Parameters
     ----------
     path
-        Either.
+        Any of them.
     options
-        How files are read, for the formats that leave a choice.
+        How files are read, for the formats that leave a choice, and whose they are.
+    trust_code
+        As for :class:`~sansref.training.run.RunDirectory`.
+    skip_bad
+        Leave unreadable files of a folder out, rather than raise.
 
     Raises
     ------
     FileError
-        If it is neither.
+        If it is none of them, holds scan files that cannot be used, or names a method whose code is not trusted.
     """
-    return _run(RunDirectory(path)) if path.is_dir() else _file(path, options)
+    if not path.is_dir():
+        return _file(path, options)
+    run = RunDirectory(path, trust_code)
+    return _run(run) if run.config_file.exists() else _folder(path, options or ReaderOptions(), skip_bad)
+
+
+def _folder(path: Path, options: ReaderOptions, skip_bad: bool) -> Iterator[tuple[str, str]]:
+    try:
+        find_files(path)
+    except FileError as error:
+        problem = f"is not a run directory (no config.yaml), and as a folder of scans it {error.problem}"
+        raise FileError(path, problem, error.cure) from None
+    yield "folder", str(path)
+    yield "training", f"as by 'sansref train {USUAL} --data {path}' with its usual settings"
+    reading = {name: getattr(options, name) for name in ("plane", "array", "axes", "subject_from")}
+    config = RunConfig.from_flat({"method": USUAL, **reading})
+    yield from survey_of(config, path, skip_bad)
 
 
 def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]]:
@@ -55,6 +82,8 @@ def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]
     else:
         yield "can train", ALL
         yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
+    if is_label_map(info, options):
+        yield "note", "this is a label map or a mask: nothing is learned from it, and folders are read without it"
     for note in info.notes:
         yield "note", note
 

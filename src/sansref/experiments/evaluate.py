@@ -13,7 +13,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from sansref.data.readers import FileInfo
+from sansref.data.readers import FileInfo, scan_files
 from sansref.errors import FileError, SettingError
 from sansref.experiments.figures import Panel, error_figure
 from sansref.experiments.perceptual import PerceptualOptions
@@ -32,12 +32,12 @@ from sansref.experiments.scores import (
     zero_filled,
 )
 from sansref.experiments.tables import Scoring, score_note
-from sansref.files import atomic_path, write_text
+from sansref.files import atomic_path, claim, keep_outside, write_text
 from sansref.methods import Method, measured, stack
 from sansref.metrics.lpips import LPIPS
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
-from sansref.training.parts import knows, learned_subjects, scan_files
+from sansref.training.parts import home_of, knows, learned_subjects
 from sansref.training.run import RunDirectory
 
 Subjects = Literal["auto", "test", "all"]
@@ -89,6 +89,8 @@ class Evaluation:
         How the scores were taken.
     missing
         Why LPIPS was asked for and not computed, or empty.
+    note
+        Which label maps and masks were left out, None without any.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -96,6 +98,7 @@ class Evaluation:
     bad_files: list[FileError] = field(default_factory=list)
     scoring: Scoring = field(default_factory=Scoring)
     missing: str = ""
+    note: str | None = None
 
     def summaries(self) -> dict[str, Summary]:
         """Mean and standard deviation over slices, per method."""
@@ -110,6 +113,7 @@ def evaluate(
     skip_bad: bool = False,
     console: Console | None = None,
     options: ScoreOptions | None = None,
+    subject_from: str | None = None,
 ) -> Evaluation:
     """Score a run and the zero-filled image, as it is and at its best scale, on every chosen slice of a folder.
 
@@ -130,19 +134,27 @@ def evaluate(
         Where progress is drawn.
     options
         How images are compared with the reference.
+    subject_from
+        Whose the files are, as in :class:`~sansref.data.selection.Selection`; None goes by what the run's
+        configuration says.
 
     Raises
     ------
     SettingError
-        If no subject is left to evaluate on, or weights for LPIPS cannot be downloaded.
+        If no subject is left to evaluate on, ``out`` holds something else or scans, or weights for LPIPS cannot be
+        downloaded.
     FileError
         If a file cannot be read: a scan that may not be skipped, or the given weights.
     """
+    keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
+    claim(out, "evaluation")
     lpips, missing = options.load()
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
     evaluation = Evaluation(scoring=scoring, missing=missing)
-    files, evaluation.bad_files = scan_files(data, config.selection.reader_options, skip_bad)
+    reading = replace(config.selection, subject_from=subject_from or config.selection.subject_from).reader_options
+    found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
+    files, evaluation.bad_files, evaluation.note = found.files, found.bad, found.left_out
     parts = run.subjects() if knows(run, files) else None
     withheld = parts["training"] if parts is not None and not parts["validation"] else []
     methods: dict[str, Reconstruction] = {ZERO_FILLED: zero_filled, config.method: method.reconstruct}
@@ -201,7 +213,7 @@ class _Judge:
         """Score every slice of a file."""
         rows = []
         withheld = info.subject in self.withheld
-        for place, scan in enumerate(self.config.preparation.scans(info.path), start=self.judged):
+        for place, scan in enumerate(self.config.preparation.scans(info), start=self.judged):
             scores = self._scores(scan, place if withheld else scan.meta.slice, withheld)
             rows.append(Row(info, scan.meta.slice, scores, (scan.meta.synthetic, self._combines_coils(info, scan))))
         self.judged += len(rows) if withheld else 0
@@ -224,7 +236,7 @@ class _Judge:
 
     def figure(self, path: Path, row: Row, title: str) -> None:
         """Draw the images of a slice that has a reference, with their errors."""
-        (scan,) = self.config.preparation.scans(row.info.path, [row.slice])
+        (scan,) = self.config.preparation.scans(row.info, [row.slice])
         panels = [self._panel(name, scan, row.scores[name]) for name in self.methods]
         error_figure(path, scored_reference(scan, self.normalise), panels, title)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from sansref.data.readers.dicom_files import is_dicom
 from sansref.data.readers.names import stem_of
 from sansref.data.slices import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
 from sansref.errors import FileError, SettingError
-from sansref.files import remove_leftovers, write_text
+from sansref.files import remove_leftovers, remove_made, write_text
 from sansref.kspace.masks import MASK_LAWS
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
+from sansref.yaml_json import read_json
 
 Format = Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"]
 
@@ -197,17 +197,19 @@ def _read(path: Path) -> Any:
     """The record, or None where there is none."""
     if not path.exists():
         return None
+    cure = "Choose another --out"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["version"] == VERSION and found.keys() >= {"weights", "formats"} and isinstance(found["inputs"], dict):
+        found = read_json(path, cure)
+        inputs = found["inputs"].values() if found.keys() >= {"weights", "formats"} else [None]
+        if found["version"] == VERSION and all(isinstance(entry, list) and entry for entry in inputs):
             return found
-    except (ValueError, KeyError, TypeError, OSError):
+    except (FileError, KeyError, TypeError, AttributeError):
         pass
-    raise FileError(path, "is no record of a reconstruction that this version can go on with", "Choose another --out")
+    raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
 
 
 def _remove(target: Path) -> None:
     if target.is_dir():
-        shutil.rmtree(target)
+        remove_made(target, r"slice-\d+\.(png|dcm)")
     else:
         target.unlink()

@@ -196,10 +196,20 @@ def reconstruct_slices(
 
 
 def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
-    """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units."""
+    """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units.
+
+    Raises
+    ------
+    FileError
+        If it is not finite, as damaged weights can make it.
+    """
     with torch.inference_mode():
         image = method.reconstruct(stack([measured(scan)]).to(device))[0].cpu()
-    return magnitude(image, scan) * scan.meta.scale
+    found = magnitude(image, scan) * scan.meta.scale
+    if not found.isfinite().all():
+        problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
+        raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
+    return found
 
 
 @dataclass(frozen=True)

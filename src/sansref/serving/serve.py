@@ -20,7 +20,7 @@ from sansref.serving.log import LOGGER, logging_to
 from sansref.serving.options import ServeOptions
 
 
-def serve(run: Path, options: ServeOptions, limits: Limits) -> None:
+def serve(run: Path, options: ServeOptions, limits: Limits, trust_code: bool = False) -> None:
     """Serve a trained run until Ctrl-C or SIGTERM, and leave as they do (exit code 130 or 143).
 
     A second signal leaves at once.
@@ -39,7 +39,7 @@ def serve(run: Path, options: ServeOptions, limits: Limits) -> None:
     from sansref.training.run import RunDirectory
 
     with logging_to(options.log):
-        engine = Engine(RunDirectory(run), options.accelerator)
+        engine = Engine(RunDirectory(run, trust_code), options.accelerator)
         if find_spec("sigpy") is not None:
             import_module("sigpy.mri.app")  # takes seconds, for which the first image of several coils would wait
         server = Server(engine, limits, options.host, options.port)

@@ -10,9 +10,11 @@ from typing import Any
 import pytorch_lightning as pl
 from safetensors.torch import save_file
 
+from sansref.errors import FileError
 from sansref.files import atomic_path
 from sansref.training.loop import Loop
 from sansref.training.progress import Progress
+from sansref.yaml_json import read_text
 
 
 class KeepBest(pl.Callback):
@@ -110,7 +112,7 @@ class ResumePoint(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write beside, then rename: a kill in between leaves the previous point whole."""
         if pl_module.global_rank == 0:
-            with atomic_path(self._path) as temporary:
+            with atomic_path(self._path, parents=False) as temporary:
                 trainer.save_checkpoint(temporary)
         else:
             trainer.save_checkpoint(self._path)  # writes nothing, but all processes must come together
@@ -157,7 +159,7 @@ class History(pl.Callback):
         )
         if pl_module.global_rank != 0:
             return
-        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_path(self._path, parents=False) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self._rows[-1]))
             writer.writeheader()
             writer.writerows(self._rows)
@@ -192,13 +194,30 @@ def snapshot_file(folder: Path, epoch: int) -> Path:
 def _save_method(loop: Loop, path: Path) -> None:
     if loop.global_rank != 0:
         return
-    with loop.applied(), atomic_path(path) as temporary:
+    # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
+    with loop.applied(), atomic_path(path, parents=False) as temporary:
         save_file(loop.method.state_dict(), temporary)
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """Rows of a run's ``metrics.csv``, an empty list before the first epoch has ended."""
+    """Rows of a run's ``metrics.csv``, an empty list before the first epoch has ended.
+
+    Raises
+    ------
+    FileError
+        If it is damaged.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    cure = "Restore the file or train again"
+    text = read_text(path, cure)
+    try:
+        rows = list(csv.DictReader(text.splitlines(), strict=True))
+        for row in rows:
+            _ = int(row["stage"]), int(row["epoch"]), float(row["score"])
+            if None in row or None in row.values():
+                raise ValueError("a row has more or fewer cells than the first")
+            _ = [float(value) for value in row.values() if value]
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise FileError(path, "is no log of epochs", cure) from None
+    return rows

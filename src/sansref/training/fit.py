@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sansref.data.store import ArrayStore
-from sansref.errors import SettingError
+from sansref.errors import FileError, SettingError
 from sansref.memory import keep_freed_memory
 from sansref.methods import Method, collate
 from sansref.scan import Scan
@@ -141,7 +142,7 @@ def fit(
     files.folder.mkdir(parents=True, exist_ok=True)
     if options.workers:
         _ = examples[0], validation[0]  # an impossible setting is one line here, and a traceback from a worker
-    resume = files.resume_point if files.resume_point.exists() else None
+    resume = _readable(files.resume_point) if files.resume_point.exists() else None
     with warnings.catch_warnings(), _signals(trainer):
         # Reading memory-mapped scans takes microseconds: worker processes would only compete for the cores.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -155,6 +156,20 @@ def fit(
         )
     processes.wait()  # for the leader's last file
     return StageResult(kept.score, kept.epoch)
+
+
+def _readable(checkpoint: Path) -> Path:
+    """Refuse a damaged file here, where Lightning would end in a traceback; like it, execute nothing that is in it."""
+    cure = "Restore the file, or remove it to begin the stage anew"
+    if not checkpoint.is_file():
+        raise FileError(checkpoint, "is no regular file", cure)
+    try:
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        if not found.keys() >= {"epoch", "state_dict", "optimizer_states", "loops", "callbacks"}:
+            raise ValueError("its parts are missing")
+    except Exception as error:  # a damaged archive makes PyTorch raise errors of almost any type
+        raise FileError(checkpoint, f"is no state of a training ({type(error).__name__})", cure) from None
+    return checkpoint
 
 
 def _shared_out(validation: ValidationSet, processes: Processes) -> Dataset[ValidationItem]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from sansref.errors import SettingError
@@ -24,6 +25,9 @@ METHODS: dict[str, type[Method]] = {
 
 def find_method(name: str) -> type[Method]:
     """The class of a method.
+
+    A module is executed when it is imported, whatever is in it: give only names that come from the user, and never
+    those in a run directory, which may be a stranger's (:meth:`sansref.training.run.RunDirectory.config`).
 
     Parameters
     ----------
@@ -50,6 +54,22 @@ def find_method(name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise SettingError(f"{name!r} is not a method: it must be a class derived from sansref.methods.Method")
     return found
+
+
+def lies_in(name: str, folder: Path) -> bool:
+    """Whether a module that ``name`` asks for lies in a folder, or is reached through it; nothing is imported."""
+    inside, found = folder.resolve(), ""
+    places: Sequence[str] | None = [str(Path.cwd()), *sys.path]
+    for part in name.partition(":")[0].split("."):
+        found = f"{found}.{part}" if found else part
+        spec = PathFinder.find_spec(found, places)
+        if spec is None:
+            return False
+        places = list(spec.submodule_search_locations or ())
+        origins = [*places, *([spec.origin] if spec.has_location and spec.origin else [])]
+        if any(Path(origin).resolve().is_relative_to(inside) for origin in origins):
+            return True
+    return False
 
 
 @contextmanager

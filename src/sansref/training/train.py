@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig
 from sansref.training.fit import StageResult
-from sansref.training.parts import Intake
+from sansref.training.parts import Intake, survey_of
 from sansref.training.processes import ALONE, Processes, together
 from sansref.training.progress import Progress
 from sansref.training.refine import run_stages
@@ -61,6 +61,8 @@ def train(
     skip_bad: bool = False,
     console: Console | None = None,
     full: Path | None = None,
+    known: tuple[Mapping[str, str], Mapping[str, str]] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Outcome:
     """Train on a folder, or continue where a killed run of the same settings stopped.
 
@@ -79,28 +81,59 @@ def train(
     full
         Folder of full scans of other people, for a method that learns from unpaired scans; without it, half of the
         training subjects of ``data`` take their place.
+    known
+        Fingerprints that the files of ``data`` and ``full`` must have, as in :class:`~sansref.training.parts.Intake`.
+    say
+        Called first with lines on what is learned from and what it will take, see :mod:`sansref.training.survey`; None
+        spares the trial that they take.
 
     Raises
     ------
     SansrefError
-        For unusable files or settings.
+        For unusable files or settings, for files that are others than those that the run was begun with, or if the run
+        is not complete in the end.
     """
-    keep_outside(out, data, "--data")
-    keep_outside(out, full, "--full")
-    if full is not None and config.needs is not Needs.UNPAIRED:
-        raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
+    _check_places(config, data, out, full)
     outcome = Outcome(RunDirectory(out))
     with together(config.training) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
         processes.by_leader(lambda: outcome.run.start(config, *places))
-        if outcome.run.finished:
+        leave_out, say = outcome.leave_out if skip_bad else None, say if processes.leader else None
+        intake = Intake(config, outcome.run, leave_out, console, known, say)
+        if outcome.run.finished and not outcome.run.missing:
+            if data.exists():
+                intake.files(data, full)
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
-            intake = Intake(config, outcome.run, outcome.leave_out if skip_bad else None, console)
-            parts = processes.leader_first(lambda: intake.parts(data, full))
+            with _on_threads(config.training.threads):
+                parts = processes.leader_first(lambda: intake.parts(data, full))
             learn(config, parts.training, parts.validation, outcome.run, console, parts.full, processes)
     return outcome
+
+
+def dry_run(
+    config: RunConfig, data: Path, out: Path, skip_bad: bool = False, full: Path | None = None
+) -> Iterator[tuple[str, str]]:
+    """Tell what :func:`train` would learn from and what it would take, as names and values; nothing is written.
+
+    Raises
+    ------
+    SansrefError
+        As far as :func:`train` would before its first step.
+    """
+    _check_places(config, data, out, full)
+    if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
+        yield "other settings", f"{out} holds a run whose settings differ ({changes})"
+    with _on_threads(config.training.threads):
+        yield from survey_of(config, data, skip_bad, full)
+
+
+def _check_places(config: RunConfig, data: Path, out: Path, full: Path | None) -> None:
+    keep_outside(out, data, "--data")
+    keep_outside(out, full, "--full")
+    if full is not None and config.needs is not Needs.UNPAIRED:
+        raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
 
 
 def learn(
@@ -174,6 +207,9 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
         "environment": environment(),
     }
     write_text(run.card, json.dumps(card, indent=2))
+    if run.missing:
+        problem = f"has lost {', '.join(run.missing)} while it was trained"
+        raise FileError(run.path, problem, "Train again into another --out, and leave the folder alone")
 
 
 @contextmanager

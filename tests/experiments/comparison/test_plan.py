@@ -263,3 +263,11 @@ def test_plans_of_the_study_can_be_carried_out(path):
     given = load_plan(str(path))
     if path.stem != "losses":  # whose methods take a package that tests do without
         assert {cell.label for cell in given.cells} == set(given.methods)
+
+
+def test_whose_scans_they_are_is_the_same_for_all_methods():
+    assert {
+        cell.config.selection.subject_from for cell in plan(shared={"test": 0.2, "subject_from": "file"}).cells
+    } == {"file"}
+    with pytest.raises(SettingError, match="'subject_from' must be the same for all"):
+        _ = plan(methods={**METHODS, "SSDU": {"method": "ssdu", "subject_from": "file"}}).cells

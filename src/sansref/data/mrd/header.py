@@ -5,6 +5,7 @@ Source: the ISMRMRD XML schema, version 1.14 (Inati et al., Magn Reson Med 77(1)
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,11 @@ MOST_STEPS = 65536
 
 Size = tuple[int, int, int]
 Lengths = tuple[float, float, float]
+
+BLANKED = re.compile(
+    r"(?:x+|0+|-+|anon(?!.*\d).*|de-?identified|unknown|none|null|n/?a|no(?:name|id)|patient|removed|redacted)", re.I
+)
+"""What anonymisation leaves where an identifier was, which is then the same for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +146,9 @@ def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int 
 
 
 def identifier(text: str) -> str | None:
-    """A patient's identifier in one line; None where it is missing or was blanked by anonymisation (XXXX)."""
+    """A patient's identifier in one line; None where it is missing or was blanked (``XXXX``, ``ANON``, ``0``)."""
     line = printable(text)
-    return line if line.strip("xX ") else None
+    return None if not line or BLANKED.fullmatch(line.replace(" ", "")) else line
 
 
 def _check_trajectory(source: Path | str, xml: HeaderXml) -> None:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sansref.data.mrd.header import MrdHeader, parse_header
+from sansref.data.mrd.header import MrdHeader, identifier, parse_header
 from sansref.data.readers.acquired import acquired_samples
 from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.names import subject_of
-from sansref.data.readers.record import FileInfo, ReaderOptions, chosen_slices
+from sansref.data.readers.record import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, chosen_slices
 from sansref.errors import FileError, printable
 from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
@@ -125,6 +125,7 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     if height < rows:
         notes.append(f"Readout oversampling {rows / height:.3g}x is removed ({rows} to {height} rows).")
     spacing = (header.encoded_fov[0] / rows, header.encoded_fov[1] / width) if header else None
+    patient = identifier(_attribute(path, file, "patient_id") or "")
     info = FileInfo(
         path=path,
         format=FORMAT,
@@ -133,11 +134,12 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
         height=height,
         width=width,
         coils=dataset.shape[1] if dataset.ndim == 4 else 1,
-        subject=_attribute(path, file, "patient_id") or subject_of(path),
+        subject=patient or subject_of(path),
         contrast=_attribute(path, file, "acquisition"),
         spacing=spacing,
         acquired_fraction=fraction,
         notes=tuple(notes),
+        recognised_by=BY_PATIENT if patient else BY_NAME,
     )
     return _Layout(info, crop, torch.from_numpy(allowed))
 

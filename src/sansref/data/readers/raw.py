@@ -23,7 +23,7 @@ from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, check_hea
 from sansref.data.mrd.noise import NoiseScan
 from sansref.data.mrd.placement import ON_GRID, grid_mask, measured_lines, place, planar
 from sansref.data.readers.names import subject_of
-from sansref.data.readers.record import FileInfo, chosen_slices
+from sansref.data.readers.record import BY_NAME, BY_PATIENT, FileInfo, chosen_slices
 from sansref.errors import FileError
 from sansref.scan import Geometry, Scan, ScanMeta
 
@@ -114,6 +114,7 @@ class RawFile:
             width=layout.mask.shape[1],
             coils=layout.coils,
             subject=self._subject,
+            recognised_by=BY_PATIENT if self.header.subject else BY_NAME,
             contrast=self.header.contrast,
             spacing=self._shape.spacing[:2],
             acquired_fraction=float(layout.mask.float().mean()),

@@ -13,11 +13,12 @@ from sansref.data.sampling import Sampling
 from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
-from sansref.experiments.comparison.plan_file import read_plan, read_settings
+from sansref.experiments.comparison.plan_file import read_plan
 from sansref.methods.classical import ClassicalName
 from sansref.presets import preset_file
 from sansref.training.config import RunConfig
 from sansref.training.hints import checked
+from sansref.yaml_json import read_yaml
 
 CHOSEN = get_args(ClassicalName)
 """Methods that are not trained, but have a number that is chosen."""
@@ -184,7 +185,7 @@ class Plan:
         if method is None:
             raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
         preset = own.pop("preset", None)
-        base = {} if preset is None else _without(COMMON, read_settings(preset_file(checked("preset", preset, str))))
+        base = {} if preset is None else _without(COMMON, read_yaml(preset_file(checked("preset", preset, str))))
         if (of := base.pop("method", method)) != method:
             raise SettingError(f"method {label!r}: the preset {preset!r} is of method {of!r}, not {method!r}")
         forbidden = COMMON & own.keys()
