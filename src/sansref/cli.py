@@ -24,6 +24,8 @@ METHOD_LINES = {
     "supervised_generator": "their generator taught with full references; the upper bound of unpaired learning",
 }
 
+MAPS_HELP = "coil maps: a file, a folder of files named as the scans are, or none; null takes those in the scan's file"
+
 USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
 
 usage: sansref COMMAND [options]
@@ -177,6 +179,7 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--array", type=str, default=None, help=array_help)
     axes_help = "what the axes of an array are, such as coil,row,column; null takes the run's"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     accelerator_help = "where networks work; auto takes a GPU if there is one"
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
@@ -186,7 +189,7 @@ def reconstruct(arguments: list[str]) -> None:
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
-    formats, reading = tuple(options.format), (options.array, options.axes)
+    formats, reading = tuple(options.format), (options.array, options.axes, options.maps)
     job = Job(RunDirectory(options.run), options.out, formats, options.accelerator, *reading)
     bad: list[FileError] = []
     earlier = 0
@@ -278,11 +281,13 @@ def info(arguments: list[str]) -> None:
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     options = parse(parser, arguments)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
 
-    for name, value in describe(options.path, ReaderOptions(array=options.array, axes=options.axes)):
+    reading = ReaderOptions(array=options.array, axes=options.axes, maps=options.maps)
+    for name, value in describe(options.path, reading):
         print(f"{name:<16}{value}")
 
 

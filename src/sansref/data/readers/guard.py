@@ -58,12 +58,13 @@ def reading(path: Path, name: str) -> Iterator[None]:
         raise FileError(path, problem, "Copy or download it again") from error
 
 
-def check_plausible_size(path: Path, declared_bytes: int) -> None:
+def check_plausible_size(path: Path, declared_bytes: int, size: int | None = None) -> None:
     """Refuse a header that declares more data than the file can hold even when compressed.
 
-    A damaged size would otherwise ask for more memory than any machine has.
+    A damaged size would otherwise ask for more memory than any machine has. ``size`` is that of all files that the data
+    are kept in, None for the one file.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     if declared_bytes > MOST_COMPRESSION * size:
         raise FileError(
             path,

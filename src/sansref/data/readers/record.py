@@ -14,6 +14,8 @@ from sansref.scan import Scan, ScanMeta
 
 Kind = Literal["k-space", "magnitude"]
 Plane = Literal["native", "sagittal", "coronal", "axial"]
+NO_MAPS = "none"
+"""In the place of a file of coil maps: none are taken, not even those that stand in the file of a scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class FileInfo:
         Row and column spacing in millimetres, None where the file does not say.
     acquired_fraction
         For k-space, the part of the encoded grid that was measured; None for magnitude images.
+    stored_rows
+        How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
     notes
         What a person should know about how the file is read, as sentences.
     """
@@ -56,6 +60,7 @@ class FileInfo:
     contrast: str | None
     spacing: tuple[float, float] | None
     acquired_fraction: float | None
+    stored_rows: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -88,6 +93,8 @@ class ReaderOptions:
     axes
         What the axes of an array are, such as ``coil,row,column``, see :func:`sansref.data.readers.axes.parse_axes`;
         None goes by rules, where they are safe.
+    maps
+        File, or folder of files, of coil maps; ``none`` for none; None takes those that stand in the file of a scan.
 
     Raises
     ------
@@ -98,6 +105,7 @@ class ReaderOptions:
     plane: Plane = "native"
     array: str | None = None
     axes: str | None = None
+    maps: str | None = None
 
     def __post_init__(self) -> None:
         if self.axes is not None:
