@@ -166,8 +166,8 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
         raise FileError(
             scan.meta.source,
             f"has a fully sampled centre of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
-            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}; of a mask that is"
-            " emulated, raise --center",
+            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}, or give --maps; of a mask"
+            " that is emulated, raise --center",
         )
     return centre_crop(scan.kspace, (found, found))
 

@@ -80,7 +80,7 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _needed(side: int) -> str:
-    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed"
+    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:

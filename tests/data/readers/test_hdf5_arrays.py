@@ -12,8 +12,8 @@ import torch
 
 from sansref.data.readers import ReaderOptions, open_scan_file
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader
-from sansref.hdf5 import is_hdf5
 from sansref.errors import FileError
+from sansref.hdf5 import is_hdf5
 
 CLASSES = {"f4": "single", "f8": "double", "i2": "int16", "u1": "uint8", "c8": "single", "c16": "double"}
 

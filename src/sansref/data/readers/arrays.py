@@ -220,9 +220,9 @@ class ArrayReader(ABC):
             return chosen
         info = self._info(path, chosen, None)
         for other in entries:
-            if other.name != entry.name and other.dtype.kind == "c" and is_maps_name(other.name):
-                if words := self._maps_axes(other, info, chosen.words):
-                    return replace(chosen, maps=(other, words))
+            suits = other.name != entry.name and other.dtype.kind == "c" and is_maps_name(other.name)
+            if suits and (words := self._maps_axes(other, info, chosen.words)):
+                return replace(chosen, maps=(other, words))
         return chosen
 
     def _info(self, path: Path, chosen: Chosen, fraction: float | None) -> FileInfo:
@@ -308,4 +308,8 @@ def _middle(path: Path, stored: Stored, words: tuple[str, ...]) -> Array:
     kspace = plane(stored, words, index, across)
     check_kspace(path, kspace, f"{across} {index}")
     check_centre(path, kspace)
+    size = np.sqrt((np.abs(kspace).astype(np.float64) ** 2).sum(axis=0))
+    if len(kspace) > 1 and (np.isclose(size, 1, rtol=1e-3) | (size == 0)).all():
+        problem = "holds coil maps, not k-space: the sum of squares of its coils is 1 everywhere"
+        raise FileError(path, problem, "Give k-space, and this file by --maps")
     return kspace

@@ -194,7 +194,8 @@ def maps_file(path: Path, place: Path) -> Path:
         return place
     for folder in (place / path.resolve().parent.name, place):
         there = folder.iterdir() if folder.is_dir() else ()
-        found = sorted(file for file in there if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
+        named = (file for file in there if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
+        found = sorted(file for file in named if file.is_file())
         if len(found) == 1:
             return found[0]
         if found:
