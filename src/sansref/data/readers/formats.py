@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -213,7 +214,8 @@ def _arrays_reader(path: Path, options: ReaderOptions) -> ArrayReader:
         kinds = (Matlab73Reader, Hdf5ArraysReader)
     for kind in kinds:
         reader = kind(options)
-        if in_child(path, lambda reader=reader: reader.recognises(path)) if is_hdf5(path) else reader.recognises(path):
+        asked = partial(reader.recognises, path)
+        if in_child(path, asked) if is_hdf5(path) else asked():
             return reader
     raise FileError(path, "is in no format that coil maps are read from", f"Give {ARRAYS}")
 

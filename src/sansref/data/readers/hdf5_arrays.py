@@ -86,7 +86,7 @@ def _told_by(item: Any) -> str | None:
 
 
 def _names_a_format(attribute: str) -> bool:
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[A-Za-z]+\d+", attribute)]
+    words = [word.lower() for word in re.split(r"[_\W]+|(?<=[a-z])(?=[A-Z])", attribute)]
     version_of = words[-1:] == ["version"] and len(words) > 1 and not OF_PROGRAMS & set(words)
     return bool(FORMAT_WORDS & set(words)) or version_of or words[:2] == ["file", "type"]
 
