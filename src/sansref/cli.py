@@ -27,6 +27,8 @@ METHOD_LINES = {
     "supervised_generator": "their generator taught with full references; the upper bound of unpaired learning",
 }
 
+MAPS_HELP = "coil maps: a file, a folder of files named as the scans are, or none; null takes those in the scan's file"
+
 USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
 
 usage: sansref COMMAND [options]
@@ -197,6 +199,7 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--array", type=str, default=None, help=array_help)
     axes_help = "what the axes of an array are, such as coil,row,column; null takes the run's"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     accelerator_help = "where networks work; auto takes a GPU if there is one"
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
@@ -207,7 +210,7 @@ def reconstruct(arguments: list[str]) -> None:
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
-    formats, reading = tuple(options.format), (options.array, options.axes)
+    formats, reading = tuple(options.format), (options.array, options.axes, options.maps)
     job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *reading)
     bad: list[FileError] = []
     earlier = 0
@@ -308,12 +311,15 @@ def info(arguments: list[str]) -> None:
     subject_help = "of a folder: folder, file or a regular expression, as for train"
     parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="of a folder: leave unreadable files out")
+    parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     options = parse(parser, arguments)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
     from sansref.training.survey import told
 
-    reading = ReaderOptions(array=options.array, axes=options.axes, subject_from=options.subject_from)
+    reading = ReaderOptions(
+        array=options.array, axes=options.axes, maps=options.maps, subject_from=options.subject_from
+    )
     for row in list(describe(options.path, reading, options.trust_code, skip_bad=options.skip_bad)):
         print(told(row))
 

@@ -342,3 +342,49 @@ def test_what_needs_nothing_is_left_alone() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         CoilOptions(**options)
+
+
+# --- maps that came with the scan ---------------------------------------------------------------------------------
+
+
+def supplied(scan: Scan) -> Scan:
+    return replace(scan, maps=birdcage_maps(SIZE, COILS))
+
+
+def test_maps_that_came_with_a_scan_are_taken_and_give_its_reference() -> None:
+    full = supplied(measured_scan(noise=0.0))
+    scan = with_coils(undersampled(full), full, CoilOptions())
+    assert full.maps is not None
+    assert scan.maps is not None
+    assert torch.equal(scan.maps, full.maps)
+    assert scan.reference is not None
+    torch.testing.assert_close(scan.reference.abs(), 1e-4 * head().abs(), rtol=1e-3, atol=1e-9)
+    # They may have been made of the centre, as estimated ones are, so that it is never held out.
+    estimated = with_coils(undersampled(measured_scan()), None, CoilOptions())
+    assert scan.meta.calibration == estimated.meta.calibration > 0
+    assert with_coils(full, None, CoilOptions(calibration=12)).meta.calibration == 12
+
+
+def test_maps_that_came_with_a_scan_need_no_centre() -> None:
+    full = supplied(measured_scan())
+    sparse = full.restricted(torch.rand(SIZE, generator=seeded("sparse")) < 0.3)
+    assert calibration_side(sparse.mask) < 8
+    assert with_coils(sparse, None, CoilOptions()).maps is full.maps
+
+
+@pytest.mark.parametrize("virtual", [4, 3])
+def test_virtual_coils_see_through_compressed_maps(virtual: int) -> None:
+    full = supplied(measured_scan(noise=0.0))
+    scan = with_coils(undersampled(full), full, CoilOptions(virtual_coils=virtual))
+    assert scan.maps is not None
+    assert scan.reference is not None
+    assert scan.maps.shape == scan.kspace.shape == (virtual, *SIZE)
+    torch.testing.assert_close(rss(scan.maps), torch.ones(SIZE))
+    encoding = EncodingOperator(scan.mask[None], scan.maps[None])
+    left = encoding.forward(scan.reference[None])[0] - scan.kspace
+    assert float(left.norm() / scan.kspace.norm()) < 1e-3
+
+
+def test_one_virtual_coil_leaves_supplied_maps_out() -> None:
+    scan = with_coils(supplied(measured_scan()), None, CoilOptions(virtual_coils=1))
+    assert (len(scan.kspace), scan.maps) == (1, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from sansref.data.sampling import Sampling
 from sansref.data.selection import Selection, resized_image, resized_kspace
 from sansref.errors import FileError, SettingError
+from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -152,3 +154,29 @@ def test_impossible_sizes_are_one_line() -> None:
         resized_image(torch.ones(SIZE), Selection(crop=(20, 36), matrix=(30, 30)))
     with pytest.raises(FileError, match=r"f\.h5: is undersampled, its field of view is fixed\. Leave out --crop"):
         resized_kspace(undersampled(full_scan()), Selection(crop=(20, 20)))
+
+
+@pytest.mark.parametrize("matrix", [(24, 20), (31, 25), (48, 40)])
+def test_maps_follow_the_matrix_and_the_crop(matrix: tuple[int, int]) -> None:
+    """Maps of the same coils in fewer pixels of the same field of view, or of its central part."""
+    coils, size = 4, (48, 40)
+    maps, image = birdcage_maps(size, coils), torch.zeros(size, dtype=torch.complex64)
+    image[12:30, 9:28] = 1
+    scan = Scan(fft2c(maps * image), torch.ones(size, dtype=torch.bool), ScanMeta("s", "f"), maps=maps)
+    for selection in (Selection(matrix=matrix), Selection(crop=matrix), Selection(crop=(60, 50), matrix=matrix)):
+        found = resized_kspace(scan, selection)
+        assert found.maps is not None
+        assert found.maps.shape == (coils, *matrix)
+        coil_images = ifft2c(found.kspace)
+        combined = (found.maps.conj() * coil_images).sum(0)
+        left = coil_images - found.maps * combined
+        assert float(left.norm() / coil_images.norm()) < 0.04
+    size_of = resized_kspace(scan, Selection(matrix=matrix)).maps
+    assert size_of is not None
+    torch.testing.assert_close(size_of.abs().square().sum(0), torch.ones(matrix))
+
+
+def test_a_place_of_maps_does_not_depend_on_where_a_command_is_given() -> None:
+    assert Selection(maps="maps.cfl").maps == str(Path("maps.cfl").resolve())
+    assert Selection(maps="none").maps == "none"
+    assert Selection(maps="none").reader_options.maps == "none"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sansref.data.readers import Plane, ReaderOptions
+from sansref.data.readers.record import NO_MAPS
 from sansref.data.recut import recut
 from sansref.errors import FileError, SettingError, SizeError
+from sansref.kspace.coils import normalised
 from sansref.kspace.crop import centre_crop, centre_pad
 from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
@@ -40,11 +43,15 @@ class Selection:
         Name of the array, for files that hold several (MATLAB, .npz, HDF5).
     axes
         What the axes of an array are, such as coil,row,column: slice, partition, coil, row, column, or x for an axis
-        of length 1. A partition is a fully sampled k-space axis of a 3-D scan.
+        of length 1. A partition is a fully sampled k-space axis of a 3-D scan; complex is an axis along which real and
+        imaginary parts take turns.
     subject_from
         Whose scans the files of a folder are: folder (one person a folder), file (one person a file), or a regular
         expression that finds the person's name in a path, by its group where it has one; null goes by patient ids in
         files, BIDS and IXI names, and folders that have files of equal names, and refuses where that is not sure.
+    maps
+        Coil maps that are taken instead of estimated ones: a file, which must fit each scan, or a folder of files that
+        are named as the scans are; null takes those in the scan's own file, if any, and none always estimates.
     """
 
     plane: Plane = "native"
@@ -55,9 +62,13 @@ class Selection:
     array: str | None = None
     axes: str | None = None
     subject_from: str | None = None
+    maps: str | None = None
 
     def __post_init__(self) -> None:
-        _ = self.reader_options  # refuses what cannot be understood
+        if self.maps not in (None, NO_MAPS):
+            # A run goes on from other folders than the one that it was started in.
+            object.__setattr__(self, "maps", str(Path(str(self.maps)).resolve()))
+        _ = self.reader_options  # refuses axes that cannot be understood
         if not 0 < self.central <= 1 or self.slices < 0:
             raise SettingError(
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
@@ -70,7 +81,7 @@ class Selection:
     @property
     def reader_options(self) -> ReaderOptions:
         """How files are read."""
-        return ReaderOptions(self.plane, self.array, self.axes, self.subject_from)
+        return ReaderOptions(self.plane, self.array, self.axes, subject_from=self.subject_from, maps=self.maps)
 
     def indices(self, count: int) -> list[int]:
         """The slices chosen from a file of ``count`` slices."""
@@ -94,7 +105,7 @@ def resized_image(image: Tensor, selection: Selection) -> Tensor:
 
 def resized_kspace(scan: Scan, selection: Selection) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
-    kspace, mask, calibration = scan.kspace, scan.mask, scan.calibration
+    kspace, mask, maps, calibration = scan.kspace, scan.mask, scan.maps, scan.calibration
     if selection.crop is not None:
         calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
@@ -104,15 +115,33 @@ def resized_kspace(scan: Scan, selection: Selection) -> Scan:
         mask = torch.zeros(selection.crop, dtype=torch.bool)
         mask[:, first:stop] = True
         kspace = kspace * mask
+        maps = None if maps is None else centre_crop(centre_pad(maps, selection.crop), selection.crop)
     if selection.matrix is not None:
         matrix = _smaller(selection.matrix, kspace)
         kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
+        maps = None if maps is None else resampled_maps(maps, matrix)
         calibration = None if calibration is None else centre_crop(calibration, matrix)
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
     meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
-    return replace(scan, kspace=kspace, mask=mask, reference=reference, calibration=calibration, meta=meta)
+    scan = replace(scan, reference=None, maps=None, calibration=None, kspace=kspace, mask=mask, meta=meta)
+    return replace(scan, reference=reference, maps=maps, calibration=calibration)
+
+
+def resampled_maps(maps: Tensor, matrix: tuple[int, int]) -> Tensor:
+    """Maps (coils, height, width) of the same field of view in other pixels, between which they are interpolated.
+
+    They are no images: the low-pass of a smaller matrix would ring at the edges of what they cover.
+    """
+    places = [
+        ((torch.arange(new) - new // 2) * (old / new) + old // 2) * 2 / (old - 1) - 1
+        for new, old in zip(matrix, maps.shape[-2:], strict=True)
+    ]
+    grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flip(-1)[None]
+    parts = torch.cat((maps.real, maps.imag))[None]
+    found = torch.nn.functional.grid_sample(parts, grid, align_corners=True, padding_mode="border")[0]
+    return normalised(torch.complex(*found.chunk(2)))
 
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:

@@ -98,8 +98,10 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
         whole_columns = is_columns(middle.mask)
         yield "left out", "whole columns" if whole_columns else "single samples"
         yield "full centre", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
-    usable = info.coils == 1
-    if not usable:
+    usable = info.coils == 1 or middle.maps is not None
+    if middle.maps is not None:
+        yield "coil maps", "supplied"
+    elif not usable:
         side = calibration_side(middle.mask)
         usable = side >= SMALLEST
         yield "coil maps", f"from the central {side} x {side} samples" if usable else f"none, {_needed(side)}"
@@ -107,7 +109,7 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _needed(side: int) -> str:
-    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed"
+    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:

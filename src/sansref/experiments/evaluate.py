@@ -52,9 +52,13 @@ class ScoreOptions(PerceptualOptions):
     normalise
         minmax scales every image by the minimum and maximum of the zero-filled image and the reference by its own;
         auto does so where the method knows relative grey values only, and nowhere else.
+    maps
+        Coil maps of the scans: a file, or a folder of files that are named as the scans are; null takes those in the
+        scan's own file, if any, and none always estimates. Those of the run's training data are not taken.
     """
 
     normalise: Literal["auto", "none", "minmax"] = "auto"
+    maps: str | None = None
 
     def scale_for(self, method: Method) -> Normalise:
         """The scale on which a method's images are compared."""
@@ -148,6 +152,7 @@ def evaluate(
     """
     keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
+    config = replace(config, selection=replace(config.selection, maps=options.maps))
     claim(out, "evaluation")
     lpips, missing = options.load()
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)

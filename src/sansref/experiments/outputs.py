@@ -18,7 +18,9 @@ from sansref.data.provenance import Provenance, files_behind
 from sansref.data.readers import FileInfo
 from sansref.data.readers.dicom_files import FORMAT as DICOM
 from sansref.data.readers.dicom_files import is_dicom
+from sansref.data.readers.formats import maps_file
 from sansref.data.readers.names import stem_of
+from sansref.data.readers.record import NO_MAPS
 from sansref.data.slices import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
 from sansref.errors import FileError, SettingError
 from sansref.files import remove_leftovers, remove_made, write_text
@@ -126,6 +128,7 @@ def begin(
     formats: Iterable[Format],
     files: Iterable[Path],
     reading: tuple[str | None, str | None] = (None, None),
+    maps: str | None = None,
 ) -> None:
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
@@ -144,6 +147,8 @@ def begin(
         No two of one name.
     reading
         Their array and axes, where they are others than those of the run's training data.
+    maps
+        Where their coil maps lie, see :class:`sansref.data.selection.Selection`.
 
     Raises
     ------
@@ -162,7 +167,7 @@ def begin(
     known: dict[str, list[str | int]] = found["inputs"] if found else {}
     changed: list[Path] = []
     for path in filter(Path.exists, files):
-        name, identity = output_name(path), [*_identity(path), *(word for word in reading if word)]
+        name, identity = output_name(path), [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
         there = [target for ending in ENDINGS.values() if (target := out / f"{name}{ending}").exists()]
         if there and name not in known:
             raise SettingError(f"{there[0]} is no work of this command: choose another --out")
@@ -186,6 +191,16 @@ def _identity(path: Path) -> list[str | int]:
     states = [file.stat() for file in files]
     changed = max(state.st_mtime_ns for state in states)
     return [str(path.resolve()), sum(state.st_size for state in states), changed]
+
+
+def _maps(path: Path, maps: str | None) -> list[str | int]:
+    """The same of a scan's coil maps."""
+    if maps in (None, NO_MAPS):
+        return [f"maps {maps}"] if maps else []
+    try:
+        return _identity(maps_file(path, Path(str(maps))))
+    except FileError:  # as above
+        return [str(maps)]
 
 
 def _digest(path: Path) -> str:

@@ -48,6 +48,8 @@ class Job:
         Where networks work; auto takes a GPU if there is one.
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
+    maps
+        Coil maps of these files, see :class:`sansref.data.selection.Selection`; never those of the training data.
     """
 
     run: RunDirectory
@@ -56,6 +58,7 @@ class Job:
     accelerator: Accelerator = "auto"
     array: str | None = None
     axes: str | None = None
+    maps: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def reconstruct_files(
     else:
         job.run.load()
         outcomes = _on_cluster(job, found, console, address)
-    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes))
+    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes), job.maps)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
     with closing(outcomes):
@@ -178,10 +181,16 @@ def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
     return list(first.values())
 
 
-def whole_files(recipe: Preparation, array: str | None = None, axes: str | None = None) -> Preparation:
-    """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``."""
+def whole_files(
+    recipe: Preparation, array: str | None = None, axes: str | None = None, maps: str | None = None
+) -> Preparation:
+    """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``.
+
+    Coil maps are of those who were scanned: those of the training data are of no use here.
+    """
     read = recipe.selection.reader_options
-    return replace(recipe, selection=Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes))
+    chosen = Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
+    return replace(recipe, selection=chosen)
 
 
 def reconstruct_slices(
@@ -246,7 +255,7 @@ class Worker:
             raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
-        self.recipe = whole_files(job.run.config().preparation, job.array, job.axes)
+        self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
     def outcome(self, path: Path, watch: _Watch | None = None) -> Outcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""

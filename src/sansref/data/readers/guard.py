@@ -78,12 +78,13 @@ def memory_error(path: Path) -> FileError:
     return FileError(path, "needs more memory to be read than is free", MEMORY_CURE)
 
 
-def check_plausible_size(path: Path, declared_bytes: int) -> None:
+def check_plausible_size(path: Path, declared_bytes: int, size: int | None = None) -> None:
     """Refuse a header that declares more data than the file can hold even when compressed.
 
-    A damaged size would otherwise ask for more memory than any machine has.
+    A damaged size would otherwise ask for more memory than any machine has. ``size`` is that of all files that the data
+    are kept in, None for the one file.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     if declared_bytes > MOST_COMPRESSION * size:
         raise FileError(
             path,

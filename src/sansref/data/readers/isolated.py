@@ -102,7 +102,7 @@ class IsolatedReader:
 
     def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices; the child reads the next one meanwhile, and ends with the iterator."""
-        return _from_child(path, lambda: self.reader.read(path, slices), self.limits)
+        return items_in_child(path, lambda: self.reader.read(path, slices), self.limits)
 
 
 def isolated(reader: Reader) -> Reader:
@@ -127,10 +127,11 @@ def in_child(path: Path, call: Callable[[], Result], limits: Limits | None = Non
     FileError
         If the child hangs, dies or needs more memory than it may use; other errors are those of the call.
     """
-    return next(_from_child(path, lambda: [call()], limits))
+    return next(items_in_child(path, lambda: [call()], limits))
 
 
-def _from_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limits | None) -> Iterator[Result]:
+def items_in_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limits | None = None) -> Iterator[Result]:
+    """Make items in a child process, as :func:`in_child` makes one; it makes the next one meanwhile."""
     limits = (limits or LIMITS).of(path)
     receiver, child = _started(items, limits)
     try:

@@ -104,7 +104,7 @@ class RawFile:
 
     def info(self) -> FileInfo:
         """Describe the file by the headers of its lines, and by its noise lines."""
-        layout = self._layout
+        layout, whole = self._layout, self.header.encoded[0]
         return FileInfo(
             path=self.path,
             format=self.format,
@@ -118,6 +118,7 @@ class RawFile:
             contrast=self.header.contrast,
             spacing=self._shape.spacing[:2],
             acquired_fraction=float(layout.mask.float().mean()),
+            stored_rows=(whole, whole // 2 - layout.mask.shape[0] // 2) if layout.cut else None,
             notes=(*self.header.notes, *self.notes, *self._notes()),
         )
 

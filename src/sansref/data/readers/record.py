@@ -15,6 +15,8 @@ from sansref.scan import Scan, ScanMeta
 
 Kind = Literal["k-space", "magnitude"]
 Plane = Literal["native", "sagittal", "coronal", "axial"]
+NO_MAPS = "none"
+"""In the place of a file of coil maps: none are taken, not even those that stand in the file of a scan."""
 
 BY_NAME, BY_PATIENT, BY_STUDY = "name of the file", "patient id in the file", "DICOM study without patient id"
 """How a file by itself says whose it is."""
@@ -45,6 +47,8 @@ class FileInfo:
         Row and column spacing in millimetres, None where the file does not say.
     acquired_fraction
         For k-space, the part of the encoded grid that was measured; None for magnitude images.
+    stored_rows
+        How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
     notes
         What a person should know about how the file is read, as sentences.
     recognised_by
@@ -62,6 +66,7 @@ class FileInfo:
     contrast: str | None
     spacing: tuple[float, float] | None
     acquired_fraction: float | None
+    stored_rows: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     recognised_by: str = BY_NAME
 
@@ -98,6 +103,8 @@ class ReaderOptions:
     subject_from
         Who the files of a folder are of: ``folder``, ``file`` or a regular expression whose first group names the
         person in a path; None goes by the rules of :mod:`sansref.data.readers.subjects`.
+    maps
+        File, or folder of files, of coil maps; ``none`` for none; None takes those that stand in the file of a scan.
 
     Raises
     ------
@@ -109,6 +116,7 @@ class ReaderOptions:
     array: str | None = None
     axes: str | None = None
     subject_from: str | None = None
+    maps: str | None = None
 
     def __post_init__(self) -> None:
         check_rule(self.subject_from)
