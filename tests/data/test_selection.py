@@ -74,8 +74,8 @@ def test_slices_of_small_cases(selection: Selection, count: int, expected: list[
         ({"central": 0}, "central must lie in .*, got 0 and 0"),
         ({"central": 1.5}, "central must lie in .*, got 1.5 and 0"),
         ({"slices": -1}, "slices must not be negative, got 0.6 and -1"),
-        ({"crop": (0, 5)}, "crop must be a positive height and width, got 0 and 5"),
-        ({"matrix": (5, -5)}, "matrix must be a positive height and width, got 5 and -5"),
+        ({"crop": (0, 5)}, "crop must be a positive height and width.*got 0 and 5"),
+        ({"matrix": (5, -5)}, "matrix must be a positive height and width.*got 5 and -5"),
     ],
 )
 def test_impossible_selections_are_refused(options: dict[str, Any], message: str) -> None:
