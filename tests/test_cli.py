@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_train_alone_lists_the_methods(sansref):
         (["demo", "--snr", "loud"], "--snr takes float, not loud (see 'sansref demo --help')"),
         (["demo", "--matrix", "20"], "the demo's matrix must lie between 32 and 256, got 20"),
         (["demo", "--stages", "0"], "stages and pool must be at least 1, got 0 and "),
-        (["demo", "--phases", "0"], "network.phases must be at least 1, got 0"),
+        (["demo", "--phases", "0"], "network.phases must lie in 1..1000, got 0"),
         (
             ["evaluate", "run", "--data", "x", "--subjects", "some"],
             "--subjects takes one of ['auto', 'test', 'all'], not some (see 'sansref evaluate --help')",
@@ -140,14 +141,14 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--matrix", "3"], "--matrix takes tuple[int, int] or null, not 3"),
         (["--score", "mine"], "--score takes one of ['held_out', 'reference'], not mine"),
         (["--network.name", "foo"], "--network.name takes one of ['ista_plus', 'ista', 'unet'], not foo"),
-        (["--network.phases", "0"], "network.phases must be at least 1, got 0"),
+        (["--network.phases", "0"], "network.phases must lie in 1..1000, got 0"),
         (["--learning-rate", "0"], "learning_rate must be positive, got 0.0"),
         (["--acceleration", "0.5"], "an acceleration of 0.5 is impossible"),
         (["--mask", "foo"], "unknown mask 'foo': use one of"),
         (["--ratio", "2"], "ratio must lie between 0 and 1, got 2"),
         (["--partitions", "0"], "partitions must be at least 1, got 0"),
         (["--slices", "-1"], "central must lie in (0, 1] and slices must not be negative"),
-        (["--crop", "[0,0]"], "crop must be a positive height and width, got 0 and 0"),
+        (["--crop", "[0,0]"], "crop must be a positive height and width of at most 8192, got 0 and 0"),
         (["--workers", "-1"], "workers must be at least 0, got -1"),
         (["--accelerator", "abacus"], "accelerator 'abacus' with precision '32-true' cannot be used here"),
         (["--learning_rate", "1e30"], "the loss of turn 'network' is"),
@@ -193,9 +194,15 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
     for words, message in [
         ([*train, nowhere], "nowhere: does not exist. Check the spelling of the path."),
         ([*train, text], "text.nii: is in no format that is read here"),
-        (["train", "ssdu", "--data", head, "--out", text], "is not empty and not a run: choose another --out"),
-        (["train", "ssdu", "--data", head, "--out", heads], "is not empty and not a run: choose another --out"),
-        (["train", "ssdu", "--data", head, "--out", text / "run"], "environment.json: cannot be written"),
+        (
+            ["train", "ssdu", "--data", head, "--out", text],
+            "is not empty and not a run that sansref has made: choose another --out",
+        ),
+        (
+            ["train", "ssdu", "--data", head, "--out", heads],
+            "scans must be safe from what is written there",
+        ),
+        (["train", "ssdu", "--data", head, "--out", text / "run"], "cannot be written"),
         (["train", "ssdu", "--data", heads, "--out", heads / "run"], "where its files would pass for scans"),
         (["evaluate", nowhere, "--data", heads], "nowhere: is not a run directory (no config.yaml)"),
         (["reconstruct", heads, head, "--out", nowhere], "is not a run directory (no config.yaml)"),
@@ -411,7 +418,7 @@ def test_evaluate(sansref, trained, heads, tmp_path):
     assert lines[-2].endswith(f"did not set them aside: {left_out}")
     assert lines[-1] == f"scores and figures: {tmp_path / 'out'}"
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"scores.csv", "summary.json", "worst.png", "median.png"}
+    assert written == {".sansref", "scores.csv", "summary.json", "worst.png", "median.png"}
 
 
 @pytest.mark.parametrize(("subjects", "slices"), [("test", 8), ("all", 24)])
@@ -496,3 +503,56 @@ def test_demo(sansref, tmp_path):
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
     assert not [path for path in (tmp_path / "demo").rglob("*") if "reference" in path.name]
     assert sansref("info", tmp_path / "demo" / "idr")[0] == 0
+
+
+HELPER = """
+from pathlib import Path
+from sansref.methods import IDR
+(Path(__file__).parent / "executed").touch()
+class Mine(IDR):
+    pass
+"""
+
+
+@pytest.mark.parametrize("command", ["info", "reconstruct", "evaluate", "serve"])
+def test_the_code_that_a_run_names_is_executed_only_on_demand(sansref, trained, heads, tmp_path, monkeypatch, command):
+    run = tmp_path / "runs" / "x"
+    shutil.copytree(trained.path, run)
+    config = (run / "config.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    file = heads / "sub-01_T1w.nii.gz"
+    words = {
+        "info": [],
+        "reconstruct": [file, "--out", "images"],
+        "evaluate": ["--data", file, "--subjects", "all", "--out", "scores"],
+        "serve": ["--port", "0"],
+    }[command]
+    for method, helper in (("runs.x.helper:Mine", run), (f"own_{command}:Mine", tmp_path)):
+        (helper / f"{method.partition(':')[0].split('.')[-1]}.py").write_text(HELPER)
+        (run / "config.yaml").write_text(config.replace("method: idr", f"method: {method}"))
+        code, _, said = sansref(command, run, *words)
+        assert code == 2
+        assert "--trust_code" in said
+        assert len(said.splitlines()) == 1
+        assert not (helper / "executed").exists()
+        if helper == run:
+            code, _, said = sansref(command, run, *words, "--trust_code")
+            assert (code, (run / "executed").exists()) == (2, False)
+            assert "lies in the run" in said
+        elif command != "serve":  # which would not end
+            code, _, said = sansref(command, run, *words, "--trust_code")
+            assert (code, (helper / "executed").exists()) == (0, True), said
+
+
+def test_training_never_removes_scans_that_lie_beside_a_configuration(sansref, write_heads, tmp_path):
+    place = tmp_path / "study"
+    data = write_heads(place / "data")
+    shutil.copytree(data, place / "stages")
+    (place / "config.yaml").write_text("epochs: 1\n")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    for given in (data, write_heads(tmp_path.with_name(f"{tmp_path.name}-other"))):
+        code, _, said = sansref("train", "idr", "--config", place / "config.yaml", "--data", given, "--out", place)
+        assert code == 2
+        assert "--out" in said
+        assert len(said.splitlines()) == 1
+        assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before

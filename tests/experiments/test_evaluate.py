@@ -153,7 +153,7 @@ def test_training_made_the_test_subjects_better_than_zero_filling(play):
 
 def test_summary_and_figures_are_written(play, trained):
     found, out = play()
-    assert sorted(path.name for path in out.iterdir()) == ["median.png", "scores.csv", "summary.json", "worst.png"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["median.png", "scores.csv", "summary.json", "worst.png"]
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["subjects"] == trained.subjects()["test"]
     assert summary["methods"]["idr"]["slices"] == len(found.rows)
@@ -196,7 +196,7 @@ def test_measured_undersampled_data_are_scored_without_a_reference(play, write_k
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert summary["methods"]["idr"]["mean"]["psnr"] is None
     assert summary["methods"]["idr"]["mean"]["held_out"] > 0
-    assert sorted(path.name for path in out.iterdir()) == ["scores.csv", "summary.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["scores.csv", "summary.json"]
 
 
 def test_slices_without_a_reference_do_not_make_the_means_undefined(play, write_knee, tmp_path):

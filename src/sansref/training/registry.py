@@ -58,11 +58,10 @@ def find_method(name: str) -> type[Method]:
 
 def lies_in(name: str, folder: Path) -> bool:
     """Whether a module that ``name`` asks for lies in a folder, or is reached through it; nothing is imported."""
-    inside, found = folder.resolve(), ""
+    inside = folder.resolve()
     places: Sequence[str] | None = [str(Path.cwd()), *sys.path]
     for part in name.partition(":")[0].split("."):
-        found = f"{found}.{part}" if found else part
-        spec = PathFinder.find_spec(found, places)
+        spec = PathFinder.find_spec(part, places)  # by its last name: of a whole one it would look for the parents
         if spec is None:
             return False
         places = list(spec.submodule_search_locations or ())
