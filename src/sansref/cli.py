@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
 from sansref.arguments import new_parser, parse, with_presets
+from sansref.early import check_early
 from sansref.errors import FileError, SansrefError, SettingError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _run(arguments: list[str]) -> None:
     try:
         if command not in COMMANDS:
             raise SettingError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
+        check_early(command, rest, METHOD_LINES)
         COMMANDS[command](rest)
     except SansrefError as error:
         sys.stderr.write(f"sansref: {error}\n")
