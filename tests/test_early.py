@@ -45,14 +45,14 @@ def loaded():
         (["info", "nowhere"], "nowhere: does not exist"),
         (["info", "--array"], "array"),
         (["info", ".", "--foo", "3"], "foo"),
-        (["reconstruct", "nowhere", "a.nii", "--out", "x"], "nowhere: does not exist"),
-        (["reconstruct", ".", "--out", "x"], "is not a run directory"),
-        (["evaluate", "nowhere", "--data", "."], "nowhere: does not exist"),
+        (["reconstruct", "nowhere", "a.nii", "--out", "x"], "nowhere: is not a run directory"),
+        (["reconstruct", ".", "a.nii", "--out", "x"], "is not a run directory"),
+        (["evaluate", "nowhere", "--data", "."], "nowhere: is not a run directory"),
         (["evaluate", ".", "--data=nowhere"], "nowhere: does not exist"),
         (["evaluate", ".", "--foo"], "--foo"),
         (["serve", "."], "is not a run directory"),
-        (["serve", "nowhere"], "nowhere: does not exist"),
-        (["serve", ".", "--pixels", "int16"], "is not a run directory"),
+        (["serve", "nowhere"], "nowhere: is not a run directory"),
+        (["serve", ".", "--pixels", "int16"], "--pixels"),
         (["train", "ird", "--data", "."], "there is no method 'ird': did you mean idr?"),
         (["train", "idr", "--data", "nowhere", "--out", "x"], "nowhere: does not exist"),
         (["train", "cyclegan", "--undersampled", "nowhere", "--out", "x"], "nowhere: does not exist"),
@@ -70,6 +70,12 @@ def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, sai
     assert err.startswith("sansref: ")
     assert said in err
     assert not modules & {"torch", "numpy", "scipy", "matplotlib", "pytorch_lightning", "h5py", "rich"}
+
+
+def test_files_to_be_reconstructed_are_looked_for_before_anything_is_loaded(loaded, trained):
+    code, err, modules = loaded("reconstruct", trained.path, "nowhere.nii", "--out", "x")
+    assert (code, err) == (2, "sansref: nowhere.nii: does not exist. Check the spelling of the path.\n")
+    assert "torch" not in modules
 
 
 def test_info_loads_no_more_than_it_needs(loaded, trained, tmp_path):
@@ -109,6 +115,8 @@ def test_every_option_of_every_command_is_known_early(command, monkeypatch):
         ["train"],
         ["train", "--data", "."],
         ["evaluate", "--data", "."],
+        ["evaluate", "nowhere"],
+        ["evaluate", "nowhere", "--data", "nowhere", "--subjects", "some"],
         ["reconstruct", "--out", "x", "run"],
         ["info"],
         ["compare", "--data=."],

@@ -12,9 +12,6 @@ from sansref.presets import preset_file
 
 #: Commands whose options are those of classes that need PyTorch.
 SLOW = ("demo", "train", "evaluate", "compare")
-#: Commands that begin with a run, and those that begin with the place of anything that is to be read.
-RUN_FIRST = ("reconstruct", "evaluate", "serve")
-PLACE_FIRST = (*RUN_FIRST, "info")
 #: Options that name something to be read.
 PLACES = ("data", "undersampled", "full")
 #: Options that the parser itself has.
@@ -52,19 +49,45 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
         raise SettingError(f"there is no method {first[0]!r}{did_you_mean(first[0], methods, cure)}")
     if command in SLOW and not own:
         _check_options(" ".join(["sansref", command, *first[: command == "train"]]), words)
-    for name, value in chain(pairwise(words), (word.split("=", 1) for word in words if "=" in word)):
-        if name == "--config":
-            preset_file(value)
-        elif name.removeprefix("--") in PLACES and value != "null":
-            _check_place(Path(value))
     if command == "compare" and first:
         preset_file(first[0])
-    for place in map(Path, first if command in PLACE_FIRST else ()):
-        _check_place(place)
-    # Where another word is a run, the two may have changed places, of which the command can say more.
-    if command in RUN_FIRST and first and not any((Path(word) / "config.yaml").exists() for word in words):
+    pairs = ((name, value) for name, value in pairwise(words) if not value.startswith("-"))
+    given = dict(chain(pairs, (word.split("=", 1) for word in words if "=" in word)))
+    if "--config" in given:
+        preset_file(given["--config"])
+    options = {name.removeprefix("--") for name in given if name.startswith("--")}
+    if command == "evaluate" and not ("data" in options and options <= {*PLACES, "out"}):
+        return  # the value of another option may be wrong as well, and comes first
+    for name in options & {*PLACES}:
+        if (value := given[f"--{name}"]) != "null":
+            check_place(Path(value))
+    if command == "evaluate" and first:
+        check_run(Path(first[0]), [Path(given["--data"])])
+
+
+def check_run(run: Path, others: Iterable[Path] = ()) -> None:
+    """Refuse a run that is none; not where another path is one, for the two may have changed places.
+
+    Raises
+    ------
+    FileError
+        If it is none.
+    """
+    if not any((path / "config.yaml").exists() for path in (run, *others)):
         cure = "Give a directory that 'sansref train' has written"
-        raise FileError(first[0], "is not a run directory (no config.yaml)", cure)
+        raise FileError(run, "is not a run directory (no config.yaml)", cure)
+
+
+def check_place(place: Path) -> None:
+    """Refuse what does not exist.
+
+    Raises
+    ------
+    FileError
+        If there is neither a file nor a folder nor a link.
+    """
+    if not place.exists() and not place.is_symlink():
+        raise FileError(place, "does not exist", "Check the spelling of the path")
 
 
 def _check_options(name: str, words: Sequence[str]) -> None:
@@ -76,11 +99,6 @@ def _check_options(name: str, words: Sequence[str]) -> None:
             if option not in known:
                 said = did_you_mean(option, sorted(known), dashes="--")
                 raise SettingError(f"there is no option --{option}{said} (see '{name} --help')")
-
-
-def _check_place(place: Path) -> None:
-    if not place.exists() and not place.is_symlink():
-        raise FileError(place, "does not exist", "Check the spelling of the path")
 
 
 def option_names() -> set[str]:
