@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain, pairwise, takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from sansref.errors import FileError, SettingError, did_you_mean
@@ -51,8 +51,8 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
         _check_options(" ".join(["sansref", command, *first[: command == "train"]]), words)
     if command == "compare" and first:
         preset_file(first[0])
-    pairs = ((name, value) for name, value in pairwise(words) if not value.startswith("-"))
-    given = dict(chain(pairs, (word.split("=", 1) for word in words if "=" in word)))
+    given = {name: value for name, value in pairwise(words) if not value.startswith("-")}
+    given |= {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
     if "--config" in given:
         preset_file(given["--config"])
     options = {name.removeprefix("--") for name in given if name.startswith("--")}
