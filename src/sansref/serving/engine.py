@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
+from sansref.data.coils import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.provenance import Provenance
-from sansref.errors import FileError
+from sansref.errors import FileError, SansrefError
 from sansref.experiments.reconstruct import Accelerator, Job, Worker, reconstruct_scan
+from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 from sansref.serving.images import Reconstruction
 from sansref.serving.intake import Work
@@ -47,6 +50,7 @@ class Engine:
     ) -> None:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator))
         self._turns = Turns(most_seconds)
+        _compile_coil_maps()
 
     @property
     def made(self) -> Provenance:
@@ -113,3 +117,10 @@ class Engine:
         if ready is None:
             raise FileError(scan.meta.source, "sent lines without any signal", "Check the measurement")
         return ready
+
+
+def _compile_coil_maps() -> None:
+    """Find maps once: what sigpy imports and compiles at its first use takes seconds, and must not be broken off."""
+    noise = torch.randn(2, 32, 32, dtype=torch.complex64, generator=seeded("warm"))
+    with suppress(SansrefError):
+        espirit_maps(Scan(noise, torch.ones(32, 32, dtype=torch.bool), ScanMeta("none", "none")), CoilOptions())

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,8 +39,6 @@ def serve(run: Path, options: ServeOptions, limits: Limits, trust_code: bool = F
 
     with logging_to(options.log):
         engine = Engine(RunDirectory(run, trust_code), options.accelerator, limits.max_seconds)
-        if find_spec("sigpy") is not None:
-            import_module("sigpy.mri.app")  # takes seconds, for which the first image of several coils would wait
         server = Server(engine, limits, options.host, options.port, options.pixel)
         stopping = threading.Event()
         with _signals(stopping) as received:

@@ -133,7 +133,8 @@ class _Computation(Generic[Result]):
     """A call in a thread that can be broken off between any two steps of Python's.
 
     Libraries whose loops have no place to ask whether to go on, as that of coil maps, are stopped like this too. A
-    single call into compiled code is not: it takes seconds at most for the largest matrix.
+    single call into compiled code is not: it takes seconds at most for the largest matrix. What is imported or compiled
+    at first use would be left half-done: the engine sees to it beforehand.
     """
 
     def __init__(self, work: Callable[[], Result]) -> None:
