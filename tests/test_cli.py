@@ -135,8 +135,8 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
     [
         (["--epochs", "many"], "--epochs takes int, not many"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--foo", "3"], "unrecognized arguments: --foo 3"),
+        (["--epoch", "3"], "there is no option --epoch: did you mean --epochs?"),
+        (["--foo", "3"], "there is no option --foo (see"),
         (["--snr", "loud"], "--snr takes float or null, not loud"),
         (["--matrix", "3"], "--matrix takes tuple[int, int] or null, not 3"),
         (["--score", "mine"], "--score takes one of ['held_out', 'reference'], not mine"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
 from sansref.arguments import new_parser, parse, with_presets
+from sansref.early import check_early, check_place, check_run
 from sansref.errors import FileError, SansrefError, SettingError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _run(arguments: list[str]) -> None:
     try:
         if command not in COMMANDS:
             raise SettingError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
+        check_early(command, rest, METHOD_LINES)
         COMMANDS[command](rest)
     except SansrefError as error:
         sys.stderr.write(f"sansref: {error}\n")
@@ -207,6 +209,9 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
     _add_trust(parser)
     options = parse(parser, arguments)
+    check_run(options.run, options.files)
+    for file in options.files:
+        check_place(file)
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
@@ -313,6 +318,7 @@ def info(arguments: list[str]) -> None:
     parser.add_argument("--skip_bad", action="store_true", help="of a folder: leave unreadable files out")
     parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     options = parse(parser, arguments)
+    check_place(options.path)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
     from sansref.training.survey import told
@@ -337,6 +343,7 @@ def serve(arguments: list[str]) -> None:
     options = parse(parser, arguments).as_dict()
     run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
     trust_code = options.pop("trust_code")
+    check_run(run)
     from sansref.serving.serve import serve as run_server
 
     run_server(run, ServeOptions(**options), limits, trust_code)

@@ -136,5 +136,5 @@ def test_what_stops_a_node_is_one_line(run, archive, tmp_path, cluster):
 
 def test_ray_data_is_missed_by_name(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SettingError, match=re.escape("Ray is not installed: pip install 'sansref[cluster]'")):
+    with pytest.raises(SettingError, match=re.escape("Ray is not installed: pip install 'ray[data]'")):
         list(reconstruct_files(Job(run, tmp_path / "out"), [archive], None, "local", QUIET))

@@ -219,3 +219,14 @@ def test_a_client_that_only_asks_whether_somebody_is_there_gets_close(connect):
     client = connect()
     client.end()
     assert client.answers() == ([], [])
+
+
+def test_images_of_integers_are_those_of_magnitudes(measurement, start, connect, play):
+    sent = measurement(slices=2)
+    magnitudes, _ = play(connect(), sent)
+    integers, texts = play(connect(start(pixel="int16")), sent)
+    assert texts == []
+    for image, magnitude in zip(integers, magnitudes, strict=True):
+        assert image.getHead().data_type == ismrmrd.DATATYPE_SHORT
+        slope = float(image.meta["RescaleSlope"])
+        np.testing.assert_allclose(image.data * slope, magnitude.data, rtol=0, atol=0.51 * slope)

@@ -198,7 +198,7 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     try:
         from sigpy.mri.app import EspiritCalib
     except ImportError:
-        raise SettingError("estimating coil maps needs the package sigpy: pip install 'sansref[raw]'") from None
+        raise SettingError("estimating coil maps needs the package sigpy: pip install sigpy") from None
     centre = calibration_of(scan, options)
     _check_memory(scan)
     # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.

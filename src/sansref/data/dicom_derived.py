@@ -72,7 +72,7 @@ def source_of(path: Path, format_: str) -> DicomSource:
     try:
         from pydicom.dataset import Dataset
     except ImportError:
-        raise SettingError("writing DICOM needs the package pydicom: pip install 'sansref[raw]'") from None
+        raise SettingError("writing DICOM needs the package pydicom: pip install pydicom") from None
     identity = digest(files_behind(path))
     if format_ != FORMAT:
         return DicomSource(identity, Dataset())

@@ -59,7 +59,7 @@ def mrd_slices(
     try:
         import ismrmrd
     except ImportError:
-        raise SettingError("writing MRD needs the package ismrmrd: pip install 'sansref[raw]'") from None
+        raise SettingError("writing MRD needs the package ismrmrd: pip install ismrmrd") from None
     place = placement_of(info.path, meta.geometry, meta.spacing)
     attributes = ismrmrd.Meta(
         DataRole="Image",

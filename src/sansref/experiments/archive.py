@@ -68,7 +68,7 @@ def _mapped(ray: Any, job: Job, files: Sequence[str]) -> Any:
     try:
         data: Any = import_module("ray.data")
     except ImportError:
-        raise SettingError("Ray Data is not installed: pip install 'sansref[cluster]'") from None
+        raise SettingError("Ray Data is not installed: pip install 'ray[data]'") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False

@@ -28,8 +28,9 @@ from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.callbacks import read_history, snapshot_file
+from sansref.training.callbacks import snapshot_file
 from sansref.training.config import RunConfig
+from sansref.training.history import read_history
 from sansref.training.options import TrainingOptions
 from sansref.training.refine import stage_files
 from sansref.training.run import RunDirectory

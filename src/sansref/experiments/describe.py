@@ -14,8 +14,8 @@ from sansref.kspace.family import is_columns
 from sansref.kspace.grid import full_centre
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
-from sansref.training.callbacks import read_history
 from sansref.training.config import RunConfig
+from sansref.training.history import read_history
 from sansref.training.parts import survey_of
 from sansref.training.run import RunDirectory
 

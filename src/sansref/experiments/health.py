@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sansref.experiments.error_maps import DPI
 from sansref.experiments.figures import COLOURS, DASHES, MARKERS
 from sansref.files import atomic_path, claimed
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def build_health_figure(rows: Sequence[Row]) -> Figure:
     Parameters
     ----------
     rows
-        Of ``metrics.csv``, see :func:`sansref.training.callbacks.read_history`. A panel without any of its columns is
+        Of ``metrics.csv``, see :func:`sansref.training.history.read_history`. A panel without any of its columns is
         left out; an empty cell leaves a gap.
 
     Raises

@@ -10,11 +10,10 @@ from typing import Any
 import pytorch_lightning as pl
 from safetensors.torch import save_file
 
-from sansref.errors import FileError
 from sansref.files import atomic_path
+from sansref.training.history import read_history
 from sansref.training.loop import Loop
 from sansref.training.progress import Progress
-from sansref.yaml_json import read_text
 
 
 class KeepBest(pl.Callback):
@@ -197,27 +196,3 @@ def _save_method(loop: Loop, path: Path) -> None:
     # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
     with loop.applied(), atomic_path(path, parents=False) as temporary:
         save_file(loop.method.state_dict(), temporary)
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Rows of a run's ``metrics.csv``, an empty list before the first epoch has ended.
-
-    Raises
-    ------
-    FileError
-        If it is damaged.
-    """
-    if not path.exists():
-        return []
-    cure = "Restore the file or train again"
-    text = read_text(path, cure)
-    try:
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
-        for row in rows:
-            _ = int(row["stage"]), int(row["epoch"]), float(row["score"])
-            if None in row or None in row.values():
-                raise ValueError("a row has more or fewer cells than the first")
-            _ = [float(value) for value in row.values() if value]
-    except (ValueError, KeyError, TypeError, csv.Error):
-        raise FileError(path, "is no log of epochs", cure) from None
-    return rows

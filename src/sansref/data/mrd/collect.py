@@ -45,6 +45,8 @@ class _Open:
     heads: list[Any] = field(default_factory=list)
     data: list[Data] = field(default_factory=list)
     places: set[tuple[int, int, int]] = field(default_factory=set)  # (step, partition, average) of the image lines
+    partitions: set[int] = field(default_factory=set)
+    averages: set[int] = field(default_factory=set)
 
 
 class Collector:
@@ -68,6 +70,7 @@ class Collector:
     def __init__(self, source: Path | str, header: MrdHeader, most_bytes: int = 2**31) -> None:
         self.noise = NoiseScan()
         self.held_bytes = 0
+        self.places = 0  # of all images so far: what each line brings that was still missing
         self._source = source
         self._header = header
         self._most_bytes = most_bytes
@@ -116,7 +119,10 @@ class Collector:
         if role is Role.IMAGE:
             counters = ("kspace_encode_step_1", "kspace_encode_step_2", "average")
             step, partition, average = (int(head["idx"][name]) for name in counters)
+            self.places += (step, partition, average) not in image.places
             image.places.add((step, partition, average))
+            image.partitions.add(partition)
+            image.averages.add(average)
 
     def _completed(self, head: Any, role: Role) -> list[Group]:
         flags, key = int(head["flags"]), key_of(head)
@@ -125,19 +131,18 @@ class Collector:
         embedded = self._header.calibration in ON_GRID and not int(head["encoding_space_ref"])
         if not (role is Role.IMAGE or (role is Role.CALIBRATION and embedded)) or not self._open[key].places:
             return []
-        places = self._open[key].places
-        if len(places) >= math.prod(self._declared):
+        image = self._open[key]
+        if len(image.places) >= math.prod(self._declared):
             return self._release([key])
         # Scanners may set these flags on every average and every partition.
-        if flags & (LAST_IN_SLICE | LAST_IN_REPETITION) and self._has_all(places):
+        if flags & (LAST_IN_SLICE | LAST_IN_REPETITION) and self._has_all(image):
             whole = flags & LAST_IN_REPETITION
             return self._release([k for k in self._open if k == key or (whole and k.repetition == key.repetition)])
         return []
 
-    def _has_all(self, places: set[tuple[int, int, int]]) -> bool:
-        """Whether lines of all declared partitions and averages are among these."""
-        partitions, averages = ({place[axis] for place in places} for axis in (1, 2))
-        return len(partitions) >= self._declared[1] and len(averages) >= self._declared[2]
+    def _has_all(self, image: _Open) -> bool:
+        """Whether lines of all declared partitions and averages came."""
+        return len(image.partitions) >= self._declared[1] and len(image.averages) >= self._declared[2]
 
     def _release(self, keys: list[ImageKey]) -> list[Group]:
         groups = []

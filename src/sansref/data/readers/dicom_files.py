@@ -51,7 +51,7 @@ def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
         from pydicom import dcmread
         from pydicom.filereader import read_file_meta_info
     except ImportError:
-        raise SettingError("reading DICOM needs the package pydicom: pip install 'sansref[raw]'") from None
+        raise SettingError("reading DICOM needs the package pydicom: pip install pydicom") from None
     with reading(path, FORMAT):
         with path.open("rb") as file:
             head = file.read(PREAMBLE + len(MAGIC))

@@ -67,9 +67,7 @@ class TwixReader(RawReader):
             import twixtools.hdr_def
             import twixtools.mdb  # noqa: F401
         except ImportError as error:
-            raise SettingError(
-                "reading Siemens raw data needs the package twixtools: pip install 'sansref[raw]'"
-            ) from error
+            raise SettingError("reading Siemens raw data needs the package twixtools: pip install twixtools") from error
         with path.open("rb") as file:
             with reading(path, FORMAT):
                 modern = _two_numbers(file, 0)[0] < LIST_BYTES

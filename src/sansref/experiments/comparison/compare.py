@@ -33,7 +33,7 @@ from sansref.experiments.perceptual import PerceptualOptions
 from sansref.experiments.scores import data_note
 from sansref.experiments.tables import Scoring
 from sansref.files import write_text
-from sansref.training.callbacks import read_history
+from sansref.training.history import read_history
 from sansref.training.run import environment
 
 
