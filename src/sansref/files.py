@@ -293,7 +293,8 @@ def _csv_cell(value: object) -> str:
     text = str(value)
     if isinstance(value, str) and not _NUMBER.fullmatch(text):
         shown = (one if one.isprintable() and one != "\\" else one.encode("unicode_escape").decode() for one in text)
-        text = "'" * bool(_FORMULA.match(text)) + "".join(shown)
+        text = "".join(shown)
+        text = f"'{text}" if _FORMULA.match(text) else text
     # A semicolon separates cells where a comma is the decimal point.
     return '"{}"'.format(text.replace('"', '""')) if re.search('[",;|]', text) else text
 
