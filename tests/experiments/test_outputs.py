@@ -228,7 +228,7 @@ def test_long_names_are_cut_but_not_mixed_up(trained, heads, tmp_path, stem):
 
 
 def test_a_path_that_is_too_long_costs_one_file_only(trained, heads, tmp_path):
-    deep = "/".join(["d" * 200] * 10)
+    deep = "/".join(["d" * 200] * 12)
     study(heads, tmp_path / "data", "T1.nii.gz", f"{deep}/T1.nii.gz")
     out, bad = tmp_path / "/".join(["o" * 200] * 9), []
     (done,) = reconstruct_files(Job(trained, out), [tmp_path / "data"], bad.append, console=QUIET)
