@@ -18,6 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from sansref.cli import main
 from sansref.data.prepared import store_scans
 from sansref.data.slices import fastmri_slices, nifti_slices, png_slices
 from sansref.errors import FileError
@@ -192,3 +193,13 @@ def test_what_is_printed_may_have_no_place_either(heads: Path) -> None:
         found = subprocess.run(start, stdout=full, stderr=subprocess.PIPE, text=True)
     assert found.returncode == 2
     assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["info", "x" * 256], ["info", "y/" * 2500]])
+def test_paths_that_cannot_be_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "too long" in said

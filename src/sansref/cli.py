@@ -67,11 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still to be flushed
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno == errno.ENAMETOOLONG:
+            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check what was given.\n")
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # Of what is printed, above all: outputs name their files themselves.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.stderr.write(f"sansref: cannot be written ({error.strerror}): make room, then give the command again\n")
+        else:
             raise
-        # Of what is printed, above all: outputs name their files themselves.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stderr.write(f"sansref: cannot be written ({error.strerror}): make room, then give the command again\n")
         sys.exit(2)
 
 
