@@ -98,6 +98,7 @@ def remove_made(folder: Path, made: str) -> None:
         folder.replace(waste)
         shutil.rmtree(waste)
 
+
 LONGEST_NAME = 255
 """Bytes of a file's name on the usual file systems; characters beyond ASCII take several."""
 
