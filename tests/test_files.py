@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sansref.errors import FileError, SettingError
 from sansref.files import (
     MARK,
+    atomic_folder,
     atomic_path,
     claim,
     claimed,
+    csv_name,
+    csv_text,
+    fitting,
     keep_outside,
     locked,
     remove_leftovers,
@@ -182,3 +190,71 @@ def test_a_lock_in_use_by_another_process_is_named(tmp_path: Path) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     locked(tmp_path / "a").close()
+
+
+def test_a_folder_of_the_users_own_is_no_leftover(tmp_path: Path) -> None:
+    for name in (".part-1", ".part-of-it", ".part-" + "g" * 32 + "-a"):
+        write_text(tmp_path / name / "scan", "kept")
+    remove_leftovers(tmp_path)
+    assert len(list(tmp_path.rglob("scan"))) == 3
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 120 + ".nii.gz", "名" * 80 + ".h5", "a" * 248 + ".nii.gz"])
+def test_any_name_that_a_file_can_have_can_be_written(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "text")
+    with atomic_folder(tmp_path / "folder" / name) as folder:
+        write_text(folder / name, "text")
+    with atomic_path(tmp_path / name) as temporary:
+        assert temporary.name.endswith(name[-40:])
+        temporary.with_suffix(".array").touch()
+        temporary.touch()
+    assert (tmp_path / "folder" / name / name).read_text() == "text"
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"cannot be written \(File name too long\)\. Choose shorter names"):
+        write_text(tmp_path / ("x" * 256), "text")
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.integers(20, 255))
+def test_names_are_cut_in_bytes_and_stay_apart(first: str, second: str, room: int) -> None:
+    first, second = (9 * text for text in (first, second))
+    made = fitting(first, room)
+    assert len(made.encode()) <= room
+    assert (made == first) == (len(first.encode()) <= room)
+    assert (made == fitting(second, room)) == (first == second)
+
+
+# Tables
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", " =1", "\uff1d1", "'=1", "-", "--1", "-1_0", "-1e5;=1"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "\t=1", "\r=1", "a\n=1"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    ((cell,),) = csv.reader(io.StringIO(csv_text([[text]])))
+    assert (cell[0] == "'") == (text in FORMULAS)
+    assert cell.isprintable()
+    assert csv_name(cell) == text
+
+
+@pytest.mark.parametrize("number", ["-3.5", "+2", "-1e-05", "1E+30", "-inf", "inf", "nan", "0", -1.5, 3, 2.5e-17])
+def test_numbers_stay_numbers(number: object) -> None:
+    assert csv_text([["a", number]]) == f"a,{number}\n"
+
+
+@given(st.lists(st.lists(st.text(st.characters()), min_size=2, max_size=2), max_size=3))
+def test_every_text_comes_back_and_nothing_controls_a_terminal(rows: list[list[str]]) -> None:
+    text = csv_text(rows)
+    assert all(one.isprintable() or one == "\n" for one in text)
+    assert text.count("\n") == len(rows)
+    found = list(csv.reader(io.StringIO(text, newline="")))
+    assert [[csv_name(cell) for cell in row] for row in found] == rows
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", csv_text([["caf\udce9"]]))
+    assert csv_name((tmp_path / "a").read_text().strip()) == "caf\udce9"

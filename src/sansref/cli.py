@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -66,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         for stream in unread:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still to be flushed
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check what was given.\n")
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # Of what is printed, above all: outputs name their files themselves.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.stderr.write(f"sansref: cannot be written ({error.strerror}): make room, then give the command again\n")
+        else:
+            raise
+        sys.exit(2)
 
 
 def _unread(stream: TextIO) -> bool:

@@ -1,18 +1,20 @@
-"""Files that appear whole or not at all, and folders of which we know that we made them."""
+"""Files that appear whole or not at all, under names and with texts that all programs take, and our own folders."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sansref.errors import FileError, SettingError
 
@@ -92,9 +94,18 @@ def remove_made(folder: Path, made: str) -> None:
         if path.is_symlink() or not ours:
             raise SettingError(f"{path} is no work of sansref, and stands in its way: move it, or choose another --out")
     waste = _beside(folder)  # all at once: what a kill interrupts is a leftover, and not half of a folder
-    with _writing(folder):
+    with writing(folder):
         folder.replace(waste)
         shutil.rmtree(waste)
+
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on the usual file systems; characters beyond ASCII take several."""
+
+_KEPT_OF_PART = 200
+# What spreadsheets take for the beginning of a formula, also in their full-width forms, and the mark that stops them.
+_FORMULA = re.compile(r"\s*[=+@\N{MINUS SIGN}\uff1d\uff0b\uff0d\uff20'-]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
 
 
 def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
@@ -200,7 +211,7 @@ def atomic_path(path: str | Path, parents: bool = True) -> Iterator[Path]:
     path = Path(path)
     temporary = _beside(path)
     try:
-        with _writing(path):
+        with writing(path):
             if parents:
                 path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -221,7 +232,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     temporary = _beside(folder)
     try:
-        with _writing(folder):
+        with writing(folder):
             temporary.mkdir(parents=True)
             yield temporary
             temporary.replace(folder)
@@ -231,24 +242,68 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     # The name is kept at the end: libraries read the format from its suffix.
-    return path.with_name(f"{PART}{uuid.uuid4().hex}-{path.name}")
+    end = os.fsencode(path.name)[-_KEPT_OF_PART:].decode(errors="ignore")
+    return path.with_name(f"{PART}{uuid.uuid4().hex}-{end}")
+
+
+def fitting(name: str, room: int = LONGEST_NAME) -> str:
+    """The name, or where it takes more than ``room`` bytes, its beginning with a digest of it all."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= room:
+        return name
+    return f"{encoded[: room - 13].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}"
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in the block becomes a ``FileError`` that names ``path``."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise FileError(
-            path, f"cannot be written ({reason})", "Choose a folder with free space that you may write to"
-        ) from error
+        cure = "Choose a folder with free space that you may write to"
+        if error.errno == errno.ENAMETOOLONG:
+            cure = "Choose shorter names of folders and files"
+        raise FileError(path, f"cannot be written ({error.strerror or error})", cure) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, parents: bool = True) -> None:
     """Write a text file; readers see the old text or the new one, never half of it."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    # Names of files may hold bytes that are no text; JSON reads them back in this form.
+    write_bytes(path, text.encode(errors="backslashreplace"), parents)
+
+
+def write_bytes(path: Path, content: bytes, parents: bool = True) -> None:
+    """Write a file as :func:`atomic_path` does; readers see the old content or the new one, never half of it."""
+    with atomic_path(path, parents) as temporary:
+        temporary.write_bytes(content)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""A table as CSV that a spreadsheet takes for nothing but numbers and texts.
+
+    Parameters
+    ----------
+    rows
+        Cells. Numbers, and texts that are numbers, stay as they are. In other texts control characters, and
+        backslashes, become escapes such as ``\n``; before those that would begin a formula stands an apostrophe.
+    """
+    return "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
+
+
+def _csv_cell(value: object) -> str:
+    text = str(value)
+    if isinstance(value, str) and not _NUMBER.fullmatch(text):
+        shown = (one if one.isprintable() and one != "\\" else one.encode("unicode_escape").decode() for one in text)
+        text = "".join(shown)
+        text = f"'{text}" if _FORMULA.match(text) else text
+    # A semicolon separates cells where a comma is the decimal point.
+    return '"{}"'.format(text.replace('"', '""')) if re.search('[",;|]', text) else text
+
+
+def csv_name(cell: str) -> str:
+    """The text from which :func:`csv_text` made a cell."""
+    text = cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -265,3 +320,60 @@ def remove_leftovers(folder: Path) -> None:
             else:
                 leftover.unlink(missing_ok=True)
         folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(place, name, MARK).exists())]
+
+
+class Unrefused:
+    """A file for libraries that crash where the system refuses to write, as HDF5 does while it closes.
+
+    They are told that all is written; :func:`unrefused` then raises what was refused first.
+
+    Parameters
+    ----------
+    file
+        Open for reading and writing, without a buffer.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.refusal: BaseException | None = None
+        self.seek, self.tell, self.readinto, self.flush = file.seek, file.tell, file.readinto, file.flush
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes."""
+        found: bytes = self._file.read(size)
+        return found
+
+    def write(self, content: Any) -> int:
+        """Write all of a buffer, unless something has been refused."""
+        left = memoryview(content).cast("B")
+        size = len(left)
+        try:
+            while left and self.refusal is None:
+                left = left[self._file.write(left) :]
+        except BaseException as error:  # an interrupt must not reach the library either
+            self.refusal = error
+        return size
+
+    def truncate(self, size: int) -> int:
+        """Change the size."""
+        try:
+            self._file.truncate(size)
+        except BaseException as error:
+            self.refusal = self.refusal or error
+        return size
+
+    def check(self) -> None:
+        """Raise what has been refused."""
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@contextmanager
+def unrefused(path: Path) -> Iterator[Unrefused]:
+    """A new file that never refuses; what the system has refused is raised when the block ends, however it ends."""
+    with path.open("w+b", buffering=0) as file:
+        target = Unrefused(file)
+        try:
+            yield target
+        finally:
+            target.check()

@@ -17,7 +17,9 @@ from sansref.errors import FileError, SettingError
 from sansref.experiments import evaluate as module
 from sansref.experiments.evaluate import ScoreOptions, evaluate
 from sansref.experiments.scores import BEST_SCALE, Score, score_best_scale, score_scan, scored_reference, zero_filled
+from sansref.methods import measured, stack
 from sansref.metrics.lpips import LPIPS
+from sansref.metrics.quality import psnr
 from sansref.training.batches import WithoutHeldOut, held_out_mask
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
@@ -143,6 +145,31 @@ def test_best_scale_beats_the_zero_filled_image_and_has_no_held_out_error(play):
     assert {line["held_out"] for line in table(out) if line["method"] == BEST_SCALE} == {"nan"}
     written = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert written["methods"][BEST_SCALE]["mean"]["held_out"] is None
+
+
+def test_pictures_are_upright_and_scores_are_not_touched(play, trained, heads, monkeypatch):
+    """Rows of these heads lead to the left, columns to anterior: they would lie on their side."""
+    drawn = []
+    monkeypatch.setattr(module, "error_figure", lambda path, truth, panels, title: drawn.append((truth, panels, title)))
+    found, _ = play()
+    assert len(drawn) == 2
+    for truth, panels, title in drawn:
+        subject, number = title.removeprefix("worst slice: ").removeprefix("median slice: ").split(", slice ")
+        (scan,) = trained.config().preparation.scans(heads / f"{subject}_T1w.nii.gz", [int(number)])
+        assert torch.equal(truth, scored_reference(scan).T.flip(0))
+        given = stack([measured(scan)])
+        assert torch.equal(panels[0].image, zero_filled(given)[0].abs().T.flip(0))
+        (row,) = (row for row in found.rows if (row.info.subject, row.slice) == (subject, int(number)))
+        assert row.scores["zero-filled"].psnr == pytest.approx(float(psnr(panels[0].image, truth, float(truth.max()))))
+
+
+def test_names_of_scans_give_no_formulas(play, heads, tmp_path):
+    name = "=cmd|' C calc'!A0\x07.nii.gz"
+    (tmp_path / "data").mkdir()
+    shutil.copy(heads / "sub-01_T1w.nii.gz", tmp_path / "data" / name)
+    _, out = play(tmp_path / "data", "all")
+    assert all(line["file"] == "'=cmd|' C calc'!A0\\x07.nii.gz" for line in table(out))
+    assert all(float(line["psnr"]) > 0 for line in table(out))
 
 
 def test_training_made_the_test_subjects_better_than_zero_filling(play):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sansref.data.placement import is_placing, upright
+from sansref.data.placement import for_people, is_placing
 from sansref.errors import FileError
 from sansref.scan import Geometry
 
@@ -105,7 +105,7 @@ def save_png(
     if window is not None and not window[0] < window[1]:
         raise ValueError(f"window must rise, got {window}")
     low, high = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
-    array = upright(geometry).image(array)
+    array = for_people(array, geometry)
     # A blank image has an empty default window, and stays black.
     grey = np.clip((array - low) / (high - low), 0, 1) if high > low else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from sansref.errors import FileError
 from sansref.scan import Geometry
 
 Vector = npt.NDArray[np.float64]
+Picture = TypeVar("Picture", Tensor, npt.NDArray[Any])
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 """From the axes of NIfTI to those of DICOM and MRD; its own inverse."""
@@ -166,3 +169,11 @@ def upright(geometry: Geometry | None) -> Turn:
     down, right = DISPLAY_DIRECTIONS[rows], DISPLAY_DIRECTIONS[columns]
     transpose = VERTICAL_PREFERENCE.index(down) < VERTICAL_PREFERENCE.index(right)
     return Turn(rows != down, columns != right, transpose)
+
+
+def for_people(image: Picture, geometry: Geometry | None) -> Picture:
+    """A slice (height, width) as every picture for people shows it: :func:`upright`; images in files are not turned."""
+    turn = upright(geometry)
+    if isinstance(image, Tensor):
+        return torch.from_numpy(np.ascontiguousarray(turn.image(image.detach().cpu().numpy())))
+    return turn.image(image)

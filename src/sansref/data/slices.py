@@ -18,7 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sansref.data.export import Array, check_nifti_name, real_image, save_nifti, save_png
-from sansref.files import atomic_folder, atomic_path, remove_made
+from sansref.files import atomic_folder, atomic_path, remove_made, unrefused
 from sansref.scan import Geometry
 
 PutSlice = Callable[[int, Tensor | Array], None]
@@ -123,8 +123,14 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
     """
     import h5py
 
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        yield put_into(file.create_dataset("reconstruction", shape, np.float32))
+    with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
+        put_there = put_into(file.create_dataset("reconstruction", shape, np.float32))
+
+        def put(index: int, image: Tensor | Array) -> None:
+            put_there(index, image)
+            target.check()
+
+        yield put
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from sansref.errors import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -98,8 +100,8 @@ def build_error_figure(
     # A reference with next to no signal may be zero at the percentile.
     white = float(np.percentile(truth, DISPLAY_PERCENTILE)) or float(truth.max())
     heads = [("reference", ""), *((panel.title, panel.caption) for panel in panels)]
-    heads = [(textwrap.fill(head, _TITLE_CHARACTERS), caption) for head, caption in heads]
-    grid = _Grid(heads, truth.shape, None if region is None else truth[region].shape, title)
+    heads = [(textwrap.fill(printable(head), _TITLE_CHARACTERS), caption) for head, caption in heads]
+    grid = _Grid(heads, truth.shape, None if region is None else truth[region].shape, printable(title))
     for column, (image, head) in enumerate(zip([truth, *images], heads, strict=True)):
         axes = grid.cell("image", column)
         axes.imshow(image, cmap="gray", vmin=0, vmax=white)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -13,6 +12,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
 from sansref.errors import FileError, SettingError
 from sansref.experiments.figures import Panel, error_figure
@@ -32,7 +32,7 @@ from sansref.experiments.scores import (
     zero_filled,
 )
 from sansref.experiments.tables import Scoring, score_note
-from sansref.files import atomic_path, claim, keep_outside, write_text
+from sansref.files import claim, csv_text, keep_outside, write_text
 from sansref.methods import Method, measured, stack
 from sansref.metrics.lpips import LPIPS
 from sansref.scan import Scan
@@ -243,22 +243,21 @@ class _Judge:
         """Draw the images of a slice that has a reference, with their errors."""
         (scan,) = self.config.preparation.scans(row.info, [row.slice])
         panels = [self._panel(name, scan, row.scores[name]) for name in self.methods]
-        error_figure(path, scored_reference(scan, self.normalise), panels, title)
+        error_figure(path, for_people(scored_reference(scan, self.normalise), scan.meta.geometry), panels, title)
 
     def _panel(self, name: str, scan: Scan, score: Score) -> Panel:
         image = scored_image(self.methods[name](stack([measured(scan)]))[0].detach(), scan, self.normalise)
-        return Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}")
+        return Panel(name, for_people(image, scan.meta.geometry), f"{score.psnr:.2f} dB / {score.ssim:.4f}")
 
 
 def _write_scores(evaluation: Evaluation, out: Path) -> None:
     names = [entry.name for entry in fields(Score) if entry.name != "lpips" or evaluation.scoring.lpips]
-    with atomic_path(out / "scores.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["subject", "file", "slice", "method", *names])
-        for row in evaluation.rows:
-            for method, score in row.scores.items():
-                origin = [row.info.subject, row.info.path.name, row.slice]
-                writer.writerow([*origin, method, *(f"{getattr(score, name):.6g}" for name in names)])
+    rows: list[list[object]] = [["subject", "file", "slice", "method", *names]]
+    for row in evaluation.rows:
+        for method, score in row.scores.items():
+            origin = [row.info.subject, row.info.path.name, row.slice]
+            rows.append([*origin, method, *(f"{getattr(score, name):.6g}" for name in names)])
+    write_text(out / "scores.csv", csv_text(rows))
     summaries = evaluation.summaries()
     summary = {
         "scores": score_note(summaries, evaluation.scoring),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import errno
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from sansref.data.readers.record import Kind
 from sansref.data.selection import Selection
 from sansref.device import device_of
 from sansref.errors import FileError, SettingError
-from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_name
+from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_names, whole_path
 from sansref.experiments.scores import magnitude
 from sansref.files import keep_outside, remove_leftovers
 from sansref.memory import keep_freed_memory
@@ -104,8 +106,9 @@ def reconstruct_files(
     job
         What is done with every file.
     files
-        Scan files, or folders of them. Fully sampled k-space, or magnitude images, are undersampled first as
-        the run's training scans were; undersampled k-space is used as it is.
+        Scan files, or folders of them. Where names of files occur twice, their images lie in subfolders as the
+        files do. Fully sampled k-space, or magnitude images, are undersampled first as the run's training scans
+        were; undersampled k-space is used as it is.
     on_bad
         Called for an unreadable file, which is then left out; None stops at the first.
     address
@@ -154,12 +157,12 @@ def reconstruct_files(
         raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}")
 
 
-def _here(worker: Worker, files: Sequence[Path], console: Console) -> Generator[Outcome]:
-    for number, path in enumerate(files, start=1):
-        yield worker.outcome(path, _Watch(console, f"{number}/{len(files)} {path.name}"))
+def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[Outcome]:
+    for number, (path, name) in enumerate(files.items(), start=1):
+        yield worker.outcome(path, name, _Watch(console, f"{number}/{len(files)} {path.name}"))
 
 
-def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str) -> Generator[Outcome]:
+def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[Outcome]:
     from sansref.experiments.archive import on_cluster
 
     outcomes = on_cluster(job, files, address)
@@ -167,18 +170,22 @@ def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str)
     yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
 
 
-def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
-    """Look into folders, and see to it that nothing is written over a scan or written twice."""
-    for folder in (file for file in files if file.is_dir()):
+def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Look into folders, name outputs, and see to it that nothing is written over a scan, among scans or twice."""
+    folders = [file for file in files if file.is_dir()]
+    for folder in folders:
         keep_outside(out, folder)
-    found = first_files(path for file in files for path in (find_files(file) if file.is_dir() else [file]))
-    first: dict[str, Path] = {}
-    for path in found:
-        if path.resolve().parent == out.resolve():
+    listed = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
+    found = first_files({whole_path(path): path for path in listed}.values())
+    roots = [whole_path(file if file.is_dir() else file.parent) for file in files]
+    names = output_names(found, Path(os.path.commonpath(roots)), out)
+    taken = {folder: path for path in found for folder in (path.parent.resolve(), path.resolve().parent)}
+    for folder in {(out / name).parent for name in names.values()}:
+        if (path := taken.get(folder.resolve())) is not None:
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
-        if (other := first.setdefault(output_name(path), path)) != path:
-            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
-    return list(first.values())
+        for given in folders:
+            keep_outside(folder, given)
+    return names
 
 
 def whole_files(
@@ -257,18 +264,20 @@ class Worker:
         self.made = made_by(job.run)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
-    def outcome(self, path: Path, watch: _Watch | None = None) -> Outcome:
+    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> Outcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
         try:
-            return self._reconstructed(path, watch or _Watch(Console(quiet=True), path.name))
+            return self._reconstructed(path, name, watch or _Watch(Console(quiet=True), path.name))
         except FileError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+                return FileError(path, f"has images whose path would be too long ({error.path.parent})", error.cure)
             if error.path != path:
                 raise
             return error
 
-    def _reconstructed(self, path: Path, watch: _Watch) -> Reconstructed:
+    def _reconstructed(self, path: Path, name: str, watch: _Watch) -> Reconstructed:
         info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
-        outputs = Outputs(info, self.job.out, self.job.formats, self.made)
+        outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         images = reconstruct_slices(self.method, self.recipe, path, self.device)

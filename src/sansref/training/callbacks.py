@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from sansref.files import atomic_path
+from sansref.files import atomic_path, csv_text, write_bytes, write_text
 from sansref.training.history import read_history
 from sansref.training.loop import Loop
 from sansref.training.progress import Progress
@@ -158,10 +157,9 @@ class History(pl.Callback):
         )
         if pl_module.global_rank != 0:
             return
-        with atomic_path(self._path, parents=False) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self._rows[-1]))
-            writer.writeheader()
-            writer.writerows(self._rows)
+        names = list(self._rows[-1])
+        rows = [names, *([row.get(name, "") for name in names] for row in self._rows)]
+        write_text(self._path, csv_text(rows), parents=False)
 
 
 class ShowProgress(pl.Callback):
@@ -194,5 +192,5 @@ def _save_method(loop: Loop, path: Path) -> None:
     if loop.global_rank != 0:
         return
     # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
-    with loop.applied(), atomic_path(path, parents=False) as temporary:
-        save_file(loop.method.state_dict(), temporary)
+    with loop.applied():
+        write_bytes(path, save(loop.method.state_dict()), parents=False)

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sansref.data.prepared import PreparedScans
 from sansref.errors import FileError, SettingError
-from sansref.files import atomic_path, keep_outside, write_text
+from sansref.files import atomic_path, keep_outside, write_text, writing
 from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
@@ -212,10 +212,21 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
         raise FileError(run.path, problem, "Train again into another --out, and leave the folder alone")
 
 
+class _LogFile(logging.FileHandler):
+    """A log that stops the program where the system refuses it, instead of a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        with suppress(OSError):
+            self.close()  # lest the rest is tried again at the end
+        with writing(Path(self.baseFilename)):
+            raise
+
+
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Append what the package logs to a file while the block runs."""
-    handler = logging.FileHandler(path)
+    with writing(path):
+        handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package = logging.getLogger("sansref")
     package.addHandler(handler)

@@ -24,6 +24,7 @@ from sansref.experiments.comparison.records import read_scores
 from sansref.experiments.comparison.slices import _chosen as chosen
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.perceptual import PerceptualOptions
+from sansref.experiments.scores import zero_filled
 from sansref.methods import measured, stack
 from sansref.metrics.quality import psnr
 from sansref.training.registry import METHODS
@@ -441,6 +442,19 @@ def test_shown_slices_run_from_the_worst_to_the_best(finished):
     assert [(one.subject, one.number) for one in shown] == [ranked[0], ranked[len(ranked) // 2]]
     assert [(one.among_worst, one.is_median) for one in shown] == [(True, False), (False, True)]
     assert list(shown[0].images) == ["Input", "TV", "SSDU", "IDR", "supervised"]
+
+
+def test_shown_slices_are_upright(finished):
+    """Rows of these heads lead to the left, columns to anterior: they would lie on their side."""
+    place, _ = finished
+    shown = module.shown_slices(place, read_scores(place.out / "scores.csv"))
+    for one in shown:
+        cell = next(cell for cell in place.plan.cells if f"{cell.acceleration:g}x" == one.acceleration)
+        found = {(scan.meta.subject, scan.meta.slice): scan for scan in place.test_scans(cell)}
+        scan = found[one.subject, one.number]
+        assert np.array_equal(one.reference, scan.reference.abs().T.flip(0).numpy())
+        given = zero_filled(stack([measured(scan)]))[0].abs()
+        assert np.array_equal(one.images["Input"], given.T.flip(0).numpy())
 
 
 def test_up_to_half_of_the_shown_slices_are_of_the_worst_ones():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sansref.errors import FileError, SettingError
-from sansref.experiments.comparison.plan import COMMON, Plan, load_plan
+from sansref.experiments.comparison.plan import COMMON, Plan, load_plan, slug
 from sansref.presets import comparison_names
 
 METHODS = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu"}, "IDR": {"method": "idr", "stages": 2}}
@@ -271,3 +271,9 @@ def test_whose_scans_they_are_is_the_same_for_all_methods():
     } == {"file"}
     with pytest.raises(SettingError, match="'subject_from' must be the same for all"):
         _ = plan(methods={**METHODS, "SSDU": {"method": "ssdu", "subject_from": "file"}}).cells
+
+
+def test_long_labels_are_folders_of_their_own() -> None:
+    first, second = (slug("a" * 300 + end) for end in "xy")
+    assert first != second
+    assert len(first.encode()) == len(second.encode()) <= 200

@@ -101,7 +101,7 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceS
     ]
     write_scores(scores, rows)
     write_text(record, json.dumps(wanted, indent=2))
-    return rows
+    return read_scores(scores)  # as every later command sees them
 
 
 class _Judge:

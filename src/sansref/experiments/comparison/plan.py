@@ -14,6 +14,7 @@ from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.errors import FileError, SettingError
 from sansref.experiments.comparison.plan_file import read_plan
+from sansref.files import fitting
 from sansref.methods.classical import ClassicalName
 from sansref.presets import preset_file
 from sansref.training.config import RunConfig
@@ -256,4 +257,4 @@ def acceleration_name(acceleration: float) -> str:
 
 def slug(label: str) -> str:
     """A label as a folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "method"
+    return fitting(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-"), 200) or "method"
