@@ -6,8 +6,10 @@ import pickle
 import re
 from pathlib import Path
 
+import pytest
+
 import sansref
-from sansref.errors import FileError
+from sansref.errors import FileError, did_you_mean
 
 
 def test_an_error_of_a_file_survives_the_way_from_another_process() -> None:
@@ -24,3 +26,24 @@ def test_no_message_advises_to_install_this_package_from_an_index() -> None:
     assert not [text for text in sources if "'sansref[" in text]
     advised = {name for text in sources for name in re.findall(r"pip install '?([\w\[\]]+)", text)}
     assert {"sigpy", "ismrmrd", "pydicom", "twixtools", "PyWavelets", "ray[data]"} <= advised
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("epoch", ": did you mean epochs?"),
+        ("EPOCHS", ": did you mean epochs?"),
+        ("learning-rate", ": did you mean learning_rate?"),
+        ("lr", ": did you mean learning_rate?"),
+        ("phases", ": did you mean network.phases?"),
+        ("accel", ": did you mean acceleration or accelerator?"),
+        ("batch", ""),
+        ("x", ""),
+        ("", ""),
+    ],
+)
+def test_a_near_name_is_proposed(word, said):
+    names = ["epochs", "learning_rate", "network.phases", "acceleration", "accelerator"]
+    assert did_you_mean(word, names) == said
+    assert did_you_mean("zzz", names, "use one") == ": use one"
+    assert did_you_mean("epoch", names, "use one", "--") == ": did you mean --epochs? Use one"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.arguments import new_parser, parse, with_presets
+from sansref.arguments import new_parser, parse
 from sansref.early import check_early, check_place, check_run
-from sansref.errors import FileError, SansrefError, SettingError
+from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -101,10 +101,12 @@ def _run(arguments: list[str]) -> None:
     command, *rest = arguments
     try:
         if command not in COMMANDS:
-            raise SettingError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
+            cure = did_you_mean(command, COMMANDS, f"use one of {', '.join(COMMANDS)}")
+            raise SettingError(f"there is no command {command!r}{cure}")
         check_early(command, rest, METHOD_LINES)
         COMMANDS[command](rest)
     except SansrefError as error:
+        _list_bad(error.skipped)
         sys.stderr.write(f"sansref: {error}\n")
         sys.exit(2)
     except (MemoryError, OSError, RuntimeError) as error:
@@ -140,12 +142,14 @@ def train(arguments: list[str]) -> None:
         sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
         sys.stdout.write("".join(f"  {name:<21} {line}\n" for name, line in METHOD_LINES.items()))
         return
+    from dataclasses import fields
+
     from sansref.methods import Needs
     from sansref.training.config import RunConfig
     from sansref.training.registry import METHODS, find_method
 
-    if not arguments:
-        raise SettingError(f"train needs a method: use one of {', '.join(METHODS)}")
+    if not arguments or arguments[0].startswith("-"):
+        raise SettingError(f"train needs a method before its options: use one of {', '.join(METHODS)}")
     method, *rest = arguments
     kind = find_method(method)
     parser = new_parser(f"sansref train {method}", train)
@@ -166,7 +170,9 @@ def train(arguments: list[str]) -> None:
     parser.add_class_arguments(kind.network_type, "network")
     parser.set_defaults(dict(kind.training_defaults))
     parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
-    options = parse(parser, with_presets(rest)).as_dict()
+    of_others = dict.fromkeys(("full", "undersampled"), "methods that learn from unpaired scans")
+    of_others |= {entry.name: other for other, one in METHODS.items() for entry in fields(one.options_type)}
+    options = parse(parser, rest, of_others).as_dict()
     data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")
     options.pop("config", None)
     if options["method"] != method:
@@ -220,6 +226,7 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
     _add_trust(parser)
     options = parse(parser, arguments)
+    _refuse_swapped("reconstruct", options.run, options.files)
     check_run(options.run, options.files)
     for file in options.files:
         check_place(file)
@@ -261,24 +268,27 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     _add_trust(parser)
-    from sansref.experiments.evaluate import ScoreOptions
+    from sansref.experiments.evaluate import CLASSICAL, ScoreOptions
     from sansref.experiments.evaluate import evaluate as run_evaluation
     from sansref.experiments.tables import score_table, show
     from sansref.training.run import RunDirectory
 
-    parser.add_class_arguments(ScoreOptions, None)
+    parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
+    classical_help = "compressed sensing beside the run: l1_wavelet, total_variation; without a name, or true, both"
+    names = tuple(CLASSICAL)
+    kinds = Literal["l1_wavelet", "total_variation", True, False]
+    parser.add_argument("--classical", type=kinds, nargs="*", default=[False], help=classical_help)
     options = parse(parser, arguments).as_dict()
+    asked = options["classical"] or [True]
+    options["classical"] = tuple(name for name in names if name in asked or True in asked)
+    _refuse_swapped("evaluate", options["run"], [options["data"]])
     run = RunDirectory(options.pop("run"), options.pop("trust_code"))
     out = options.pop("out") or run.path / "evaluation"
     data, subjects, skip_bad, rule = (options.pop(name) for name in ("data", "subjects", "skip_bad", "subject_from"))
     found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options), subject_from=rule)
     show(score_table(found.summaries(), found.scoring))
-    if found.missing:
-        print(f"without LPIPS: {found.missing}")
-    if found.note:
-        print(f"left out: {found.note}")
-    if found.left_out:
-        print(f"left out, because the run learned from them or did not set them aside: {', '.join(found.left_out)}")
+    for note in found.notes():
+        print(note)
     print(f"scores and figures: {out}")
     _list_bad(found.bad_files)
 
@@ -377,6 +387,16 @@ RESUMED = ("demo", "train", "reconstruct", "compare")
 def _add_trust(parser: ArgumentParser) -> None:
     trust_help = "import the method that RUN names by module:Class; what stands in that module is executed"
     parser.add_argument("--trust_code", action="store_true", help=trust_help)
+
+
+def _refuse_swapped(command: str, run: Path, scans: Sequence[Path]) -> None:
+    """Name the order of a command's words where the run stands in the place of the scans."""
+    runs = [path for path in scans if (path / "config.yaml").is_file()]
+    if runs and not (run / "config.yaml").is_file():
+        scan = f"--data {run}" if command == "evaluate" else run
+        raise SettingError(
+            f"{runs[0]} is a run, and {run} is not: the run comes first, as in 'sansref {command} {runs[0]} {scan}'"
+        )
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:

@@ -6,9 +6,10 @@ code 2; anything that is not one of these is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Self
 
 
 def printable(text: str) -> str:
@@ -53,7 +54,20 @@ def did_you_mean(word: str, names: Iterable[str], cure: str = "", dashes: str = 
 
 
 class SansrefError(Exception):
-    """Base of every error that a user, not a bug, can cause."""
+    """Base of every error that a user, not a bug, can cause.
+
+    Attributes
+    ----------
+    skipped
+        What is wrong with the files that had been left out before.
+    """
+
+    skipped: Sequence[FileError] = ()
+
+    def after(self, skipped: Sequence[FileError]) -> Self:
+        """The same error, once these files had been left out; the command line lists them first."""
+        self.skipped = skipped
+        return self
 
 
 class FileError(SansrefError):

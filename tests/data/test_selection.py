@@ -107,6 +107,29 @@ def test_a_smaller_matrix_shows_the_same_smooth_object_in_the_same_grey(matrix: 
     torch.testing.assert_close(resized_image(smooth(SIZE), Selection(matrix=matrix)), smooth(matrix))
 
 
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"max_matrix": (64, 64)}, SIZE),
+        ({"max_matrix": (20, 64)}, (20, 36)),
+        ({"max_crop": (30, 50)}, (30, 36)),
+        ({"max_crop": (30, 30), "max_matrix": (64, 10)}, (30, 10)),
+        ({"max_matrix": (20, 20), "matrix": (10, 12)}, (10, 12)),
+        ({"max_crop": (20, 20), "crop": (50, 50)}, (50, 50)),
+    ],
+)
+def test_upper_bounds_leave_smaller_images_as_they_are(options: dict[str, Any], shape: tuple[int, int]) -> None:
+    image = torch.rand(SIZE, generator=seeded(0))
+    cut = resized_image(image, Selection(**options).bounded(SIZE))
+    assert tuple(cut.shape) == shape
+    assert shape != SIZE or torch.equal(cut, image)
+
+
+def test_upper_bounds_do_not_cut_measured_scans() -> None:
+    for scan in (full_scan(), undersampled(full_scan(2))):
+        assert resized_kspace(scan, Selection(max_crop=(10, 10), max_matrix=(8, 8))) is scan
+
+
 def test_without_crop_and_matrix_nothing_changes() -> None:
     image, scan = torch.rand(SIZE, generator=seeded(0)), full_scan()
     assert torch.equal(resized_image(image, Selection()), image)
@@ -148,7 +171,9 @@ def test_a_smaller_matrix_keeps_the_measured_samples_of_the_centre() -> None:
 
 
 def test_impossible_sizes_are_one_line() -> None:
-    with pytest.raises(SettingError, match=r"the matrix \(64, 20\) is larger than the scan's \(40, 36\)"):
+    with pytest.raises(
+        SettingError, match=r"the matrix \(64, 20\) is larger than the scan's \(40, 36\): choose a smaller --matrix"
+    ):
         resized_kspace(full_scan(), Selection(matrix=(64, 20)))
     with pytest.raises(SettingError, match=r"the matrix \(30, 30\) is larger than the scan's \(20, 36\)"):
         resized_image(torch.ones(SIZE), Selection(crop=(20, 36), matrix=(30, 30)))

@@ -223,7 +223,57 @@ def test_measured_undersampled_data_are_scored_without_a_reference(play, write_k
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert summary["methods"]["idr"]["mean"]["psnr"] is None
     assert summary["methods"]["idr"]["mean"]["held_out"] > 0
-    assert sorted(path.name for path in out.glob("[!.]*")) == ["scores.csv", "summary.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["median.png", "scores.csv", "summary.json", "worst.png"]
+    assert found.noise is None
+
+
+def test_without_any_reference_images_are_shown_by_held_out_error(play, write_knee, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(module, "error_figure", lambda path, *rest: drawn.update({path.stem: rest}))
+    found, _ = play(write_knee(tmp_path / "under.h5", every=2, slices=3))
+    highest = max(row.scores["idr"].held_out for row in found.rows)
+    truth, panels, _ = drawn["worst"]
+    assert truth is None
+    assert [panel.title for panel in panels] == ["zero-filled", "idr"]
+    assert panels[1].caption == f"held-out error {highest:.4f}"
+
+
+def test_scores_say_whether_the_run_was_trained_on_the_scans(play, trained):
+    found, out = play(subjects="all")
+    split = trained.subjects()
+    learned = sorted(split["training"] + split["validation"])
+    assert found.learned == learned == json.loads((out / "summary.json").read_text())["learned_from"]
+    assert any(note.startswith(f"the run was trained on {', '.join(learned)}:") for note in found.notes())
+    found, out = play(subjects="test")
+    assert found.learned == [] == json.loads((out / "summary.json").read_text())["learned_from"]
+    assert "the run was trained on none of the scored subjects" in list(found.notes())
+
+
+def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
+    found, out = play(write_knee(tmp_path / "full.h5"))
+    level, limit = found.noise
+    # 1 % in each part of each sample, of images of at most 1 in the whole field of view.
+    assert 0.007 < level < 0.014
+    assert 36 < limit < 44
+    (note,) = (note for note in found.notes() if "noisy" in note)
+    assert f"{level:.1%}" in note
+    assert "punish smoothing" in note
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["reference_noise"], summary["psnr_of_a_perfect_image"]) == (level, limit)
+    assert play()[0].noise is None  # simulated
+
+
+def test_classical_methods_stand_beside_the_run(play):
+    found, out = play(classical=("l1_wavelet", "total_variation"))
+    names = ["zero-filled", BEST_SCALE, "L1-wavelet", "total variation", "idr"]
+    assert list(found.rows[0].scores) == names
+    means = {name: summary.mean for name, summary in found.summaries().items()}
+    for name in ("L1-wavelet", "total variation"):
+        assert means[name].psnr > means["zero-filled"].psnr + 1
+        assert means[name].held_out < means["zero-filled"].held_out
+    chosen = json.loads((out / "summary.json").read_text())["regularisation"]
+    assert chosen == {name: choice.regularisation for name, choice in found.chosen.items()}
+    assert any(note.startswith("L1-wavelet: regularisation ") for note in found.notes())
 
 
 def test_slices_without_a_reference_do_not_make_the_means_undefined(play, write_knee, tmp_path):

@@ -400,5 +400,8 @@ def test_scoring_against_references_needs_subjects_to_validate_on(play, heads):
 
 
 def test_validation_and_test_must_leave_something_to_train_on(play):
-    with pytest.raises(SettingError, match=r"cannot be split into training and validation 0\.5, test 0\.5"):
+    with pytest.raises(
+        SettingError,
+        match=r"cannot be split into training and validation 0\.5, test 0\.5.* --validation or --test to 0",
+    ):
         play(validation=0.5, test=0.5)

@@ -122,10 +122,11 @@ class Preparation:
         """K-space before it is undersampled, measured or simulated."""
         if isinstance(item, Scan):
             return resized_kspace(item, self.selection)
-        image = resized_image(item.image, self.selection)
+        chosen = self.selection.bounded(item.image.shape)
+        image = resized_image(item.image, chosen)
         if image.max() == image.min():
             return None
-        meta = recut(item.meta, item.image.shape, self.selection.crop, self.selection.matrix)
+        meta = recut(item.meta, item.image.shape, chosen.crop, chosen.matrix)
         return simulate(image, self.simulation, self._stream("simulate", meta), meta)
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:

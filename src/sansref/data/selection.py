@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,9 @@ class Selection:
         Crop or zero-pad images to this height and width around their centre; the resolution stays.
     matrix
         Keep only this central part (height, width) of k-space; the field of view stays.
+    max_crop, max_matrix
+        Upper bounds in the place of crop and matrix, for settings that many data share: smaller images keep their
+        size, and measured k-space stays whole.
     array
         Name of the array, for files that hold several (MATLAB, .npz, HDF5).
     axes
@@ -59,6 +63,8 @@ class Selection:
     central: float = 0.6
     crop: tuple[int, int] | None = None
     matrix: tuple[int, int] | None = None
+    max_crop: tuple[int, int] | None = None
+    max_matrix: tuple[int, int] | None = None
     array: str | None = None
     axes: str | None = None
     subject_from: str | None = None
@@ -73,7 +79,8 @@ class Selection:
             raise SettingError(
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
             )
-        for name, size in (("crop", self.crop), ("matrix", self.matrix)):
+        for name in ("crop", "matrix", "max_crop", "max_matrix"):
+            size: tuple[int, int] | None = getattr(self, name)
             if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
                 sizes = f"got {size[0]} and {size[1]}"
                 raise SettingError(f"{name} must be a positive height and width of at most {LONGEST_SIDE}, {sizes}")
@@ -82,6 +89,11 @@ class Selection:
     def reader_options(self) -> ReaderOptions:
         """How files are read."""
         return ReaderOptions(self.plane, self.array, self.axes, subject_from=self.subject_from, maps=self.maps)
+
+    def bounded(self, size: Sequence[int]) -> Selection:
+        """The crop and the matrix of a magnitude image (height, width) in the place of their upper bounds."""
+        crop = self.crop or _bound(self.max_crop, size)
+        return replace(self, crop=crop, matrix=self.matrix or _bound(self.max_matrix, crop or size))
 
     def indices(self, count: int) -> list[int]:
         """The slices chosen from a file of ``count`` slices."""
@@ -93,8 +105,15 @@ class Selection:
         return sorted({int(round(first + (i + 0.5) / wanted * span, 6)) for i in range(wanted)})
 
 
+def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int] | None:
+    """The smaller of both along each axis; None where that is all there is."""
+    if limit is None or all(most >= n for most, n in zip(limit, size, strict=True)):
+        return None
+    return min(limit[0], size[0]), min(limit[1], size[1])
+
+
 def resized_image(image: Tensor, selection: Selection) -> Tensor:
-    """Crop or zero-pad a magnitude image (height, width), then reduce its resolution."""
+    """Crop or zero-pad a magnitude image (height, width), then reduce its resolution; upper bounds do nothing."""
     if selection.crop is not None:
         image = centre_crop(centre_pad(image, selection.crop), selection.crop)
     if selection.matrix is not None:
@@ -146,5 +165,6 @@ def resampled_maps(maps: Tensor, matrix: tuple[int, int]) -> Tensor:
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
     if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
-        raise SizeError(f"the matrix {matrix} is larger than the scan's {tuple(data.shape[-2:])}: choose a smaller one")
+        found = tuple(data.shape[-2:])
+        raise SizeError(f"the matrix {matrix} is larger than the scan's {found}: choose a smaller --matrix")
     return matrix

@@ -120,16 +120,33 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     network = config.network
     name = network.name if isinstance(network, NetworkOptions) else f"generator of width {network.width}"
     yield "network", f"{name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
-    yield "sampling", f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
-    if (training := run.path / "data" / "training").exists():
-        yield "k-space", _origin(PreparedScans(training))
+    scans = PreparedScans(training) if (training := run.path / "data" / "training").exists() else None
+    emulated = f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
+    own = "" if scans is None else _own_masks(scans)
+    if scans is not None and not any(meta.emulated for meta in scans.metas):
+        yield "sampling", own
+    else:
+        yield "sampling", f"{emulated}; {own}" if own else emulated
+    if scans is not None:
+        yield "k-space", _origin(scans)
     yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
     if rows:
         keep = config.training.keep
         kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
         yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
     for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
-        yield part, f"{len(subjects)} subjects: {', '.join(subjects) or 'none'}"
+        yield part, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
+
+
+def _own_masks(scans: PreparedScans) -> str:
+    """How many scans were undersampled before they came here, and how far; empty if none was."""
+    own = [item for item, meta in enumerate(scans.metas) if not meta.emulated]
+    if not own:
+        return ""
+    found = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
+    far = f"{found[0]:.3g}x" if f"{found[0]:.3g}" == f"{found[-1]:.3g}" else f"{found[0]:.3g}x to {found[-1]:.3g}x"
+    which = "the scans" if len(own) == len(scans) else f"{len(own)} of {len(scans)} scans"
+    return f"{which} were undersampled by the scanner ({far})"
 
 
 def _origin(scans: PreparedScans) -> str:

@@ -39,7 +39,7 @@ DASHES = ("--", ":", "-.")
 
 def error_figure(
     path: str | Path,
-    reference: Tensor,
+    reference: Tensor | None,
     panels: Sequence[Panel],
     title: str = "",
     zoom: Zoom | None = None,

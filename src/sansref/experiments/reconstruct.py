@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor
 
 from sansref.data.prepare import Preparation
-from sansref.data.readers import find_files, open_scan_file
+from sansref.data.readers import FileInfo, find_files, open_scan_file
 from sansref.data.readers.dicom_series import first_files
 from sansref.data.readers.record import Kind
 from sansref.data.selection import Selection
@@ -154,7 +154,7 @@ def reconstruct_files(
                 on_bad(outcome)
     remove_leftovers(job.out)  # of processes that died on the way
     if not usable:
-        raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}")
+        raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
 
 
 def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[Outcome]:
@@ -211,6 +211,24 @@ def reconstruct_slices(
         yield reconstruct_scan(method, scan, device or torch.device("cpu")), scan.meta
 
 
+def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> Iterator[tuple[Tensor, ScanMeta]]:
+    """Yield images of a file as they come, and then zeros for its slices without any signal.
+
+    Raises
+    ------
+    FileError
+        If there is no image.
+    """
+    blank, image, meta = set(range(info.slices)), torch.empty(0), None
+    for image, meta in images:
+        blank.discard(meta.slice)
+        yield image, meta
+    if meta is None:
+        raise FileError(info.path, "shows one grey value in each of its slices", "Leave it out")
+    for index in sorted(blank):
+        yield torch.zeros_like(image), replace(meta, slice=index)
+
+
 def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
     """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units.
 
@@ -240,6 +258,14 @@ class _Watch:
         yield from track(images, escape(self.name), count, console=self.console, transient=True, disable=hidden)
 
 
+def usable_device(accelerator: Accelerator) -> torch.device:
+    """Where networks work; SettingError if there is no GPU where one is asked for."""
+    device = device_of(accelerator)
+    if accelerator == "gpu" and device.type == "cpu":
+        raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
+    return device
+
+
 class Worker:
     """A trained method at work on files.
 
@@ -257,9 +283,7 @@ class Worker:
     """
 
     def __init__(self, job: Job) -> None:
-        self.job, self.device = job, device_of(job.accelerator)
-        if job.accelerator == "gpu" and self.device.type == "cpu":
-            raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
+        self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
@@ -281,27 +305,18 @@ class Worker:
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         images = reconstruct_slices(self.method, self.recipe, path, self.device)
-        emulated = _write(outputs, watch.slices(images, info.slices))
+        emulated = _write(outputs, whole_volume(watch.slices(images, info.slices), info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
 
 def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
-    """Write slices as they come, one in memory at a time; slices without any signal are zero.
-
-    Tells whether any of them was undersampled here.
-    """
-    blank, puts, size, emulated = set(range(outputs.info.slices)), None, torch.Size(), False
+    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here."""
+    puts, emulated = None, False
     with ExitStack() as opened:
         for image, meta in images:
             if puts is None:
-                puts, size = outputs.open(opened, image, meta), image.shape
+                puts = outputs.open(opened, image, meta)
             for put in puts:
                 put(meta.slice, image)
-            blank.discard(meta.slice)
             emulated |= meta.emulated
-        if puts is None:
-            raise FileError(outputs.info.path, "shows one grey value in each of its slices", "Leave it out")
-        for index in sorted(blank):
-            for put in puts:
-                put(index, torch.zeros(size))
     return emulated

@@ -188,7 +188,10 @@ def split_by_subject(files: list[FileInfo], options: TrainingOptions) -> dict[st
 
 def parts_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
     """Subjects of all parts of a training; ``others`` are full scans of other people, if there are any."""
-    parts = split_by_subject(files, config.training)
+    options = config.training
+    if len({info.subject for info in files}) == 1:  # which the survey of the training says
+        options = replace(options, test=0.0)
+    parts = split_by_subject(files, options)
     if others:
         parts["full"] = sorted({info.subject for info in others})
     elif config.needs is Needs.UNPAIRED:

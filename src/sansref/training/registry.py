@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from sansref.errors import SettingError
+from sansref.errors import SettingError, did_you_mean
 from sansref.methods import IDR, ISCL, SSDU, CycleGAN, Method, Supervised, SupervisedGenerator, SwitchableISCL
 
 METHODS: dict[str, type[Method]] = {
@@ -43,9 +43,8 @@ def find_method(name: str) -> type[Method]:
         return METHODS[name]
     module_name, colon, class_name = name.partition(":")
     if not colon:
-        raise SettingError(
-            f"there is no method {name!r}: use one of {', '.join(METHODS)}, or module:Class for one of your own"
-        )
+        cure = f"use one of {', '.join(METHODS)}, or module:Class for one of your own"
+        raise SettingError(f"there is no method {name!r}{did_you_mean(name, METHODS, cure)}")
     with _working_directory_first():
         try:
             found = getattr(import_module(module_name), class_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -95,6 +95,8 @@ def survey(
     yield from _sizes(scans)
     yield "mask", "; ".join(dict.fromkeys(_mask(config, scan) for _, scan in scans)) or "unknown"
     yield "noise level", "; ".join(dict.fromkeys(_noise(scan) for _, scan in scans)) or "unknown"
+    for line in _without_effect(config, parts, [scan for _, scan in scans]):
+        yield "no effect", line
     companions = _companions(config, chosen.get("full", []), scans, skip_bad)
     yield from _expected(config, chosen, scans, companions, processes)
 
@@ -164,6 +166,27 @@ def _mask(config: RunConfig, scan: Scan) -> str:
     drawn = "one for all scans" if sampling.mask_per == "dataset" else "a new one for each scan"
     simulated = "simulated" if scan.meta.synthetic else "measured"
     return f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled by it"
+
+
+def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
+    """Which settings do nothing to these scans, and why."""
+    if config.training.test and not parts.get("test") and not config.training.folds:
+        yield f"--test {config.training.test:g}: one subject alone, nobody can be set aside"
+    if any(not scan.meta.emulated for scan in scans):
+        names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
+        yield f"{', '.join(f'--{name}' for name in names)}: scans that came undersampled keep their own masks"
+    measured = [scan.mask.shape for scan in scans if not scan.meta.synthetic]
+    if measured and (names := dict.fromkeys(_changed(config.simulation))):
+        yield f"{', '.join(f'--{name}' for name in names)}: k-space was measured, nothing is simulated"
+    limit, largest = config.selection.max_matrix, max(measured, default=torch.Size((0, 0)), key=_size)
+    if limit and config.selection.matrix is None and any(n > most for n, most in zip(largest, limit, strict=True)):
+        size, bound = "{} x {}".format(*largest), "{},{}".format(*map(min, largest, limit))
+        yield f"--max_matrix: measured k-space stays whole, {size}; --matrix {bound} would cut it"
+
+
+def _changed(options: Any) -> list[str]:
+    """Names of the settings that differ from their defaults."""
+    return [entry.name for entry in fields(options) if getattr(options, entry.name) != entry.default]
 
 
 def _noise(scan: Scan) -> str:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from sansref.data.prepared import PreparedScans
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SansrefError, SettingError
 from sansref.files import atomic_path, keep_outside, write_text, writing
 from sansref.methods import Needs
 from sansref.scan import Scan
@@ -106,8 +106,12 @@ def train(
                 intake.files(data, full)
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
-            with _on_threads(config.training.threads):
-                parts = processes.leader_first(lambda: intake.parts(data, full))
+            try:
+                with _on_threads(config.training.threads):
+                    parts = processes.leader_first(lambda: intake.parts(data, full))
+            except SansrefError as error:
+                error.after(error.skipped or outcome.bad_files)
+                raise
             learn(config, parts.training, parts.validation, outcome.run, console, parts.full, processes)
     return outcome
 

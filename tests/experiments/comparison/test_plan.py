@@ -93,7 +93,8 @@ def test_impossible_plans_are_named(changes, message):
     ("own", "message"),
     [
         ({}, "method 'X': says no 'method', such as 'method: ssdu'"),
-        ({"method": "magic"}, "method 'X': there is no method 'magic'"),
+        ({"method": "magic"}, "method 'X': there is no method 'magic': use one of idr, .* l1_wavelet, total_variation"),
+        ({"method": "l1_wavelets"}, "there is no method 'l1_wavelets': did you mean l1_wavelet"),
         ({"method": "ssdu", "epoch": 1}, "method 'X': unknown setting 'epoch'"),
         ({"method": "ssdu", "preset": "nothing"}, "there is no configuration 'nothing'"),
         ({"method": "ssdu", "preset": 5}, "preset takes text, not 5"),

@@ -133,7 +133,7 @@ def scan_files(
         else:
             labels.append(path) if is_label_map(info, options, data) else infos.append(info)
     if not infos:
-        raise _nothing_usable(data, problems, labels)
+        raise _nothing_usable(data, problems, labels).after(problems)
     return ScanFiles(with_subjects(infos, data, options.subject_from), problems, labels)
 
 
