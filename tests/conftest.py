@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,21 @@ def write_heads() -> Callable[..., Path]:
 def write_knee() -> Callable[..., Path]:
     """Write fastMRI's single-coil layout: 64 rows (2x oversampled), 36 columns, images 32 x 32."""
     return _write_knee
+
+
+@pytest.fixture(scope="session")
+def generated() -> Callable[..., Path]:
+    """Makes an MRD file by the reference generator of the format: ``generated(path, "-m", 64, "-a", 4)``."""
+    tool = shutil.which("ismrmrd_generate_cartesian_shepp_logan")
+    if tool is None:
+        pytest.skip("the Debian package ismrmrd-tools is not installed")
+
+    def make(path: Path, *options: object) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([tool, "-o", str(path), *map(str, options)], check=True, capture_output=True)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

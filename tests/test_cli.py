@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import pytest
 import yaml
 
 from sansref import __version__, cli
+from sansref.data.prepared import PreparedScans
 from sansref.methods import Needs
 from sansref.networks import NetworkOptions
+from sansref.presets import preset_file
 from sansref.training.registry import METHODS
 
 QUICK = ["--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
@@ -106,21 +109,25 @@ def test_train_alone_lists_the_methods(sansref):
     ("words", "message"),
     [
         (["foo"], "there is no command 'foo': use one of demo, train, reconstruct, evaluate, compare, info"),
-        (["train"], "train needs a method: use one of idr, ssdu, supervised"),
+        (["train"], "train needs a method before its options: use one of idr, ssdu, supervised"),
         (["train", "foo"], "there is no method 'foo': use one of idr, ssdu, supervised"),
-        (["info"], "the following arguments are required: path (see 'sansref info --help')"),
-        (["evaluate", "run"], "the following arguments are required: data (see 'sansref evaluate --help')"),
-        (["demo", "--snr", "loud"], "--snr takes float, not loud (see 'sansref demo --help')"),
+        (["train", "ssud"], "there is no method 'ssud': did you mean ssdu? Use one of idr, ssdu, supervised"),
+        (["train", "SSDU"], "there is no method 'SSDU': did you mean ssdu?"),
+        (["train", "--data", "x"], "train needs a method before its options: use one of idr, ssdu, supervised"),
+        (["trian"], "there is no command 'trian': did you mean train? Use one of demo, train"),
+        (["info"], "these are missing: PATH (see 'sansref info --help')"),
+        (["evaluate", "run"], "these are missing: --data (see 'sansref evaluate --help')"),
+        (["demo", "--snr", "loud"], "--snr takes a number, not loud (see 'sansref demo --help')"),
         (["demo", "--matrix", "20"], "the demo's matrix must lie between 32 and 256, got 20"),
         (["demo", "--stages", "0"], "stages and pool must be at least 1, got 0 and "),
-        (["demo", "--phases", "0"], "network.phases must be at least 1, got 0"),
+        (["demo", "--phases", "0"], "network.phases must lie in 1..1000, got 0"),
         (
             ["evaluate", "run", "--data", "x", "--subjects", "some"],
-            "--subjects takes one of ['auto', 'test', 'all'], not some (see 'sansref evaluate --help')",
+            "--subjects takes one of auto, test, all, not some (see 'sansref evaluate --help')",
         ),
         (
             ["reconstruct", "run", "a.nii", "--out", "x", "--format", "gif"],
-            "--format takes one of ['source', 'nifti', 'hdf5', 'png', 'dicom', 'mrd'], not gif",
+            "--format takes one of source, nifti, hdf5, png, dicom, mrd, not gif",
         ),
     ],
 )
@@ -132,29 +139,46 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--epochs", "many"], "--epochs takes int, not many"),
+        (["--epochs", "many"], "--epochs takes a whole number, not many"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-        (["--foo", "3"], "unrecognized arguments: --foo 3"),
-        (["--snr", "loud"], "--snr takes float or null, not loud"),
-        (["--matrix", "3"], "--matrix takes tuple[int, int] or null, not 3"),
-        (["--score", "mine"], "--score takes one of ['held_out', 'reference'], not mine"),
-        (["--network.name", "foo"], "--network.name takes one of ['ista_plus', 'ista', 'unet'], not foo"),
-        (["--network.phases", "0"], "network.phases must be at least 1, got 0"),
+        (["--epoch", "3"], "there is no option --epoch: did you mean --epochs?"),
+        (["-epochs", "3"], "there is no option -epochs: did you mean --epochs?"),
+        (["--Phases", "3"], "there is no option --Phases: did you mean --network.phases?"),
+        (["--lr", "3"], "there is no option --lr: did you mean --learning_rate?"),
+        (["--accel=3"], "there is no option --accel: did you mean --acceleration or --accelerator?"),
+        (["--skip_bad", "true"], "--skip_bad takes no value, but 'true' follows it"),
+        (["data"], "'data' is one word too many: options begin with their names, as in --data data"),
+        (["--foo", "3"], "there is no option --foo (see"),
+        (["--snr", "loud"], "--snr takes a number or null, not loud"),
+        (["--matrix", "3"], "--matrix takes 2 whole numbers such as 128,128 or null, not 3"),
+        (["--crop", "32,32,32"], "--crop takes 2 whole numbers such as 128,128 or null, not [32, 32, 32]"),
+        (["--score", "mine"], "--score takes one of held_out, reference, not mine"),
+        (["--network.name", "foo"], "--network.name takes one of ista_plus, ista, unet, not foo"),
+        (["--coil_maps", "esprit"], "--coil_maps takes one of espirit, none, not esprit: did you mean espirit?"),
+        (["--network", "3"], "--network is a group of settings: give them one by one, such as --network.name"),
+        (["--network.phases", "0"], "network.phases must lie in 1..1000, got 0"),
         (["--learning-rate", "0"], "learning_rate must be positive, got 0.0"),
         (["--acceleration", "0.5"], "an acceleration of 0.5 is impossible"),
         (["--mask", "foo"], "unknown mask 'foo': use one of"),
         (["--ratio", "2"], "ratio must lie between 0 and 1, got 2"),
         (["--partitions", "0"], "partitions must be at least 1, got 0"),
         (["--slices", "-1"], "central must lie in (0, 1] and slices must not be negative"),
-        (["--crop", "[0,0]"], "crop must be a positive height and width, got 0 and 0"),
+        (["--crop", "[0,0]"], "crop must be a positive height and width of at most 8192, got 0 and 0"),
         (["--workers", "-1"], "workers must be at least 0, got -1"),
         (["--accelerator", "abacus"], "accelerator 'abacus' with precision '32-true' cannot be used here"),
         (["--learning_rate", "1e30"], "the loss of turn 'network' is"),
         (["--validation", "0.99"], "6 subject(s) cannot be split"),
-        (["--config"], "argument --config: expected one argument"),
+        (["--config"], "--config needs a value"),
+        (["--epochs"], "--epochs needs a value: a whole number"),
+        (["--config", "smal-4x"], "there is no configuration 'smal-4x': did you mean small-4x?"),
+        (
+            ["--config", "one-table-small"],
+            f"{preset_file('one-table-small')}: is the plan of a comparison. Use 'sansref compare",
+        ),
+        (["--mask", "variabel"], "unknown mask 'variabel': did you mean variable_density?"),
         (["--config", "magic"], "there is no configuration 'magic': give a YAML file, or one of"),
-        (["--stages", "3"], "unrecognized arguments: --stages 3"),
+        (["--stages", "3"], "there is no option --stages here: it is an option of idr"),
+        (["--full", "3"], "there is no option --full here: it is an option of methods that learn from unpaired scans"),
     ],
 )
 def test_wrong_options_of_training_are_one_line(fails, heads, tmp_path, words, message):
@@ -165,25 +189,112 @@ def test_wrong_options_of_training_are_one_line(fails, heads, tmp_path, words, m
 def test_files_too_small_for_the_options_are_named(fails, heads, tmp_path):
     line = fails("train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, "--matrix", "[64,64]")
     assert "sub-01_T1w.nii.gz: does not go with the settings (the matrix (64, 64) is larger than" in line
+    assert "choose a smaller --matrix" in line
+
+
+def test_pairs_of_numbers_are_written_as_people_write_them(sansref, heads, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("matrix: 16,20\n")
+    for number, words in enumerate(
+        (["--matrix", "16,20"], ["--matrix=16x20"], ["--matrix", "[16, 20]"], ["--config", file])
+    ):
+        run = tmp_path / str(number)
+        assert sansref("train", "ssdu", "--data", heads, "--out", run, *SMALL, "--slices", "1", *words)[0] == 0
+        assert yaml.safe_load((run / "config.yaml").read_text())["matrix"] == [16, 20]
+
+
+def test_swapped_arguments_are_named(fails, trained, heads, tmp_path):
+    head = heads / "sub-01_T1w.nii.gz"
+    for scan in (head, heads):
+        line = fails("reconstruct", scan, trained.path, "--out", tmp_path / "images")
+        assert f"the run comes first, as in 'sansref reconstruct {trained.path} {scan}'" in line
+        line = fails("evaluate", scan, "--data", trained.path)
+        assert f"the run comes first, as in 'sansref evaluate {trained.path} --data {scan}'" in line
+
+
+def test_skipped_files_are_listed_when_nothing_is_left(sansref, trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("sub-01_T1w.nii", "sub-02_T1w.nii"):
+        (data / name).write_bytes(b"no volume")
+    for words in (
+        ["train", "ssdu", "--data", data, "--out", tmp_path / "run", *SMALL],
+        ["evaluate", trained.path, "--data", data, "--out", tmp_path / "scores"],
+        ["reconstruct", trained.path, data, "--out", tmp_path / "images"],
+    ):
+        code, _, err = sansref(*words, "--skip_bad")
+        assert code == 2
+        *skipped, last = err.splitlines()
+        assert [line.split(": is ")[0] for line in skipped] == [f"skipped: {path}" for path in sorted(data.iterdir())]
+        assert last.startswith("sansref: ")
+
+
+def test_files_that_break_while_they_are_read_are_listed_too(sansref, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=2)
+    for path in data.iterdir():
+        path.write_bytes(path.read_bytes()[:-40])
+    code, _, err = sansref("train", "ssdu", "--data", data, "--out", tmp_path / "run", *SMALL, "--skip_bad")
+    assert code == 2
+    assert sum(line.startswith("skipped: ") for line in err.splitlines()) >= 1
+
+
+def test_a_small_preset_serves_one_scan_of_any_size(sansref, write_knee, tmp_path):
+    """Its matrix and its share for the test are no reason to refuse, and nothing measured is cut without a word."""
+    quick = ["--config", "small-4x", *SMALL, "--max_matrix", "16,40"]
+    scan = write_knee(tmp_path / "knee.h5")  # measured, 32 x 36
+    code, out, err = sansref("train", "ssdu", "--data", scan, "--out", tmp_path / "a", *quick)
+    assert code == 0, err
+    assert [line.split(None, 2)[2] for line in out.splitlines() if line.startswith("no effect")] == [
+        "--test 0.3: one subject alone, nobody can be set aside",
+        "--snr: k-space was measured, nothing is simulated",
+        "--max_matrix: measured k-space stays whole, 32 x 36; --matrix 16,36 would cut it",
+    ]
+    assert PreparedScans(tmp_path / "a" / "data" / "training").planes == [(32, 36)] * 2
+    code, out, err = sansref("train", "ssdu", "--data", scan, "--out", tmp_path / "b", *quick, "--matrix", "16,20")
+    assert code == 0, err
+    assert "stays whole" not in out
+    assert PreparedScans(tmp_path / "b" / "data" / "training").planes == [(16, 20)] * 2
+
+
+def test_options_without_effect_on_undersampled_scans_are_said(sansref, write_knee, tmp_path):
+    scan = write_knee(tmp_path / "knee.h5", every=2)
+    words = ["train", "ssdu", "--data", scan, "--out", tmp_path / "run", *SMALL, "--acceleration", "6"]
+    code, out, err = sansref(*words)
+    assert code == 0, err
+    assert "--mask, --acceleration: scans that came undersampled keep their own masks\n" in out
+    facts = sansref("info", tmp_path / "run")[1]
+    (line,) = (line for line in facts.splitlines() if line.startswith("sampling"))
+    assert line.split(None, 1)[1] == "the scans were undersampled by the scanner (1.71x)"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("epochs: [1", "Problems parsing config: while parsing a flow sequence"),
-        ("epochs: many", "--epochs takes int, not many"),
-        ("foo: 3", "Option 'foo' is not accepted"),
-        ("network:\n  foo: 3", "Group 'network' does not accept option 'foo'"),
+        ("epochs: [1", "is not readable YAML (while parsing a flow sequence"),
+        ("epochs: many", "epochs takes a whole number, not 'many'"),
+        ("epochs: 3\nepochs: 4", "gives 'epochs' twice"),
+        ("network:\n  phases: 3\n  phases: 4", "gives 'phases' twice"),
+        ("schedule: plato", "schedule takes one of plateau, linear, cooldown, not 'plato': did you mean plateau?"),
+        ("matrix: 128", "matrix takes 2 whole numbers such as 128,128 or null, not 128"),
+        ("foo: 3", "there is no setting 'foo'"),
+        ("3: foo", "there is no setting '3'"),
+        ("config: small-4x", "there is no setting 'config'"),
+        ("epoch: 3", "there is no setting 'epoch': did you mean epochs?"),
+        ("stages: 3", "there is no setting 'stages' here: it is an option of idr"),
+        ("network:\n  phase: 3", "there is no setting 'network.phase': did you mean network.phases?"),
         ("network: 3", "network must hold settings such as 'phases: 9', got 3"),
-        ("- 3", "Unexpected config: - 3"),
-        (b"\xff\xfe\x00", "'utf-8' codec can't decode byte 0xff"),
+        ("extends: one-table-small", "is the plan of a comparison. Use 'sansref compare"),
+        ("kind: comparison", "is the plan of a comparison. Use 'sansref compare"),
+        ("- 3", "holds no settings"),
+        (b"\xff\xfe\x00", "is no text in UTF-8"),
     ],
 )
 def test_wrong_configurations_are_one_line(fails, heads, tmp_path, content, message):
     file = tmp_path / "own.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    line = fails("train", "ssdu", "--config", file, "--data", heads, "--out", tmp_path / "run")
-    assert line.startswith(message)
+    for words in (["--config", file], [f"--config={file}"]):
+        line = fails("train", "ssdu", *words, "--data", heads, "--out", tmp_path / "run")
+        assert line.startswith(f"{file}: {message}")
 
 
 def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
@@ -193,9 +304,15 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
     for words, message in [
         ([*train, nowhere], "nowhere: does not exist. Check the spelling of the path."),
         ([*train, text], "text.nii: is in no format that is read here"),
-        (["train", "ssdu", "--data", head, "--out", text], "is not empty and not a run: choose another --out"),
-        (["train", "ssdu", "--data", head, "--out", heads], "is not empty and not a run: choose another --out"),
-        (["train", "ssdu", "--data", head, "--out", text / "run"], "environment.json: cannot be written"),
+        (
+            ["train", "ssdu", "--data", head, "--out", text],
+            "is not empty and not a run that sansref has made: choose another --out",
+        ),
+        (
+            ["train", "ssdu", "--data", head, "--out", heads],
+            "scans must be safe from what is written there",
+        ),
+        (["train", "ssdu", "--data", head, "--out", text / "run"], "cannot be written"),
         (["train", "ssdu", "--data", heads, "--out", heads / "run"], "where its files would pass for scans"),
         (["evaluate", nowhere, "--data", heads], "nowhere: is not a run directory (no config.yaml)"),
         (["reconstruct", heads, head, "--out", nowhere], "is not a run directory (no config.yaml)"),
@@ -269,6 +386,15 @@ def test_a_bug_keeps_its_traceback(sansref, monkeypatch):
         sansref("info")
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_one_line(fails, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "info", fail)
+    assert "memory ran out. Close other programs" in fails("info", "x")
+
+
 def test_threads_wait_without_spinning_unless_told_otherwise(sansref, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, "info", lambda arguments: print(os.environ["OMP_WAIT_POLICY"]))
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
@@ -288,7 +414,9 @@ def test_train(sansref, heads, tmp_path, method):
     code, out, err = sansref("train", method, "--data", heads, "--out", run, *small, *stages)
     unpaired = METHODS[method].needs is Needs.UNPAIRED
     health = ", health.png" if unpaired else ""
-    assert (code, out) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt{health})\n")
+    *said, last = out.splitlines()
+    assert (code, last) == (0, f"trained: {run} (model.safetensors, metrics.csv, log.txt{health})")
+    assert {line[:16].rstrip() for line in said} >= {"subjects", "recognised by", "training", "mask", "expected time"}
     assert (run / "health.png").exists() == unpaired
     shown = [f"stage {stage}/2 epoch 1/1" for stage in (1, 2)] if stages else ["epoch 1/1"]
     assert [line.rsplit(" ", 1)[0] for line in err.splitlines()] == [
@@ -334,7 +462,7 @@ def test_bad_files_stop_training_or_are_listed_at_the_end(sansref, fails, write_
     for spelling in ("--skip-bad", "--skip_bad"):
         code, out, err = sansref(*words[:5], tmp_path / spelling, *words[6:], spelling)
         assert code == 0
-        assert out.startswith("trained: ")
+        assert out.splitlines()[-1].startswith("trained: ")
         said = err.splitlines()[-2:]
         assert [line.split(": ")[0] for line in said] == ["skipped", "skipped"]
         assert {name for name in ("sub-01", "sub-08") if any(name in line for line in said)} == {"sub-01", "sub-08"}
@@ -377,7 +505,7 @@ def test_reconstruct_lists_bad_files(sansref, fails, trained, write_heads, tmp_p
     assert out.splitlines()[-1] == f"{data / 'sub-01_T1w.nii.gz'} -> {tmp_path / 'out' / 'sub-01_T1w_recon.nii.gz'}"
     assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is in no format")
     assert "with other formats: choose another --out" in fails(*words, "--format", "png")
-    assert fails(*words, "--accelerator", "abacus").startswith("--accelerator takes one of ['auto', 'cpu', 'gpu']")
+    assert fails(*words, "--accelerator", "abacus").startswith("--accelerator takes one of auto, cpu, gpu")
     assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is no address of a Ray cluster: give HOST:PORT")
 
 
@@ -400,7 +528,7 @@ def test_evaluate(sansref, trained, heads, tmp_path):
     assert lines[-2].endswith(f"did not set them aside: {left_out}")
     assert lines[-1] == f"scores and figures: {tmp_path / 'out'}"
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"scores.csv", "summary.json", "worst.png", "median.png"}
+    assert written == {".sansref", "scores.csv", "summary.json", "worst.png", "median.png"}
 
 
 @pytest.mark.parametrize(("subjects", "slices"), [("test", 8), ("all", 24)])
@@ -432,6 +560,44 @@ def test_info(sansref, trained, heads):
     assert "state           finished" in out.splitlines()
 
 
+def test_a_dry_run_and_a_folder_say_whose_scans_are_learned_from(sansref, fails, heads, tmp_path):
+    for words in (["info", heads], ["train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, "--dry-run"]):
+        code, out, err = sansref(*words)
+        assert (code, err) == (0, "")
+        facts = {line[:16].rstrip(): line[16:] for line in out.splitlines()}
+        assert facts["subjects"] == "6"
+        assert facts["recognised by"].startswith("BIDS name: sub-01, sub-02")
+        assert facts["expected time"].startswith("about ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_whose_scans_they_are_is_asked_and_can_be_said(sansref, fails, heads, tmp_path):
+    for number, name in enumerate(("P1_a", "P1_b", "P2_a")):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(number).random((2, 32, 32)))
+    train = ["train", "ssdu", "--data", tmp_path, "--out", tmp_path.parent / "of-people", *SMALL]
+    for words in (train, [*train, "--dry_run"], ["info", tmp_path]):
+        assert "--subject_from folder" in fails(*words)
+        code, out, _ = sansref(*words, "--subject_from", "P[0-9]")
+        assert code == 0
+        assert "recognised by   --subject_from P[0-9]: P1, P2\n" in out
+    assert yaml.safe_load((tmp_path.parent / "of-people" / "config.yaml").read_text())["subject_from"] == "P[0-9]"
+    assert "(subject_from 'P[0-9]' -> 'file'): choose" in fails(*train, "--subject_from", "file")
+    assert "subject_from" in fails(*train, "--subject_from", "(")
+
+
+def test_label_maps_are_told(sansref, fails, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=3)
+    label = data / "sub-01_T1w_seg.nii.gz"
+    label.write_bytes((data / "sub-01_T1w.nii.gz").read_bytes())
+    said = "1 label map(s) or mask(s), not images to learn from: sub-01_T1w_seg.nii.gz\n"
+    for words in (["info", data], ["train", "ssdu", "--data", data, "--out", tmp_path / "run", *SMALL]):
+        assert f"left out        {said}" in sansref(*words)[1]
+    out = sansref("evaluate", tmp_path / "run", "--data", data, "--subjects", "all")[1]
+    assert f"left out: {said}" in out
+    assert "this is a label map" in sansref("info", label)[1]
+    assert "is a label map" in fails("train", "ssdu", "--data", label, "--out", tmp_path / "other", *SMALL)
+
+
 def test_demo(sansref, tmp_path):
     size = ["--matrix", "32", "--stages", "2", "--epochs", "1", "--repeats", "2", "--phases", "2", "--channels", "4"]
     code, out, err = sansref("demo", "--out", tmp_path / "demo", "--threads", "1", *size)
@@ -447,3 +613,56 @@ def test_demo(sansref, tmp_path):
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
     assert not [path for path in (tmp_path / "demo").rglob("*") if "reference" in path.name]
     assert sansref("info", tmp_path / "demo" / "idr")[0] == 0
+
+
+HELPER = """
+from pathlib import Path
+from sansref.methods import IDR
+(Path(__file__).parent / "executed").touch()
+class Mine(IDR):
+    pass
+"""
+
+
+@pytest.mark.parametrize("command", ["info", "reconstruct", "evaluate", "serve"])
+def test_the_code_that_a_run_names_is_executed_only_on_demand(sansref, trained, heads, tmp_path, monkeypatch, command):
+    run = tmp_path / "runs" / "x"
+    shutil.copytree(trained.path, run)
+    config = (run / "config.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    file = heads / "sub-01_T1w.nii.gz"
+    words = {
+        "info": [],
+        "reconstruct": [file, "--out", "images"],
+        "evaluate": ["--data", file, "--subjects", "all", "--out", "scores"],
+        "serve": ["--port", "0"],
+    }[command]
+    for method, helper in (("runs.x.helper:Mine", run), (f"own_{command}:Mine", tmp_path)):
+        (helper / f"{method.partition(':')[0].split('.')[-1]}.py").write_text(HELPER)
+        (run / "config.yaml").write_text(config.replace("method: idr", f"method: {method}"))
+        code, _, said = sansref(command, run, *words)
+        assert code == 2
+        assert "--trust_code" in said
+        assert len(said.splitlines()) == 1
+        assert not (helper / "executed").exists()
+        if helper == run:
+            code, _, said = sansref(command, run, *words, "--trust_code")
+            assert (code, (run / "executed").exists()) == (2, False)
+            assert "lies in the run" in said
+        elif command != "serve":  # which would not end
+            code, _, said = sansref(command, run, *words, "--trust_code")
+            assert (code, (helper / "executed").exists()) == (0, True), said
+
+
+def test_training_never_removes_scans_that_lie_beside_a_configuration(sansref, write_heads, tmp_path):
+    place = tmp_path / "study"
+    data = write_heads(place / "data")
+    shutil.copytree(data, place / "stages")
+    (place / "config.yaml").write_text("epochs: 1\n")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    for given in (data, write_heads(tmp_path.with_name(f"{tmp_path.name}-other"))):
+        code, _, said = sansref("train", "idr", "--config", place / "config.yaml", "--data", given, "--out", place)
+        assert code == 2
+        assert "--out" in said
+        assert len(said.splitlines()) == 1
+        assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before

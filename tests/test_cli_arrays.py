@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import yaml
 from scipy.io import savemat
+
+from sansref.data.prepared import PreparedScans
+from sansref.kspace.coils import birdcage_maps
 
 SMALL = ["--network.phases", "2", "--network.channels", "4", "--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
 
@@ -57,3 +62,56 @@ def test_info_takes_the_same_words(sansref, tmp_path):
     code, _, err = sansref("info", path, "--axes", "row,columns")
     assert (code, err.count("\n")) == (2, 1)
     assert "'columns' is no axis" in err
+
+
+def coil_scan(maps, seed):
+    """K-space of a noisy box through coils, (coils, rows, columns)."""
+    image = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(scan(1, 32, seed)[0]), norm="ortho"))
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(maps * image, (1, 2)), norm="ortho"), (1, 2))
+
+
+def test_supplied_maps_from_training_to_images(sansref, tmp_path, monkeypatch):
+    """Without any centre that maps could be estimated from; those of the training are never taken for other scans."""
+    maps, data = birdcage_maps((32, 32), 4).numpy(), tmp_path / "data"
+    sampled = np.random.default_rng(0).random((32, 32)) < 0.6
+    sampled[15:17, 15:17] = True
+    (tmp_path / "maps").mkdir()
+    data.mkdir()
+    for number in range(3):
+        turned = maps * np.exp(1j * number)
+        np.save(data / f"subject{number}.npy", (coil_scan(turned, number) * sampled).astype(np.complex64))
+        np.save(tmp_path / "maps" / f"subject{number}.npy", 3 * turned)
+    monkeypatch.chdir(tmp_path)
+    run, axes = tmp_path / "run", ["--axes", "coil,row,column"]
+    command = ["train", "ssdu", "--data", data, "--out", run, *axes, *SMALL]
+    code, _, err = sansref(*command)
+    assert code == 2
+    assert "too small for coil maps" in err
+    assert "--maps" in err
+    code, _, err = sansref(*command, "--maps", "maps")
+    assert code == 0, err
+    assert yaml.safe_load((run / "config.yaml").read_text())["maps"] == str(tmp_path / "maps")
+    held = PreparedScans(run / "data" / "training")[0]
+    assert np.allclose(np.abs(held.maps.numpy()), np.abs(maps), atol=1e-5)
+    one, out = data / "subject0.npy", tmp_path / "out"
+    code, _, err = sansref("reconstruct", run, one, "--out", out)
+    assert code == 2
+    assert "too small for coil maps" in err
+    code, _, err = sansref("reconstruct", run, one, "--out", out, "--maps", "maps")
+    assert code == 0, err
+    first = (out / "subject0.h5").read_bytes()
+    # Other maps are another reconstruction.
+    np.save(tmp_path / "maps" / "subject0.npy", np.roll(maps, 1, 0))
+    code, printed, err = sansref("reconstruct", run, one, "--out", out, "--maps", "maps")
+    assert code == 0, err
+    assert "had been reconstructed before" not in printed
+    assert (out / "subject0.h5").read_bytes() != first
+    code, _, err = sansref("evaluate", run, "--data", data, "--subjects", "all")
+    assert code == 2
+    assert "too small for coil maps" in err
+    code, printed, err = sansref("evaluate", run, "--data", data, "--subjects", "all", "--maps", tmp_path / "maps")
+    assert code == 0, err
+    code, printed, err = sansref("info", one, *axes, "--maps", "maps")
+    assert code == 0, err
+    assert "supplied" in printed
+    assert f"Coil maps are those of {Path('maps') / 'subject0.npy'}" in printed

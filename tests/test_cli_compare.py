@@ -45,7 +45,7 @@ def test_the_command_trains_scores_and_prints_the_table(sansref, plan, heads, tm
         (["magic"], "there is no configuration 'magic': give a YAML file, or one of"),
         (["small-4x"], "small-4x.yaml: is no comparison (it does not say 'kind: comparison')"),
         (["one-table-small", "--jobs", "0"], "jobs must be at least 1"),
-        (["one-table-small", "--jobs", "many"], "--jobs takes int, not many"),
+        (["one-table-small", "--jobs", "many"], "--jobs takes a whole number, not many"),
         (["one-table-small", "--lpips-weights", "x.pth"], "weights are given or to be downloaded for LPIPS"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sansref import cli
+from sansref.methods.classical.regularisation import Choice
 
 
 @pytest.fixture
@@ -73,11 +74,31 @@ def test_grey_values_can_be_made_relative(evaluated):
 
 
 @pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], []),
+        (["--classical"], ["L1-wavelet", "total variation"]),
+        (["--classical", "true"], ["L1-wavelet", "total variation"]),
+        (["--classical", "false"], []),
+        (["--classical", "total_variation"], ["total variation"]),
+    ],
+)
+def test_classical_methods_by_name(evaluated, monkeypatch, words, names):
+    choice = Choice(0.01, 0.5, ())
+    monkeypatch.setattr("sansref.experiments.evaluate.choose_regularisation", lambda *_: choice)
+    code, out, _, summary = evaluated(*words)
+    assert code == 0
+    assert list(summary["regularisation"]) == names
+    assert all(name in out for name in names)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--lpips", "squeeze"], "--lpips takes one of ['none', 'alex', 'vgg'], not squeeze (see"),
-        (["--normalise", "max"], "--normalise takes one of ['auto', 'none', 'minmax'], not max (see"),
-        (["--lpips_download", "perhaps"], "--lpips_download takes bool"),
+        (["--classical", "wavelet"], "--classical takes "),
+        (["--lpips", "squeeze"], "--lpips takes one of none, alex, vgg, not squeeze (see"),
+        (["--normalise", "max"], "--normalise takes one of auto, none, minmax, not max"),
+        (["--lpips_download", "perhaps"], "--lpips_download takes true or false"),
         (
             ["--lpips_download", "true"],
             "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
-from sansref.errors import FileError
+import pytest
+
+import sansref
+from sansref.errors import FileError, did_you_mean
 
 
 def test_an_error_of_a_file_survives_the_way_from_another_process() -> None:
@@ -12,3 +17,33 @@ def test_an_error_of_a_file_survives_the_way_from_another_process() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (FileError, "a.h5: is truncated. Copy it again.")
     assert (again.path, again.problem, again.cure) == (error.path, error.problem, error.cure)
+
+
+def test_no_message_advises_to_install_this_package_from_an_index() -> None:
+    """No index may have it; the package that is missing is named."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(sansref.__file__).parent.rglob("*.py")]
+    assert len(sources) > 100
+    assert not [text for text in sources if "'sansref[" in text]
+    advised = {name for text in sources for name in re.findall(r"pip install '?([\w\[\]]+)", text)}
+    assert {"sigpy", "ismrmrd", "pydicom", "twixtools", "PyWavelets", "ray[data]"} <= advised
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("epoch", ": did you mean epochs?"),
+        ("EPOCHS", ": did you mean epochs?"),
+        ("learning-rate", ": did you mean learning_rate?"),
+        ("lr", ": did you mean learning_rate?"),
+        ("phases", ": did you mean network.phases?"),
+        ("accel", ": did you mean acceleration or accelerator?"),
+        ("batch", ""),
+        ("x", ""),
+        ("", ""),
+    ],
+)
+def test_a_near_name_is_proposed(word, said):
+    names = ["epochs", "learning_rate", "network.phases", "acceleration", "accelerator"]
+    assert did_you_mean(word, names) == said
+    assert did_you_mean("zzz", names, "use one") == ": use one"
+    assert did_you_mean("epoch", names, "use one", "--") == ": did you mean --epochs? Use one"

@@ -88,11 +88,18 @@ def test_a_run_can_be_repeated_from_its_own_configuration(parsed, tiny, tmp_path
     config = tiny("idr", crop=[20, 22], snr=None, seed=7)
     own.write_text(yaml.safe_dump({**config.flat(), "data": "/elsewhere"}))
     assert parsed("idr", "--config", str(own)) == config
-    with pytest.raises(SettingError, match=r"Option '.*' is not accepted"):
+    with pytest.raises(SettingError, match=r"config.yaml: there is no setting '.*' here: it is an option of idr"):
         parsed("ssdu", "--config", str(own))
     own.write_text("method: idr\n")
     with pytest.raises(SettingError, match="the configuration is for method 'idr', not 'ssdu'"):
         parsed("ssdu", "--config", str(own))
+
+
+def test_presets_never_set_an_exact_size():
+    """A size that data of others do not have would refuse them, or cut what was measured."""
+    for path in preset_file("small-4x").parent.glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        assert not {"matrix", "crop"} & (values.keys() | values.get("shared", {}).keys()), path.stem
 
 
 def test_an_unknown_preset_names_the_others():

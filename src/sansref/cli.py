@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.arguments import new_parser, parse, with_presets
-from sansref.errors import FileError, SansrefError, SettingError
+from sansref.arguments import new_parser, parse
+from sansref.early import check_early, check_place, check_run
+from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
@@ -25,6 +30,8 @@ METHOD_LINES = {
     "supervised_generator": "their generator taught with full references; the upper bound of unpaired learning",
 }
 
+MAPS_HELP = "coil maps: a file, a folder of files named as the scans are, or none; null takes those in the scan's file"
+
 USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
 
 usage: sansref COMMAND [options]
@@ -34,7 +41,7 @@ usage: sansref COMMAND [options]
   reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
   compare PLAN --data DIR --out OUT      train and score many methods alike: tables, figures, report
-  info FILE|RUN                          what a file or a run holds
+  info FILE|DIR|RUN                      what a file, a folder of scans or a run holds
   serve RUN                              reconstruct what a scanner sends (MRD streaming protocol)
 
 methods:
@@ -61,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         for stream in unread:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still to be flushed
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check what was given.\n")
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # Of what is printed, above all: outputs name their files themselves.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.stderr.write(f"sansref: cannot be written ({error.strerror}): make room, then give the command again\n")
+        else:
+            raise
+        sys.exit(2)
 
 
 def _unread(stream: TextIO) -> bool:
@@ -85,10 +102,20 @@ def _run(arguments: list[str]) -> None:
     command, *rest = arguments
     try:
         if command not in COMMANDS:
-            raise SettingError(f"there is no command {command!r}: use one of {', '.join(COMMANDS)}")
+            cure = did_you_mean(command, COMMANDS, f"use one of {', '.join(COMMANDS)}")
+            raise SettingError(f"there is no command {command!r}{cure}")
+        check_early(command, rest, METHOD_LINES)
         COMMANDS[command](rest)
     except SansrefError as error:
+        _list_bad(error.skipped)
         sys.stderr.write(f"sansref: {error}\n")
+        sys.exit(2)
+    except (MemoryError, OSError, RuntimeError) as error:
+        from sansref.memory import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        sys.stderr.write("sansref: memory ran out. Close other programs, or use a machine with more memory.\n")
         sys.exit(2)
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where it was" if command in RESUMED else ""
@@ -116,12 +143,14 @@ def train(arguments: list[str]) -> None:
         sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
         sys.stdout.write("".join(f"  {name:<21} {line}\n" for name, line in METHOD_LINES.items()))
         return
+    from dataclasses import fields
+
     from sansref.methods import Needs
     from sansref.training.config import RunConfig
     from sansref.training.registry import METHODS, find_method
 
-    if not arguments:
-        raise SettingError(f"train needs a method: use one of {', '.join(METHODS)}")
+    if not arguments or arguments[0].startswith("-"):
+        raise SettingError(f"train needs a method before its options: use one of {', '.join(METHODS)}")
     method, *rest = arguments
     kind = find_method(method)
     parser = new_parser(f"sansref train {method}", train)
@@ -135,21 +164,33 @@ def train(arguments: list[str]) -> None:
         parser.add_argument("--full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    dry_help = "say what would be learned from, and what it would take, and write nothing"
+    parser.add_argument("--dry_run", action="store_true", help=dry_help)
     for group in (kind.options_type, *RunConfig.groups.values()):
         parser.add_class_arguments(group, None)
     parser.add_class_arguments(kind.network_type, "network")
     parser.set_defaults(dict(kind.training_defaults))
     parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
-    options = parse(parser, with_presets(rest)).as_dict()
+    of_others = dict.fromkeys(("full", "undersampled"), "methods that learn from unpaired scans")
+    of_others |= {entry.name: other for other, one in METHODS.items() for entry in fields(one.options_type)}
+    options = parse(parser, rest, of_others).as_dict()
     data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")
     options.pop("config", None)
     if options["method"] != method:
         raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
-    full = options.pop("full", None)
+    full, dry_run = options.pop("full", None), options.pop("dry_run")
+    config = RunConfig.from_flat(options)
+    if dry_run:
+        from sansref.training.survey import told
+        from sansref.training.train import dry_run as look
+
+        for row in list(look(config, data, out, skip_bad, full=full)):  # or an error alone
+            print(told(row))
+        return
     from sansref.training.train import train as run_training
 
     try:
-        outcome = run_training(RunConfig.from_flat(options), data, out, skip_bad, full=full)
+        outcome = run_training(config, data, out, skip_bad, full=full, say=print)
     finally:
         if unpaired:
             from sansref.experiments.health import draw_health
@@ -178,17 +219,23 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--array", type=str, default=None, help=array_help)
     axes_help = "what the axes of an array are, such as coil,row,column; null takes the run's"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     accelerator_help = "where networks work; auto takes a GPU if there is one"
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
     ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
+    _add_trust(parser)
     options = parse(parser, arguments)
+    _refuse_swapped("reconstruct", options.run, options.files)
+    check_run(options.run, options.files)
+    for file in options.files:
+        check_place(file)
     from sansref.experiments.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
-    formats, reading = tuple(options.format), (options.array, options.axes)
-    job = Job(RunDirectory(options.run), options.out, formats, options.accelerator, *reading)
+    formats, reading = tuple(options.format), (options.array, options.axes, options.maps)
+    job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *reading)
     bad: list[FileError] = []
     earlier = 0
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
@@ -218,23 +265,31 @@ def evaluate(arguments: list[str]) -> None:
         default="auto",
         help="auto: none that the run learned from; test: those it set aside; all: everyone",
     )
+    subject_help = "whose the files are: folder, file or a regular expression, as for train; null takes the run's"
+    parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
-    from sansref.experiments.evaluate import ScoreOptions
+    _add_trust(parser)
+    from sansref.experiments.evaluate import CLASSICAL, ScoreOptions
     from sansref.experiments.evaluate import evaluate as run_evaluation
     from sansref.experiments.tables import score_table, show
     from sansref.training.run import RunDirectory
 
-    parser.add_class_arguments(ScoreOptions, None)
+    parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
+    classical_help = "compressed sensing beside the run: l1_wavelet, total_variation; without a name, or true, both"
+    names = tuple(CLASSICAL)
+    kinds = Literal["l1_wavelet", "total_variation", True, False]
+    parser.add_argument("--classical", type=kinds, nargs="*", default=[False], help=classical_help)
     options = parse(parser, arguments).as_dict()
-    run = RunDirectory(options.pop("run"))
+    asked = options["classical"] or [True]
+    options["classical"] = tuple(name for name in names if name in asked or True in asked)
+    _refuse_swapped("evaluate", options["run"], [options["data"]])
+    run = RunDirectory(options.pop("run"), options.pop("trust_code"))
     out = options.pop("out") or run.path / "evaluation"
-    data, subjects, skip_bad = (options.pop(name) for name in ("data", "subjects", "skip_bad"))
-    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options))
+    data, subjects, skip_bad, rule = (options.pop(name) for name in ("data", "subjects", "skip_bad", "subject_from"))
+    found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options), subject_from=rule)
     show(score_table(found.summaries(), found.scoring))
-    if found.missing:
-        print(f"without LPIPS: {found.missing}")
-    if found.left_out:
-        print(f"left out, because the run learned from them or did not set them aside: {', '.join(found.left_out)}")
+    for note in found.notes():
+        print(note)
     print(f"scores and figures: {out}")
     _list_bad(found.bad_files)
 
@@ -273,24 +328,35 @@ def compare(arguments: list[str]) -> None:
 
 
 def info(arguments: list[str]) -> None:
-    """Say what a scan file or a run directory holds."""
+    """Say what a scan file or a run holds, and of a folder of scans what a training would learn from."""
     parser = new_parser("sansref info", info)
-    parser.add_argument("path", type=Path, help="scan file or run directory")
+    parser.add_argument("path", type=Path, help="scan file, folder of scan files, or run directory")
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
+    _add_trust(parser)
+    subject_help = "of a folder: folder, file or a regular expression, as for train"
+    parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
+    parser.add_argument("--skip_bad", action="store_true", help="of a folder: leave unreadable files out")
+    parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     options = parse(parser, arguments)
+    check_place(options.path)
     from sansref.data.readers import ReaderOptions
     from sansref.experiments.describe import describe
+    from sansref.training.survey import told
 
-    for name, value in describe(options.path, ReaderOptions(array=options.array, axes=options.axes)):
-        print(f"{name:<16}{value}")
+    reading = ReaderOptions(
+        array=options.array, axes=options.axes, maps=options.maps, subject_from=options.subject_from
+    )
+    for row in list(describe(options.path, reading, options.trust_code, skip_bad=options.skip_bad)):
+        print(told(row))
 
 
 def serve(arguments: list[str]) -> None:
     """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
     parser = new_parser("sansref serve", serve)
     parser.add_argument("run", type=Path, help="run directory")
+    _add_trust(parser)
     from sansref.serving.limits import Limits
     from sansref.serving.options import ServeOptions
 
@@ -298,9 +364,11 @@ def serve(arguments: list[str]) -> None:
     parser.add_class_arguments(Limits, None)
     options = parse(parser, arguments).as_dict()
     run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
+    trust_code = options.pop("trust_code")
+    check_run(run)
     from sansref.serving.serve import serve as run_server
 
-    run_server(run, ServeOptions(**options), limits)
+    run_server(run, ServeOptions(**options), limits, trust_code)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -315,6 +383,21 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 RESUMED = ("demo", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""
+
+
+def _add_trust(parser: ArgumentParser) -> None:
+    trust_help = "import the method that RUN names by module:Class; what stands in that module is executed"
+    parser.add_argument("--trust_code", action="store_true", help=trust_help)
+
+
+def _refuse_swapped(command: str, run: Path, scans: Sequence[Path]) -> None:
+    """Name the order of a command's words where the run stands in the place of the scans."""
+    runs = [path for path in scans if (path / "config.yaml").is_file()]
+    if runs and not (run / "config.yaml").is_file():
+        scan = f"--data {run}" if command == "evaluate" else run
+        raise SettingError(
+            f"{runs[0]} is a run, and {run} is not: the run comes first, as in 'sansref {command} {runs[0]} {scan}'"
+        )
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:

@@ -6,7 +6,10 @@ code 2; anything that is not one of these is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Self
 
 
 def printable(text: str) -> str:
@@ -14,8 +17,57 @@ def printable(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
+def did_you_mean(word: str, names: Iterable[str], cure: str = "", dashes: str = "") -> str:
+    """The end of a message about an unknown word: what it may have been meant for, and the cure.
+
+    Parameters
+    ----------
+    word
+        As the user wrote it.
+    names
+        What is known. A name is near if it ends in the word after a dot, is spelled or begins much like it, or has
+        its letters as initials (``lr``).
+    cure
+        What the user can do in any case, as a sentence that begins small and has no full stop.
+    dashes
+        What is written in front of names.
+    """
+
+    def plain(name: str) -> str:
+        return name.lower().replace("-", "_")
+
+    known, asked = {plain(name): name for name in names}, plain(word)
+    near = [name for name in known if name == asked or name.endswith(f".{asked}")]
+    if len(asked) > 1:
+        near = near or [name for name in known if name.startswith(asked)][:3]
+    near = near or get_close_matches(asked, known, n=1)
+    if len(asked) > 1:
+        near = near or [
+            name for name in known if "_" in name and "".join(part[:1] for part in name.split("_")) == asked
+        ]
+        begins = {name[: len(asked)]: name for name in known}
+        near = near or [begins[one] for one in get_close_matches(asked, begins, n=1, cutoff=0.75)]
+    if near:
+        meant = " or ".join(f"{dashes}{known[name]}" for name in near)
+        return f": did you mean {meant}?" + (f" {cure[0].upper()}{cure[1:]}" if cure else "")
+    return f": {cure}" if cure else ""
+
+
 class SansrefError(Exception):
-    """Base of every error that a user, not a bug, can cause."""
+    """Base of every error that a user, not a bug, can cause.
+
+    Attributes
+    ----------
+    skipped
+        What is wrong with the files that had been left out before.
+    """
+
+    skipped: Sequence[FileError] = ()
+
+    def after(self, skipped: Sequence[FileError]) -> Self:
+        """The same error, once these files had been left out; the command line lists them first."""
+        self.skipped = skipped
+        return self
 
 
 class FileError(SansrefError):

@@ -25,11 +25,14 @@ class Geometry:
     stack
         Number of slices of a volume where the file holds several (echoes, repetitions): slice ``index`` lies where
         slice ``index % stack`` does. None where all slices are of one volume.
+    known
+        False where the source does not say where it lies, and place and directions are made up.
     """
 
     affine: tuple[tuple[float, float, float, float], ...]
     slice_axis: int
     stack: int | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class ScanMeta:
         First and one past the last column of k-space that a zero-padded full scan reached, before it was undersampled
         here; None where it reached them all, or where nobody knows.
     calibration
-        Side of the square around DC that its coil maps or virtual coils were estimated from; 0 where there are none.
+        Side of the square around DC that its coil maps or virtual coils were estimated from; 0 where there are none,
+        or where they come from a calibration scan of its own.
     crop
         Height and width of the central part of the image that is scored and exported, None for all.
     geometry
@@ -91,6 +95,10 @@ class Scan:
     reference
         The fully sampled image, complex64 (height, width), or None. Never read by the training or the
         model selection of a self-supervised method.
+    calibration
+        K-space of a calibration scan of its own, which coil maps may be estimated from, complex64 (coils, height,
+        width): of the same field of view, zero where not acquired. None where there is none. It is used up by
+        :func:`sansref.data.coils.with_coils`.
     meta
         Where the scan comes from.
     """
@@ -100,6 +108,7 @@ class Scan:
     meta: ScanMeta
     maps: Tensor | None = None
     reference: Tensor | None = None
+    calibration: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.kspace.ndim != 3 or self.kspace.dtype != torch.complex64:
@@ -111,6 +120,9 @@ class Scan:
             raise ValueError(f"mask must be bool {tuple(plane)}, got {self.mask.dtype} {tuple(self.mask.shape)}")
         if self.maps is not None and self.maps.shape != self.kspace.shape:
             raise ValueError(f"maps {tuple(self.maps.shape)} must have the shape of kspace {tuple(self.kspace.shape)}")
+        if self.calibration is not None and self.calibration.shape != self.kspace.shape:
+            found = f"calibration {tuple(self.calibration.shape)}"
+            raise ValueError(f"{found} must have the shape of kspace {tuple(self.kspace.shape)}")
         if self.reference is not None and self.reference.shape != plane:
             raise ValueError(f"reference must be {tuple(plane)}, got {tuple(self.reference.shape)}")
 

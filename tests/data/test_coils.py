@@ -297,6 +297,23 @@ def test_one_virtual_coil_needs_no_maps() -> None:
     torch.testing.assert_close(scan.kspace[0][scan.mask], fft2c(scan.reference)[scan.mask], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("side", [6, 16, 24])
+def test_a_calibration_scan_serves_where_its_centre_is_larger(side: int) -> None:
+    full = measured_scan()
+    own = full.restricted(central_mask(SIZE, (12, 12)))  # a centre of 12 x 12
+    apart = full.kspace * central_mask(SIZE, (side, side)) * 7j
+    found = with_coils(replace(own, calibration=apart), None, CoilOptions())
+    alone = with_coils(own, None, CoilOptions())
+    assert found.maps is not None
+    assert alone.maps is not None
+    assert found.calibration is None
+    assert found.meta.calibration == (12 if side < 12 else 0)
+    assert torch.equal(found.maps, alone.maps) == (side < 12)
+    used = with_coils(full.restricted(central_mask(SIZE, (side, side))), None, CoilOptions()) if side >= 12 else alone
+    assert used.maps is not None
+    assert ((found.maps.conj() * used.maps).sum(0).abs() - used.maps.abs().square().sum(0)).abs().max() < 1e-3
+
+
 def test_what_needs_nothing_is_left_alone() -> None:
     full = measured_scan()
     simulated = replace(full, maps=birdcage_maps(SIZE, COILS), reference=head())
@@ -325,3 +342,49 @@ def test_what_needs_nothing_is_left_alone() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         CoilOptions(**options)
+
+
+# --- maps that came with the scan ---------------------------------------------------------------------------------
+
+
+def supplied(scan: Scan) -> Scan:
+    return replace(scan, maps=birdcage_maps(SIZE, COILS))
+
+
+def test_maps_that_came_with_a_scan_are_taken_and_give_its_reference() -> None:
+    full = supplied(measured_scan(noise=0.0))
+    scan = with_coils(undersampled(full), full, CoilOptions())
+    assert full.maps is not None
+    assert scan.maps is not None
+    assert torch.equal(scan.maps, full.maps)
+    assert scan.reference is not None
+    torch.testing.assert_close(scan.reference.abs(), 1e-4 * head().abs(), rtol=1e-3, atol=1e-9)
+    # They may have been made of the centre, as estimated ones are, so that it is never held out.
+    estimated = with_coils(undersampled(measured_scan()), None, CoilOptions())
+    assert scan.meta.calibration == estimated.meta.calibration > 0
+    assert with_coils(full, None, CoilOptions(calibration=12)).meta.calibration == 12
+
+
+def test_maps_that_came_with_a_scan_need_no_centre() -> None:
+    full = supplied(measured_scan())
+    sparse = full.restricted(torch.rand(SIZE, generator=seeded("sparse")) < 0.3)
+    assert calibration_side(sparse.mask) < 8
+    assert with_coils(sparse, None, CoilOptions()).maps is full.maps
+
+
+@pytest.mark.parametrize("virtual", [4, 3])
+def test_virtual_coils_see_through_compressed_maps(virtual: int) -> None:
+    full = supplied(measured_scan(noise=0.0))
+    scan = with_coils(undersampled(full), full, CoilOptions(virtual_coils=virtual))
+    assert scan.maps is not None
+    assert scan.reference is not None
+    assert scan.maps.shape == scan.kspace.shape == (virtual, *SIZE)
+    torch.testing.assert_close(rss(scan.maps), torch.ones(SIZE))
+    encoding = Cartesian(scan.mask[None], scan.maps[None])
+    left = encoding.forward(scan.reference[None])[0] - scan.kspace
+    assert float(left.norm() / scan.kspace.norm()) < 1e-3
+
+
+def test_one_virtual_coil_leaves_supplied_maps_out() -> None:
+    scan = with_coils(supplied(measured_scan()), None, CoilOptions(virtual_coils=1))
+    assert (len(scan.kspace), scan.maps) == (1, None)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import builtins
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from highdicom._standard_utils import check_required_attributes, get_iod_module_map
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sansref.data.dicom_export import dicom_slices
 from sansref.data.provenance import Provenance
@@ -64,6 +67,12 @@ def write(
     return [pydicom.dcmread(path) for path in sorted(out.iterdir())]
 
 
+def units(image: Any) -> Any:
+    """Pixels in the units of the source."""
+    mapping = image.RealWorldValueMappingSequence[0]
+    return image.pixel_array * mapping.RealWorldValueSlope + mapping.RealWorldValueIntercept
+
+
 def places(affine: Any, volume: Any) -> dict[float, Any]:
     """Patient coordinates (LPS+) of each value of a NIfTI volume."""
     return {
@@ -79,7 +88,7 @@ def test_every_value_lies_where_the_source_had_it(tmp_path: Path, flips: Any, or
     affine[:3, :3] = (np.diag([0.8, 1.1, 3.0]) * flips)[list(order)]
     affine[:3, 3] = (11, -7, 5)
     written = write(nifti(tmp_path, affine), tmp_path / "out")
-    truth = highdicom.get_volume_from_series(written)
+    truth = highdicom.get_volume_from_series(written, apply_real_world_transform=True)
     expected = places(affine, np.moveaxis(VOLUME, 0, 2))
     for index in np.ndindex(truth.spatial_shape):
         value = float(np.rint(truth.array[index]))
@@ -154,7 +163,7 @@ def test_a_dicom_source_is_kept_in_its_study_and_place(dicom: Any, tmp_path: Pat
         assert image.ContributingEquipmentSequence[0].Manufacturer == "MAKER"
         assert (str(image.PatientName), image.PatientBirthDate) == ("", "")
         assert "Doe" not in str(image)
-        assert np.array_equal(np.rint(image.pixel_array * image.RescaleSlope), VOLUME[image.InstanceNumber - 1])
+        assert np.array_equal(np.rint(units(image)), VOLUME[image.InstanceNumber - 1])
     dicom.enhanced(images).save_as(tmp_path / "one.dcm", enforce_file_format=True)
     (first, *_) = write(tmp_path / "one.dcm", tmp_path / "other")
     assert first.SourceImageSequence[0].ReferencedFrameNumber == 1
@@ -219,12 +228,62 @@ def test_the_units_of_the_file_come_back(tmp_path_factory: pytest.TempPathFactor
     volume = (scale * (VOLUME / VOLUME.max() + offset)).astype(np.float32)
     written = write(nifti(folder), folder / "out", volume)
     assert len({(one.RescaleSlope, one.RescaleIntercept) for one in written}) == 1
-    truth = highdicom.get_volume_from_series(written)
-    mapped = highdicom.get_volume_from_series(written, apply_real_world_transform=True)
-    np.testing.assert_allclose(truth.array, mapped.array)
+    truth = highdicom.get_volume_from_series(written, apply_real_world_transform=True)
     step = float(np.ptp(np.append(volume, 0))) / 65535
     np.testing.assert_allclose(np.sort(truth.array, None), np.sort(volume, None), atol=0.51 * step, rtol=1e-6)
-    assert all("WindowWidth" not in one or one.WindowWidth >= 1 for one in written)
+    assert all(one.WindowWidth >= 1 for one in written)
+
+
+@pytest.mark.parametrize("brightest", [1e-9, 1.0, 1000.0, 1e7])
+def test_images_keep_their_grey_values_where_viewers_show_those(tmp_path: Path, brightest: float) -> None:
+    """Many viewers show rescaled values as integers: there must be enough of them, and not too many."""
+    (image, *_) = write(nifti(tmp_path), tmp_path / "out", VOLUME * np.float32(brightest / VOLUME.max()))
+    shown = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
+    assert (float(image.RescaleSlope) == 1) == (brightest != 1000)
+    assert shown.max() == pytest.approx(
+        65535 * VOLUME[0].max() / VOLUME.max() if brightest != 1000 else units(image).max(), rel=1e-3
+    )
+    black = float(image.WindowCenter) - float(image.WindowWidth) / 2
+    assert black == pytest.approx(0, abs=1e-6)
+    assert 0.9 * shown.max() < black + float(image.WindowWidth)
+
+
+def test_raw_data_are_shown_by_what_is_stored(make_kspace_file: Path, tmp_path: Path) -> None:
+    """K-space has no grey values of its own, also where its numbers look as if it had."""
+    for number, factor in enumerate((5e-10, 10.0)):
+        (image, *_) = write(make_kspace_file, tmp_path / f"{number}", VOLUME * np.float32(factor))
+        assert (float(image.RescaleSlope), float(image.RescaleIntercept)) == (1, 0)
+        assert float(image.WindowWidth) > 60_000
+        np.testing.assert_allclose(units(image), VOLUME[0] * factor, atol=factor * 120 / 65535)
+
+
+@pytest.mark.skipif(not (shutil.which("dcm2pnm") and shutil.which("dciodvfy")), reason="needs dcmtk and dicom3tools")
+@pytest.mark.parametrize("factor", [5e-10, 1.0, 8.0])
+@pytest.mark.parametrize("measured", [False, True])
+def test_common_programs_show_and_accept_it(
+    make_kspace_file: Path, tmp_path: Path, factor: float, measured: bool
+) -> None:
+    source = make_kspace_file if measured else nifti(tmp_path)
+    write(source, tmp_path / "out", VOLUME * np.float32(factor))
+    path = tmp_path / "out" / "slice-0003.dcm"
+    for window in ([], ["+Wi", "1"]):
+        subprocess.run(["dcm2pnm", "+on", *window, path, tmp_path / "a.png"], check=True, capture_output=True)
+        with Image.open(tmp_path / "a.png") as picture:
+            shown = np.asarray(picture)
+        stored = pydicom.dcmread(path).pixel_array
+        np.testing.assert_allclose(shown, np.minimum(255, stored / stored.max() * 255), atol=6)
+    said = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
+    assert "MRImage" in said
+    assert "Error" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, ""), ({"Laterality": "L"}, "L"), ({"ImageLaterality": "R"}, "R"), ({"ImageLaterality": "U"}, "")],
+)
+def test_the_side_of_the_body_is_said(dicom: Any, tmp_path: Path, given: Any, expected: str) -> None:
+    (path, *_) = dicom.save(tmp_path / "series", dicom.series(dicom.volume((4, 5, 6)), **given))
+    assert write(path, tmp_path / "out")[0].Laterality == expected
 
 
 def test_blank_series_and_missing_slices_are_zero(tmp_path: Path) -> None:

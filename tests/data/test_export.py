@@ -46,6 +46,27 @@ def test_nifti_without_placement_says_it_knows_nothing(
     assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("known", "row", "sizes"),
+    [
+        (False, (0.0, 0.75, 0.0, 2.0), (0.5, 0.75, 2)),
+        (True, (0.0, 0.0, 0.0, 0.0), (0.5, 1, 2)),
+        (True, (0.0, np.nan, 0.0, 0.0), (0.5, 1, 2)),
+    ],
+)
+def test_nifti_of_a_geometry_that_gives_no_place_keeps_its_sizes(
+    tmp_path: Path, known: bool, row: tuple[float, float, float, float], sizes: tuple[float, ...]
+) -> None:
+    rows = ((-0.5, 0.0, 0.0, 1.0), row, (0.0, 0.0, 2.0, 3.0), (0.0, 0.0, 0.0, 1.0))
+    volumes = VOLUME[..., None] * np.ones(2, np.float32)
+    for array in (VOLUME, volumes):
+        save_nifti(tmp_path / "a.nii", array, Geometry(rows, 0, known=known), None)
+        written = nibabel.load(tmp_path / "a.nii")
+        assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (0, 0)
+        assert written.header.get_zooms()[:3] == pytest.approx(sizes)
+        np.testing.assert_array_equal(written.get_fdata(), array)
+
+
 def test_a_nifti_needs_its_ending() -> None:
     assert check_nifti_name("a.nii.gz") == Path("a.nii.gz")
     for name in ("a.nifti", "a.gz", "nii"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,19 @@ def test_affines_that_other_formats_cannot_say() -> None:
     for affine in (np.diag([1.0, 0, 1, 1]), np.full((4, 4), np.nan)):
         with pytest.raises(FileError, match=r"a\.nii: has an affine that gives its slices no place"):
             placement_of(SOURCE, geometry_of(affine, 2), None)
+
+
+def test_small_voxels_have_a_place() -> None:
+    """A micrometre is no reason to take a matrix for degenerate, nor does a metre make up for a flat one."""
+    assert placement_of(SOURCE, geometry_of(np.diag([1e-3, 1e-3, 1e-3, 1]), 2), None).spacing == pytest.approx(
+        [1e-3] * 3
+    )
+    flat = np.diag([1000.0, 1000, 1000, 1])
+    flat[:3, 2] = flat[:3, 1]
+    with pytest.raises(FileError, match="gives its slices no place"):
+        placement_of(SOURCE, geometry_of(flat, 2), None)
+
+
+def test_a_geometry_may_say_that_its_place_is_made_up() -> None:
+    geometry = replace(geometry_of(np.eye(4), 2), known=False)
+    assert not placement_of(SOURCE, geometry, None).known

@@ -291,7 +291,9 @@ def test_without_references_none_is_written(tmp_path: Path) -> None:
     none = prepare(files, RECIPE, tmp_path / "none", references=False)
     assert len(kept) == len(none) == 6
     assert (tmp_path / "kept" / "reference").exists()
-    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == ["kspace", "maps", "mask", "scans.json"]
+    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == [
+        *("kspace", "maps", "mask", "recipe.json", "scans.json")
+    ]
     for with_reference, without in zip(kept, none, strict=True):
         assert with_reference.reference is not None
         assert without.reference is None

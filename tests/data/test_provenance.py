@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sansref.data.provenance import Provenance, digest, files_behind
+import pytest
+
+from sansref.data.provenance import PIECE, PIECES, Provenance, digest, files_behind, fingerprint
 from sansref.data.readers import FileInfo
+from sansref.errors import FileError
 from sansref.scan import ScanMeta
 
 MADE = Provenance("ssdu", "0123456789abcdef" * 4, "c" * 64, "random_columns, 4x")
@@ -48,3 +52,42 @@ def test_a_digest_knows_contents_and_no_names(tmp_path: Path) -> None:
     assert first == second
     assert digest([tmp_path / "a"]) != digest([tmp_path / "b"])
     assert digest([]) == hashlib.sha256(b"").hexdigest()
+
+
+def test_a_fingerprint_knows_a_copy_and_every_change(tmp_path: Path, dicom: Any) -> None:
+    scan, copy = tmp_path / "T1.nii", tmp_path / "other" / "scan.nii"
+    copy.parent.mkdir()
+    for path in (scan, copy):
+        path.write_bytes(b"head" + bytes(1000))
+    known = fingerprint(scan)
+    assert fingerprint(copy) == known
+    state = scan.stat()
+    scan.write_bytes(b"dead" + bytes(1000))  # of the same size, and then of the same age
+    os.utime(scan, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert fingerprint(scan) != known
+    scan.write_bytes(b"head" + bytes(1001))
+    assert fingerprint(scan) != known
+    for name in ("scan.hdr", "scan.cfl"):
+        (tmp_path / name).write_text(name)
+    pair = fingerprint(tmp_path / "scan.cfl")
+    (tmp_path / "scan.hdr").write_text("scan.hdx")
+    assert fingerprint(tmp_path / "scan.cfl") != pair
+    paths = dicom.save(tmp_path / "series", dicom.series(dicom.volume()))
+    series = fingerprint(paths[0])
+    assert fingerprint(paths[1]) == series
+    paths[-1].unlink()
+    assert fingerprint(paths[0]) != series
+    with pytest.raises(FileError, match=r"gone\.nii: cannot be read"):
+        fingerprint(tmp_path / "gone.nii")
+
+
+@pytest.mark.parametrize("place", [0, -1, 0.5])
+def test_a_fingerprint_of_a_large_file_looks_at_head_and_tail_and_between(tmp_path: Path, place: float) -> None:
+    path, size = tmp_path / "large", 4 * PIECES * PIECE
+    with path.open("wb") as file:
+        file.truncate(size)
+        known = fingerprint(path)
+        file.seek(size - 1 if place == -1 else int(place * size))
+        file.write(bytes([1]) * (1 if place != 0.5 else 5 * PIECE))
+        file.flush()
+    assert fingerprint(path) != known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from sansref.data.sampling import Sampling
 from sansref.data.selection import Selection, resized_image, resized_kspace
 from sansref.errors import FileError, SettingError
+from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -72,8 +74,8 @@ def test_slices_of_small_cases(selection: Selection, count: int, expected: list[
         ({"central": 0}, "central must lie in .*, got 0 and 0"),
         ({"central": 1.5}, "central must lie in .*, got 1.5 and 0"),
         ({"slices": -1}, "slices must not be negative, got 0.6 and -1"),
-        ({"crop": (0, 5)}, "crop must be a positive height and width, got 0 and 5"),
-        ({"matrix": (5, -5)}, "matrix must be a positive height and width, got 5 and -5"),
+        ({"crop": (0, 5)}, "crop must be a positive height and width.*got 0 and 5"),
+        ({"matrix": (5, -5)}, "matrix must be a positive height and width.*got 5 and -5"),
     ],
 )
 def test_impossible_selections_are_refused(options: dict[str, Any], message: str) -> None:
@@ -103,6 +105,29 @@ def test_a_smaller_matrix_shows_the_same_smooth_object_in_the_same_grey(matrix: 
         return (3 + torch.cos(2 * torch.pi * (2 * rows[:, None] + columns)) + torch.sin(4 * torch.pi * columns)).float()
 
     torch.testing.assert_close(resized_image(smooth(SIZE), Selection(matrix=matrix)), smooth(matrix))
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"max_matrix": (64, 64)}, SIZE),
+        ({"max_matrix": (20, 64)}, (20, 36)),
+        ({"max_crop": (30, 50)}, (30, 36)),
+        ({"max_crop": (30, 30), "max_matrix": (64, 10)}, (30, 10)),
+        ({"max_matrix": (20, 20), "matrix": (10, 12)}, (10, 12)),
+        ({"max_crop": (20, 20), "crop": (50, 50)}, (50, 50)),
+    ],
+)
+def test_upper_bounds_leave_smaller_images_as_they_are(options: dict[str, Any], shape: tuple[int, int]) -> None:
+    image = torch.rand(SIZE, generator=seeded(0))
+    cut = resized_image(image, Selection(**options).bounded(SIZE))
+    assert tuple(cut.shape) == shape
+    assert shape != SIZE or torch.equal(cut, image)
+
+
+def test_upper_bounds_do_not_cut_measured_scans() -> None:
+    for scan in (full_scan(), undersampled(full_scan(2))):
+        assert resized_kspace(scan, Selection(max_crop=(10, 10), max_matrix=(8, 8))) is scan
 
 
 def test_without_crop_and_matrix_nothing_changes() -> None:
@@ -146,9 +171,37 @@ def test_a_smaller_matrix_keeps_the_measured_samples_of_the_centre() -> None:
 
 
 def test_impossible_sizes_are_one_line() -> None:
-    with pytest.raises(SettingError, match=r"the matrix \(64, 20\) is larger than the scan's \(40, 36\)"):
+    with pytest.raises(
+        SettingError, match=r"the matrix \(64, 20\) is larger than the scan's \(40, 36\): choose a smaller --matrix"
+    ):
         resized_kspace(full_scan(), Selection(matrix=(64, 20)))
     with pytest.raises(SettingError, match=r"the matrix \(30, 30\) is larger than the scan's \(20, 36\)"):
         resized_image(torch.ones(SIZE), Selection(crop=(20, 36), matrix=(30, 30)))
     with pytest.raises(FileError, match=r"f\.h5: is undersampled, its field of view is fixed\. Leave out --crop"):
         resized_kspace(undersampled(full_scan()), Selection(crop=(20, 20)))
+
+
+@pytest.mark.parametrize("matrix", [(24, 20), (31, 25), (48, 40)])
+def test_maps_follow_the_matrix_and_the_crop(matrix: tuple[int, int]) -> None:
+    """Maps of the same coils in fewer pixels of the same field of view, or of its central part."""
+    coils, size = 4, (48, 40)
+    maps, image = birdcage_maps(size, coils), torch.zeros(size, dtype=torch.complex64)
+    image[12:30, 9:28] = 1
+    scan = Scan(fft2c(maps * image), torch.ones(size, dtype=torch.bool), ScanMeta("s", "f"), maps=maps)
+    for selection in (Selection(matrix=matrix), Selection(crop=matrix), Selection(crop=(60, 50), matrix=matrix)):
+        found = resized_kspace(scan, selection)
+        assert found.maps is not None
+        assert found.maps.shape == (coils, *matrix)
+        coil_images = ifft2c(found.kspace)
+        combined = (found.maps.conj() * coil_images).sum(0)
+        left = coil_images - found.maps * combined
+        assert float(left.norm() / coil_images.norm()) < 0.04
+    size_of = resized_kspace(scan, Selection(matrix=matrix)).maps
+    assert size_of is not None
+    torch.testing.assert_close(size_of.abs().square().sum(0), torch.ones(matrix))
+
+
+def test_a_place_of_maps_does_not_depend_on_where_a_command_is_given() -> None:
+    assert Selection(maps="maps.cfl").maps == str(Path("maps.cfl").resolve())
+    assert Selection(maps="none").maps == "none"
+    assert Selection(maps="none").reader_options.maps == "none"

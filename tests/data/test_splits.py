@@ -62,14 +62,15 @@ def test_without_shares_everybody_trains() -> None:
 
 @pytest.mark.parametrize(("names", "count"), [(["a", "a"], 1), (["a", "b"], 2), ([], 0)])
 def test_too_few_subjects_are_one_line_with_the_cure(names: list[str], count: int) -> None:
-    message = f"{count} subject(s) cannot be split into training and validation 0.15, test 0.1: add subjects or set"
+    message = f"{count} subject(s) cannot be split into training and validation 0.15, test 0.1: add subjects or set "
+    message += "--validation or --test"
     with pytest.raises(SettingError, match=re.escape(message)):
         split_subjects(names, {"training": 0.0, "validation": 0.15, "test": 0.1}, 0)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(SettingError, match=rf"the test fraction must lie in \[0, 1\), got {share}"):
+    with pytest.raises(SettingError, match=rf"the test fraction must lie in \[0, 1\), got {share}: change --test"):
         split_subjects(NAMES, {"training": 0.0, "test": share}, 0)
 
 
@@ -133,7 +134,7 @@ def test_a_fold_that_does_not_exist_is_refused(number: int, of: int, message: st
 
 
 def test_fewer_subjects_than_folds_are_one_line_with_the_cure() -> None:
-    message = "3 subject(s) cannot be split into 4 folds: add subjects or take fewer folds"
+    message = "3 subject(s) cannot be split into 4 folds: add subjects or take fewer folds (--folds)"
     with pytest.raises(SettingError, match=re.escape(message)):
         split_subjects(["a", "b", "c"], {"training": 0.0, "test": 0.0}, 0, Fold(0, 4))
 
@@ -147,6 +148,7 @@ def test_too_few_subjects_beside_a_fold_are_one_line_with_the_cure() -> None:
 @pytest.mark.parametrize("share", [0.2, float("nan")])
 def test_a_fold_and_a_test_fraction_contradict_each_other(share: float) -> None:
     message = f"the test part is fold 1 of 4 or a fraction, not both: set the test fraction to 0, got {share:g}"
+    message += " (--test 0, or --folds 0)"
     with pytest.raises(SettingError, match=re.escape(message)):
         split_subjects(NAMES, {"training": 0.0, "test": share}, 0, Fold(1, 4))
 

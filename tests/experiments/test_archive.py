@@ -134,7 +134,17 @@ def test_what_stops_a_node_is_one_line(run, archive, tmp_path, cluster):
     assert {one.path.name: one.earlier for one in again} == {"file1.h5": True, "file2.h5": False}
 
 
+def test_equal_names_lie_in_folders_like_those_of_their_scans(run, archive, tmp_path, cluster):
+    for number, person in enumerate(("P0", "P1")):
+        (archive / "people" / person).mkdir(parents=True)
+        (archive / f"file{number}.h5").rename(archive / "people" / person / "scan.h5")
+    for earlier in (False, True):
+        done = reconstruct_files(Job(run, tmp_path / "out"), [archive / "people"], None, cluster.address, QUIET)
+        found = {one.written[0].relative_to(tmp_path / "out").as_posix(): one.earlier for one in done}
+        assert found == {"P0/scan.h5": earlier, "P1/scan.h5": earlier}
+
+
 def test_ray_data_is_missed_by_name(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SettingError, match=re.escape("Ray is not installed: pip install 'sansref[cluster]'")):
+    with pytest.raises(SettingError, match=re.escape("Ray is not installed: pip install 'ray[data]'")):
         list(reconstruct_files(Job(run, tmp_path / "out"), [archive], None, "local", QUIET))

@@ -29,6 +29,7 @@ def test_report_table_and_figures_are_written(played):
     summaries, out = played
     assert list(summaries) == ["zero-filled", "SSDU", "IDR"]
     assert sorted(path.name for path in out.iterdir()) == [
+        ".sansref",
         "agreement.png",
         "idr",
         "reconstructions.png",

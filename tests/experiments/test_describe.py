@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import time
+
 import h5py
 import numpy as np
 import pytest
@@ -114,3 +117,29 @@ def test_neither_a_run_nor_a_scan(tmp_path):
         told(tmp_path)
     with pytest.raises(FileError, match="does not exist"):
         told(tmp_path / "nothing")
+
+
+ROWS = "stage,epoch,loss,score\n0,0,1,1\n"
+HOSTILE = {
+    "metrics.csv": ("", "epoch\n0\n", ROWS + "0,1\n", ROWS + "0,1,x,2\n", ROWS + "0,1,1,1,1\n", ROWS + "0,é,1,1\n"),
+    "splits.json": ("{", "[]", '{"training": 3, "validation": [], "test": []}'),
+    "data/training/kspace/index.json": (
+        *("{", "[]", '{"dtype": "|O", "shapes": [[1]]}', '{"dtype": "<c8", "shapes": [[-1, -4]]}'),
+        *('{"dtype": "<c8", "shapes": 3}', '{"dtype": "<c8", "shapes": [[99999999999999999999]]}'),
+    ),
+    "data/training/scans.json": ("{", "{}", "[]", "[3]", "null", '[{"subject": 3}]'),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in HOSTILE.items() for text in texts[:]])
+def test_a_damaged_file_of_a_run_is_one_line(sansref, trained, tmp_path, name, text):
+    run = shutil.copytree(trained.path, tmp_path / "run")
+    (run / name).write_text(text)
+    begun = time.process_time()
+    code, _, said = sansref("info", run)
+    assert time.process_time() - begun < 5
+    if name == "metrics.csv" and not text:
+        assert code == 0  # as before the first epoch
+        return
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert str(run / name.partition("/index")[0].partition("/scans.json")[0]) in said

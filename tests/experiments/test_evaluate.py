@@ -18,6 +18,7 @@ from sansref.experiments import evaluate as module
 from sansref.experiments.evaluate import ScoreOptions, evaluate
 from sansref.experiments.scores import BEST_SCALE, Score, score_best_scale, score_scan, scored_reference, zero_filled
 from sansref.metrics.lpips import LPIPS
+from sansref.metrics.quality import psnr
 from sansref.training.batches import WithoutHeldOut, held_out_mask
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
@@ -145,6 +146,31 @@ def test_best_scale_beats_the_zero_filled_image_and_has_no_held_out_error(play):
     assert written["methods"][BEST_SCALE]["mean"]["held_out"] is None
 
 
+def test_pictures_are_upright_and_scores_are_not_touched(play, trained, heads, monkeypatch):
+    """Rows of these heads lead to the left, columns to anterior: they would lie on their side."""
+    drawn = []
+    monkeypatch.setattr(module, "error_figure", lambda path, truth, panels, title: drawn.append((truth, panels, title)))
+    found, _ = play()
+    assert len(drawn) == 2
+    for truth, panels, title in drawn:
+        subject, number = title.removeprefix("worst slice: ").removeprefix("median slice: ").split(", slice ")
+        (scan,) = trained.config().preparation.scans(heads / f"{subject}_T1w.nii.gz", [int(number)])
+        assert torch.equal(truth, scored_reference(scan).T.flip(0))
+        given = scan.batch()
+        assert torch.equal(panels[0].image, zero_filled(given)[0].abs().T.flip(0))
+        (row,) = (row for row in found.rows if (row.info.subject, row.slice) == (subject, int(number)))
+        assert row.scores["zero-filled"].psnr == pytest.approx(float(psnr(panels[0].image, truth, float(truth.max()))))
+
+
+def test_names_of_scans_give_no_formulas(play, heads, tmp_path):
+    name = "=cmd|' C calc'!A0\x07.nii.gz"
+    (tmp_path / "data").mkdir()
+    shutil.copy(heads / "sub-01_T1w.nii.gz", tmp_path / "data" / name)
+    _, out = play(tmp_path / "data", "all")
+    assert all(line["file"] == "'=cmd|' C calc'!A0\\x07.nii.gz" for line in table(out))
+    assert all(float(line["psnr"]) > 0 for line in table(out))
+
+
 def test_training_made_the_test_subjects_better_than_zero_filling(play):
     summary = play()[0].summaries()
     assert summary["idr"].mean.psnr > summary["zero-filled"].mean.psnr
@@ -153,7 +179,7 @@ def test_training_made_the_test_subjects_better_than_zero_filling(play):
 
 def test_summary_and_figures_are_written(play, trained):
     found, out = play()
-    assert sorted(path.name for path in out.iterdir()) == ["median.png", "scores.csv", "summary.json", "worst.png"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["median.png", "scores.csv", "summary.json", "worst.png"]
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["subjects"] == trained.subjects()["test"]
     assert summary["methods"]["idr"]["slices"] == len(found.rows)
@@ -196,7 +222,57 @@ def test_measured_undersampled_data_are_scored_without_a_reference(play, write_k
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert summary["methods"]["idr"]["mean"]["psnr"] is None
     assert summary["methods"]["idr"]["mean"]["held_out"] > 0
-    assert sorted(path.name for path in out.iterdir()) == ["scores.csv", "summary.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["median.png", "scores.csv", "summary.json", "worst.png"]
+    assert found.noise is None
+
+
+def test_without_any_reference_images_are_shown_by_held_out_error(play, write_knee, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(module, "error_figure", lambda path, *rest: drawn.update({path.stem: rest}))
+    found, _ = play(write_knee(tmp_path / "under.h5", every=2, slices=3))
+    highest = max(row.scores["idr"].held_out for row in found.rows)
+    truth, panels, _ = drawn["worst"]
+    assert truth is None
+    assert [panel.title for panel in panels] == ["zero-filled", "idr"]
+    assert panels[1].caption == f"held-out error {highest:.4f}"
+
+
+def test_scores_say_whether_the_run_was_trained_on_the_scans(play, trained):
+    found, out = play(subjects="all")
+    split = trained.subjects()
+    learned = sorted(split["training"] + split["validation"])
+    assert found.learned == learned == json.loads((out / "summary.json").read_text())["learned_from"]
+    assert any(note.startswith(f"the run was trained on {', '.join(learned)}:") for note in found.notes())
+    found, out = play(subjects="test")
+    assert found.learned == [] == json.loads((out / "summary.json").read_text())["learned_from"]
+    assert "the run was trained on none of the scored subjects" in list(found.notes())
+
+
+def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
+    found, out = play(write_knee(tmp_path / "full.h5"))
+    level, limit = found.noise
+    # 1 % in each part of each sample, of images of at most 1 in the whole field of view.
+    assert 0.007 < level < 0.014
+    assert 36 < limit < 44
+    (note,) = (note for note in found.notes() if "noisy" in note)
+    assert f"{level:.1%}" in note
+    assert "punish smoothing" in note
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["reference_noise"], summary["psnr_of_a_perfect_image"]) == (level, limit)
+    assert play()[0].noise is None  # simulated
+
+
+def test_classical_methods_stand_beside_the_run(play):
+    found, out = play(classical=("l1_wavelet", "total_variation"))
+    names = ["zero-filled", BEST_SCALE, "L1-wavelet", "total variation", "idr"]
+    assert list(found.rows[0].scores) == names
+    means = {name: summary.mean for name, summary in found.summaries().items()}
+    for name in ("L1-wavelet", "total variation"):
+        assert means[name].psnr > means["zero-filled"].psnr + 1
+        assert means[name].held_out < means["zero-filled"].held_out
+    chosen = json.loads((out / "summary.json").read_text())["regularisation"]
+    assert chosen == {name: choice.regularisation for name, choice in found.chosen.items()}
+    assert any(note.startswith("L1-wavelet: regularisation ") for note in found.notes())
 
 
 def test_slices_without_a_reference_do_not_make_the_means_undefined(play, write_knee, tmp_path):
@@ -361,3 +437,82 @@ def test_evaluation_does_not_move_the_weights(play, trained):
     before = {name: value.clone() for name, value in trained.load().state_dict().items()}
     play()
     assert all(torch.equal(value, before[name]) for name, value in trained.load().state_dict().items())
+
+
+# --- who is known ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_folders(tiny, tmp_path_factory):
+    """A run on folders of four people whose files have the same names and sizes, two of them set aside."""
+    root = tmp_path_factory.mktemp("people")
+    _people(root / "data", range(4))
+    config = tiny("ssdu", epochs=1, validation=0.2, test=0.3)
+    return train(config, root / "data", root / "run", console=QUIET).run
+
+
+def _people(folder, seeds):
+    for place, seed in enumerate(seeds):
+        for name in ("T1", "T2"):
+            path = folder / f"P{place:03d}" / f"{name}.nii"
+            path.parent.mkdir(parents=True) if name == "T1" else None
+            volume = np.random.default_rng([seed, len(name), ord(name[1])]).random((32, 32, 2)).astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    return folder
+
+
+def test_people_of_folders_stand_on_one_side_each(of_folders):
+    parts = of_folders.subjects()
+    assert sorted(name for names in parts.values() for name in names) == ["P000", "P001", "P002", "P003"]
+    said = json.loads((of_folders.path / "subjects.json").read_text())["data"]
+    assert {(one["subject"], one["recognised_by"]) for one in said} == {(f"P{n:03d}", "folder") for n in range(4)}
+
+
+def test_another_persons_file_of_equal_name_and_size_is_new(of_folders, tmp_path):
+    others = _people(tmp_path / "others", range(10, 13))
+    found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
+    assert found.left_out == []
+    assert {row.info.subject for row in found.rows} == {"P000", "P001", "P002"}
+
+
+def test_a_known_file_under_another_name_is_known(of_folders, tmp_path):
+    learned = of_folders.subjects()["training"][0]
+    home = of_folders.path.parent / "data"
+    shutil.copyfile(home / learned / "T1.nii", tmp_path / "somebody.nii")
+    with pytest.raises(SettingError, match="none of the 1 subject"):
+        evaluate(of_folders, tmp_path / "somebody.nii", tmp_path / "out", console=QUIET)
+    _people(tmp_path / "new", [20])
+    shutil.move(tmp_path / "somebody.nii", tmp_path / "new" / "P000" / "T3.nii")
+    _people(tmp_path / "more", [21])
+    shutil.move(tmp_path / "more" / "P000", tmp_path / "new" / "P001")
+    found = evaluate(of_folders, tmp_path / "new", tmp_path / "out", console=QUIET)
+    assert found.left_out == ["P000"]
+
+
+def test_a_part_of_the_runs_data_is_known_by_the_runs_names(of_folders, tmp_path):
+    home = of_folders.path.parent / "data"
+    learned, aside = of_folders.subjects()["training"][0], of_folders.subjects()["test"][0]
+    for data in (home / learned, home / learned / "T2.nii"):
+        with pytest.raises(SettingError, match="none of the 1 subject"):
+            evaluate(of_folders, data, tmp_path / "out", console=QUIET)
+    found = evaluate(of_folders, home / aside / "T2.nii", tmp_path / "out", console=QUIET)
+    assert {row.info.subject for row in found.rows} == {aside}
+
+
+def test_the_users_rule_may_differ_for_other_data(of_folders, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate(("P1_a", "P1_b", "P2_a")):
+        np.save(data / f"{name}.npy", np.random.default_rng(number).random((2, 32, 32)))
+    with pytest.raises(FileError, match="--subject_from"):
+        evaluate(of_folders, data, tmp_path / "out", console=QUIET)
+    found = evaluate(of_folders, data, tmp_path / "out", console=QUIET, subject_from=r"P\d")
+    assert {row.info.subject for row in found.rows} == {"P1", "P2"}
+
+
+def test_label_maps_are_not_scored(of_folders, tmp_path):
+    others = _people(tmp_path / "others", [30])
+    shutil.copyfile(others / "P000" / "T1.nii", others / "P000" / "T1_seg.nii")
+    found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
+    assert {row.info.path.name for row in found.rows} == {"T1.nii", "T2.nii"}
+    assert "T1_seg.nii" in found.note

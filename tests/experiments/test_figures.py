@@ -161,6 +161,17 @@ def test_error_figure_refuses_unusable_images(reference: Tensor, image: Tensor, 
         build_error_figure(reference, [Panel("a", image)])
 
 
+def test_without_a_reference_the_panels_stand_alone() -> None:
+    image = torch.rand(8, 12, generator=torch.Generator().manual_seed(0))
+    figure = build_error_figure(None, [Panel("a", 2 * image, "first"), Panel("b", image)], "a title that is long " * 9)
+    assert [axes.get_label() for axes in figure.axes] == ["image", "image"]
+    assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
+    assert figure.axes[1].images[0].get_clim()[1] == pytest.approx(float(image.quantile(0.998)), rel=0.02)
+    assert "\n" in figure.texts[0].get_text()
+    with pytest.raises(ValueError, match="panel 'b' must have the first panel's shape"):
+        build_error_figure(None, [Panel("a", image), Panel("b", image[:4])])
+
+
 def test_error_figure_needs_a_panel() -> None:
     with pytest.raises(ValueError, match="panels must not be empty"):
         build_error_figure(torch.ones(4, 4), [])

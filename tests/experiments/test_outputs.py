@@ -129,6 +129,114 @@ def test_outputs_of_dicom_are_named_by_the_folder(disc, tmp_path, monkeypatch):
     assert output_name(disc / "b.nii") == "b"
 
 
+def study(heads, folder, *places):
+    """Scans of one name in several folders."""
+    for number, place in enumerate(places, start=1):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(heads / f"sub-0{number}_T1w.nii.gz", folder / place)
+    return folder
+
+
+def test_equal_names_lie_in_folders_like_those_of_their_scans(trained, heads, tmp_path):
+    data = study(heads, tmp_path / "data", "P0/a/T1.nii.gz", "P1/a/T1.nii.gz", "P1/b/T2.nii.gz")
+    done = play(trained, [data], tmp_path / "out", "nifti", "png")
+    nifti = [name for name in names(tmp_path / "out") if name.endswith(".gz")]
+    assert nifti == ["P0/a/T1_recon.nii.gz", "P1/a/T1_recon.nii.gz", "P1/b/T2_recon.nii.gz"]
+    for number, one in enumerate(done, start=1):
+        (alone,) = play(trained, [heads / f"sub-0{number}_T1w.nii.gz"], tmp_path / "alone", "nifti", "png")
+        images = [np.asarray(nibabel.load(path.written[0]).dataobj) for path in (one, alone)]
+        assert np.corrcoef(images[0].ravel(), images[1].ravel())[0, 1] > 0.9
+        assert one.written[1].parent.name == f"T{(number + 2) // 3 if number < 3 else 2}_png"
+    # Again, and by any other way to name the same files.
+    globbed = sorted(data.rglob("*.nii.gz"))
+    for files in ([data], globbed, [data / "P0", data / "P1"], [data / "P1", data], globbed[:1], [data, *globbed]):
+        assert all(one.earlier for one in play(trained, files, tmp_path / "out", "nifti", "png"))
+    assert [name for name in names(tmp_path / "out") if name.endswith(".gz")] == nifti
+
+
+def test_an_archive_that_grows_keeps_the_images_that_it_has(trained, heads, tmp_path):
+    data = study(heads, tmp_path / "data", "P0/T1.nii.gz")
+    assert play(trained, [data], tmp_path / "out")[0].written == (tmp_path / "out" / "T1_recon.nii.gz",)
+    study(heads, data, "P0/T1.nii.gz", "P1/T1.nii.gz", "P2/T1.nii.gz")
+    os.utime(data / "P0" / "T1.nii.gz", (1, 1))  # has changed since
+    done = play(trained, [data], tmp_path / "out")
+    assert [one.written[0].relative_to(tmp_path / "out").as_posix() for one in done] == [
+        *("T1_recon.nii.gz", "P1/T1_recon.nii.gz", "P2/T1_recon.nii.gz"),
+    ]
+    assert not any(one.earlier for one in done)
+
+
+def test_a_bad_file_does_not_stop_the_others_of_its_name(trained, heads, tmp_path):
+    data, bad = study(heads, tmp_path / "data", "P0/T1.nii.gz", "P1/T1.nii.gz"), []
+    (data / "P0" / "T1.nii.gz").write_bytes(b"no volume")
+    (done,) = reconstruct_files(Job(trained, tmp_path / "out"), [data], bad.append, console=QUIET)
+    assert done.written == (tmp_path / "out" / "P1" / "T1_recon.nii.gz",)
+    assert [error.path for error in bad] == [data / "P0" / "T1.nii.gz"]
+
+
+def test_series_of_one_name_lie_beside_their_folders(trained, disc, tmp_path):
+    for person in ("01", "02"):
+        (tmp_path / "pacs" / person).mkdir(parents=True)
+        shutil.move(disc / f"person{person}", tmp_path / "pacs" / person / "T1")
+    done = play(trained, [tmp_path / "pacs"], tmp_path / "out")
+    assert [one.written[0].parent.relative_to(tmp_path / "out").as_posix() for one in done] == [
+        *("01/T1_slice-0000_dicom", "02/T1_slice-0000_dicom"),
+    ]
+
+
+def test_links_to_one_scan_have_their_images_each(trained, heads, tmp_path):
+    for place in ("P0", "P1"):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        (tmp_path / "data" / place / "T1.nii.gz").symlink_to(heads / "sub-01_T1w.nii.gz")
+    for earlier in (False, True):
+        done = play(trained, [tmp_path / "data"], tmp_path / "out")
+        assert [one.earlier for one in done] == [earlier, earlier]
+        assert names(tmp_path / "out")[:2] == ["P0/T1_recon.nii.gz", "P1/T1_recon.nii.gz"]
+
+
+def test_mirrored_folders_hit_neither_scans_nor_other_images(trained, heads, tmp_path):
+    """A folder ``P0/P0`` would be mirrored into the folder of scans ``P0``; ``x`` has its pictures in ``x_png``."""
+    data = study(heads, tmp_path / "P0", "P0/T1.nii.gz", "T1.nii.gz")
+    before = names(tmp_path)
+    with pytest.raises(SettingError, match=r"--out .*P0 lies inside|is the folder of"):
+        play(trained, [data], tmp_path)
+    assert names(tmp_path) == before
+    data = study(heads, tmp_path / "data", "x.nii.gz", "x_png/x.nii.gz")
+    with pytest.raises(SettingError, match=r"x\.nii\.gz and the folder of .*x_png/x\.nii\.gz would have one name"):
+        play(trained, [data], tmp_path / "out", "png")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_is_not_replaced_by_its_image(trained, write_knee, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.h5").symlink_to(write_knee(tmp_path / "knee.h5"))
+    with pytest.raises(SettingError, match=r"--out is the folder of .*a\.h5"):
+        play(trained, [tmp_path / "scans" / "a.h5"], tmp_path / "scans")
+
+
+@pytest.mark.parametrize("stem", ["x" * 205, "x" * 248, "ä" * 120])
+def test_long_names_are_cut_but_not_mixed_up(trained, heads, tmp_path, stem):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, end in enumerate("ab", start=1):
+        shutil.copy(heads / f"sub-0{number}_T1w.nii.gz", data / f"{stem[:-1]}{end}.nii.gz")
+    formats = ("dicom", "mrd", "nifti", "hdf5", "png")
+    done = play(trained, [data], tmp_path / "out", *formats)
+    assert len(set(names(tmp_path / "out"))) == 2 * (3 + 4 + 4) + 1
+    assert all(path.name.startswith(stem[:60]) for one in done for path in one.written if path.suffix == ".mrd")
+    assert [one.earlier for one in play(trained, [data], tmp_path / "out", *formats)] == [True, True]
+
+
+def test_a_path_that_is_too_long_costs_one_file_only(trained, heads, tmp_path):
+    deep = "/".join(["d" * 200] * 12)
+    study(heads, tmp_path / "data", "T1.nii.gz", f"{deep}/T1.nii.gz")
+    out, bad = tmp_path / "/".join(["o" * 200] * 9), []
+    (done,) = reconstruct_files(Job(trained, out), [tmp_path / "data"], bad.append, console=QUIET)
+    assert done.path == tmp_path / "data" / "T1.nii.gz"
+    assert [error.path for error in bad] == [tmp_path / "data" / deep / "T1.nii.gz"]
+    assert "too long" in str(bad[0])
+
+
 def test_other_formats_in_the_same_folder_are_refused(trained, heads, tmp_path):
     play(trained, [heads / "sub-01_T1w.nii.gz"], tmp_path, "dicom")
     with pytest.raises(SettingError, match="holds a reconstruction with other formats"):

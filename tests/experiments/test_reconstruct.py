@@ -369,9 +369,8 @@ def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, t
 
 
 def test_no_reconstruction_is_replaced_by_the_next(trained, heads, tmp_path):
-    for visit in ("a", "b"):
-        (tmp_path / visit).mkdir()
-        shutil.copy(heads / "sub-01_T1w.nii.gz", tmp_path / visit / "T1w.nii.gz")
-    with pytest.raises(SettingError, match=r"a/T1w\.nii\.gz and .*b/T1w\.nii\.gz have one name"):
-        play(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    for name in ("T1w.nii", "T1w.nii.gz"):
+        nibabel.save(nibabel.load(heads / "sub-01_T1w.nii.gz"), tmp_path / name)
+    with pytest.raises(SettingError, match=r"T1w\.nii and .*T1w\.nii\.gz have one name"):
+        play(trained, [tmp_path / "T1w.nii", tmp_path / "T1w.nii.gz"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -214,8 +214,8 @@ def start(engine, monkeypatch):
     monkeypatch.setattr("sansref.serving.server.LOOK", 0.02)
     running = []
 
-    def begin(**limits):
-        running.append(Running(engine, Limits(**{"timeout": 20.0, **limits}), "127.0.0.1", 0))
+    def begin(pixel="float32", **limits):
+        running.append(Running(engine, Limits(**{"timeout": 20.0, **limits}), "127.0.0.1", 0, pixel))
         return running[-1]
 
     yield begin

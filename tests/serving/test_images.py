@@ -17,12 +17,12 @@ HEADER = """<ismrmrdHeader><encoding>
 <fieldOfView_mm><x>16</x><y>10</y><z>12</z></fieldOfView_mm></reconSpace></encoding></ismrmrdHeader>"""
 
 
-def image_of(slices, **meta):
+def image_of(slices, pixel="float32", **meta):
     done = Reconstruction(slices, 2.5, ScanMeta("s", "client", **meta), 0.1)
     line = ismrmrd.AcquisitionHeader()
     line.idx.contrast, line.idx.average, line.read_dir = 3, 2, (0, 0, 1)
     made = Provenance(method="ssdu", weights="f" * 64, settings="e" * 64, sampling="poisson_disc, 4x")
-    return mrd_image(done, line, parse_header("client", HEADER), made, 9)
+    return mrd_image(done, line, parse_header("client", HEADER), made, 9, pixel)
 
 
 def test_a_slab_is_one_image_with_its_partitions_as_z():
@@ -58,3 +58,31 @@ def test_turning_keeps_the_centre_and_reverses_the_rest(shape):
     for index in np.ndindex(*shape):
         mirrored = tuple((2 * middle - at) % size for at, middle, size in zip(index, centre, shape, strict=True))
         assert turned[index] == slices[mirrored]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 3e7, 1e25])
+def test_integers_and_their_scale_give_the_magnitudes_back(scale):
+    slices = scale * torch.rand(4, 8, 10)
+    slices[0, 0, 0] = 0
+    image = image_of(slices, "int16")
+    assert image.data.dtype == np.int16
+    assert image.getHead().data_type == ismrmrd.DATATYPE_SHORT
+    assert (image.data.min(), image.data.max()) == (0, 4095)
+    slope, intercept = (image.meta[f"Rescale{name}"] for name in ("Slope", "Intercept"))
+    assert len(slope) <= 16  # a number of DICOM
+    back = image.data[0].transpose(0, 2, 1) * float(slope) + float(intercept)
+    np.testing.assert_allclose(back, slices.numpy(), rtol=0, atol=0.51 * float(slope))
+    assert (image.meta["WindowCenter"], image.meta["WindowWidth"]) == ("2048", "4096")
+    assert image.meta["ImageComments"][0].startswith("RESEARCH USE ONLY")
+
+
+def test_a_black_image_has_integers_too():
+    image = image_of(torch.zeros(4, 8, 10), "int16")
+    assert not image.data.any()
+    assert float(image.meta["RescaleSlope"]) > 0
+
+
+def test_magnitudes_have_no_scale():
+    image = image_of(torch.rand(4, 8, 10))
+    assert image.data.dtype == np.float32
+    assert "RescaleSlope" not in image.meta

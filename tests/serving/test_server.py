@@ -77,6 +77,57 @@ def test_coils_behind_noise_of_a_dead_coil_are_those_of_a_file(measurement, conn
     same(images, from_file(sent))
 
 
+@pytest.mark.parametrize("mode", ["separate", "external", "other", "embedded", "interleaved"])
+def test_calibration_lines_are_those_of_a_file(measurement, connect, play, from_file, mode):
+    sent = measurement(coils=4, centre=16, slices=2)
+    told = f"<parallelImaging><accelerationFactor><kspace_encoding_step_1>3</kspace_encoding_step_1>\
+<kspace_encoding_step_2>1</kspace_encoding_step_2></accelerationFactor><calibrationMode>{mode}</calibrationMode>\
+</parallelImaging></encoding>"
+    sent.header = sent.header.replace("</encoding>", told)
+    for line in sent.lines:
+        if line.idx.kspace_encode_step_1 % 3:
+            line.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+    if mode not in ("embedded", "interleaved"):  # a block of all lines near the centre, in front
+        block = [line for line in sent.lines if 8 <= line.idx.kspace_encode_step_1 < 24]
+        sent.lines = [line for line in sent.lines if not line.idx.kspace_encode_step_1 % 3]
+        for number, line in enumerate(block):
+            apart = ismrmrd.Acquisition(line.getHead(), line.data)
+            apart.clear_all_flags()
+            apart.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+            if line.idx.kspace_encode_step_1 == 23:
+                apart.set_flag(ismrmrd.ACQ_LAST_IN_SLICE)  # of the calibration, as scanners say it
+            sent.lines.insert(number, apart)
+    # A repetition without calibration lines takes those of the first.
+    for line in [line for line in sent.lines if not line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]:
+        again = ismrmrd.Acquisition(line.getHead(), line.data)
+        again.idx.repetition = 1
+        sent.lines.append(again)
+    images, texts = play(connect(), sent)
+    assert texts == []
+    expected = from_file(sent)
+    first, second = ([image for image in images if image.repetition == number] for number in (0, 1))
+    same(first, expected[:2])
+    same(second, expected[2:])
+
+
+def test_the_reference_generator_s_file_comes_back_as_images(generated, connect, tmp_path, trained):
+    path = generated(tmp_path / "a.h5", "-m", 64, "-c", 4, "-a", 4, "-w", 24, "-C")
+    with ismrmrd.Dataset(str(path), "dataset", create_if_needed=False) as file:
+        header = file.read_xml_header().decode()
+        lines = [file.read_acquisition(number) for number in range(file.number_of_acquisitions())]
+    client = connect()
+    client.start(header)
+    client.send(*lines)
+    client.end()
+    images, texts = client.answers()
+    assert texts == []
+    assert [image.repetition for image in images] == [0, 1, 2, 3]
+    recipe = whole_files(trained.config().preparation)
+    expected = [image.numpy() for image, _ in reconstruct_slices(trained.load(), recipe, path)]
+    for image, truth in zip(images, expected, strict=True):
+        np.testing.assert_allclose(image.data[0, 0].T, truth, rtol=0, atol=1e-5 * truth.max())
+
+
 def test_averages_are_one_image(measurement, connect, play, from_file):
     sent = measurement(flags=False)
     for line in list(sent.lines):
@@ -168,3 +219,14 @@ def test_a_client_that_only_asks_whether_somebody_is_there_gets_close(connect):
     client = connect()
     client.end()
     assert client.answers() == ([], [])
+
+
+def test_images_of_integers_are_those_of_magnitudes(measurement, start, connect, play):
+    sent = measurement(slices=2)
+    magnitudes, _ = play(connect(), sent)
+    integers, texts = play(connect(start(pixel="int16")), sent)
+    assert texts == []
+    for image, magnitude in zip(integers, magnitudes, strict=True):
+        assert image.getHead().data_type == ismrmrd.DATATYPE_SHORT
+        slope = float(image.meta["RescaleSlope"])
+        np.testing.assert_allclose(image.data * slope, magnitude.data, rtol=0, atol=0.51 * slope)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ import yaml
 from safetensors.torch import save_file
 
 from sansref.errors import FileError, SettingError
+from sansref.files import MARK
 from sansref.training.run import RunDirectory, environment
+
+LEFT = f".part-{'0a' * 16}-"  # as writers name what is not finished
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def test_a_new_run_records_settings_data_and_versions(run, tiny):
 def test_the_same_run_goes_on_and_drops_what_a_kill_left_half_written(run, tiny):
     run.start(tiny(), "/data")
     (run.path / "stages" / "00").mkdir(parents=True)
-    (run.path / "stages" / "00" / ".part-12-last.ckpt").write_bytes(b"half")
+    (run.path / "stages" / "00" / f"{LEFT}last.ckpt").write_bytes(b"half")
     (run.path / "metrics.csv").write_text("stage,epoch\n0,0\n")
     before = (run.path / "environment.json").read_bytes()
     run.start(tiny(), "/data")
@@ -51,7 +55,7 @@ def test_the_same_run_goes_on_and_drops_what_a_kill_left_half_written(run, tiny)
 
 def test_a_start_that_was_killed_is_begun_again(run, tiny):
     run.path.mkdir()
-    (run.path / ".part-12-config.yaml").write_text("half")
+    (run.path / f"{LEFT}config.yaml").write_text("half")
     run.start(tiny(), "/data")
     assert run.config() == tiny()
 
@@ -111,20 +115,20 @@ def test_a_run_that_has_learned_nothing_is_begun_anew_with_other_settings(run, t
     run.splits_file.write_text("{}")
     run.start(tiny(seed=1), "/data")
     assert run.read_config() == {**tiny(seed=1).flat(), "data": "/data"}
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "environment.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".sansref", "config.yaml", "environment.json"]
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(run, tiny):
     run.path.mkdir()
     (run.path / "thesis.tex").write_text("important")
-    with pytest.raises(SettingError, match="is not empty and not a run: choose another --out"):
+    with pytest.raises(SettingError, match="is not empty and not a run that sansref has made: choose another --out"):
         run.start(tiny(), "/data")
     assert [path.name for path in run.path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_is_no_run_directory(run, tiny):
     run.path.write_text("important")
-    with pytest.raises(SettingError, match="is not empty and not a run: choose another --out"):
+    with pytest.raises(SettingError, match="is not empty and not a run that sansref has made: choose another --out"):
         run.start(tiny(), "/data")
     assert run.path.read_text() == "important"
 
@@ -159,7 +163,23 @@ def test_an_unfinished_run_is_named(finished):
     ("content", "problem"),
     [
         (b"stages: [1", "is not readable YAML"),
-        (b"\xff\xfe\x00", "is not readable YAML"),
+        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"a: &a [*a]\n", "holds itself"),
+        (b"method: idr\nmethod: ssdu\n", "gives 'method' twice"),
+        (b"method: idr\ndata: 5\n", "impossible 'data'"),
+        (b"method: idr\nnetwork: {phases: 10000000}\n", "network.phases"),
+        (b"method: idr\nnetwork: {phases: 900, channels: 4000}\n", "network"),
+        (b"method: idr\nnetwork: {name: unet, pools: 60}\n", "network.pools"),
+        (b"method: switchable\nnetwork: {width: 1000000}\n", "network.width"),
+        (b"method: switchable\nnetwork: {blocks: 1000000}\n", "network.blocks"),
+        (b"method: switchable\nnetwork: {extractor_layers: 1000000}\n", "network.extractor_layers"),
+        (b"method: idr\ncoils: 1000000\n", "coils"),
+        (b"method: idr\nmatrix: [1000000, 1000000]\n", "matrix"),
+        (b"method: idr\ncrop: [10000000, 3]\n", "crop"),
+        (b"method: [" + b"[" * 200000, "is not readable YAML"),
+        (b'method: idr\nmask: "a\\0.npy"\n', "impossible setting"),
+        (b"method: idr\nepochs: " + b"9" * 100000, "is not readable YAML"),
+        (b"method: idr\nepochs: " + b"x" * 100000, "impossible setting"),
         (b"", "holds no settings"),
         (b"- 1\n- 2\n", "holds no settings"),
         (b"method: magic\n", "there is no method 'magic'"),
@@ -175,6 +195,7 @@ def test_a_damaged_configuration_is_one_clear_line(finished, content, problem):
         finished.load()
     assert str(caught.value).startswith(f"{finished.config_file}: ")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_damaged_weights_are_one_clear_line(finished, tiny):
@@ -194,6 +215,16 @@ def test_damaged_weights_are_one_clear_line(finished, tiny):
     refused("does not hold the weights of this run")
     save_file(tiny("idr", network={"phases": 3}).build().state_dict(), finished.weights)
     refused("does not hold the weights of this run")
+    finished.weights.write_bytes(whole + bytes(20 << 20))
+    refused("does not hold the weights of this run")
+    for number in (torch.nan, torch.inf):
+        weights = tiny("idr").build(1).state_dict()
+        weights[min(weights)].view(-1)[0] = number
+        save_file(weights, finished.weights)
+        refused("holds NaN or infinite weights")
+    finished.weights.unlink()
+    os.mkfifo(finished.weights)  # would be waited for
+    refused("does not hold the weights of this run")
     finished.weights.unlink()
     refused("does not hold the weights of this run")
 
@@ -207,7 +238,141 @@ def test_a_run_on_other_than_a_folder_has_no_subjects(finished):
     assert finished.subjects() == {"training": [], "validation": [], "test": []}
 
 
-def test_a_damaged_list_of_subjects_is_named(finished):
-    finished.splits_file.write_text('{"training": ["a"')
-    with pytest.raises(FileError, match=r"splits\.json: is not readable JSON\. Restore the file or train again"):
+SHAPES = ['{"training": ["a"', "[]", "3", "null", '{"training": []}', "[[[" * 99999, '"' + "x" * 99999]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *SHAPES,
+        '{"training": "ab", "validation": [], "test": []}',
+        '{"training": [["a"]], "validation": [], "test": []}',
+        '{"training": {}, "validation": [], "test": [], "full": 3}',
+    ],
+)
+def test_a_damaged_list_of_subjects_is_named(finished, text):
+    finished.splits_file.write_text(text)
+    with pytest.raises(FileError, match=r"splits\.json: .*Restore the file or train again"):
         finished.subjects()
+
+
+@pytest.mark.parametrize("text", [*SHAPES[:4], *SHAPES[5:], '{"a": 3}', '[["a", 3]]', '{"a": ["b"]}'])
+@pytest.mark.parametrize("name", ["files", "full_files"])
+def test_a_damaged_list_of_files_is_named(finished, text, name):
+    (finished.path / f"{name}.json").write_text(text)
+    with pytest.raises(FileError, match=rf"{name}\.json: .*Restore the file or train again"):
+        getattr(finished, name)()
+
+
+def test_a_path_may_be_text(tmp_path):
+    assert RunDirectory(str(tmp_path)) == RunDirectory(tmp_path)
+
+
+def everything(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("scans", ["data", "stages", "targets", "data/training", "data/training/kspace"])
+def test_scans_in_a_folder_that_only_looks_like_a_run_are_safe(run, tiny, scans, link):
+    run.start(tiny(seed=3), "/elsewhere")
+    (run.path / MARK).unlink()
+    (run.path / scans).mkdir(parents=True)
+    for name in ("sub-01_T1w.nii.gz", "scans.json", f"{LEFT}mine"):
+        (run.path / scans / name).write_text("a scan")
+    if link:
+        run = RunDirectory(run.path.rename(run.path.with_name("real")).parent / "run")
+        run.path.symlink_to("real")
+    before = everything(run.path.resolve())
+    for seed in (3, 4):
+        with pytest.raises(SettingError, match="not a run that sansref has made"):
+            run.start(tiny(seed=seed), "/data")
+        assert everything(run.path.resolve()) == before
+
+
+@pytest.mark.parametrize("name", ["data/mine.nii.gz", "data/training/notes.txt", "stages/00/mine", "stages/plan.txt"])
+def test_what_a_user_has_put_into_a_run_is_safe(run, tiny, name):
+    run.start(tiny(), "/data")
+    (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / name).write_text("a scan")
+    before = everything(run.path)
+    with pytest.raises(SettingError, match=r"no work of sansref|other settings"):
+        run.start(tiny(seed=1), "/data")
+    assert everything(run.path) == before
+
+
+def test_links_in_a_run_are_not_followed_when_it_is_begun_anew(run, tiny, tmp_path):
+    (tmp_path / "scans" / "training").mkdir(parents=True)
+    (tmp_path / "scans" / "training" / "scans.json").write_text("mine")
+    run.start(tiny(), "/data")
+    (run.path / "data").symlink_to(tmp_path / "scans")
+    with pytest.raises(SettingError, match="no work of sansref"):
+        run.start(tiny(seed=1), "/data")
+    assert (tmp_path / "scans" / "training" / "scans.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", ["model.json", "model.safetensors", "stages/00/best.safetensors"])
+def test_a_run_that_has_learned_is_kept_though_its_log_is_gone(run, tiny, there):
+    run.start(tiny(), "/data")
+    (run.path / there).parent.mkdir(parents=True, exist_ok=True)
+    (run.path / there).touch()
+    with pytest.raises(SettingError, match="holds a run with other settings"):
+        run.start(tiny(seed=1), "/data")
+    assert (run.path / there).exists()
+    run.config_file.unlink()
+    with pytest.raises(SettingError, match=r"has lost its config\.yaml"):
+        run.start(tiny(), "/data")
+
+
+HELPER = """
+from pathlib import Path
+from sansref.methods import SSDU
+Path("executed").touch()
+class Mine(SSDU):
+    pass
+"""
+
+
+def named(run, tiny, method):
+    """A finished run of a stranger's, who names a method of his own."""
+    run.start(tiny("ssdu"), "/data")
+    save_file(tiny("ssdu").build().state_dict(), run.weights)
+    run.card.write_text("{}")
+    run.config_file.write_text(yaml.safe_dump({**run.read_config(), "method": method}))
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        ("run.helper:Mine", "run/helper.py"),
+        ("run.deep.helper:Mine", "run/deep/helper.py"),
+        ("run:Mine", "run/__init__.py"),
+        ("helper_of_mine:Mine", "helper_of_mine.py"),
+    ],
+)
+def test_the_code_of_a_stranger_is_not_executed(run, tiny, tmp_path, monkeypatch, method, code):
+    named(run, tiny, method)
+    (tmp_path / code).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / code).write_text(HELPER)
+    monkeypatch.chdir(tmp_path)
+    for act in (run.config, run.load):
+        with pytest.raises(FileError, match="--trust_code"):
+            act()
+    trusting = RunDirectory(run.path, trust_code=True)
+    if code.startswith("run/"):
+        with pytest.raises(FileError, match="lies in the run"):
+            trusting.load()
+        assert not (tmp_path / "executed").exists()
+    else:
+        assert type(trusting.load()).__name__ == "Mine"
+        assert (tmp_path / "executed").exists()
+        sys.modules.pop("helper_of_mine")
+
+
+def test_code_in_the_run_is_not_executed_when_one_stands_in_it(run, tiny, monkeypatch):
+    named(run, tiny, "helper_in_run:Mine")
+    (run.path / "helper_in_run.py").write_text(HELPER)
+    monkeypatch.chdir(run.path)
+    with pytest.raises(FileError, match="lies in the run"):
+        RunDirectory(run.path, trust_code=True).config()
+    assert not (run.path / "executed").exists()

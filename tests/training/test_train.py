@@ -27,6 +27,7 @@ def play(tiny, heads, tmp_path):
         changes = {"epochs": 1, **changes}
         return train(tiny(method, **changes), data or heads, tmp_path / name, skip_bad, QUIET)
 
+    run.folder = tmp_path
     return run
 
 
@@ -153,6 +154,7 @@ def test_model_and_card_tell_what_was_learned(play, tiny):
     assert list(rows[0]) == ["stage", "epoch", "data", "loss", "score", "symmetry", "learning_rate", "seconds"]
     assert [(row["stage"], row["epoch"]) for row in rows] == [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
     assert sorted(path.name for path in run.path.iterdir()) == [
+        ".sansref",
         "config.yaml",
         "data",
         "environment.json",
@@ -190,14 +192,142 @@ def test_a_finished_run_is_left_as_it_is(play, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_a_run_that_goes_on_keeps_its_split_when_the_folder_has_grown(play, write_heads, tmp_path, monkeypatch):
-    data = write_heads(tmp_path / "grown", subjects=4)
+CHANGES = {
+    "changed": (
+        lambda data: shutil.copy(data / "sub-01_T1w.nii.gz", data / "sub-02_T1w.nii.gz"),
+        "02_T1w.nii.gz has ch",
+    ),
+    "gone": (lambda data: (data / "sub-02_T1w.nii.gz").unlink(), "sub-02_T1w.nii.gz is gone"),
+    "new": (
+        lambda data: shutil.copy(data / "sub-01_T1w.nii.gz", data / "sub-77_T1w.nii.gz"),
+        "sub-77_T1w.nii.gz is new",
+    ),
+    "renamed": (lambda data: (data / "sub-02_T1w.nii.gz").rename(data / "sub-04_T1w.nii.gz"), "is gone, .* is new|ch"),
+}
+
+
+def stopped(play, monkeypatch, data, point="learn"):
+    """A training that ended when it was about to learn."""
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
-        patched.setattr(module, "learn", lambda *arguments: (_ for _ in ()).throw(RuntimeError))
+        patched.setattr(module, point, lambda *arguments: (_ for _ in ()).throw(RuntimeError))
         play(data=data)
-    shutil.copyfile(data / "sub-01_T1w.nii.gz", data / "sub-77_T1w.nii.gz")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("state", ["prepared", "finished"])
+def test_data_that_changed_are_named_when_a_run_goes_on(play, write_heads, tmp_path, monkeypatch, state, change):
+    data = write_heads(tmp_path / "data", subjects=4)
+    stopped(play, monkeypatch, data) if state == "prepared" else play(data=data)
+    act, said = CHANGES[change]
+    act(data)
+    with pytest.raises(FileError, match=said) as caught:
+        play(data=data)
+    assert "\n" not in str(caught.value)
+    assert "choose another --out" in str(caught.value)
+
+
+def test_data_that_are_the_same_are_no_change(play, write_heads, tmp_path, monkeypatch):
+    data = write_heads(tmp_path / "data", subjects=4)
+    stopped(play, monkeypatch, data)
+    shutil.move(data / "sub-02_T1w.nii.gz", tmp_path)
+    shutil.copyfile(tmp_path / "sub-02_T1w.nii.gz", data / "sub-02_T1w.nii.gz")
     run = play(data=data).run
-    assert sorted(name for names in run.subjects().values() for name in names) == [f"sub-0{n}" for n in (1, 2, 3, 4)]
+    assert sorted(run.files()) == [f"sub-0{n}_T1w.nii.gz" for n in (1, 2, 3, 4)]
+    shutil.rmtree(data)  # a finished run needs them no more
+    assert play(data=data).run.finished
+
+
+def test_a_file_that_stopped_a_run_can_be_replaced(play, write_heads, tmp_path):
+    data = write_heads(tmp_path / "data", subjects=4)
+    whole = (data / "sub-03_T1w.nii.gz").read_bytes()
+    (data / "sub-03_T1w.nii.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(FileError, match="sub-03"):
+        play(data=data)
+    (data / "sub-03_T1w.nii.gz").write_bytes(whole)
+    assert play(data=data).run.finished
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(play, write_heads, tmp_path, monkeypatch):
+    data = write_heads(tmp_path / "data", subjects=4)
+    original = Preparation.scans
+
+    def replaced(recipe, path, slices=None):
+        yield from original(recipe, path, slices)
+        path.write_bytes(path.read_bytes() + b"more")
+
+    monkeypatch.setattr(Preparation, "scans", replaced)
+    with pytest.raises(FileError, match="has changed while it was read"):
+        play(data=data)
+    assert not (tmp_path / "run" / "data" / "training").exists()
+
+
+def test_scans_prepared_with_other_settings_are_not_used(play, heads, tmp_path, monkeypatch):
+    stopped(play, monkeypatch, heads)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("acceleration: 4.0", "acceleration: 8.0"))
+    with pytest.raises(FileError, match="prepared with another acceleration"):
+        play(acceleration=8.0)
+
+
+@pytest.mark.parametrize("when", ["at once", "at the end"])
+@pytest.mark.parametrize("what", ["run", "run/config.yaml", "run/.sansref"])
+def test_a_run_that_is_removed_while_it_is_trained_is_no_success(play, tmp_path, monkeypatch, what, when):
+    path = tmp_path / what
+
+    def remove(*_):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    if when == "at the end":
+        monkeypatch.setattr(module, "environment", lambda: remove() or {})
+    else:
+        monkeypatch.setattr(Loop, "on_train_start", remove)
+    with pytest.raises(FileError, match=r"has lost .*config|has lost \.sansref|cannot be written|has lost"):
+        play()
+
+
+def test_a_finished_run_without_its_weights_is_not_taken_for_trained(play):
+    run = play().run
+    before = run.weights.read_bytes()
+    run.weights.unlink()
+    assert play().run.weights.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half", b"\x80\x02}q\x00."])
+def test_a_damaged_checkpoint_is_one_line(play, monkeypatch, damage):
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(module, "_write_model", lambda *arguments: (_ for _ in ()).throw(RuntimeError))
+        run = play().run
+    run = module.RunDirectory(play.folder / "run")
+    (run.path / "stages" / "00" / "done.json").unlink()
+    (run.path / "stages" / "00" / "last.ckpt").write_bytes(damage)
+    with pytest.raises(FileError, match=r"last\.ckpt: is no state of a training"):
+        play()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"score": "x", "epoch": 0}'])
+def test_a_damaged_end_of_a_stage_is_one_line(play, text):
+    run = play().run
+    run.card.unlink()
+    (run.path / "stages" / "00" / "done.json").write_text(text)
+    with pytest.raises(FileError, match=r"done\.json: "):
+        play()
+
+
+@pytest.mark.parametrize("place", ["inside", "around", "same", "link in data", "link to data", "file"])
+def test_scans_and_run_lie_apart(write_heads, tiny, tmp_path, place):
+    data = write_heads(tmp_path / "study" / "scans", subjects=3)
+    out = {"around": data.parent, "same": data, "file": data}.get(place, data / "run")
+    if place == "link in data":
+        out = tmp_path / "elsewhere" / "run"
+        out.parent.mkdir()
+        (data / "more").symlink_to(out.parent)
+    if place == "link to data":
+        out = tmp_path / "link"
+        out.symlink_to(data.parent)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SettingError, match=r"--out .* (lies inside|holds) --data"):
+        train(tiny(), data / "sub-01_T1w.nii.gz" if place == "file" else data, out, console=QUIET)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.fixture
@@ -270,5 +400,8 @@ def test_scoring_against_references_needs_subjects_to_validate_on(play, heads):
 
 
 def test_validation_and_test_must_leave_something_to_train_on(play):
-    with pytest.raises(SettingError, match=r"cannot be split into training and validation 0\.5, test 0\.5"):
+    with pytest.raises(
+        SettingError,
+        match=r"cannot be split into training and validation 0\.5, test 0\.5.* --validation or --test to 0",
+    ):
         play(validation=0.5, test=0.5)

@@ -214,7 +214,7 @@ def test_other_methods_take_no_full_scans(start, fails, heads, others, tmp_path,
         start(heads, others, method)
     assert not (tmp_path / "run").exists()
     line = fails("train", method, "--data", heads, "--full", others, "--out", tmp_path / "run")
-    assert line.startswith("unrecognized arguments: --full")
+    assert line.startswith("there is no option --full here")
 
 
 def test_the_folder_of_full_scans_belongs_to_the_run(start, heads, others, write_heads, tmp_path):
@@ -260,11 +260,19 @@ def test_a_run_begun_anew_without_the_folder_of_full_scans_forgets_it(start, hea
     [
         (1, [], "1 subject(s) cannot be halved into full and undersampled scans: at least 2 are needed"),
         (2, [], "1 subject(s) cannot be halved into full and undersampled scans: at least 2 are needed"),
-        (1, ["--folds", "2"], "1 subject(s) cannot be split into 2 folds: add subjects or take fewer folds"),
+        (1, ["--folds", "2"], "1 subject(s) cannot be split into 2 folds: add subjects or take fewer folds (--folds)"),
         (2, ["--folds", "1"], "a cross-validation takes at least 2 folds, got 1"),
         (2, ["--folds", "2", "--fold", "2"], "2 folds are numbered from 0 to 1, there is no fold 2"),
-        (2, ["--folds", "2"], "2 subject(s) cannot be split into training and validation 0.15, test one of 2 folds"),
-        (2, ["--folds", "2", "--test", "0.2"], "the test part is fold 0 of 2 or a fraction, not both"),
+        (
+            2,
+            ["--folds", "2"],
+            "2 subject(s) cannot be split into training and validation 0.15, test one of 2 folds: add",
+        ),
+        (
+            2,
+            ["--folds", "2", "--test", "0.2"],
+            "the test part is fold 0 of 2 or a fraction, not both: set the test fraction to 0, got 0.2 (--test 0",
+        ),
     ],
 )
 def test_too_few_people_and_impossible_folds_are_one_line(fails, write_heads, tmp_path, people, words, message):

@@ -1,7 +1,8 @@
 """Coils of measured k-space: compression, sensitivity maps and the reference, before a method sees the scan.
 
 All of it is estimated from the fully sampled centre of what a scan has acquired, after emulated undersampling: what
-an accelerated scan would not have measured cannot come back through its maps.
+an accelerated scan would not have measured cannot come back through its maps. A calibration scan of its own is used
+where its fully sampled centre is larger. Maps that came with a scan are taken, scaled to a sum of squares of 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import FileError, SettingError
-from sansref.kspace.coils import combine, rss
+from sansref.kspace.coils import combine, normalised, rss
 from sansref.kspace.compression import compressed, compression_matrix
 from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import ifft2c
@@ -38,11 +39,11 @@ class CoilOptions:
     Attributes
     ----------
     coil_maps
-        espirit: estimate sensitivity maps from the fully sampled centre of each slice; none: leave several coils
-        without maps, which only --virtual_coils 1 makes usable.
+        espirit: estimate sensitivity maps from the fully sampled centre of each slice that comes without maps; none:
+        leave several coils without them, which only --virtual_coils 1 makes usable.
     calibration
         Side of the centre that maps and virtual coils are estimated from, in samples; null takes the largest that is
-        fully sampled, at most 24.
+        fully sampled, at most 24. It is never held out, nor is it where maps came with the scan: they may be of it.
     map_kernel
         Width of ESPIRiT's kernel, at least 4; at most half the side of the centre is used.
     map_threshold
@@ -82,7 +83,8 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     Parameters
     ----------
     scan
-        As it was acquired, or undersampled in emulation. With one coil it needs no maps; maps that it has are kept.
+        As it was acquired, or undersampled in emulation. With one coil it needs no maps. Maps that came with it are
+        kept, and compressed as its coils are; a simulated scan, whose maps are the truth, stays as it is.
     full
         The fully sampled scan that ``scan`` was taken from; None where there is none. Nothing but the reference is
         made of it.
@@ -92,7 +94,7 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     Returns
     -------
     Scan
-        ``maps`` have sum over coils |map|^2 = 1 where ESPIRiT finds signal, and are 0 elsewhere.
+        ``maps`` have sum over coils |map|^2 = 1 where there is signal, and are 0 elsewhere.
 
     Raises
     ------
@@ -102,18 +104,40 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
         If the package that estimates maps is not installed.
     """
     whole = None if full is None else full.kspace
-    if scan.maps is None and len(scan.kspace) > 1:
-        matrix = _compression(scan, options)
-        if matrix is not None or options.coil_maps == "espirit":
+    complete = scan.maps is not None and scan.reference is not None  # it was simulated
+    if len(scan.kspace) > 1 and not complete:
+        guide = _guide(scan, options)
+        matrix = _compression(guide, options)
+        estimated = guide is scan and (matrix is not None or options.coil_maps == "espirit")
+        # Whoever made the maps that came with the scan may have made them of its centre.
+        if estimated or scan.maps is not None:
             scan = replace(scan, meta=replace(scan.meta, calibration=_side_used(scan, options)))
         if matrix is not None:
-            scan = replace(scan, kspace=compressed(scan.kspace, matrix))
+            scan, guide = _compressed(scan, matrix), _compressed(guide, matrix)
             whole = None if whole is None else compressed(whole, matrix)
-        if len(scan.kspace) > 1 and options.coil_maps == "espirit":
-            scan = replace(scan, maps=espirit_maps(scan, options))
+        if len(scan.kspace) > 1 and scan.maps is None and options.coil_maps == "espirit":
+            scan = replace(scan, maps=espirit_maps(guide, options))
+    if scan.calibration is not None:
+        scan = replace(scan, calibration=None)
     if full is None or whole is None or scan.reference is not None:
         return scan
     return replace(scan, reference=_reference(whole, scan.maps, full, options))
+
+
+def _guide(scan: Scan, options: CoilOptions) -> Scan:
+    """What tells what the coils see: the scan itself, or its calibration scan where that has the larger centre."""
+    if scan.calibration is None:
+        return scan
+    apart = replace(
+        scan, kspace=scan.calibration, mask=(scan.calibration != 0).any(0), reference=None, calibration=None
+    )
+    return max(scan, apart, key=lambda each: _side_used(each, options))
+
+
+def _compressed(scan: Scan, matrix: Tensor) -> Scan:
+    """Virtual coils of a scan, which see through the maps of its coils as these do; one of them needs no map."""
+    maps = None if scan.maps is None or len(matrix) == 1 else normalised(compressed(scan.maps, matrix))
+    return replace(scan, kspace=compressed(scan.kspace, matrix), maps=maps, calibration=None)
 
 
 def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
@@ -142,8 +166,8 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
         raise FileError(
             scan.meta.source,
             f"has a fully sampled centre of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
-            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}; of a mask that is"
-            " emulated, raise --center",
+            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}, or give --maps; of a mask"
+            " that is emulated, raise --center",
         )
     return centre_crop(scan.kspace, (found, found))
 
@@ -174,7 +198,7 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     try:
         from sigpy.mri.app import EspiritCalib
     except ImportError:
-        raise SettingError("estimating coil maps needs the package sigpy: pip install 'sansref[raw]'") from None
+        raise SettingError("estimating coil maps needs the package sigpy: pip install sigpy") from None
     centre = calibration_of(scan, options)
     _check_memory(scan)
     # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.

@@ -30,14 +30,18 @@ SERIES_OFFSET = 1000
 REQUIRED = {
     **dict.fromkeys(("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "PositionReferenceIndicator"), ""),
     **dict.fromkeys(("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "RepetitionTime"), ""),
-    **{"PatientPosition": "", "ScanningSequence": "RM", "SequenceVariant": "NONE", "LossyImageCompression": "00"},
+    **dict.fromkeys(("PatientPosition", "Laterality"), ""),
+    **{"ScanningSequence": "RM", "SequenceVariant": "NONE", "LossyImageCompression": "00"},
 }
 #: Attributes that are carried over where the source has them; none that names a person or an institution.
 OPTIONAL = (
     *("InversionTime", "FlipAngle", "NumberOfAverages", "ImagingFrequency", "ImagedNucleus", "MagneticFieldStrength"),
     *("EchoNumbers", "BodyPartExamined", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
-READ = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "Manufacturer", "ManufacturerModelName")
+READ = (
+    *("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "ImageLaterality"),
+    *("Manufacturer", "ManufacturerModelName"),
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def source_of(path: Path, format_: str) -> DicomSource:
     try:
         from pydicom.dataset import Dataset
     except ImportError:
-        raise SettingError("writing DICOM needs the package pydicom: pip install 'sansref[raw]'") from None
+        raise SettingError("writing DICOM needs the package pydicom: pip install pydicom") from None
     identity = digest(files_behind(path))
     if format_ != FORMAT:
         return DicomSource(identity, Dataset())
@@ -114,6 +118,8 @@ def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: Dico
     new.SOPClassUID, new.Modality, new.ImageType = CLASSIC, "MR", ["DERIVED", "SECONDARY", "OTHER"]
     _carry(source.header, new, "StudyInstanceUID", uid("study", identity))
     _carry(source.header, new, "FrameOfReferenceUID", uid("frame of reference", identity))
+    if source.header.get("ImageLaterality") in ("L", "R"):
+        _carry(source.header, new, "Laterality", source.header.ImageLaterality)
     sentences = made.sentences(info, meta)
     new.SeriesInstanceUID = uid("series", identity, made.weights, made.settings, *sentences)
     new.PatientID = "" if source.frames else _name(info.subject)

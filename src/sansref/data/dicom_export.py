@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sansref.data.provenance import Provenance
 from sansref.data.readers.dicom_headers import Frame
 from sansref.data.readers.record import FileInfo
 from sansref.data.slices import PutSlice, mapped_array, put_into
-from sansref.files import atomic_folder
+from sansref.files import atomic_folder, remove_made
 from sansref.scan import ScanMeta
 
 if TYPE_CHECKING:
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 MOST = 2**16 - 1
 """Largest stored value."""
+
+FEWEST_GREYS = 256
+"""Grey values that a screen can tell apart."""
 
 UNKNOWN_PLACE = (
     "The source does not say where it lies in the patient: place and orientation are made up,"
@@ -41,8 +43,8 @@ def dicom_slices(
 ) -> Iterator[PutSlice]:
     """A folder of DICOM MR images, one a slice, named by :func:`dicom_name`.
 
-    All slices share one rescale slope, so that they look alike also where it is ignored; they are therefore gathered in
-    an array on disk before they are written. Slices of a DICOM source keep its rows and columns, others are turned
+    All slices share one scale of stored values, which uses all 16 bits; they are therefore gathered in an array on disk
+    before they are written. Slices of a DICOM source keep its rows and columns, others are turned
     upright. The same source, weights and settings give the same files, with the same UIDs.
 
     Parameters
@@ -80,11 +82,11 @@ def dicom_slices(
     with atomic_folder(Path(folder)) as temporary:
         with mapped_array(temporary / "slices.array", shape) as slices:
             yield put_into(slices)
-            scale = _Scale.of(slices)
+            scale = _Scale.of(slices, info.kind == "k-space")
             scale.describe(template)
             for index, image in enumerate(slices):
                 _save(temporary, index, turn.image(image), _Series(template, at, scale, source, frames))
-        shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
+        remove_made(Path(folder), r"slice-\d+\.dcm")  # a folder cannot be renamed to one that holds something
 
 
 def dicom_name(index: int) -> str:
@@ -94,20 +96,30 @@ def dicom_name(index: int) -> str:
 
 @dataclass(frozen=True)
 class _Scale:
-    """From stored values 0 to ``MOST`` to the file's units; numbers are those that a decimal string can hold."""
+    """From stored values 0 to ``MOST`` to the file's units, and to the grey values that viewers show.
+
+    Many viewers turn rescaled values into integers: of raw data, whose units may be as small as 1e-6, they would show
+    nothing. Grey values are then the stored ones. The real world values give the file's units always (DICOM PS3.3,
+    C.7.6.16.2.11).
+    """
 
     slope: float
     intercept: float
     bright: float
+    rescaled: bool
 
     @classmethod
-    def of(cls, slices: npt.NDArray[np.float32]) -> _Scale:
+    def of(cls, slices: npt.NDArray[np.float32], measured: bool) -> _Scale:
+        """The scale of images from ``measured`` k-space, which has no grey values of its own, or from images."""
         from pydicom.valuerep import format_number_as_ds
 
         low, high = min(float(slices.min()), 0.0), float(slices.max())
         bright = max(float(np.percentile(image, DISPLAY_PERCENTILE)) for image in slices)
         slope = (high - low) / MOST if high > low else 1.0
-        return cls(float(format_number_as_ds(slope)), float(format_number_as_ds(low)), bright)
+        rescaled = not measured and FEWEST_GREYS <= high - low <= MOST
+        if rescaled:
+            slope, low = (float(format_number_as_ds(value)) for value in (slope, low))
+        return cls(slope, low, bright, rescaled)
 
     def stored(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         values = np.rint((image.astype(np.float64) - self.intercept) / self.slope)
@@ -117,16 +129,20 @@ class _Scale:
         from pydicom.dataset import Dataset
         from pydicom.valuerep import format_number_as_ds
 
-        header.RescaleSlope, header.RescaleIntercept = map(format_number_as_ds, (self.slope, self.intercept))
+        black, white, slope, intercept = 0.0, self.bright, self.slope, self.intercept
+        if not self.rescaled:
+            black, white = ((value - intercept) / slope for value in (black, white))
+            slope, intercept = 1.0, 0.0
+        header.RescaleSlope, header.RescaleIntercept = map(format_number_as_ds, (slope, intercept))
         header.RescaleType = "US"  # of unspecified units
+        width = max(white - black, 1.0)  # the standard's windows are not narrower
+        header.WindowCenter, header.WindowWidth = _decimal(black + width / 2), _decimal(width)
         mapping = Dataset()
         mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, MOST
         mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = self.slope, self.intercept
         mapping.LUTLabel, mapping.LUTExplanation = "SOURCE", "Units of the source file"
         mapping.MeasurementUnitsCodeSequence = [code("1", "UCUM", "no units")]
         header.RealWorldValueMappingSequence = [mapping]
-        if self.bright >= 1:  # the standard's windows are not narrower
-            header.WindowCenter, header.WindowWidth = _decimal(self.bright / 2), _decimal(self.bright)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sansref.data.placement import upright
+from sansref.data.placement import for_people, is_placing
 from sansref.errors import FileError
 from sansref.scan import Geometry
 
@@ -42,22 +42,35 @@ def save_nifti(
     array
         Three axes, in the order of ``geometry``'s affine, and perhaps a fourth that counts volumes.
     geometry
-        Placement of the array. None: it is (height, width, slices), with unknown placement.
+        Placement of the array. None: it is (height, width, slices), with unknown placement. One that is not known, or
+        gives voxels no place, leaves its sizes alone.
     spacing
         Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The
         distance of the slices is then written as 1 mm.
     """
     import nibabel
 
-    affine = None if geometry is None else np.array(geometry.affine, dtype=np.float64)
+    affine = None
+    zooms: tuple[float, ...] = (*(spacing or (1.0, 1.0)), 1.0)
+    if geometry is not None:
+        affine = np.array(geometry.affine, dtype=np.float64)
+        if not (geometry.known and is_placing(affine)):
+            zooms, affine = _sizes(affine), None
     image: Any = nibabel.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
     if affine is None:
-        image.header.set_zooms((*(spacing or (1.0, 1.0)), 1.0))
+        image.header.set_zooms((*zooms, *[1.0] * (array.ndim - 3)))
     else:
         image.set_sform(affine, code="scanner")
         image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
+
+
+def _sizes(affine: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """Sizes of voxels, 1 where there are none."""
+    with np.errstate(all="ignore"):
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return tuple(float(size) if 0 < size < np.inf else 1.0 for size in sizes)
 
 
 def save_png(
@@ -92,7 +105,7 @@ def save_png(
     if window is not None and not window[0] < window[1]:
         raise ValueError(f"window must rise, got {window}")
     low, high = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
-    array = upright(geometry).image(array)
+    array = for_people(array, geometry)
     # A blank image has an empty default window, and stays black.
     grey = np.clip((array - low) / (high - low), 0, 1) if high > low else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.record import FileInfo
 from sansref.data.slices import PutSlice, mapped_array, put_into
 from sansref.errors import SettingError
-from sansref.files import atomic_path
+from sansref.files import atomic_path, unrefused
 from sansref.scan import ScanMeta
 
 GROUP, SERIES = "dataset", "image_0"
@@ -59,7 +59,7 @@ def mrd_slices(
     try:
         import ismrmrd
     except ImportError:
-        raise SettingError("writing MRD needs the package ismrmrd: pip install 'sansref[raw]'") from None
+        raise SettingError("writing MRD needs the package ismrmrd: pip install ismrmrd") from None
     place = placement_of(info.path, meta.geometry, meta.spacing)
     attributes = ismrmrd.Meta(
         DataRole="Image",
@@ -70,9 +70,10 @@ def mrd_slices(
     )
     with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), shape) as slices:
         yield put_into(slices)
-        with ismrmrd.Dataset(temporary, GROUP, mode="w") as file:
+        with unrefused(temporary) as target, closing(ismrmrd.Dataset(target, GROUP, mode="w")) as file:
             for index, image in enumerate(slices):
                 file.append_image(SERIES, _image(image, index, place, attributes))
+                target.check()
 
 
 def _image(image: npt.NDArray[np.float32], index: int, place: Placement, attributes: Any) -> Any:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from sansref.errors import FileError
 from sansref.scan import Geometry
 
 Vector = npt.NDArray[np.float64]
+Picture = TypeVar("Picture", Tensor, npt.NDArray[Any])
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 """From the axes of NIfTI to those of DICOM and MRD; its own inverse."""
 
 MOST_SHEAR = 1e-3
 """Largest cosine of the angle between rows and columns that passes for a right angle, given rounded affines."""
+
+LEAST_VOLUME = 1e-3
+"""What three directions span at least, as a part of what they do at right angles."""
 
 DISPLAY_DIRECTIONS = {"L": "L", "R": "L", "A": "P", "P": "P", "S": "I", "I": "I"}
 """Where rows and columns lead on a radiologist's screen: to the patient's left, to posterior, to inferior."""
@@ -90,8 +96,9 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
         return Placement(np.zeros(3), steps[1], steps[0], steps[2], known=False)
     affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
     down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
-    found = Placement(affine[:, 3], down, across, affine[:, geometry.slice_axis], stack=geometry.stack)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-9:
+    through = affine[:, geometry.slice_axis]
+    found = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
+    if not is_placing(affine):
         raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
     height, width, _ = found.spacing
     cosine = float(down @ across) / (height * width)
@@ -101,6 +108,16 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
     # What rounding has left is taken out: readers compare with a right angle exactly.
     straight = down - (down @ across) / (across @ across) * across
     return replace(found, down=straight * height / np.linalg.norm(straight))
+
+
+def is_placing(affine: npt.NDArray[np.float64]) -> bool:
+    """Whether a matrix, of 4 columns and at least 3 rows, gives each voxel a place of its own."""
+    with np.errstate(all="ignore"):  # numbers of a damaged header may be larger than their squares can be
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.isfinite([*affine.flat, *sizes]).all() or not (sizes > 0).all():
+            return False
+        # Of directions, since the volume of small voxels is small as well.
+        return bool(abs(np.linalg.det(affine[:3, :3] / sizes)) > LEAST_VOLUME)
 
 
 def in_plane_axes(geometry: Geometry) -> tuple[int, int]:
@@ -152,3 +169,11 @@ def upright(geometry: Geometry | None) -> Turn:
     down, right = DISPLAY_DIRECTIONS[rows], DISPLAY_DIRECTIONS[columns]
     transpose = VERTICAL_PREFERENCE.index(down) < VERTICAL_PREFERENCE.index(right)
     return Turn(rows != down, columns != right, transpose)
+
+
+def for_people(image: Picture, geometry: Geometry | None) -> Picture:
+    """A slice (height, width) as every picture for people shows it: :func:`upright`; images in files are not turned."""
+    turn = upright(geometry)
+    if isinstance(image, Tensor):
+        return torch.from_numpy(np.ascontiguousarray(turn.image(image.detach().cpu().numpy())))
+    return turn.image(image)

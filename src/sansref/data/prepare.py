@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sansref.data.coils import CoilOptions, with_coils
-from sansref.data.prepared import PreparedScans, store_scans
+from sansref.data.prepared import PreparedScans, made_by_recipe, store_scans
+from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.names import subject_of
 from sansref.data.recut import recut
@@ -56,15 +58,25 @@ class Preparation:
     undersampled: bool = True
     coils: CoilOptions = field(default_factory=CoilOptions)
 
-    def scans(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+    def flat(self) -> dict[str, Any]:
+        """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
+        values = asdict(self)
+        for group in [values.pop(name) for name in ("selection", "simulation", "sampling", "coils")]:
+            values |= group
+        named = {name: Path(value) for name, value in values.items() if isinstance(value, str | Path)}
+        return values | {
+            name: fingerprint(path) for name, path in named.items() if path.is_absolute() and path.is_file()
+        }
+
+    def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time.
 
         A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
 
         Parameters
         ----------
-        path
-            The file.
+        file
+            The file, or its description, whose subject is then that of the scans.
         slices
             Which of its slices, None for those of the selection.
 
@@ -74,9 +86,12 @@ class Preparation:
             If the file cannot be read, is undersampled where full scans are wanted, is too small for the settings,
             does not show what its coils see, or holds numbers out of the range of single precision.
         """
+        path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
         reader = open_scan_file(path, self.selection.reader_options)
         chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
         for item in reader.read(path, chosen):
+            if subject is not None:
+                item = replace(item, meta=replace(item.meta, subject=subject))
             scan = self.ready(item)
             if scan is not None:
                 yield scan
@@ -107,10 +122,11 @@ class Preparation:
         """K-space before it is undersampled, measured or simulated."""
         if isinstance(item, Scan):
             return resized_kspace(item, self.selection)
-        image = resized_image(item.image, self.selection)
+        chosen = self.selection.bounded(item.image.shape)
+        image = resized_image(item.image, chosen)
         if image.max() == image.min():
             return None
-        meta = recut(item.meta, item.image.shape, self.selection.crop, self.selection.matrix)
+        meta = recut(item.meta, item.image.shape, chosen.crop, chosen.matrix)
         return simulate(image, self.simulation, self._stream("simulate", meta), meta)
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
@@ -173,7 +189,7 @@ def prepare(
     references: bool,
     on_bad: Callable[[FileError], None] | None = None,
 ) -> PreparedScans:
-    """Write the scans of ``files`` into ``folder``, or reuse it if it is already there.
+    """Write the scans of ``files`` into ``folder``, or reuse it if it is already there and was made in the same way.
 
     Parameters
     ----------
@@ -196,9 +212,10 @@ def prepare(
     SettingError
         If no file gave a scan.
     """
+    way = {**recipe.flat(), "references": references}
     if folder.exists():
-        return PreparedScans(folder)
-    return store_scans(_usable(files, recipe, on_bad), folder, references)
+        return made_by_recipe(folder, way)
+    return store_scans(_usable(files, recipe, on_bad), folder, references, way)
 
 
 def _usable(
@@ -206,10 +223,10 @@ def _usable(
 ) -> Iterator[Scan]:
     for info in files:
         if on_bad is None:
-            yield from recipe.scans(info.path)
+            yield from recipe.scans(info)
             continue
         try:
-            scans = list(recipe.scans(info.path))  # a whole file or nothing, also where it breaks midway
+            scans = list(recipe.scans(info))  # a whole file or nothing, also where it breaks midway
         except FileError as error:
             on_bad(error)
             continue

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from sansref import __version__
 from sansref.data.readers.dicom_files import is_dicom
 from sansref.data.readers.dicom_series import series_of
 from sansref.data.readers.record import FileInfo
+from sansref.errors import FileError
 from sansref.scan import ScanMeta
 
 RESEARCH = "RESEARCH USE ONLY"
 WARNING = f"{RESEARCH}: not for diagnostic use"
 #: Files of which one is a header without data: the same header may stand beside other data.
 PAIRS = {".hdr": ".cfl", ".cfl": ".hdr"}
+PIECES, PIECE = 32, 256 << 10
+"""How many pieces of a large file are looked at, from its head to its tail, and how many bytes each has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +90,37 @@ def digest(paths: Iterable[Path]) -> str:
         with path.open("rb") as file:
             found.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """What a scan is known again by: its content, whatever its name and place, hexadecimal.
+
+    Size and bytes of all files that it is read from; of a file above 8 MiB, 32 pieces from its head to its tail. A file
+    that has not changed since is not read again by this process.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    """
+    try:
+        found = []
+        for file in files_behind(path):
+            state = file.stat()
+            # The time of the last change of any kind cannot be set, as that of the content can.
+            found.append(_content(file.resolve(), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", "Check the path and the right to read it") from None
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1 << 17)
+def _content(path: Path, size: int, *state: int) -> str:
+    """Of one file; ``state`` changes whenever the file does."""
+    found = hashlib.sha256(f"{size}:".encode())
+    whole = size <= PIECES * PIECE
+    with path.open("rb") as file:
+        for number in range(1 if whole else PIECES):
+            file.seek(0 if whole else number * (size - PIECE) // (PIECES - 1))
+            found.update(file.read(size if whole else PIECE))
+    return found.hexdigest()

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from sansref.errors import SettingError, SizeError
+from sansref.errors import SettingError, SizeError, did_you_mean
 from sansref.kspace.extent import acquired_columns, is_full
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.maskfile import read_mask
@@ -52,7 +52,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.mask not in MASK_LAWS:
             if Path(self.mask).suffix.lower() not in (".npy", ".mat", ".png"):
-                raise SettingError(f"unknown mask {self.mask!r}: use one of {', '.join(MASK_LAWS)}, or a file")
+                cure = f"use one of {', '.join(MASK_LAWS)}, or a file"
+                raise SettingError(f"unknown mask {self.mask!r}{did_you_mean(self.mask, MASK_LAWS, cure)}")
             # A run goes on, and is used, from other folders than the one that it was started in.
             object.__setattr__(self, "mask", str(Path(self.mask).resolve()))
 
@@ -62,7 +63,8 @@ class Sampling:
             return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
         found = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
         if tuple(found.array.shape) != shape:
-            raise SizeError(f"{self.mask}: the mask is {tuple(found.array.shape)}, the scans are {shape}")
+            size = tuple(found.array.shape)
+            raise SizeError(f"{self.mask}: the mask is {size}, the scans are {shape}: give another --mask")
         return found
 
     def family(self, emulated: bool, withheld: float = 0.0) -> MaskFamily:

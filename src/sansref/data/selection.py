@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sansref.data.readers import Plane, ReaderOptions
+from sansref.data.readers.record import NO_MAPS
 from sansref.data.recut import recut
 from sansref.errors import FileError, SettingError, SizeError
-from sansref.kspace.crop import centre_crop
+from sansref.kspace.coils import normalised
+from sansref.kspace.crop import centre_crop, centre_pad
 from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.scan import Scan
+
+LONGEST_SIDE = 8192
+"""Pixels that a slice is cut or padded to at most."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,22 @@ class Selection:
         Crop or zero-pad images to this height and width around their centre; the resolution stays.
     matrix
         Keep only this central part (height, width) of k-space; the field of view stays.
+    max_crop, max_matrix
+        Upper bounds in the place of crop and matrix, for settings that many data share: smaller images keep their
+        size, and measured k-space stays whole.
     array
         Name of the array, for files that hold several (MATLAB, .npz, HDF5).
     axes
         What the axes of an array are, such as coil,row,column: slice, partition, coil, row, column, or x for an axis
-        of length 1. A partition is a fully sampled k-space axis of a 3-D scan.
+        of length 1. A partition is a fully sampled k-space axis of a 3-D scan; complex is an axis along which real and
+        imaginary parts take turns.
+    subject_from
+        Whose scans the files of a folder are: folder (one person a folder), file (one person a file), or a regular
+        expression that finds the person's name in a path, by its group where it has one; null goes by patient ids in
+        files, BIDS and IXI names, and folders that have files of equal names, and refuses where that is not sure.
+    maps
+        Coil maps that are taken instead of estimated ones: a file, which must fit each scan, or a folder of files that
+        are named as the scans are; null takes those in the scan's own file, if any, and none always estimates.
     """
 
     plane: Plane = "native"
@@ -45,23 +63,37 @@ class Selection:
     central: float = 0.6
     crop: tuple[int, int] | None = None
     matrix: tuple[int, int] | None = None
+    max_crop: tuple[int, int] | None = None
+    max_matrix: tuple[int, int] | None = None
     array: str | None = None
     axes: str | None = None
+    subject_from: str | None = None
+    maps: str | None = None
 
     def __post_init__(self) -> None:
+        if self.maps not in (None, NO_MAPS):
+            # A run goes on from other folders than the one that it was started in.
+            object.__setattr__(self, "maps", str(Path(str(self.maps)).resolve()))
         _ = self.reader_options  # refuses axes that cannot be understood
         if not 0 < self.central <= 1 or self.slices < 0:
             raise SettingError(
                 f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
             )
-        for name, size in (("crop", self.crop), ("matrix", self.matrix)):
-            if size is not None and min(size) < 1:
-                raise SettingError(f"{name} must be a positive height and width, got {size[0]} and {size[1]}")
+        for name in ("crop", "matrix", "max_crop", "max_matrix"):
+            size: tuple[int, int] | None = getattr(self, name)
+            if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
+                sizes = f"got {size[0]} and {size[1]}"
+                raise SettingError(f"{name} must be a positive height and width of at most {LONGEST_SIDE}, {sizes}")
 
     @property
     def reader_options(self) -> ReaderOptions:
         """How files are read."""
-        return ReaderOptions(self.plane, self.array, self.axes)
+        return ReaderOptions(self.plane, self.array, self.axes, subject_from=self.subject_from, maps=self.maps)
+
+    def bounded(self, size: Sequence[int]) -> Selection:
+        """The crop and the matrix of a magnitude image (height, width) in the place of their upper bounds."""
+        crop = self.crop or _bound(self.max_crop, size)
+        return replace(self, crop=crop, matrix=self.matrix or _bound(self.max_matrix, crop or size))
 
     def indices(self, count: int) -> list[int]:
         """The slices chosen from a file of ``count`` slices."""
@@ -73,10 +105,17 @@ class Selection:
         return sorted({int(round(first + (i + 0.5) / wanted * span, 6)) for i in range(wanted)})
 
 
+def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int] | None:
+    """The smaller of both along each axis; None where that is all there is."""
+    if limit is None or all(most >= n for most, n in zip(limit, size, strict=True)):
+        return None
+    return min(limit[0], size[0]), min(limit[1], size[1])
+
+
 def resized_image(image: Tensor, selection: Selection) -> Tensor:
-    """Crop or zero-pad a magnitude image (height, width), then reduce its resolution."""
+    """Crop or zero-pad a magnitude image (height, width), then reduce its resolution; upper bounds do nothing."""
     if selection.crop is not None:
-        image = centre_crop(_padded(image, selection.crop), selection.crop)
+        image = centre_crop(centre_pad(image, selection.crop), selection.crop)
     if selection.matrix is not None:
         fewer = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
         image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
@@ -85,36 +124,47 @@ def resized_image(image: Tensor, selection: Selection) -> Tensor:
 
 def resized_kspace(scan: Scan, selection: Selection) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
-    kspace, mask = scan.kspace, scan.mask
+    kspace, mask, maps, calibration = scan.kspace, scan.mask, scan.maps, scan.calibration
     if selection.crop is not None:
+        calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
-        kspace = fft2c(centre_crop(_padded(ifft2c(kspace), selection.crop), selection.crop))
+        kspace = fft2c(centre_crop(centre_pad(ifft2c(kspace), selection.crop), selection.crop))
         first, stop = columns_within(mask, selection.crop[1])
         mask = torch.zeros(selection.crop, dtype=torch.bool)
         mask[:, first:stop] = True
         kspace = kspace * mask
+        maps = None if maps is None else centre_crop(centre_pad(maps, selection.crop), selection.crop)
     if selection.matrix is not None:
         matrix = _smaller(selection.matrix, kspace)
         kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
+        maps = None if maps is None else resampled_maps(maps, matrix)
+        calibration = None if calibration is None else centre_crop(calibration, matrix)
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
     meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
-    return replace(scan, kspace=kspace, mask=mask, reference=reference, meta=meta)
+    scan = replace(scan, reference=None, maps=None, calibration=None, kspace=kspace, mask=mask, meta=meta)
+    return replace(scan, reference=reference, maps=maps, calibration=calibration)
 
 
-def _padded(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre."""
-    pads: list[int] = []
-    for wanted, old in zip(reversed(size), reversed(image.shape[-2:]), strict=True):
-        new = max(wanted, old)
-        before = new // 2 - old // 2
-        pads += [before, new - old - before]
-    return torch.nn.functional.pad(image, pads)
+def resampled_maps(maps: Tensor, matrix: tuple[int, int]) -> Tensor:
+    """Maps (coils, height, width) of the same field of view in other pixels, between which they are interpolated.
+
+    They are no images: the low-pass of a smaller matrix would ring at the edges of what they cover.
+    """
+    places = [
+        ((torch.arange(new) - new // 2) * (old / new) + old // 2) * 2 / (old - 1) - 1
+        for new, old in zip(matrix, maps.shape[-2:], strict=True)
+    ]
+    grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flip(-1)[None]
+    parts = torch.cat((maps.real, maps.imag))[None]
+    found = torch.nn.functional.grid_sample(parts, grid, align_corners=True, padding_mode="border")[0]
+    return normalised(torch.complex(*found.chunk(2)))
 
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
     if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
-        raise SizeError(f"the matrix {matrix} is larger than the scan's {tuple(data.shape[-2:])}: choose a smaller one")
+        found = tuple(data.shape[-2:])
+        raise SizeError(f"the matrix {matrix} is larger than the scan's {found}: choose a smaller --matrix")
     return matrix

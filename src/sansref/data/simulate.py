@@ -24,6 +24,9 @@ from sansref.scan import Scan, ScanMeta
 FOREGROUND = 0.1
 """Pixels above this fraction of the maximum are the object whose mean signal enters the SNR."""
 
+MOST_COILS = 256
+"""Coils of a simulation; twice as many as the largest arrays have."""
+
 PHASE_CYCLES = 1.0
 """Standard deviation of the phase's spectrum, in cycles per field of view."""
 
@@ -62,8 +65,8 @@ class Simulation:
             raise SettingError(f"phase is {self.phase}: give radians of at least 0")
         if self.snr is not None and not 0 < self.snr < math.inf:
             raise SettingError(f"snr is {self.snr}: give a positive number, or null for no noise")
-        if self.coils < 1:
-            raise SettingError(f"coils is {self.coils}: give at least 1")
+        if not 1 <= self.coils <= MOST_COILS:
+            raise SettingError(f"coils is {self.coils}: give at least 1 and at most {MOST_COILS}")
         if self.normalise not in ("none", "minmax"):
             raise SettingError(f"normalise is {self.normalise!r}: give none or minmax")
 

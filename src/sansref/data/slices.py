@@ -7,7 +7,6 @@ context ends well; one that fails leaves nothing behind.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sansref.data.export import Array, check_nifti_name, real_image, save_nifti, save_png
-from sansref.files import atomic_folder, atomic_path
+from sansref.files import atomic_folder, atomic_path, remove_made, unrefused
 from sansref.scan import Geometry
 
 PutSlice = Callable[[int, Tensor | Array], None]
@@ -124,8 +123,14 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
     """
     import h5py
 
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        yield put_into(file.create_dataset("reconstruction", shape, np.float32))
+    with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
+        put_there = put_into(file.create_dataset("reconstruction", shape, np.float32))
+
+        def put(index: int, image: Tensor | Array) -> None:
+            put_there(index, image)
+            target.check()
+
+        yield put
 
 
 @contextmanager
@@ -153,7 +158,7 @@ def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator
     """
     with atomic_folder(Path(folder)) as temporary:
         yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
-        shutil.rmtree(folder, ignore_errors=True)  # a folder cannot be renamed to one that holds something
+        remove_made(Path(folder), r"slice-\d+\.png")  # a folder cannot be renamed to one that holds something
 
 
 def png_name(index: int) -> str:

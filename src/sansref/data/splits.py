@@ -78,7 +78,7 @@ def split_subjects(
     for part in others:
         share = fractions[part]
         if not 0 <= share < 1:
-            raise SettingError(f"the {part} fraction must lie in [0, 1), got {share}")
+            raise SettingError(f"the {part} fraction must lie in [0, 1), got {share}: change --{part}")
         count = max(1, round(share * len(names))) if share > 0 else 0
         parts[part] = sorted(order[start : start + count])
         start += count
@@ -90,8 +90,9 @@ def split_subjects(
         if fold is not None:
             shares["test"] = f"one of {fold.of} folds"
         wanted = ", ".join(f"{part} {share}" for part, share in shares.items())
+        options = " or ".join(f"--{part}" for part in others if fractions[part] > 0) or "--folds"
         raise SettingError(
-            f"{len(names)} subject(s) cannot be split into {first} and {wanted}: add subjects or set a fraction to 0"
+            f"{len(names)} subject(s) cannot be split into {first} and {wanted}: add subjects or set {options} to 0"
         )
     return parts
 
@@ -101,11 +102,11 @@ def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], 
     if share != 0:
         raise SettingError(
             f"the test part is fold {fold.number} of {fold.of} or a fraction, not both: set the test fraction to 0, "
-            f"got {share:g}"
+            f"got {share:g} (--test 0, or --folds 0)"
         )
     if len(order) < fold.of:
         raise SettingError(
-            f"{len(order)} subject(s) cannot be split into {fold.of} folds: add subjects or take fewer folds"
+            f"{len(order)} subject(s) cannot be split into {fold.of} folds: add subjects or take fewer folds (--folds)"
         )
     start, stop = (number * len(order) // fold.of for number in (fold.number, fold.number + 1))
     return order[start:stop], order[stop:] + order[:start]

@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 
 from sansref.errors import FileError
+from sansref.yaml_json import read_json
 
 _BYTES = "arrays.bin"
 _INDEX = "index.json"
+
+ARRAYS = r"arrays\.bin|index\.json"
+"""Files of a collection, as a regular expression."""
 
 
 class ArrayWriter:
@@ -62,13 +66,16 @@ class ArrayStore:
         self._folder = folder
         cure = "Delete this folder and run the same command again"
         try:
-            index = json.loads((folder / _INDEX).read_text())
-            self.shapes = [tuple(shape) for shape in index["shapes"]]
+            index = read_json(folder / _INDEX, cure)
+            self.shapes = [tuple(map(int, shape)) for shape in index["shapes"]]
             self._dtype = np.dtype(index["dtype"])
+            if self._dtype.kind not in "biufc" or any(size < 0 for shape in self.shapes for size in shape):
+                raise ValueError("it names no numbers")
             ends = np.cumsum([prod(shape) for shape in self.shapes], dtype=np.int64)
             size = (folder / _BYTES).stat().st_size
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileError(folder, f"is not a complete array store ({error})", cure) from None
+        except (FileError, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            reason = error.problem if isinstance(error, FileError) else error
+            raise FileError(folder, f"is not a complete array store ({reason})", cure) from None
         self._starts = np.concatenate([[0], ends]).astype(np.int64)
         if size != self._starts[-1] * self._dtype.itemsize:
             raise FileError(folder, "is truncated", cure)
@@ -81,7 +88,13 @@ class ArrayStore:
         if self._map is None:  # opened late so that the store can be sent to a worker process
             size = int(self._starts[-1])
             # The system refuses to map an empty file.
-            self._map = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
+            try:
+                mapped = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
+            except OSError as error:  # removed since the index was read
+                raise FileError(
+                    self._folder, f"cannot be read ({error.strerror})", "Run the same command again"
+                ) from None
+            self._map = mapped
         place = range(len(self))[item]  # counts from the end, and refuses, as any sequence
         values = self._map[self._starts[place] : self._starts[place + 1]]
         return torch.from_numpy(np.array(values).reshape(self.shapes[place]))

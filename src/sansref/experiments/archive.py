@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -17,13 +17,12 @@ from sansref.errors import FileError, SansrefError, SettingError
 from sansref.experiments.ray import connected, unseen
 from sansref.experiments.reconstruct import Job, Outcome, Reconstructed, Worker
 from sansref.memory import keep_freed_memory
-from sansref.training.run import RunDirectory
 
 MOST_BLOCKS = 1000
 """Portions that Ray hands out: up to here one file each, since it keeps books of every portion."""
 
 
-def on_cluster(job: Job, files: Sequence[Path], address: str) -> Iterator[Outcome]:
+def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[Outcome]:
     """Hand files to a cluster, which tries those of a node that dies again on another.
 
     A file that is tried again is found complete, or written anew as a whole, so that each has its images once.
@@ -33,7 +32,7 @@ def on_cluster(job: Job, files: Sequence[Path], address: str) -> Iterator[Outcom
     job
         What is done with every file; all nodes must see its folders, and the files.
     files
-        What; one at least.
+        What, one at least, and how the names of its outputs begin.
     address
         HOST:PORT, "auto" or "local".
 
@@ -52,11 +51,11 @@ def on_cluster(job: Job, files: Sequence[Path], address: str) -> Iterator[Outcom
     # Nodes have other working directories.
     given = {str(path.resolve()): path for path in files}
     out = job.out
-    job = replace(job, run=RunDirectory(job.run.path.resolve()), out=out.resolve())
+    job = replace(job, run=replace(job.run, path=job.run.path.resolve()), out=out.resolve())
     # Its core writes warnings about Ray Data's own actors past every logger.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with connected(address) as ray:
-        rows = _mapped(ray, job, list(given))
+        rows = _mapped(ray, job, [{"path": full, "name": files[path]} for full, path in given.items()])
         try:
             for row in rows.iter_rows():
                 yield _told(json.loads(row["outcome"]), given, out)
@@ -64,12 +63,12 @@ def on_cluster(job: Job, files: Sequence[Path], address: str) -> Iterator[Outcom
             raise SettingError(f"the cluster gave up ({type(error).__name__}): the same command goes on") from error
 
 
-def _mapped(ray: Any, job: Job, files: Sequence[str]) -> Any:
+def _mapped(ray: Any, job: Job, files: Sequence[dict[str, str]]) -> Any:
     """The lazy table of outcomes."""
     try:
         data: Any = import_module("ray.data")
     except ImportError:
-        raise SettingError("Ray Data is not installed: pip install 'sansref[cluster]'") from None
+        raise SettingError("Ray Data is not installed: pip install 'ray[data]'") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -78,7 +77,7 @@ def _mapped(ray: Any, job: Job, files: Sequence[str]) -> Any:
     if job.accelerator == "gpu" and not gpus:
         raise SettingError("accelerator 'gpu' cannot be used: the cluster has no GPU; use --accelerator auto")
     workers = min(gpus or int(resources.get("CPU", 1)), len(files))
-    table = data.from_items([{"path": path} for path in files], override_num_blocks=min(len(files), MOST_BLOCKS))
+    table = data.from_items(list(files), override_num_blocks=min(len(files), MOST_BLOCKS))
     return table.map(
         _Node,
         fn_constructor_args=(job,),
@@ -108,7 +107,7 @@ class _Node:
         if self.worker is None:
             return {"outcome": json.dumps({**told, "fatal": self.problem})}
         try:
-            outcome = self.worker.outcome(Path(row["path"]))
+            outcome = self.worker.outcome(Path(row["path"]), row["name"])
         except SansrefError as error:
             told["fatal"] = str(error)
         else:

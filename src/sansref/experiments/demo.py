@@ -22,7 +22,7 @@ from sansref.experiments.figures import Panel, agreement_figure, error_figure, s
 from sansref.experiments.report import Figure, Section, Table, write_report
 from sansref.experiments.scores import RANGE_NOTE, Score, Summary, score_scan, zero_filled
 from sansref.experiments.tables import BEST, score_cells, score_markdown
-from sansref.files import write_text
+from sansref.files import claim, write_text
 from sansref.methods import IDROptions, Method, SSDUOptions
 from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
@@ -129,6 +129,7 @@ def run_demo(options: DemoOptions, out: Path, console: Console | None = None) ->
         Scores by method.
     """
     truth, acquired = acquire(options)
+    claim(out, "demo")
     runs = {}
     for method in _NAMES:
         runs[method] = RunDirectory(out / method)

@@ -7,35 +7,62 @@ from pathlib import Path
 
 from sansref.data.coils import SMALLEST, calibration_side
 from sansref.data.prepared import PreparedScans
-from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
+from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
+from sansref.errors import FileError
 from sansref.kspace.extent import is_full
 from sansref.kspace.family import is_columns
 from sansref.kspace.grid import full_centre
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
+from sansref.training.config import RunConfig
 from sansref.training.history import read_history
+from sansref.training.parts import survey_of
 from sansref.training.run import RunDirectory
 
+USUAL = "idr"
+"""The method whose training a folder is described for."""
 ALL = "all methods"
 UNDERSAMPLED = "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
 
 
-def describe(path: Path, options: ReaderOptions | None = None) -> Iterator[tuple[str, str]]:
-    """Describe a run directory or a scan file.
+def describe(
+    path: Path, options: ReaderOptions | None = None, trust_code: bool = False, *, skip_bad: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Describe a run directory, a scan file, or a folder of them with what a training would take of it.
 
     Parameters
     ----------
     path
-        Either.
+        Any of them.
     options
-        How files are read, for the formats that leave a choice.
+        How files are read, for the formats that leave a choice, and whose they are.
+    trust_code
+        As for :class:`~sansref.training.run.RunDirectory`.
+    skip_bad
+        Leave unreadable files of a folder out, rather than raise.
 
     Raises
     ------
     FileError
-        If it is neither.
+        If it is none of them, holds scan files that cannot be used, or names a method whose code is not trusted.
     """
-    return _run(RunDirectory(path)) if path.is_dir() else _file(path, options)
+    if not path.is_dir():
+        return _file(path, options)
+    run = RunDirectory(path, trust_code)
+    return _run(run) if run.config_file.exists() else _folder(path, options or ReaderOptions(), skip_bad)
+
+
+def _folder(path: Path, options: ReaderOptions, skip_bad: bool) -> Iterator[tuple[str, str]]:
+    try:
+        find_files(path)
+    except FileError as error:
+        problem = f"is not a run directory (no config.yaml), and as a folder of scans it {error.problem}"
+        raise FileError(path, problem, error.cure) from None
+    yield "folder", str(path)
+    yield "training", f"as by 'sansref train {USUAL} --data {path}' with its usual settings"
+    reading = {name: getattr(options, name) for name in ("plane", "array", "axes", "subject_from")}
+    config = RunConfig.from_flat({"method": USUAL, **reading})
+    yield from survey_of(config, path, skip_bad)
 
 
 def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]]:
@@ -55,6 +82,8 @@ def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]
     else:
         yield "can train", ALL
         yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
+    if is_label_map(info, options):
+        yield "note", "this is a label map or a mask: nothing is learned from it, and folders are read without it"
     for note in info.notes:
         yield "note", note
 
@@ -69,8 +98,10 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
         whole_columns = is_columns(middle.mask)
         yield "left out", "whole columns" if whole_columns else "single samples"
         yield "full centre", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
-    usable = info.coils == 1
-    if not usable:
+    usable = info.coils == 1 or middle.maps is not None
+    if middle.maps is not None:
+        yield "coil maps", "supplied"
+    elif not usable:
         side = calibration_side(middle.mask)
         usable = side >= SMALLEST
         yield "coil maps", f"from the central {side} x {side} samples" if usable else f"none, {_needed(side)}"
@@ -78,7 +109,7 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _needed(side: int) -> str:
-    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed"
+    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -89,16 +120,33 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     network = config.network
     name = network.name if isinstance(network, NetworkOptions) else f"generator of width {network.width}"
     yield "network", f"{name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
-    yield "sampling", f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
-    if (training := run.path / "data" / "training").exists():
-        yield "k-space", _origin(PreparedScans(training))
+    scans = PreparedScans(training) if (training := run.path / "data" / "training").exists() else None
+    emulated = f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
+    own = "" if scans is None else _own_masks(scans)
+    if scans is not None and not any(meta.emulated for meta in scans.metas):
+        yield "sampling", own
+    else:
+        yield "sampling", f"{emulated}; {own}" if own else emulated
+    if scans is not None:
+        yield "k-space", _origin(scans)
     yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
     if rows:
         keep = config.training.keep
         kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
         yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
     for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
-        yield part, f"{len(subjects)} subjects: {', '.join(subjects) or 'none'}"
+        yield part, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
+
+
+def _own_masks(scans: PreparedScans) -> str:
+    """How many scans were undersampled before they came here, and how far; empty if none was."""
+    own = [item for item, meta in enumerate(scans.metas) if not meta.emulated]
+    if not own:
+        return ""
+    found = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
+    far = f"{found[0]:.3g}x" if f"{found[0]:.3g}" == f"{found[-1]:.3g}" else f"{found[0]:.3g}x to {found[-1]:.3g}x"
+    which = "the scans" if len(own) == len(scans) else f"{len(own)} of {len(scans)} scans"
+    return f"{which} were undersampled by the scanner ({far})"
 
 
 def _origin(scans: PreparedScans) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from sansref.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +35,8 @@ ERROR_LIMITS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 75, 100)
 # Inches: an image, the space between two, the margin, and a line of text.
 _CELL, _GAP, _MARGIN, _LINE = 2.0, 0.06, 0.12, 0.19
 _TITLE_CHARACTERS = 24
+# Characters of the title above all in an inch.
+_TITLE_DENSITY = 8.5
 _BOX_COLOUR = "#F0E442"
 
 
@@ -56,7 +60,7 @@ class Panel:
 
 
 def build_error_figure(
-    reference: Tensor,
+    reference: Tensor | None,
     panels: Sequence[Panel],
     title: str = "",
     zoom: Zoom | None = None,
@@ -68,7 +72,7 @@ def build_error_figure(
     ----------
     reference
         Magnitude, real (height, width), with a positive maximum. All images share the window from 0 to its 99.8th
-        percentile.
+        percentile. None draws the panels alone, in the window of the last one.
     panels
         At least one, each of the reference's shape.
     title
@@ -90,17 +94,21 @@ def build_error_figure(
         the region leaves the image, or if the error limit is not positive.
     """
     truth, images = _checked(reference, panels)
-    region = _region(zoom, truth.shape)
-    errors = [100 * np.abs(image - truth) / truth.max() for image in images]
-    limit = common_error_limit(errors) if error_limit is None else error_limit
-    if not limit > 0:
+    guide = images[-1] if truth is None else truth
+    region = _region(zoom, guide.shape)
+    errors = [] if truth is None else [100 * np.abs(image - truth) / truth.max() for image in images]
+    limit = common_error_limit(errors) if error_limit is None and errors else error_limit
+    if limit is not None and not limit > 0:
         raise ValueError(f"error_limit must be positive, got {limit}")
-    # A reference with next to no signal may be zero at the percentile.
-    white = float(np.percentile(truth, DISPLAY_PERCENTILE)) or float(truth.max())
-    heads = [("reference", ""), *((panel.title, panel.caption) for panel in panels)]
-    heads = [(textwrap.fill(head, _TITLE_CHARACTERS), caption) for head, caption in heads]
-    grid = _Grid(heads, truth.shape, None if region is None else truth[region].shape, title)
-    for column, (image, head) in enumerate(zip([truth, *images], heads, strict=True)):
+    # An image with next to no signal may be zero at the percentile.
+    white = float(np.percentile(guide, DISPLAY_PERCENTILE)) or float(guide.max())
+    shown = [(panel.title, panel.caption, image) for panel, image in zip(panels, images, strict=True)]
+    if truth is not None:
+        shown.insert(0, ("reference", "", truth))
+    heads = [(textwrap.fill(printable(head), _TITLE_CHARACTERS), caption) for head, caption, _ in shown]
+    rows = {"image": guide.shape, "zoom": None if region is None else guide[region].shape}
+    grid = _Grid(heads, rows if truth is None else {**rows, "error": guide.shape}, printable(title))
+    for column, ((_, _, image), head) in enumerate(zip(shown, heads, strict=True)):
         axes = grid.cell("image", column)
         axes.imshow(image, cmap="gray", vmin=0, vmax=white)
         _write_head(axes, *head)
@@ -109,7 +117,8 @@ def build_error_figure(
             grid.cell("zoom", column).imshow(image[region], cmap="gray", vmin=0, vmax=white)
     for column, error in enumerate(errors, start=1):
         grid.cell("error", column).imshow(error, cmap="inferno", vmin=0, vmax=limit)
-    _write_scale(grid.figure, grid.cell("error", 0), limit)
+    if errors and limit is not None:
+        _write_scale(grid.figure, grid.cell("error", 0), limit)
     return grid.figure
 
 
@@ -146,18 +155,17 @@ def worst_region(reference: Tensor, images: Sequence[Tensor]) -> Zoom:
     return int(row), int(column), height, width
 
 
-def _checked(reference: Tensor, panels: Sequence[Panel]) -> tuple[Array, list[Array]]:
+def _checked(reference: Tensor | None, panels: Sequence[Panel]) -> tuple[Array | None, list[Array]]:
     if not panels:
         raise ValueError("panels must not be empty")
-    truth, *images = (
-        _array(name, image)
-        for name, image in [("reference", reference), *((f"panel {panel.title!r}", panel.image) for panel in panels)]
-    )
-    if not truth.max() > 0:
+    truth = None if reference is None else _array("reference", reference)
+    images = [_array(f"panel {panel.title!r}", panel.image) for panel in panels]
+    if truth is not None and not truth.max() > 0:
         raise ValueError(f"reference must have a positive maximum, got {truth.max():g}")
+    shape, whose = (images[0].shape, "first panel") if truth is None else (truth.shape, "reference")
     for panel, image in zip(panels, images, strict=True):
-        if image.shape != truth.shape:
-            raise ValueError(f"panel {panel.title!r} must have the reference's shape {truth.shape}, got {image.shape}")
+        if image.shape != shape:
+            raise ValueError(f"panel {panel.title!r} must have the {whose}'s shape {shape}, got {image.shape}")
     return truth, images
 
 
@@ -183,19 +191,20 @@ class _Grid:
     """A figure of rows "image", "zoom" and "error", laid out in inches: matplotlib's engines leave uneven gaps."""
 
     def __init__(
-        self, heads: Sequence[tuple[str, str]], image: tuple[int, ...], zoom: tuple[int, ...] | None, title: str
+        self, heads: Sequence[tuple[str, str]], rows: Mapping[str, tuple[int, ...] | None], title: str
     ) -> None:
         from matplotlib.figure import Figure
 
         lines = max(head.count("\n") + 1 + bool(caption) for head, caption in heads)
-        below = _MARGIN + (1.5 * _LINE if title else 0.0) + (lines + 0.3) * _LINE
+        width = 2 * _MARGIN + len(heads) * (_CELL + _GAP) - _GAP
+        title = textwrap.fill(title, int(_TITLE_DENSITY * width))
+        below = _MARGIN + (1.25 * _LINE * (title.count("\n") + 1) if title else 0.0) + (lines + 0.55) * _LINE
         self._tops, self._heights = {}, {}
-        for row, shape in {"image": image, "zoom": zoom, "error": image}.items():
+        for row, shape in rows.items():
             if shape is not None:
                 # Long readouts are drawn smaller instead of making a poster.
                 self._tops[row], self._heights[row] = below, _CELL * min(shape[0] / shape[1], 1.5)
                 below += self._heights[row] + _GAP
-        width = 2 * _MARGIN + len(heads) * (_CELL + _GAP) - _GAP
         self._size = (width, below - _GAP + _MARGIN)
         self.figure = Figure(self._size, dpi=DPI)
         if title:

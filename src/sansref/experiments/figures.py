@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ DASHES = ("--", ":", "-.")
 
 def error_figure(
     path: str | Path,
-    reference: Tensor,
+    reference: Tensor | None,
     panels: Sequence[Panel],
     title: str = "",
     zoom: Zoom | None = None,
@@ -212,5 +213,6 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     from matplotlib import rc_context
 
     kind = "svg" if Path(path).suffix == ".svg" else "png"
-    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "sansref"}):
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "sansref"}), catch_warnings():
+        filterwarnings("ignore", "Glyph .* missing")  # of names in other scripts: boxes stand for them
         figure.savefig(temporary, format=kind, facecolor="white", metadata={"Date": None} if kind == "svg" else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sansref.experiments.error_maps import DPI
 from sansref.experiments.figures import COLOURS, DASHES, MARKERS
-from sansref.files import atomic_path
+from sansref.files import atomic_path, claimed
 from sansref.training.history import read_history
 
 if TYPE_CHECKING:
@@ -62,8 +62,11 @@ _PANELS = (
 
 
 def draw_health(run: Path) -> None:
-    """Write ``health.png`` into a run directory; nothing before its first epoch, whose history this shows."""
-    if rows := read_history(run / "metrics.csv"):
+    """Write ``health.png`` into a run directory; nothing before its first epoch, whose history this shows.
+
+    Nothing is written into a folder that is none: a training that was refused is no reason to.
+    """
+    if claimed(run) == "run" and (rows := read_history(run / "metrics.csv")):
         health_figure(run / "health.png", rows)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,16 @@ from sansref.data.provenance import Provenance, files_behind
 from sansref.data.readers import FileInfo
 from sansref.data.readers.dicom_files import FORMAT as DICOM
 from sansref.data.readers.dicom_files import is_dicom
+from sansref.data.readers.formats import maps_file
 from sansref.data.readers.names import stem_of
+from sansref.data.readers.record import NO_MAPS
 from sansref.data.slices import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
 from sansref.errors import FileError, SettingError
-from sansref.files import remove_leftovers, write_text
+from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks import MASK_LAWS
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
+from sansref.yaml_json import read_json
 
 Format = Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"]
 
@@ -59,12 +62,16 @@ class Outputs:
         As the user names them.
     made
         By what the images were made.
+    name
+        How the names of the outputs begin, from the folder on, see :func:`output_names`; None is
+        :func:`output_name`.
     """
 
     info: FileInfo
     out: Path
     formats: Sequence[Format]
     made: Provenance
+    name: str | None = None
 
     def open(self, opened: ExitStack, image: Tensor, meta: ScanMeta) -> list[PutSlice]:
         """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed."""
@@ -81,7 +88,7 @@ class Outputs:
     @property
     def complete(self) -> bool:
         """Whether all is there; outputs appear whole or not at all."""
-        return all(path.exists() for path in self._targets().values())
+        return all(map(os.path.exists, self._targets().values()))  # also where a path is too long to be one
 
     def paths(self) -> tuple[Path, ...]:
         """All files, in the order of the formats."""
@@ -94,15 +101,74 @@ class Outputs:
     def _targets(self) -> dict[Format, Path]:
         own: Format = "dicom" if self.info.format == DICOM else "hdf5" if self.info.kind == "k-space" else "nifti"
         names = dict.fromkeys(own if name == "source" else name for name in self.formats)
-        return {name: self.out / f"{output_name(self.info.path)}{ENDINGS[name]}" for name in names}
+        begin = self.name or output_name(self.info.path)
+        return {name: self.out / f"{begin}{ENDINGS[name]}" for name in names}
 
 
 def output_name(path: Path) -> str:
     """How the names of a file's outputs begin: as its own, and for DICOM as its folder's, since any disc has an IM0001.
 
-    Nothing that stands in a file has a say in where outputs go.
+    Nothing that stands in a file has a say in where outputs go. Names that would become too long with their ending are
+    cut, with a digest of what they were.
     """
-    return f"{path.parent.resolve().name}_{stem_of(path)}" if is_dicom(path) else stem_of(path)
+    name = f"{path.parent.resolve().name}_{stem_of(path)}" if is_dicom(path) else stem_of(path)
+    return fitting(name, LONGEST_NAME - max(map(len, ENDINGS.values())))
+
+
+def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str]:
+    """How the names of the outputs of files begin, in which folder of ``out`` they lie.
+
+    Outputs lie in one folder where the names of files allow it; else in subfolders, as their files lie below ``root``:
+    a DICOM series beside its folder's place, other files in their own folder. A file that ``out`` has images of already
+    keeps their name.
+
+    Parameters
+    ----------
+    files
+        Scan files.
+    root
+        Folder above all of them.
+    out
+        Folder for the images.
+
+    Raises
+    ------
+    SettingError
+        If two files have one name all the same, or one's folder the name of another's output.
+    FileError
+        If the record of ``out`` cannot be read.
+    """
+    found = _read(out / RECORD)
+    known: dict[str, list[str]] = {}
+    for name, identity in found["inputs"].items() if found else ():
+        known.setdefault(identity[0], []).append(name)
+    alone = {path: output_name(path) for path in files}
+    mirrored = len(set(alone.values())) < len(alone)
+    names: dict[str, Path] = {}
+    for path, own in alone.items():
+        name = _mirrored(path, root, own) if mirrored else own
+        earlier = known.get(str(path.resolve()), [name])
+        name = name if name in earlier else earlier[0]
+        if (other := names.setdefault(name, path)) != path:
+            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
+    folders = {str(folder): path for name, path in names.items() for folder in Path(name).parents}
+    for name, path in names.items():
+        for ending in ENDINGS.values():
+            if (inside := folders.get(f"{name}{ending}")) is not None:
+                raise SettingError(f"{path} and the folder of {inside} would have one name in {out}: rename one")
+    return {path: name for name, path in names.items()}
+
+
+def _mirrored(path: Path, root: Path, name: str) -> str:
+    folder = whole_path(path).parent
+    if is_dicom(path) and folder != root:
+        folder = folder.parent
+    return (folder.relative_to(root) / name).as_posix()
+
+
+def whole_path(path: Path) -> Path:
+    """From the root on, without looking where links lead."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def made_by(run: RunDirectory) -> Provenance:
@@ -124,8 +190,9 @@ def begin(
     out: Path,
     weights: Path,
     formats: Iterable[Format],
-    files: Iterable[Path],
+    files: Mapping[Path, str],
     reading: tuple[str | None, str | None] = (None, None),
+    maps: str | None = None,
 ) -> None:
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
@@ -141,9 +208,11 @@ def begin(
     formats
         What is written.
     files
-        No two of one name.
+        With their names from :func:`output_names`.
     reading
         Their array and axes, where they are others than those of the run's training data.
+    maps
+        Where their coil maps lie, see :class:`sansref.data.selection.Selection`.
 
     Raises
     ------
@@ -161,9 +230,9 @@ def begin(
         remove_leftovers(out)
     known: dict[str, list[str | int]] = found["inputs"] if found else {}
     changed: list[Path] = []
-    for path in filter(Path.exists, files):
-        name, identity = output_name(path), [*_identity(path), *(word for word in reading if word)]
-        there = [target for ending in ENDINGS.values() if (target := out / f"{name}{ending}").exists()]
+    for path in filter(os.path.exists, files):
+        name, identity = files[path], [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
+        there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in ENDINGS.values())))
         if there and name not in known:
             raise SettingError(f"{there[0]} is no work of this command: choose another --out")
         if name in known and known[name][0] != identity[0]:
@@ -188,6 +257,16 @@ def _identity(path: Path) -> list[str | int]:
     return [str(path.resolve()), sum(state.st_size for state in states), changed]
 
 
+def _maps(path: Path, maps: str | None) -> list[str | int]:
+    """The same of a scan's coil maps."""
+    if maps in (None, NO_MAPS):
+        return [f"maps {maps}"] if maps else []
+    try:
+        return _identity(maps_file(path, Path(str(maps))))
+    except FileError:  # as above
+        return [str(maps)]
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -197,17 +276,19 @@ def _read(path: Path) -> Any:
     """The record, or None where there is none."""
     if not path.exists():
         return None
+    cure = "Choose another --out"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["version"] == VERSION and found.keys() >= {"weights", "formats"} and isinstance(found["inputs"], dict):
+        found = read_json(path, cure)
+        inputs = found["inputs"].values() if found.keys() >= {"weights", "formats"} else [None]
+        if found["version"] == VERSION and all(isinstance(entry, list) and entry for entry in inputs):
             return found
-    except (ValueError, KeyError, TypeError, OSError):
+    except (FileError, KeyError, TypeError, AttributeError):
         pass
-    raise FileError(path, "is no record of a reconstruction that this version can go on with", "Choose another --out")
+    raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
 
 
 def _remove(target: Path) -> None:
     if target.is_dir():
-        shutil.rmtree(target)
+        remove_made(target, r"slice-\d+\.(png|dcm)")
     else:
         target.unlink()

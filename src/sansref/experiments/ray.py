@@ -33,7 +33,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise SettingError("Ray is not installed: pip install 'sansref[cluster]'") from None
+        raise SettingError("Ray is not installed: pip install 'ray[data]'") from None
     if ray.is_initialized():
         yield ray
         return

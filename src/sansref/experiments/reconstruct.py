@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import errno
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +17,13 @@ from rich.progress import track
 from torch import Tensor
 
 from sansref.data.prepare import Preparation
-from sansref.data.readers import find_files, open_scan_file
+from sansref.data.readers import FileInfo, find_files, open_scan_file
 from sansref.data.readers.dicom_series import first_files
 from sansref.data.readers.record import Kind
 from sansref.data.selection import Selection
 from sansref.device import device_of
 from sansref.errors import FileError, SettingError
-from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_name
+from sansref.experiments.outputs import Format, Outputs, begin, made_by, output_names, whole_path
 from sansref.experiments.scores import magnitude
 from sansref.files import keep_outside, remove_leftovers
 from sansref.memory import keep_freed_memory
@@ -48,6 +50,8 @@ class Job:
         Where networks work; auto takes a GPU if there is one.
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
+    maps
+        Coil maps of these files, see :class:`sansref.data.selection.Selection`; never those of the training data.
     """
 
     run: RunDirectory
@@ -56,6 +60,7 @@ class Job:
     accelerator: Accelerator = "auto"
     array: str | None = None
     axes: str | None = None
+    maps: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,9 @@ def reconstruct_files(
     job
         What is done with every file.
     files
-        Scan files, or folders of them. Fully sampled k-space, or magnitude images, are undersampled first as
-        the run's training scans were; undersampled k-space is used as it is.
+        Scan files, or folders of them. Where names of files occur twice, their images lie in subfolders as the
+        files do. Fully sampled k-space, or magnitude images, are undersampled first as the run's training scans
+        were; undersampled k-space is used as it is.
     on_bad
         Called for an unreadable file, which is then left out; None stops at the first.
     address
@@ -133,7 +139,7 @@ def reconstruct_files(
     else:
         job.run.load()
         outcomes = _on_cluster(job, found, console, address)
-    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes))
+    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes), job.maps)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
     with closing(outcomes):
@@ -148,15 +154,15 @@ def reconstruct_files(
                 on_bad(outcome)
     remove_leftovers(job.out)  # of processes that died on the way
     if not usable:
-        raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}")
+        raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
 
 
-def _here(worker: Worker, files: Sequence[Path], console: Console) -> Generator[Outcome]:
-    for number, path in enumerate(files, start=1):
-        yield worker.outcome(path, _Watch(console, f"{number}/{len(files)} {path.name}"))
+def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[Outcome]:
+    for number, (path, name) in enumerate(files.items(), start=1):
+        yield worker.outcome(path, name, _Watch(console, f"{number}/{len(files)} {path.name}"))
 
 
-def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str) -> Generator[Outcome]:
+def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[Outcome]:
     from sansref.experiments.archive import on_cluster
 
     outcomes = on_cluster(job, files, address)
@@ -164,24 +170,34 @@ def _on_cluster(job: Job, files: Sequence[Path], console: Console, address: str)
     yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
 
 
-def _scan_files(files: Sequence[Path], out: Path) -> list[Path]:
-    """Look into folders, and see to it that nothing is written over a scan or written twice."""
-    for folder in (file for file in files if file.is_dir()):
+def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Look into folders, name outputs, and see to it that nothing is written over a scan, among scans or twice."""
+    folders = [file for file in files if file.is_dir()]
+    for folder in folders:
         keep_outside(out, folder)
-    found = first_files(path for file in files for path in (find_files(file) if file.is_dir() else [file]))
-    first: dict[str, Path] = {}
-    for path in found:
-        if path.resolve().parent == out.resolve():
+    listed = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
+    found = first_files({whole_path(path): path for path in listed}.values())
+    roots = [whole_path(file if file.is_dir() else file.parent) for file in files]
+    names = output_names(found, Path(os.path.commonpath(roots)), out)
+    taken = {folder: path for path in found for folder in (path.parent.resolve(), path.resolve().parent)}
+    for folder in {(out / name).parent for name in names.values()}:
+        if (path := taken.get(folder.resolve())) is not None:
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
-        if (other := first.setdefault(output_name(path), path)) != path:
-            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
-    return list(first.values())
+        for given in folders:
+            keep_outside(folder, given)
+    return names
 
 
-def whole_files(recipe: Preparation, array: str | None = None, axes: str | None = None) -> Preparation:
-    """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``."""
+def whole_files(
+    recipe: Preparation, array: str | None = None, axes: str | None = None, maps: str | None = None
+) -> Preparation:
+    """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``.
+
+    Coil maps are of those who were scanned: those of the training data are of no use here.
+    """
     read = recipe.selection.reader_options
-    return replace(recipe, selection=Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes))
+    chosen = Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
+    return replace(recipe, selection=chosen)
 
 
 def reconstruct_slices(
@@ -195,11 +211,39 @@ def reconstruct_slices(
         yield reconstruct_scan(method, scan, device or torch.device("cpu")), scan.meta
 
 
+def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> Iterator[tuple[Tensor, ScanMeta]]:
+    """Yield images of a file as they come, and then zeros for its slices without any signal.
+
+    Raises
+    ------
+    FileError
+        If there is no image.
+    """
+    blank, image, meta = set(range(info.slices)), torch.empty(0), None
+    for image, meta in images:
+        blank.discard(meta.slice)
+        yield image, meta
+    if meta is None:
+        raise FileError(info.path, "shows one grey value in each of its slices", "Leave it out")
+    for index in sorted(blank):
+        yield torch.zeros_like(image), replace(meta, slice=index)
+
+
 def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
-    """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units."""
+    """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units.
+
+    Raises
+    ------
+    FileError
+        If it is not finite, as damaged weights can make it.
+    """
     with torch.inference_mode():
         image = method.reconstruct(scan.batch().to(device))[0].cpu()
-    return magnitude(image, scan) * scan.meta.scale
+    found = magnitude(image, scan) * scan.meta.scale
+    if not found.isfinite().all():
+        problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
+        raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
+    return found
 
 
 @dataclass(frozen=True)
@@ -212,6 +256,14 @@ class _Watch:
     def slices(self, images: Iterator[tuple[Tensor, ScanMeta]], count: int) -> Iterator[tuple[Tensor, ScanMeta]]:
         hidden = not self.console.is_terminal
         yield from track(images, escape(self.name), count, console=self.console, transient=True, disable=hidden)
+
+
+def usable_device(accelerator: Accelerator) -> torch.device:
+    """Where networks work; SettingError if there is no GPU where one is asked for."""
+    device = device_of(accelerator)
+    if accelerator == "gpu" and device.type == "cpu":
+        raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
+    return device
 
 
 class Worker:
@@ -231,49 +283,40 @@ class Worker:
     """
 
     def __init__(self, job: Job) -> None:
-        self.job, self.device = job, device_of(job.accelerator)
-        if job.accelerator == "gpu" and self.device.type == "cpu":
-            raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
+        self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
-        self.recipe = whole_files(job.run.config().preparation, job.array, job.axes)
+        self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
-    def outcome(self, path: Path, watch: _Watch | None = None) -> Outcome:
+    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> Outcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
         try:
-            return self._reconstructed(path, watch or _Watch(Console(quiet=True), path.name))
+            return self._reconstructed(path, name, watch or _Watch(Console(quiet=True), path.name))
         except FileError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+                return FileError(path, f"has images whose path would be too long ({error.path.parent})", error.cure)
             if error.path != path:
                 raise
             return error
 
-    def _reconstructed(self, path: Path, watch: _Watch) -> Reconstructed:
+    def _reconstructed(self, path: Path, name: str, watch: _Watch) -> Reconstructed:
         info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
-        outputs = Outputs(info, self.job.out, self.job.formats, self.made)
+        outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         images = reconstruct_slices(self.method, self.recipe, path, self.device)
-        emulated = _write(outputs, watch.slices(images, info.slices))
+        emulated = _write(outputs, whole_volume(watch.slices(images, info.slices), info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
 
 def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
-    """Write slices as they come, one in memory at a time; slices without any signal are zero.
-
-    Tells whether any of them was undersampled here.
-    """
-    blank, puts, size, emulated = set(range(outputs.info.slices)), None, torch.Size(), False
+    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here."""
+    puts, emulated = None, False
     with ExitStack() as opened:
         for image, meta in images:
             if puts is None:
-                puts, size = outputs.open(opened, image, meta), image.shape
+                puts = outputs.open(opened, image, meta)
             for put in puts:
                 put(meta.slice, image)
-            blank.discard(meta.slice)
             emulated |= meta.emulated
-        if puts is None:
-            raise FileError(outputs.info.path, "shows one grey value in each of its slices", "Leave it out")
-        for index in sorted(blank):
-            for put in puts:
-                put(index, torch.zeros(size))
     return emulated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from math import isfinite, isnan, nan
+from math import isfinite, isnan, log10, nan
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from sansref.kspace.crop import centre_crop
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import noise_level
 from sansref.metrics.holdout import held_out_error
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import best_scale, nmse, psnr, ssim
@@ -82,6 +83,27 @@ def data_note(slices: Sequence[tuple[bool, bool]], coil_reference: Literal["comb
         how = "combined by their maps" if coil_reference == "combined" else "as root of the sum of squares"
         notes.append(f"reference: coils {how}")
     return "; ".join(notes)
+
+
+def reference_noise(scan: Scan) -> tuple[float, float] | None:
+    """How noisy the reference of a scan is: the reference of measured k-space is no truth.
+
+    Returns
+    -------
+    tuple or None
+        Standard deviation of its noise as a share of its maximum, estimated from the scan's acquired samples; and the
+        PSNR in decibels, against it, of an image without noise or any other error. In the object the squared error is
+        the variance of one part of a complex number, beside it that of both. None without a measured reference.
+    """
+    if scan.reference is None or scan.meta.synthetic:
+        return None
+    variance = float(noise_level(scan.kspace, scan.mask).square().mean())
+    truth = scored_reference(scan)
+    peak = float(truth.max())
+    if not variance > 0 or not peak > 0:
+        return None
+    beside = float((truth < 3 * variance**0.5).float().mean())
+    return variance**0.5 / peak, 10 * log10(peak**2 / (variance * (1 + beside)))
 
 
 def zero_filled(given: Measurement) -> Tensor:

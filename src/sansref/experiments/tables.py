@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 from typing import Literal
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from sansref.errors import printable
 from sansref.experiments.scores import MINMAX_NOTE, RANGE_NOTE, Normalise, Summary
 from sansref.metrics.lpips_features import BackboneName
 
@@ -110,8 +112,19 @@ def score_table(summaries: Mapping[str, Summary], scoring: Scoring = PLAIN) -> T
 def score_markdown(summaries: Mapping[str, Summary], scoring: Scoring = PLAIN) -> str:
     """The same table in Markdown."""
     headings, rows = score_cells(summaries, scoring)
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_table(map(markdown_text, headings), [map(markdown_text, row) for row in rows]) + "\n"
+
+
+def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Cells, which are Markdown, as a table without a last line break; all columns but the first to the right."""
+    head = [*headings]
+    grid = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in grid)
+
+
+def markdown_text(text: str) -> str:
+    """A line that Markdown shows as it is: no markup, no link, no picture."""
+    return re.sub(r"([\\`*_|<]|(?<=\])[(\[:])", r"\\\1", printable(text))
 
 
 def show(table: Table) -> None:

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+SMALLEST = 1e-3
+"""Share of the largest sensitivity below which a place is taken for one that no coil sees."""
+
 RING_RADIUS = 1.5
 """Distance of the coils from the centre, in halves of the field of view: the whole image lies inside the ring."""
 
@@ -35,6 +38,13 @@ def rss(images: Tensor) -> Tensor:
     """Root of the sum of squares over coils, complex (..., coils, height, width) to real (..., height, width)."""
     magnitude: Tensor = torch.linalg.vector_norm(images, dim=-3)
     return magnitude
+
+
+def normalised(maps: Tensor) -> Tensor:
+    """Maps (coils, height, width) with sum over coils |map|^2 = 1; 0 where it is next to nothing beside the largest."""
+    size = rss(maps)
+    seen = size > SMALLEST * size.max()
+    return torch.where(seen, maps / size.where(seen, torch.ones(())), torch.zeros((), dtype=maps.dtype))
 
 
 def birdcage_maps(shape: tuple[int, int], coils: int, generator: torch.Generator | None = None) -> Tensor:

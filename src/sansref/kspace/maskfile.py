@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sansref.errors import FileError
+from sansref.hdf5 import is_hdf5, open_hdf5
 from sansref.kspace.density import estimated_density
 from sansref.kspace.grid import full_centre
 from sansref.kspace.sampling import SamplingMask
@@ -93,9 +94,9 @@ def _read_mat(path: Path) -> Values:
     import h5py
     import scipy.io
 
-    if not h5py.is_hdf5(path):
+    if not is_hdf5(path):
         return _only_mask(path, scipy.io.loadmat(path))
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         # MATLAB stores arrays by columns, so that HDF5 shows them transposed; text is stored as numbers.
         arrays = {
             name: item[()].T

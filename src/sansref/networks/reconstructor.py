@@ -14,6 +14,21 @@ from sansref.kspace.measurement import Measurement
 from sansref.networks.istanet import ISTANet, symmetry_penalty, to_channels, to_complex
 from sansref.networks.unet import UNet
 
+MOST_WEIGHTS = 200_000_000
+"""Of a network; more than any in the field of reconstruction, and what a common machine has memory to train."""
+
+
+def check_size(weights: int, names: str) -> None:
+    """Refuse a network that is far too large, before it takes all memory.
+
+    Raises
+    ------
+    SettingError
+        Naming the settings.
+    """
+    if weights > MOST_WEIGHTS:
+        raise SettingError(f"network would have about {weights:.2g} weights: lower its {names}")
+
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -48,9 +63,13 @@ class NetworkOptions:
     complex: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("phases", "channels", "pools"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"network.{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in (("phases", 1000), ("channels", 4096), ("pools", 12)):
+            if not 1 <= getattr(self, name) <= most:
+                raise SettingError(f"network.{name} must lie in 1..{most}, got {getattr(self, name)}")
+        # Convolutions of 3 x 3: six of every phase, or three of every level on both ways, of which each has four times
+        # the weights of the one above it.
+        layers = 4**self.pools * 4 if self.name == "unet" else self.phases * 6
+        check_size(9 * layers * self.channels**2, "phases, channels and pools")
 
 
 class Network(nn.Module, ABC):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sansref.errors import SettingError
+from sansref.networks.build import check_size
 from sansref.networks.discriminator import Discriminator
 from sansref.networks.extractor import NoiseExtractor
 from sansref.networks.generator import CODE_LENGTH, CodeGenerator, Generator, code_widths
@@ -35,9 +36,12 @@ class TranslatorOptions:
     complex: bool = False
 
     def __post_init__(self) -> None:
-        for name, lowest in (("width", 1), ("blocks", 0), ("extractor_layers", 2)):
-            if getattr(self, name) < lowest:
-                raise SettingError(f"network.{name} must be at least {lowest}, got {getattr(self, name)}")
+        for name, least, most in (("width", 1, 1024), ("blocks", 0, 1000), ("extractor_layers", 2, 1000)):
+            if not least <= getattr(self, name) <= most:
+                raise SettingError(f"network.{name} must lie in {least}..{most}, got {getattr(self, name)}")
+        # Two convolutions of 3 x 3 and four times the width in every block, the discriminator's, the extractor's.
+        weights = (2 * 9 * 16 * self.blocks + 3000 + 9 * self.extractor_layers) * self.width**2
+        check_size(2 * weights, "width, blocks and extractor_layers")
 
     @property
     def channels(self) -> int:

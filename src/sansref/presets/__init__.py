@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sansref.errors import SettingError
+from sansref.errors import SettingError, did_you_mean
 
 _FOLDER = Path(__file__).parent
 
@@ -40,4 +40,5 @@ def preset_file(name: str) -> Path:
         return path
     if name in _names():
         return _FOLDER / f"{name}.yaml"
-    raise SettingError(f"there is no configuration {name!r}: give a YAML file, or one of {', '.join(sorted(_names()))}")
+    cure = f"give a YAML file, or one of {', '.join(sorted(_names()))}"
+    raise SettingError(f"there is no configuration {name!r}{did_you_mean(name, _names(), cure)}")

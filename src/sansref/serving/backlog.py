@@ -69,5 +69,10 @@ class Backlog:
             self._changed.notify_all()
 
     @property
+    def dropped(self) -> bool:
+        """Whether nobody will take anything any more."""
+        return self._dropped
+
+    @property
     def _bytes(self) -> int:
         return self._in_work + sum(work.bytes for work in self._waiting)

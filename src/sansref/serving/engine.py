@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
+from sansref.data.coils import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.provenance import Provenance
-from sansref.errors import FileError
+from sansref.errors import FileError, SansrefError
 from sansref.experiments.reconstruct import Accelerator, Job, Worker, reconstruct_scan
+from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 from sansref.serving.images import Reconstruction
 from sansref.serving.intake import Work
+from sansref.serving.limits import Limits
+from sansref.serving.turns import Turns
 from sansref.training.run import RunDirectory
 
 
 class Engine:
-    """A trained method that reconstructs one image at a time, in the order in which they are asked for.
+    """A trained method that reconstructs the images of all clients, who take turns.
 
-    The network, and the memory that an image takes on its way, exist once, however many clients there are.
+    The network exists once, and the memory that an image takes on its way twice, however many clients there are.
 
     Parameters
     ----------
@@ -29,6 +34,8 @@ class Engine:
         A finished run.
     accelerator
         Where its networks work.
+    most_seconds
+        That one image may take.
 
     Raises
     ------
@@ -38,9 +45,12 @@ class Engine:
         If there is no GPU where one is asked for.
     """
 
-    def __init__(self, run: RunDirectory, accelerator: Accelerator = "auto") -> None:
+    def __init__(
+        self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = Limits.max_seconds
+    ) -> None:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator))
-        self._turns = ThreadPoolExecutor(1, "reconstruct")
+        self._turns = Turns(most_seconds)
+        _compile_coil_maps()
 
     @property
     def made(self) -> Provenance:
@@ -52,7 +62,9 @@ class Engine:
         """Where the networks work."""
         return self._worker.device
 
-    def reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> Reconstruction:
+    def reconstruct(
+        self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
+    ) -> Reconstruction:
         """Wait for the turn of an image, and reconstruct it.
 
         Parameters
@@ -65,24 +77,30 @@ class Engine:
             Its lines.
         number
             Of the image in the measurement, from 0.
+        wanted
+            Asked again and again whether somebody still waits for it.
 
         Raises
         ------
+        ClientError
+            If it takes too long.
+        UnwantedError
+            If nobody waits any more.
         FileError
             If the lines cannot be an image, or not one that the method can reconstruct.
         """
-        return self._turns.submit(self._reconstruct, source, header, work, number).result()
+        return self._turns.run(work.units, lambda: self._reconstruct(source, header, work, number), wanted)
 
     def close(self) -> None:
-        """Wait for the image in work."""
-        self._turns.shutdown()
+        """Wait for the images in work."""
+        self._turns.close()
 
     def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> Reconstruction:
         start = time.monotonic()
         meta = ScanMeta(header.subject or "unknown", source, slice=number)
         images: list[torch.Tensor] = []
         first = None
-        for measured in assemble(source, header, work.group.lines, meta, work.whitening):
+        for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
             scan = self._ready(measured)
             images.append(reconstruct_scan(self._worker.method, scan, self._worker.device))
             first = first or scan
@@ -99,3 +117,10 @@ class Engine:
         if ready is None:
             raise FileError(scan.meta.source, "sent lines without any signal", "Check the measurement")
         return ready
+
+
+def _compile_coil_maps() -> None:
+    """Find maps once: what sigpy imports and compiles at its first use takes seconds, and must not be broken off."""
+    noise = torch.randn(2, 32, 32, dtype=torch.complex64, generator=seeded("warm"))
+    with suppress(SansrefError):
+        espirit_maps(Scan(noise, torch.ones(32, 32, dtype=torch.bool), ScanMeta("none", "none")), CoilOptions())

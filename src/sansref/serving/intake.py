@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from ismrmrd import Acquisition, AcquisitionHeader
 from torch import Tensor
 
@@ -13,12 +14,14 @@ from sansref.data.mrd.collect import Collector, Group
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.data.mrd.lines import ImageKey, Role, head_of, key_of, role_of
 from sansref.errors import FileError
-from sansref.serving.limits import MEBIBYTE, Limits
+from sansref.serving.limits import MEBIBYTE, Limits, cost
 from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError
 
 #: Memory of a line besides its samples: its headers, and Python's own.
 LINE_BYTES = 2048
+#: Lines of noise and of calibration that count as progress.
+OTHER_LINES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,18 @@ class Work:
         Matrix that makes the coils' noise white, complex64 (coils, coils), or None.
     bytes
         Memory that the lines take.
+    units
+        What it costs to reconstruct, see :func:`sansref.serving.limits.cost`.
+    acceleration
+        Points of the declared matrix for each place of it that a sample was sent of.
     """
 
     group: Group
     line: AcquisitionHeader
     whitening: Tensor | None
     bytes: int
+    units: float = 1.0
+    acceleration: float = 1.0
 
 
 class Intake:
@@ -66,13 +75,15 @@ class Intake:
         self.header: MrdHeader = parse_header(name, text)
         if max(self.header.encoded) > limits.max_matrix:
             matrix = " x ".join(map(str, self.header.encoded))
-            raise ClientError(f"the declared matrix {matrix} is larger than {limits.max_matrix} (--max_matrix)")
+            most = f"{limits.max_matrix}, the most that is taken here in any direction"
+            raise ClientError(f"the declared matrix {matrix} is larger than {most}", "max_matrix")
         self._collector = Collector(name, self.header, limits.max_held * MEBIBYTE)
         self._central: dict[ImageKey, AcquisitionHeader] = {}
         self._open = 0
         self._known: tuple[int, float, int] | None = None
         self._matrix: Tensor | None = None
         self.lines = 0
+        self._others = 0
 
     @property
     def held(self) -> int:
@@ -93,7 +104,9 @@ class Intake:
         if max(needed, self.held) > most:
             problem = "an image takes" if needed > most else "incomplete images hold"
             raise ClientError(
-                f"{problem} {max(needed, self.held) // MEBIBYTE} MiB (--max_held {self._limits.max_held})"
+                f"{problem} {max(needed, self.held) // MEBIBYTE} MiB, and {self._limits.max_held} are taken here"
+                + ("" if needed > most else "; mark the last line of each slice (ACQ_LAST_IN_SLICE)"),
+                "max_held",
             )
         self.lines += 1
         head = head_of(line)
@@ -101,10 +114,16 @@ class Intake:
         if role is Role.IMAGE:
             self._note(key_of(head), line)
         self._open += role in (Role.IMAGE, Role.CALIBRATION)
+        self._others += role in (Role.NOISE, Role.CALIBRATION)
         ready = self._ready(self._collector.add(head, line.data))
         if self._collector.held_bytes == 0:
             self._open = 0  # calibration lines without an image are dropped with the last image
         return ready
+
+    @property
+    def progress(self) -> int:
+        """Grows with each line that was still missing; of noise and calibration, a reasonable number is needed."""
+        return self._collector.places + min(self._others, OTHER_LINES)
 
     def finish(self) -> list[Work]:
         """What is left when nothing more will come."""
@@ -126,7 +145,10 @@ class Intake:
         for group in groups:
             line, data = self._central.pop(group.key), group.lines.data
             held = sum(samples.nbytes + LINE_BYTES for samples in data)
-            ready.append(Work(group, line, self._whitening(len(data[0]), line.sample_time_us), held))
+            whitening = self._whitening(len(data[0]), line.sample_time_us)
+            x, y, z = self.header.encoded
+            units = cost(x * y * z, len(data[0]))
+            ready.append(Work(group, line, whitening, held, units, x * y * z / max(_places(group, x), 1)))
             self._open -= len(data)
         return ready
 
@@ -141,3 +163,13 @@ class Intake:
             except FileError as error:
                 LOGGER.warning("%s: coils are not whitened: %s", self._name, error.problem)
         return self._matrix
+
+
+def _places(group: Group, most: int) -> int:
+    """Places on the grid that samples were sent of, each counted once however often it was acquired."""
+    heads = group.lines.heads
+    steps = (heads["idx"][name].astype(np.int64) for name in ("kspace_encode_step_1", "kspace_encode_step_2"))
+    columns, index = np.unique(np.stack(list(steps)), axis=1, return_inverse=True)
+    longest = np.zeros(columns.shape[1], np.int64)
+    np.maximum.at(longest, index, np.minimum(heads["number_of_samples"], most))
+    return int(longest.sum())

@@ -21,7 +21,7 @@ from enum import IntEnum
 from ismrmrd import Acquisition, AcquisitionHeader, Image, WaveformHeader
 
 from sansref.errors import SansrefError, printable
-from sansref.serving.limits import TEXT_BYTES, WAVEFORM_BYTES, Limits
+from sansref.serving.limits import GREETING, TEXT_BYTES, WAVEFORM_BYTES, Limits
 
 CONFIG_FILE_BYTES = 1024
 AT_ONCE = 65536
@@ -45,7 +45,19 @@ class MessageId(IntEnum):
 
 
 class ClientError(SansrefError):
-    """What a client has done wrong, as one line that it is told."""
+    """What a client has done wrong, as one line that it is told.
+
+    Parameters
+    ----------
+    told
+        The line. It advises only what the client can do.
+    option
+        The server's option that set the limit: for the log, whose reader can change it.
+    """
+
+    def __init__(self, told: str, option: str = "") -> None:
+        super().__init__(told)
+        self.option = option
 
 
 class GoneError(Exception):
@@ -90,10 +102,43 @@ class Stream:
         self._socket = connection
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
+        self._hung_up = select.poll()
+        self._hung_up.register(connection, select.POLLRDHUP)
+        self._probed = False
         self._halted = threading.Event()
-        self._deadline, self._late = 0.0, ""
+        self._sending = threading.Lock()
+        self._deadline: float | None = None  # of the message that has begun
+        self._greeting = min(limits.timeout, GREETING)
+        self._patience, self._awaited = time.monotonic() + self._greeting, f"no header came for {self._greeting:g} s"
         connection.settimeout(limits.timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The system finds out within a minute whether a machine that says nothing any more is still there.
+        for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def progressed(self) -> None:
+        """Start the clock anew, because something came, or was done, that brings the measurement to its end.
+
+        Messages alone do not: with them a client could keep its place for ever.
+        """
+        self._patience = time.monotonic() + self.limits.timeout
+        self._awaited = f"no line that was still missing came for {self.limits.timeout:g} s"
+
+    def has_gone(self) -> bool:
+        """Whether the client is no longer there, as far as the system knows, whatever of it is still to be read.
+
+        One that has closed its side may still want images, or have closed both: it is sent a text, at which the system
+        of one that has gone says so.
+        """
+        events = sum(event for _, event in self._hung_up.poll(0))
+        if events & ~select.POLLRDHUP:
+            return True
+        if events and not self._probed:
+            self._probed = True
+            with suppress(GoneError):
+                self.send_text("images are still in work")
+        return False
 
     def receive(self) -> Message | None:
         """Wait for the next message; None where the client has closed its side, or after :meth:`halt`.
@@ -105,7 +150,7 @@ class Stream:
         GoneError
             If the client goes in the middle of a message.
         """
-        self._allow("nothing came for {:g} s")
+        self._deadline = None
         try:
             first = self._some(2)
             return self._message(first if len(first) != 1 else first + self._exactly(1)) if first else None
@@ -119,7 +164,7 @@ class Stream:
         except ValueError:
             raise ClientError(f"message id {value} is not understood; an MRD client is expected here") from None
         # A message that has begun has a time of its own.
-        self._allow("a message was not complete after {:g} s")
+        self._deadline = time.monotonic() + self.limits.timeout
         match kind:
             case MessageId.CONFIG_FILE:
                 return Message(kind, _text(self._exactly(CONFIG_FILE_BYTES), kind))
@@ -191,8 +236,8 @@ class Stream:
         if not (0 < samples <= self.limits.max_matrix and 0 < coils <= self.limits.max_coils):
             raise ClientError(
                 f"a line of {samples} samples and {coils} coils is refused; "
-                f"1 to {self.limits.max_matrix} samples (--max_matrix) and 1 to {self.limits.max_coils} coils "
-                "(--max_coils) are taken"
+                f"1 to {self.limits.max_matrix} samples and 1 to {self.limits.max_coils} coils are taken here",
+                "max_matrix, max_coils",
             )
         if declared.trajectory_dimensions > 3:
             raise ClientError(f"a trajectory of {declared.trajectory_dimensions} dimensions is refused")
@@ -218,20 +263,16 @@ class Stream:
             filled += len(part)
         return bytes(data)
 
-    def _allow(self, late: str) -> None:
-        """Start the clock for what comes next; ``late`` tells of it when it has run out."""
-        self._deadline = time.monotonic() + self.limits.timeout
-        self._late = late.format(self.limits.timeout)
-
     def _some(self, most: int) -> bytes:
         """Wait for bytes, at most so many; none come where the client has closed its side."""
         ready = False
         while not ready:
-            left = self._deadline - time.monotonic()
+            left = (self._deadline or self._patience) - time.monotonic()
             if self._halted.is_set():
                 raise _HaltedError
             if left <= 0:
-                raise ClientError(self._late)
+                late = f"a message was not complete after {self.limits.timeout:g} s"
+                raise ClientError(late if self._deadline else self._awaited, "timeout")
             ready = bool(self._readable.poll(1000 * min(left, LOOK)))
         try:
             return self._socket.recv(min(most, AT_ONCE))
@@ -240,7 +281,8 @@ class Stream:
 
     def _send(self, kind: MessageId, parts: Iterable[bytes]) -> None:
         try:
-            self._socket.sendall(b"".join([struct.pack("<H", kind), *parts]))
+            with self._sending:
+                self._socket.sendall(b"".join([struct.pack("<H", kind), *parts]))
         except TimeoutError:
             raise GoneError(f"did not take what was sent within {self.limits.timeout:g} s") from None
         except OSError as error:

@@ -25,6 +25,9 @@ class ServeOptions:
         Where networks work; auto takes a GPU if there is one.
     grace
         Seconds that images in work may take after Ctrl-C or SIGTERM.
+    pixel
+        What images are sent as: float32, magnitudes in the units of the lines; or int16, as many consoles want, with
+        the factor back to these units in the attribute RescaleSlope.
     log
         File to which the log is added, besides the error stream.
     """
@@ -33,6 +36,7 @@ class ServeOptions:
     port: int = 9002
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     grace: float = 30.0
+    pixel: Literal["float32", "int16"] = "float32"
     log: Path | None = None
 
     def __post_init__(self) -> None:

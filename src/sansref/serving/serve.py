@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from sansref.serving.log import LOGGER, logging_to
 from sansref.serving.options import ServeOptions
 
 
-def serve(run: Path, options: ServeOptions, limits: Limits) -> None:
+def serve(run: Path, options: ServeOptions, limits: Limits, trust_code: bool = False) -> None:
     """Serve a trained run until Ctrl-C or SIGTERM, and leave as they do (exit code 130 or 143).
 
     A second signal leaves at once.
@@ -33,16 +32,14 @@ def serve(run: Path, options: ServeOptions, limits: Limits) -> None:
         If the server cannot listen there, there is no GPU where one is asked for, or a package is missing.
     """
     if find_spec("ismrmrd") is None:
-        raise SettingError("serving needs the package ismrmrd: pip install 'sansref[raw]'")
+        raise SettingError("serving needs the package ismrmrd: pip install ismrmrd")
     from sansref.serving.engine import Engine
     from sansref.serving.server import Server
     from sansref.training.run import RunDirectory
 
     with logging_to(options.log):
-        engine = Engine(RunDirectory(run), options.accelerator)
-        if find_spec("sigpy") is not None:
-            import_module("sigpy.mri.app")  # takes seconds, for which the first image of several coils would wait
-        server = Server(engine, limits, options.host, options.port)
+        engine = Engine(RunDirectory(run, trust_code), options.accelerator, limits.max_seconds)
+        server = Server(engine, limits, options.host, options.port, options.pixel)
         stopping = threading.Event()
         with _signals(stopping) as received:
             host, port = server.address

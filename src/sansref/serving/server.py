@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from sansref.errors import SettingError
 from sansref.serving.engine import Engine
+from sansref.serving.images import Pixel
 from sansref.serving.limits import Limits
 from sansref.serving.log import LOGGER
 from sansref.serving.messages import LOOK, Stream
@@ -30,6 +31,8 @@ class Server:
         What clients may ask for.
     host, port
         Where to listen; port 0 takes a free one.
+    pixel
+        What images are sent as.
 
     Raises
     ------
@@ -37,8 +40,8 @@ class Server:
         If nobody can listen there.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, host: str, port: int) -> None:
-        self._engine, self._limits = engine, limits
+    def __init__(self, engine: Engine, limits: Limits, host: str, port: int, pixel: Pixel = "float32") -> None:
+        self._engine, self._limits, self._pixel = engine, limits, pixel
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}
         self._refusing = threading.Semaphore(REFUSALS)
@@ -97,7 +100,7 @@ class Server:
 
     def _welcome(self, connection: socket.socket, name: str) -> None:
         stream = Stream(connection, self._limits)
-        session = Session(name, stream, self._engine)
+        session = Session(name, stream, self._engine, self._pixel)
         thread = threading.Thread(target=self._host, args=(session,), name=name, daemon=True)
         with self._lock:
             full = len(self._sessions) >= self._limits.clients
@@ -106,7 +109,6 @@ class Server:
         if full:
             self._refuse(stream, name)
             return
-        LOGGER.info("%s: connected", name)
         try:
             thread.start()
         except RuntimeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -9,14 +10,15 @@ from contextlib import closing
 
 from ismrmrd import Acquisition
 
-from sansref.errors import SansrefError, printable
+from sansref.errors import FileError, SansrefError, printable
 from sansref.serving.backlog import Backlog
 from sansref.serving.engine import Engine
-from sansref.serving.images import mrd_image
+from sansref.serving.images import Pixel, mrd_image
 from sansref.serving.intake import Intake, Work
-from sansref.serving.limits import MEBIBYTE, WAITING_IMAGES
+from sansref.serving.limits import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
 from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
+from sansref.serving.turns import UnwantedError
 
 
 class Session:
@@ -33,16 +35,19 @@ class Session:
         Its messages.
     engine
         Reconstructs its images.
+    pixel
+        What they are sent as.
     """
 
-    def __init__(self, name: str, stream: Stream, engine: Engine) -> None:
+    def __init__(self, name: str, stream: Stream, engine: Engine, pixel: Pixel = "float32") -> None:
         self.name = name
-        self._stream, self._engine = stream, engine
+        self._stream, self._engine, self._pixel = stream, engine, pixel
         self._backlog = Backlog(WAITING_IMAGES, stream.limits.max_held * MEBIBYTE)
         self._intake: Intake | None = None
         self._images = 0
         self._stopping, self._gone = threading.Event(), threading.Event()
         self._asked = False
+        self._image_due = math.inf
         self._fault: str | None = None
 
     def run(self) -> None:
@@ -60,8 +65,9 @@ class Session:
             self._backlog.end()
             sender.join()
             self._stream.part(self._fault)
-        lines, took = self._intake.lines if self._intake else 0, time.monotonic() - start
-        LOGGER.info("%s: end; %d lines, %d images, %.1f s", self.name, lines, self._images, took)
+        if self._intake is not None:
+            took = time.monotonic() - start
+            LOGGER.info("%s: end; %d lines, %d images, %.1f s", self.name, self._intake.lines, self._images, took)
 
     def stop(self) -> None:
         """Take no more lines; the images whose lines are complete are still sent."""
@@ -83,8 +89,8 @@ class Session:
             self._gone.set()
             self.abort()
         except SansrefError as error:
-            LOGGER.warning("%s: refused: %s", self.name, error)
-            self._fault = self._fault or str(error)
+            LOGGER.warning("%s: refused: %s", self.name, _for_operator(error))
+            self._fault = self._fault or _for_client(error)
         except Exception:
             LOGGER.exception("%s: internal error", self.name)
             self._fault = self._fault or "internal error, described in the server's log"
@@ -112,16 +118,30 @@ class Session:
             if self._intake is None:
                 raise ClientError("a line came before the header (message 3), which must say what it is part of")
             if self._backlog.wait_for_room(self._intake.held):
-                self._pass_on(self._intake.add(content))
+                self._take_line(self._intake, content)
         elif message.id == MessageId.HEADER:
             if self._intake is not None:
                 raise ClientError("a second header came; each measurement needs a connection of its own")
             self._intake = Intake(self.name, content or "", self._stream.limits)
             header = self._intake.header
+            self._stream.progressed()
+            self._image_due = time.monotonic() + self._image_timeout
             LOGGER.info("%s: header; matrix %s", self.name, " x ".join(map(str, header.encoded)))
         elif message.id == MessageId.CONFIG_FILE and not self._asked:
             self._asked = True  # once: the log must not grow with all that a client sends
             LOGGER.info("%s: asks for %r; the run serves all", self.name, printable(content or "")[:80])
+
+    def _take_line(self, intake: Intake, line: Acquisition) -> None:
+        before = intake.progress
+        self._pass_on(intake.add(line))
+        if time.monotonic() > self._image_due:
+            raise ClientError(f"no image came about in {self._image_timeout:g} s", "timeout")
+        if intake.progress > before:
+            self._stream.progressed()
+
+    @property
+    def _image_timeout(self) -> float:
+        return IMAGE_TIMEOUTS * self._stream.limits.timeout
 
     def _pass_on(self, ready: Iterable[Work]) -> None:
         for work in ready:
@@ -138,11 +158,39 @@ class Session:
         counters = work.group.key._asdict().items()
         which = ", ".join(f"{name} {value}" for name, value in counters if value or name == "slice")
         try:
-            done = self._engine.reconstruct(self.name, header, work, self._images)
+            if work.acceleration > (most := self._stream.limits.max_acceleration):
+                sent = f"one sample was sent for {work.acceleration:.3g} points of the declared matrix"
+                raise ClientError(f"{sent}, and {most:g} are taken here", "max_acceleration")
+            done = self._engine.reconstruct(self.name, header, work, self._images, self._is_wanted)
+        except UnwantedError:
+            raise GoneError("before its images were done") from None
         except SansrefError as error:
-            LOGGER.warning("%s: %s cannot be reconstructed: %s", self.name, which, error)
-            self._stream.send_text(f"{which} cannot be reconstructed: {error}")
+            LOGGER.warning("%s: %s cannot be reconstructed: %s", self.name, which, _for_operator(error))
+            self._stream.send_text(f"{which} cannot be reconstructed: {_for_client(error)}")
             return
         self._images += 1
-        self._stream.send_image(mrd_image(done, work.line, header, self._engine.made, self._images))
+        self._stream.send_image(mrd_image(done, work.line, header, self._engine.made, self._images, self._pixel))
+        self._image_due = time.monotonic() + self._image_timeout
+        self._stream.progressed()
         LOGGER.info("%s: image of %s; %d lines, %.2f s", self.name, which, lines, done.seconds)
+
+    def _is_wanted(self) -> bool:
+        """Whether the client still waits for the image in work; while it does, its clock stands still."""
+        self._stream.progressed()
+        return not (self._gone.is_set() or self._backlog.dropped or self._stream.has_gone())
+
+
+def _for_client(error: SansrefError) -> str:
+    """What a client is told: nothing that only the server's operator could do."""
+    if isinstance(error, FileError):
+        return error.problem  # its cure is for whoever has a file and a command line
+    if isinstance(error, ClientError):
+        return str(error)
+    return "the server is not set up for this; its log says why"
+
+
+def _for_operator(error: SansrefError) -> str:
+    """What the log says."""
+    if isinstance(error, ClientError) and error.option:
+        return f"{error} (--{error.option})"
+    return str(error)

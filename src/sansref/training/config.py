@@ -13,7 +13,7 @@ from sansref.data.prepare import Preparation
 from sansref.data.sampling import Sampling
 from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
-from sansref.errors import SettingError
+from sansref.errors import SettingError, did_you_mean
 from sansref.kspace.family import MaskFamily
 from sansref.methods import Method, Needs
 from sansref.networks import NetworkOptions, Reconstructor, TranslatorOptions
@@ -135,14 +135,19 @@ class RunConfig:
         magnitude = checked("magnitude", given.pop("magnitude", False), bool)
         unknown = [*given, *(f"network.{name}" for name in inner)]
         if unknown:
-            raise SettingError(
-                f"unknown setting {min(unknown)!r} for method {method!r}: see 'sansref train {method} --help'"
-            )
+            known = [name for kind in (kind.options_type, *cls.groups.values()) for name in _names(kind)]
+            known += [*(f"network.{name}" for name in _names(kind.network_type)), "network", "magnitude"]
+            cure = did_you_mean(first := min(map(str, unknown)), known, f"see 'sansref train {method} --help'")
+            raise SettingError(f"unknown setting {first!r} for method {method!r}{cure}")
         return cls(method=method, magnitude=magnitude, **parts)
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [entry.name for entry in fields(kind)]
 
 
 def _take(kind: type[Any], given: dict[str, Any], place: str = "") -> Any:
     """Build one group of options from the names that are its own."""
-    names = [entry.name for entry in fields(kind) if entry.name in given]
+    names = [name for name in _names(kind) if name in given]
     hints = get_type_hints(kind)
     return kind(**{name: checked(f"{place}{name}", given.pop(name), hints[name]) for name in names})

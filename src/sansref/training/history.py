@@ -6,7 +6,9 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from sansref.files import atomic_path
+from sansref.errors import FileError
+from sansref.files import csv_text, write_text
+from sansref.yaml_json import read_text
 
 
 class History:
@@ -36,16 +38,32 @@ class History:
             "seconds": f"{seconds:.3f}",
         }
         self._rows.append(row)
-        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(self._rows)
+        names = list(row)
+        cells = [names, *([old.get(name, "") for name in names] for old in self._rows)]
+        # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
+        write_text(self._path, csv_text(cells), parents=False)
         return row
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """Rows of a run's ``metrics.csv``, an empty list before the first epoch has ended."""
+    """Rows of a run's ``metrics.csv``, an empty list before the first epoch has ended.
+
+    Raises
+    ------
+    FileError
+        If it is damaged.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    cure = "Restore the file or train again"
+    text = read_text(path, cure)
+    try:
+        rows = list(csv.DictReader(text.splitlines(), strict=True))
+        for row in rows:
+            _ = int(row["stage"]), int(row["epoch"]), float(row["score"])
+            if None in row or None in row.values():
+                raise ValueError("a row has more or fewer cells than the first")
+            _ = [float(value) for value in row.values() if value]
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise FileError(path, "is no log of epochs", cure) from None
+    return rows

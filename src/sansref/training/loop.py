@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sansref.data.store import ArrayStore
-from sansref.errors import TrainingError
-from sansref.files import atomic_path
+from sansref.errors import FileError, TrainingError
+from sansref.files import atomic_path, write_bytes
 from sansref.memory import keep_freed_memory
 from sansref.methods import Method, Update, collate
 from sansref.methods.examples import AnyBatch
@@ -311,24 +311,35 @@ class Loop(Generic[AnyBatch]):
     def save_weights(self, path: Path) -> None:
         """Write the weights that would be used."""
         if self.processes.leader:
-            with self._applied(), atomic_path(path) as temporary:
-                save_file(self.method.state_dict(), temporary)
+            # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
+            with self._applied():
+                write_bytes(path, save(self.method.state_dict()), parents=False)
 
     def save(self, path: Path, epoch: int) -> None:
         """Write all that it takes to go on behind an epoch; a kill in between leaves the previous point whole."""
-        with atomic_path(path) as temporary:
+        with atomic_path(path, parents=False) as temporary:
             parts = {name: part.state_dict() for name, part in self._parts()}
             torch.save({"epoch": epoch, "kept": vars(self.kept), **parts}, temporary)
 
     def resume(self, path: Path) -> int:
-        """Take up what :meth:`save` wrote, if it is there; returns the epoch to go on with."""
+        """Take up what :meth:`save` wrote, if it is there; returns the epoch to go on with.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
         if not path.exists():
             return 0
-        state = torch.load(path, map_location=self.processes.device, weights_only=True)
-        for name, part in self._parts():
-            part.load_state_dict(state[name])
-        self.kept = StageResult(**state["kept"])
-        return int(state["epoch"]) + 1
+        try:
+            state = torch.load(path, map_location=self.processes.device, weights_only=True)  # executes nothing
+            for name, part in self._parts():
+                part.load_state_dict(state[name])
+            self.kept = StageResult(float(state["kept"]["score"]), int(state["kept"]["epoch"]))
+            return int(state["epoch"]) + 1
+        except Exception as error:  # a damaged archive makes PyTorch raise errors of almost any type
+            cure = "Restore the file, or remove it to begin the stage anew"
+            raise FileError(path, f"is no state of this training ({type(error).__name__})", cure) from None
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         yield "method", self.method

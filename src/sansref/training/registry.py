@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-from sansref.errors import SettingError
+from sansref.errors import SettingError, did_you_mean
 from sansref.methods import IDR, ISCL, SSDU, CycleGAN, IDRPaper, Method, Supervised, SupervisedGenerator, SwitchableISCL
 
 METHODS: dict[str, type[Method]] = {
@@ -26,6 +27,9 @@ METHODS: dict[str, type[Method]] = {
 def find_method(name: str) -> type[Method]:
     """The class of a method.
 
+    A module is executed when it is imported, whatever is in it: give only names that come from the user, and never
+    those in a run directory, which may be a stranger's (:meth:`sansref.training.run.RunDirectory.config`).
+
     Parameters
     ----------
     name
@@ -40,9 +44,8 @@ def find_method(name: str) -> type[Method]:
         return METHODS[name]
     module_name, colon, class_name = name.partition(":")
     if not colon:
-        raise SettingError(
-            f"there is no method {name!r}: use one of {', '.join(METHODS)}, or module:Class for one of your own"
-        )
+        cure = f"use one of {', '.join(METHODS)}, or module:Class for one of your own"
+        raise SettingError(f"there is no method {name!r}{did_you_mean(name, METHODS, cure)}")
     with _working_directory_first():
         try:
             found = getattr(import_module(module_name), class_name)
@@ -51,6 +54,21 @@ def find_method(name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise SettingError(f"{name!r} is not a method: it must be a class derived from sansref.methods.Method")
     return found
+
+
+def lies_in(name: str, folder: Path) -> bool:
+    """Whether a module that ``name`` asks for lies in a folder, or is reached through it; nothing is imported."""
+    inside = folder.resolve()
+    places: Sequence[str] | None = [str(Path.cwd()), *sys.path]
+    for part in name.partition(":")[0].split("."):
+        spec = PathFinder.find_spec(part, places)  # by its last name: of a whole one it would look for the parents
+        if spec is None:
+            return False
+        places = list(spec.submodule_search_locations or ())
+        origins = [*places, *([spec.origin] if spec.has_location and spec.origin else [])]
+        if any(Path(origin).resolve().is_relative_to(inside) for origin in origins):
+            return True
+    return False
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,24 +17,44 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import sansref
-from sansref.errors import FileError, SettingError
-from sansref.files import PART, remove_leftovers, write_text
+from sansref.data.prepared import PREPARED
+from sansref.errors import FileError, SettingError, printable
+from sansref.files import MARK, claim, remove_leftovers, remove_made, write_text
 from sansref.methods import Method
 from sansref.training.config import RunConfig
 from sansref.training.options import MACHINE_SETTINGS
+from sansref.training.registry import METHODS, lies_in
+from sansref.yaml_json import read_json, read_yaml
+
+STAGES = r"\d+/(best\.safetensors|last\.ckpt|done\.json|epoch-\d+\.safetensors)"
+"""Files in ``stages``."""
+
+RESTORE = "Restore the file or train again"
 
 
 @dataclass(frozen=True)
 class RunDirectory:
     """Paths of a run and the files that describe it.
 
-    ``config.yaml`` resolved configuration · ``environment.json`` versions · ``splits.json`` subjects of each
-    part · ``files.json`` and ``full_files.json`` names and sizes of the data files · ``data/`` prepared scans ·
-    ``stages/NN/`` checkpoints · ``targets/`` refined data while training · ``metrics.csv`` one row per epoch ·
-    ``log.txt`` · ``model.safetensors`` and ``model.json`` the result.
+    ``.sansref`` the mark that it is ours · ``config.yaml`` resolved configuration · ``environment.json`` versions ·
+    ``splits.json`` subjects of each part · ``files.json`` and ``full_files.json`` fingerprints of the data files ·
+    ``data/`` prepared scans · ``stages/NN/`` checkpoints · ``targets/`` refined data while training · ``metrics.csv``
+    one row per epoch · ``log.txt`` · ``model.safetensors`` and ``model.json`` the result.
+
+    Attributes
+    ----------
+    path
+        The directory.
+    trust_code
+        Import the method that the run names by ``module:Class``, and so execute what stands in that module. The run
+        itself may be a stranger's.
     """
 
     path: Path
+    trust_code: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def config_file(self) -> Path:
@@ -49,12 +68,12 @@ class RunDirectory:
 
     @property
     def files_file(self) -> Path:
-        """Names and sizes of the files of the data folder."""
+        """Fingerprints of the files of the data folder."""
         return self.path / "files.json"
 
     @property
     def full_files_file(self) -> Path:
-        """Names and sizes of the files of the folder of full scans of other people; none without such a folder."""
+        """The same of the folder of full scans of other people; none without such a folder."""
         return self.path / "full_files.json"
 
     @property
@@ -72,6 +91,12 @@ class RunDirectory:
         """Whether training has ended."""
         return self.card.exists()
 
+    @property
+    def missing(self) -> list[str]:
+        """Names of the files that a finished run must have and does not."""
+        needed = (self.path / MARK, self.config_file, self._environment_file, self.weights, self.card, self._history)
+        return [file.name for file in needed if not file.is_file()]
+
     def start(self, config: RunConfig, data: str, full: str | None = None) -> None:
         """Create the directory, or check that it belongs to the same run on the same data.
 
@@ -85,22 +110,46 @@ class RunDirectory:
         FileError
             If the directory cannot be written.
         """
-        wanted = _as_written(config, data, full)
+        claim(self.path, "run")
+        remove_leftovers(self.path)
         if self.config_file.exists():
-            remove_leftovers(self.path)
             changes = self.changes(config, data, full)
             if not changes:
                 return
-            if (self.path / "metrics.csv").exists():
+            if self._learned:
                 raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
-            for begun in ("data", "stages"):
-                shutil.rmtree(self.path / begun, ignore_errors=True)
-            for listed in (self.splits_file, self.full_files_file):
-                listed.unlink(missing_ok=True)
-        elif self._is_taken():
-            raise SettingError(f"{self.path} is not empty and not a run: choose another --out")
+            self.begin_anew()
+        elif self._learned or self.splits_file.exists():
+            raise SettingError(f"{self.path} holds a run that has lost its config.yaml: choose another --out")
         write_text(self._environment_file, json.dumps(environment(), indent=2))
-        write_text(self.config_file, yaml.safe_dump(wanted, sort_keys=False))
+        write_text(self.config_file, yaml.safe_dump(_as_written(config, data, full), sort_keys=False))
+
+    @property
+    def _learned(self) -> bool:
+        """Whether anything is there that took time to learn."""
+        found = (self._history, self.card, self.weights)
+        return any(file.exists() for file in found) or any((self.path / "stages").glob("*/*"))
+
+    @property
+    def committed(self) -> bool:
+        """Whether all scans have been prepared, or learned from: other files cannot take the place of theirs."""
+        if self._learned or not self.splits_file.exists():
+            return self._learned
+        parts = [part for part, names in self.subjects().items() if names and part != "test"]
+        return all((self.path / "data" / part).exists() for part in parts)
+
+    def begin_anew(self) -> None:
+        """Forget the split, and remove what was prepared and nothing has been learned from.
+
+        Raises
+        ------
+        SettingError
+            If something lies there that is no work of this program; then it stays.
+        """
+        for begun, made in (("data", rf"(training|validation|full)/({PREPARED})"), ("stages", STAGES)):
+            remove_made(self.path / begun, made)
+        for listed in (self.splits_file, self.files_file, self.full_files_file):
+            listed.unlink(missing_ok=True)
 
     def changes(self, config: RunConfig, data: str, full: str | None = None) -> str:
         """How a configuration differs from the one that the run was started with; empty if it does not, or has not."""
@@ -112,13 +161,11 @@ class RunDirectory:
         names = (wanted.keys() | found.keys()) - MACHINE_SETTINGS
         found |= {name: defaults[name] for name in names & defaults.keys() - found.keys()}
         differing = sorted(name for name in names if wanted.get(name) != found.get(name))
-        return ", ".join(f"{name} {found.get(name)!r} -> {wanted.get(name)!r}" for name in differing)
+        return ", ".join(f"{name} {_short(found.get(name))} -> {_short(wanted.get(name))}" for name in differing)
 
-    def _is_taken(self) -> bool:
-        """Whether something else lies here; a start that was killed leaves less than a configuration."""
-        if not self.path.is_dir():
-            return self.path.exists()
-        return any(path != self._environment_file and not path.name.startswith(PART) for path in self.path.iterdir())
+    @property
+    def _history(self) -> Path:
+        return self.path / "metrics.csv"
 
     @property
     def _environment_file(self) -> Path:
@@ -133,43 +180,63 @@ class RunDirectory:
             If this is not a run directory or its configuration cannot be read.
         """
         cure = "Give a directory that 'sansref train' has written"
-        try:
-            values = yaml.safe_load(self.config_file.read_text())
-        except OSError:
-            raise FileError(self.path, "is not a run directory (no config.yaml)", cure) from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise FileError(self.config_file, "is not readable YAML", cure) from None
-        if not isinstance(values, Mapping):
-            raise FileError(self.config_file, "holds no settings", cure)
-        return dict(values)
+        if not self.config_file.exists():
+            raise FileError(self.path, "is not a run directory (no config.yaml)", cure)
+        values = read_yaml(self.config_file, cure)
+        for place in ("data", "full"):
+            if not isinstance(values.get(place, ""), str):
+                raise FileError(self.config_file, f"holds an impossible {place!r}, which is no path", cure)
+        return values
 
     def config(self) -> RunConfig:
-        """The run's configuration."""
+        """The run's configuration.
+
+        Raises
+        ------
+        FileError
+            If it cannot be read or holds an impossible setting, or names a method whose code is not to be trusted.
+        """
         values = self.read_config()
         for place in ("data", "full"):
             values.pop(place, None)
+        self._check_method(str(values.get("method")))
         try:
             return RunConfig.from_flat(values)
-        except (SettingError, TypeError, ValueError) as error:
-            raise FileError(self.config_file, f"holds an impossible setting ({error})", "Restore the file") from None
+        except (SettingError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise FileError(self.config_file, f"holds an impossible setting ({_short(error, str)})", RESTORE) from None
 
-    def load(self) -> Method:
+    def _check_method(self, name: str) -> None:
+        """Refuse to import what a run names, unless the user wishes so; importing a module executes it."""
+        if name in METHODS or ":" not in name:
+            return
+        if not self.trust_code:
+            problem = f"names the method {_short(name)}, whose code would be executed"
+            raise FileError(self.config_file, problem, "Look at that code, and give --trust_code if you trust it")
+        if lies_in(name, self.path):
+            problem = f"names the method {_short(name)}, whose code lies in the run itself"
+            raise FileError(self.config_file, problem, "Look at that code, and move it out if you trust it")
+
+    def load(self, config: RunConfig | None = None) -> Method:
         """The trained method, ready to reconstruct.
+
+        Parameters
+        ----------
+        config
+            The run's configuration where it is known; None reads it.
 
         Raises
         ------
         FileError
             If training has not finished, or the weights do not belong to the configuration.
         """
-        config = self.config()
+        config = config or self.config()
         if not self.finished:
             raise FileError(self.path, "holds a run that has not finished", "Run its 'sansref train' command again")
-        method = config.build()
         try:
-            method.load_state_dict(load_file(self.weights))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            problem = f"does not hold the weights of this run ({str(error).splitlines()[0]})"
-            raise FileError(self.weights, problem, "Restore the file or train again") from None
+            method = config.build()
+        except SettingError as error:
+            raise FileError(self.config_file, f"holds an impossible setting ({_short(error, str)})", RESTORE) from None
+        load_weights(method, self.weights)
         return method.eval()
 
     def subjects(self) -> dict[str, list[str]]:
@@ -182,37 +249,75 @@ class RunDirectory:
         """
         if not self.splits_file.exists():
             return {"training": [], "validation": [], "test": []}
-        parts: dict[str, list[str]] = _read_json(self.splits_file)
+        parts: object = read_json(self.splits_file, RESTORE)
+        if not isinstance(parts, dict) or not parts.keys() >= {"training", "validation", "test"}:
+            raise FileError(self.splits_file, "is no list of the subjects of training, validation and test", RESTORE)
+        for part, names in parts.items():
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise FileError(self.splits_file, f"holds no list of subjects for {_short(part)}", RESTORE)
         return parts
 
-    def files(self) -> list[tuple[str, int]]:
-        """Names and sizes in bytes of the files of the run's data; none where it was not a folder of files.
+    def files(self) -> dict[str, str]:
+        """Fingerprints of the files of the run's data by their path in it; none where it was not a folder of files.
 
         Raises
         ------
         FileError
             If the list cannot be read.
         """
-        return _read_identities(self.files_file)
+        return read_fingerprints(self.files_file)
 
-    def full_files(self) -> list[tuple[str, int]]:
+    def full_files(self) -> dict[str, str]:
         """The same of the folder of full scans of other people."""
-        return _read_identities(self.full_files_file)
+        return read_fingerprints(self.full_files_file)
+
+
+def load_weights(method: Method, path: Path) -> None:
+    """Give a method the weights of a file.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read, holds those of another network, or numbers that are not finite.
+    """
+    try:
+        expected = sum(value.numel() * value.element_size() for value in method.state_dict().values())
+        if not path.is_file() or path.stat().st_size > 2 * expected + (1 << 20):
+            raise RuntimeError("it is no file, or far too large")
+        weights = load_file(path)
+        method.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        problem = f"does not hold the weights of this run ({_short(error, str)})"
+        raise FileError(path, problem, RESTORE) from None
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise FileError(path, f"holds NaN or infinite weights ({_short(bad[0])})", RESTORE)
+
+
+def read_fingerprints(path: Path) -> dict[str, str]:
+    """Fingerprints by name as they are kept in a JSON file; none if there is no file.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read.
+    """
+    if not path.exists():
+        return {}
+    found: object = read_json(path, RESTORE)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise FileError(path, "is no list of files with their fingerprints", RESTORE)
+    return found
 
 
 def _as_written(config: RunConfig, data: str, full: str | None) -> dict[str, Any]:
     return {**config.flat(), "data": data} | ({} if full is None else {"full": full})
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise FileError(path, "is not readable JSON", "Restore the file or train again") from None
-
-
-def _read_identities(path: Path) -> list[tuple[str, int]]:
-    return [(name, size) for name, size in _read_json(path)] if path.exists() else []
+def _short(value: object, said: Callable[[object], str] = repr) -> str:
+    """In one line that is no page long, whatever a damaged file holds."""
+    text = printable(said(value))
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def environment() -> dict[str, str | int]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
-from sansref.data.store import ArrayStore, ArrayWriter, join
-from sansref.files import PART, atomic_folder, write_text
+from sansref.data.store import ARRAYS, ArrayStore, ArrayWriter, join
+from sansref.errors import FileError, SettingError
+from sansref.files import PART, atomic_folder, remove_made, write_text
 from sansref.kspace.measurement import Measurement
 from sansref.methods import Method
 from sansref.scan import Scan
@@ -23,6 +23,8 @@ from sansref.training.loop import StageFiles, StageResult, fit
 from sansref.training.options import TrainingOptions
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
+from sansref.training.run import RESTORE, load_weights
+from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def run_stages(
         files = stage_files(folder, stage)
         done = files.folder / "done.json"
         if done.exists():
-            results.append(StageResult(**json.loads(done.read_text())))
+            results.append(_result(done))
             continue
         method = build(stage)
         targets = None
@@ -77,15 +79,23 @@ def run_stages(
             best = stage_files(folder, _best(results)).best
             targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, options, processes)
             if method.warm_start:
-                method.load_state_dict(load_file(best))
+                load_weights(method, best)
         results.append(fit(method, scans, shapes, targets, validation, options, files, stage, progress, processes))
         if processes.leader:
             write_text(done, json.dumps(asdict(results[-1])))
             files.resume_point.unlink(missing_ok=True)
         logger.info("stage %d: best score %.6g in epoch %d", stage, results[-1].score, results[-1].epoch)
     if processes.leader:
-        shutil.rmtree(folder / "targets", ignore_errors=True)
+        _drop(folder / "targets", rf"stage-\d+/({ARRAYS})")
     return stage_files(folder, _best(results)).best, results
+
+
+def _result(done: Path) -> StageResult:
+    try:
+        found = read_json(done, RESTORE)
+        return StageResult(float(found["score"]), int(found["epoch"]))
+    except (KeyError, TypeError, ValueError):
+        raise FileError(done, "does not say how the stage ended", RESTORE) from None
 
 
 def stage_files(folder: Path, stage: int) -> StageFiles:
@@ -110,15 +120,21 @@ def _refined(
     """The refined training data of a stage; written once, and then those of earlier stages are dropped."""
     store = folder / f"stage-{stage:02d}"
     if not store.exists():
-        method.load_state_dict(load_file(weights))
+        load_weights(method, weights)
         begun = time.perf_counter()
         refine(method, scans, shapes, store, processes)
         logger.info("stage %d: %d scans refined in %.2f s", stage, len(shapes), time.perf_counter() - begun)
     if processes.leader:
         for old in folder.iterdir():
             if old != store:
-                shutil.rmtree(old)
+                _drop(old, ARRAYS)
     return ArrayStore(store)
+
+
+def _drop(folder: Path, made: str) -> None:
+    """Remove refined data; where somebody has put something else in, they stay and take room."""
+    with suppress(SettingError):
+        remove_made(folder, made)
 
 
 def refine(
@@ -145,7 +161,7 @@ def refine(
         Each refines a stretch of the scans; all must see the folder.
     """
     method.to(processes.device).eval()
-    pieces = [store.with_name(f"{PART}{store.name}-{rank}") for rank in range(processes.count)]
+    pieces = [store.with_name(f"{PART}{rank:032x}-{store.name}") for rank in range(processes.count)]
     shard = processes.shard(len(shapes))
     piece = pieces[processes.rank]
     with atomic_folder(piece) as part, ArrayWriter(part, "complex64") as writer, torch.inference_mode():

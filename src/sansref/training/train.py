@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,14 +14,14 @@ import torch
 from rich.console import Console
 
 from sansref.data.prepared import PreparedScans
-from sansref.errors import FileError, SettingError
-from sansref.files import atomic_path, keep_outside, write_text
+from sansref.errors import FileError, SansrefError, SettingError
+from sansref.files import atomic_path, keep_outside, write_text, writing
 from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig
 from sansref.training.loop import StageResult
-from sansref.training.parts import Intake
+from sansref.training.parts import Intake, survey_of
 from sansref.training.processes import Processes, alone, together
 from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment
@@ -61,6 +61,8 @@ def train(
     skip_bad: bool = False,
     console: Console | None = None,
     full: Path | None = None,
+    known: tuple[Mapping[str, str], Mapping[str, str]] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Outcome:
     """Train on a folder, or continue where a killed run of the same settings stopped.
 
@@ -79,28 +81,63 @@ def train(
     full
         Folder of full scans of other people, for a method that learns from unpaired scans; without it, half of the
         training subjects of ``data`` take their place.
+    known
+        Fingerprints that the files of ``data`` and ``full`` must have, as in :class:`~sansref.training.parts.Intake`.
+    say
+        Called first with lines on what is learned from and what it will take, see :mod:`sansref.training.survey`; None
+        spares the trial that they take.
 
     Raises
     ------
     SansrefError
-        For unusable files or settings.
+        For unusable files or settings, for files that are others than those that the run was begun with, or if the run
+        is not complete in the end.
     """
-    keep_outside(out, data, "--data")
-    keep_outside(out, full, "--full")
-    if full is not None and config.needs is not Needs.UNPAIRED:
-        raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
+    _check_places(config, data, out, full)
     outcome = Outcome(RunDirectory(out))
     with together(config.training) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
         processes.by_leader(lambda: outcome.run.start(config, *places))
-        if outcome.run.finished:
+        leave_out, say = outcome.leave_out if skip_bad else None, say if processes.leader else None
+        intake = Intake(config, outcome.run, leave_out, console, known, say)
+        if outcome.run.finished and not outcome.run.missing:
+            if data.exists():
+                intake.files(data, full)
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
-            intake = Intake(config, outcome.run, outcome.leave_out if skip_bad else None, console)
-            parts = processes.leader_first(lambda: intake.parts(data, full))
+            try:
+                with _on_threads(config.training.threads):
+                    parts = processes.leader_first(lambda: intake.parts(data, full))
+            except SansrefError as error:
+                error.after(error.skipped or outcome.bad_files)
+                raise
             learn(config, parts.training, parts.validation, outcome.run, console, parts.full, processes)
     return outcome
+
+
+def dry_run(
+    config: RunConfig, data: Path, out: Path, skip_bad: bool = False, full: Path | None = None
+) -> Iterator[tuple[str, str]]:
+    """Tell what :func:`train` would learn from and what it would take, as names and values; nothing is written.
+
+    Raises
+    ------
+    SansrefError
+        As far as :func:`train` would before its first step.
+    """
+    _check_places(config, data, out, full)
+    if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
+        yield "other settings", f"{out} holds a run whose settings differ ({changes})"
+    with _on_threads(config.training.threads):
+        yield from survey_of(config, data, skip_bad, full)
+
+
+def _check_places(config: RunConfig, data: Path, out: Path, full: Path | None) -> None:
+    keep_outside(out, data, "--data")
+    keep_outside(out, full, "--full")
+    if full is not None and config.needs is not Needs.UNPAIRED:
+        raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
 
 
 def learn(
@@ -175,12 +212,26 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
         "environment": environment(),
     }
     write_text(run.card, json.dumps(card, indent=2))
+    if run.missing:
+        problem = f"has lost {', '.join(run.missing)} while it was trained"
+        raise FileError(run.path, problem, "Train again into another --out, and leave the folder alone")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that stops the program where the system refuses it, instead of a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        with suppress(OSError):
+            self.close()  # lest the rest is tried again at the end
+        with writing(Path(self.baseFilename)):
+            raise
 
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Append what the package logs to a file while the block runs."""
-    handler = logging.FileHandler(path)
+    with writing(path):
+        handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package = logging.getLogger("sansref")
     package.addHandler(handler)

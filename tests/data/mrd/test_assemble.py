@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sansref.data.mrd.assemble import assemble, layout_of
 from sansref.data.mrd.header import parse_header
 from sansref.data.mrd.lines import Lines, head_of
+from sansref.data.mrd.placement import planar
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft1c, ifft2c
 from sansref.kspace.whitening import whitened
@@ -123,11 +124,47 @@ def test_lines_read_backwards_are_turned_round(mrd: Any, kspace: Any) -> None:
         mixed[step] = mrd.line(kspace[:, ::-1, step], ismrmrd.ACQ_IS_REVERSE, kspace_encode_step_1=step)
     (scan,) = scans_of(mrd.header(), mixed)
     torch.testing.assert_close(scan.kspace, expected.kspace)
-    # An echo whose first samples in time are missing lacks the far end of the grid.
-    line = mrd.line(kspace[:, ::-1, 8][:, 4:], ismrmrd.ACQ_IS_REVERSE, kspace_encode_step_1=8, center_sample=16)
-    (scan,) = scans_of(mrd.header(), [line])
-    assert_close(scan.kspace[:, :28, 8], kspace[:, :28, 8])
-    assert scan.mask[:, 8].tolist() == [True] * 28 + [False] * 4
+
+
+@pytest.mark.parametrize("missing", [1, 4, 9])
+@pytest.mark.parametrize(("vendor", "more"), [(None, 0), ("GE", 0), ("SIEMENS", 1)])
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 2)])
+def test_the_centre_of_a_reversed_asymmetric_echo_counts_as_acquired(
+    mrd: Any, kspace: Any, missing: int, vendor: str | None, more: int, before: int, after: int
+) -> None:
+    # Of the samples in the order in which they came, the far end of k-space first, some are missing at either end.
+    stored = kspace[:, ::-1, 8]
+    zero = ROWS - 1 - ROWS // 2  # of the whole line
+    late = mrd.line(
+        stored[:, missing:],
+        ismrmrd.ACQ_IS_REVERSE,
+        kspace_encode_step_1=8,
+        center_sample=zero - missing + more,
+        discard_pre=before,
+        discard_post=after,
+    )
+    (scan,) = scans_of(mrd.header(vendor=vendor), [late])
+    there = slice(after, ROWS - missing - before)
+    assert scan.mask[:, 8].nonzero().flatten().tolist() == list(range(ROWS))[there]
+    assert_close(scan.kspace[:, there, 8], kspace[:, there, 8])
+    early = mrd.line(stored[:, :-missing], ismrmrd.ACQ_IS_REVERSE, kspace_encode_step_1=8, center_sample=zero + more)
+    (scan,) = scans_of(mrd.header(vendor=vendor), [early])
+    assert scan.mask[:, 8].nonzero().flatten().tolist() == list(range(missing, ROWS))
+    assert_close(scan.kspace[:, missing:, 8], kspace[:, missing:, 8])
+
+
+@pytest.mark.parametrize("step", [0, 3])
+@pytest.mark.parametrize("z", [1, 2, 20])
+def test_lines_of_one_partition_are_a_slice_whatever_the_header_says(
+    mrd: Any, image: Any, kspace: Any, z: int, step: int
+) -> None:
+    sizes = ((ROWS, COLUMNS, z), (16, COLUMNS, z))
+    head = mrd.header(*sizes, (320, 160, 4.0 * z), (160, 160, 4.0 * z))
+    (scan,) = scans_of(head, mrd.lines_of(kspace, kspace_encode_step_2=step))
+    assert_close(ifft2c(scan.kspace), image[:, 8:24])
+    assert (scan.meta.slice, scan.meta.crop) == (4, (16, 16))
+    flat = planar(parse_header("a.h5", ismrmrd.xsd.ToXML(head)), lines_from(mrd.lines_of(kspace)).heads)
+    assert (flat.encoded, flat.spacing) == ((ROWS, COLUMNS, 1), (10.0, 10.0, 4.0))
 
 
 def test_a_line_as_long_as_the_grid_fills_it_whatever_its_centre(mrd: Any, kspace: Any) -> None:
@@ -140,8 +177,12 @@ def test_a_line_as_long_as_the_grid_fills_it_whatever_its_centre(mrd: Any, kspac
     ("calibration", "fields", "used"),
     [
         ("embedded", {}, True),
+        ("interleaved", {}, True),
         (None, {}, True),
         ("separate", {}, False),
+        ("external", {}, False),
+        ("other", {}, False),
+        ("interleaved", {"encoding_space_ref": 1}, False),
         (None, {"sample_time_us": 5.0}, False),
         ("embedded", {"center_sample": 15}, False),
     ],

@@ -27,6 +27,7 @@ def test_what_a_header_says(mrd: Any) -> None:
         calibration="embedded",
         subject="p7",
         contrast="t1_fl2d",
+        fovs=((320.0, 160.0, 4.0),),
     )
     assert (header.pixels, header.spacing) == ((16, 16, 1), (10.0, 10.0, 4.0))
 

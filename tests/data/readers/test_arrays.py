@@ -5,11 +5,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from sansref.data.readers import ReaderOptions, open_scan_file
+from sansref.errors import FileError, SettingError
 from sansref.kspace.fourier import ifft2c
 
 
@@ -126,3 +128,80 @@ def test_what_cannot_be_used_is_named_in_one_line(make: Any, tmp_path: Path, cas
     path = make.npy(tmp_path / "a.npy", array)
     with make.refused(path, message):
         make.scans(path, axes)
+
+
+def parts(kspace: Any, axis: int) -> Any:
+    """Real and imaginary parts along a new axis."""
+    return np.stack((kspace.real, kspace.imag), axis)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_real_and_imaginary_parts_in_an_axis_of_their_own(make: Any, tmp_path: Path, dtype: Any) -> None:
+    kspace = 100 * make.noise(2, 3, 8, 10)
+    stored = parts(kspace, 0).astype(dtype)
+    expected = (stored[0] + 1j * stored[1]).astype(np.complex64)
+    words = ["slice", "coil", "row", "column"]
+    for place in range(5):
+        axes = ",".join([*words[:place], "complex", *words[place:]])
+        path = make.npy(tmp_path / "a.npy", np.moveaxis(stored, 0, place))
+        found = make.scans(path, axes)
+        assert all(np.array_equal(scan.kspace.numpy(), expected[scan.meta.slice]) for scan in found)
+        info = open_scan_file(path, ReaderOptions(axes=axes)).describe(path)
+        assert (info.kind, info.slices, info.coils, info.height, info.width) == ("k-space", 2, 3, 8, 10)
+        assert f"are read as {axes} (" in info.notes[0]
+
+
+def test_parts_of_all_coils_take_turns_as_in_calgary_campinas(make: Any, tmp_path: Path) -> None:
+    """Its files hold a real array ``kspace`` (slices, rows, columns, 2 x coils): real, imaginary, real, ..."""
+    kspace = make.noise(5, 8, 10, 3)
+    stored = parts(kspace, -1).reshape(5, 8, 10, 6)
+    assert np.array_equal(stored[..., 2], kspace[..., 1].real)
+    path = tmp_path / "e1.h5"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = stored
+    with make.refused(path, r"not as complex numbers.*--axes slice,row,column,complex"):
+        make.scans(path)
+    found = make.scans(path, "slice,row,column,complex", slices=[4, 0])
+    assert [scan.meta.slice for scan in found] == [4, 0]
+    assert all(np.array_equal(scan.kspace.numpy(), kspace[scan.meta.slice].transpose(2, 0, 1)) for scan in found)
+
+
+def test_partitions_of_real_and_imaginary_parts(make: Any, tmp_path: Path) -> None:
+    kspace = make.noise(4, 8, 10)
+    whole = make.scans(make.npy(tmp_path / "a.npy", kspace), "partition,row,column")
+    pairs = make.scans(make.npy(tmp_path / "b.npy", parts(kspace, 1)), "partition,complex,row,column")
+    for one, other in zip(whole, pairs, strict=True):
+        assert np.array_equal(one.kspace, other.kspace)
+        assert np.array_equal(one.reference, other.reference)
+
+
+PAIRS = {
+    "complex": (np.ones((2, 8, 9), np.complex64), "complex,row,column", "holds complex numbers"),
+    "odd": (np.ones((3, 8, 9)), "complex,row,column", "axis of length 3 is no axis of real and imaginary parts"),
+    "coils": (np.ones((4, 2, 8, 9)), "complex,coil,row,column", "axis of length 4 is no axis"),
+    "not said": (np.ones((3, 8, 9)), "coil,row,column", "complex for real and imaginary parts"),
+    "twice": (np.ones((2, 2, 8, 9)), "complex,complex,row,column", "a word stands twice"),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_pairs_that_are_none(make: Any, tmp_path: Path, case: str) -> None:
+    array, axes, message = PAIRS[case]
+    path = make.npy(tmp_path / "a.npy", array)
+    with pytest.raises((FileError, SettingError), match=message):
+        make.scans(path, axes)
+
+
+def test_negative_numbers_lead_to_the_word_for_pairs(make: Any, tmp_path: Path) -> None:
+    path = make.npy(tmp_path / "a.npy", parts(make.noise(8, 9), 0))
+    with make.refused(path, "no magnitude.*--axes may name complex"):
+        make.scans(path)
+
+
+def test_coil_maps_are_not_kspace(make: Any, tmp_path: Path) -> None:
+    maps = make.noise(4, 8, 9)
+    maps /= np.sqrt((np.abs(maps) ** 2).sum(0))
+    maps[:, :2] = 0
+    path = make.npy(tmp_path / "a.npy", maps)
+    with make.refused(path, "holds coil maps, not k-space.*--maps"):
+        make.scans(path, "coil,row,column")

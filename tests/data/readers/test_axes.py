@@ -30,7 +30,7 @@ def test_words(text: str, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("row,colum", "axes 'row,colum': 'colum' is no axis; use slice, partition, coil, row, column, or x for"),
+        ("row,colum", "axes 'row,colum': 'colum' is no axis; use slice, partition, coil, row, column, complex"),
         ("", "'' is no axis"),
         ("row,row,column", "a word stands twice"),
         ("coil,row", "an image has a row and a column"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.readers import find_files, open_scan_file, scan_folder
+from sansref.data.readers import ReaderOptions, find_files, open_scan_file, scan_folder
 from sansref.errors import FileError
+from sansref.kspace.coils import combine
 from sansref.kspace.fourier import ifft2c
+from sansref.scan import Scan
 
 READ, PHS1, PHS2, COIL, SLICE = 0, 1, 2, 3, 13
 
@@ -80,7 +84,12 @@ def test_partitions_and_other_axes(make: Any, tmp_path: Path) -> None:
 WRONG: dict[str, tuple[float, tuple[int, ...], tuple[int, ...], str]] = {
     "averages": (1, (8, 10, 2), (READ, PHS1, 14), r"2 entries in dimension 14 \(AVG\), of which one can be read"),
     "maps": (1, (8, 10, 2), (READ, PHS1, 4), r"dimension 4 \(MAPS\)"),
-    "radial": (1, (8, 10), (PHS1, PHS2), r"has no plane of READ and PHS1 \(PHS1 8, PHS2 10\), so it is no Cartesian"),
+    "a line": (
+        1,
+        (8, 3),
+        (PHS1, COIL),
+        r"no plane of READ, PHS1 and PHS2 \(PHS1 8, COIL 3\), so it is no Cartesian",
+    ),
     "slabs": (1, (8, 10, 2, 3), (READ, PHS1, PHS2, SLICE), "has several slabs"),
     "zero": (0, (8, 10), (READ, PHS1), "holds only zeros in the k-space of slice 0"),
     "NaN": (np.nan, (8, 10), (READ, PHS1), "NaN or infinite k-space in slice 0"),
@@ -148,3 +157,68 @@ def test_damage_gives_a_file_error_or_valid_scans(
         file.write_bytes(make.damaged(data, content, st.integers(0, min(60, len(content)) - 1), digit))
     with make.memory_below(20 << 20):
         make.read_or_refuse(path)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(PHS1, PHS2), (READ, PHS2), (READ, PHS1)])
+def test_two_encoded_dimensions_are_the_plane(make: Any, tmp_path: Path, rows: int, columns: int) -> None:
+    """BART's own tools for 2-D scans put the plane into PHS1 and PHS2, beside slices."""
+    kspace = make.noise(3, 4, 8, 10)
+    path = cfl(tmp_path / "a", kspace, SLICE, COIL, rows, columns)
+    info = open_scan_file(path).describe(path)
+    assert (info.slices, info.coils, info.height, info.width) == (3, 4, 8, 10)
+    assert f"are read as {','.join(open_words(rows, columns))}" in info.notes[0]
+    found = make.scans(path)
+    assert all(np.array_equal(scan.kspace.numpy(), kspace[scan.meta.slice]) for scan in found)
+    explicit = make.scans(path, ",".join(open_words(rows, columns)))
+    assert all(np.array_equal(one.kspace, other.kspace) for one, other in zip(found, explicit, strict=True))
+
+
+def open_words(rows: int, columns: int) -> list[str]:
+    words = ["x"] * 16
+    words[rows], words[columns], words[COIL], words[SLICE] = "row", "column", "coil", "slice"
+    return words
+
+
+def test_spokes_in_the_dimensions_of_a_plane_are_no_plane(make: Any, tmp_path: Path) -> None:
+    radius = np.abs(np.arange(64) - 32)[:, None] + 0.3
+    spokes = make.noise(4, 64, 21) / radius**1.5
+    path = cfl(tmp_path / "a", spokes, COIL, PHS1, PHS2)
+    with make.refused(path, r"looks like spokes .*radial"):
+        make.scans(path)
+    grid = make.noise(4, 64, 64) / (radius + radius.T) ** 1.5
+    assert len(make.scans(cfl(tmp_path / "a", grid, COIL, PHS1, PHS2))) == 1
+
+
+BART = shutil.which("bart")
+
+
+@pytest.mark.skipif(BART is None, reason="BART (package bart) is not installed")
+def test_files_of_bart_itself(make: Any, tmp_path: Path) -> None:
+    def bart(*words: str) -> None:
+        subprocess.run([str(BART), *words], cwd=tmp_path, check=True, capture_output=True)
+
+    bart("phantom", "-k", "-s", "8", "-x", "64", "readout")
+    bart("transpose", "0", "2", "readout", "plane")
+    bart("traj", "-x", "64", "-y", "32", "-r", "trajectory")
+    bart("phantom", "-k", "-s", "8", "-t", "trajectory", "radial")
+    (first,) = make.scans(tmp_path / "readout.cfl")
+    (second,) = make.scans(tmp_path / "plane.cfl")
+    # 1 x PHS1 x PHS2 is PHS2 x PHS1 x 1 transposed.
+    assert np.array_equal(second.kspace.numpy(), first.kspace.numpy().transpose(0, 2, 1))
+    with make.refused(tmp_path / "radial.cfl", "radial"):
+        make.scans(tmp_path / "radial.cfl")
+    # The maps of one plane and of two sets, and what they say of k-space: the same image through all coils.
+    bart("ecalib", "readout", "two")
+    bart("ecalib", "-m", "1", "plane", "one")
+    bart("caldir", "24", "readout", "direct")
+    for scan, maps in (("readout", "two"), ("readout", "direct"), ("plane", "one")):
+        path, options = tmp_path / f"{scan}.cfl", ReaderOptions(maps=str(tmp_path / f"{maps}.cfl"))
+        (found,) = open_scan_file(path, options).read(path)
+        assert isinstance(found, Scan)
+        assert found.maps is not None
+        images = ifft2c(found.kspace)
+        left = images - found.maps * combine(images, found.maps)
+        assert float(left.norm() / images.norm()) < 0.06
+        assert ("first of 2 sets" in open_scan_file(path, options).describe(path).notes[-1]) == (maps == "two")
+    with make.refused(tmp_path / "one.cfl", "holds coil maps, not k-space"):
+        make.scans(tmp_path / "one.cfl")

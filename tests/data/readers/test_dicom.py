@@ -166,6 +166,68 @@ def test_folders_are_indexed_once_and_again_when_they_change(
     assert READER.describe(paths[0]).slices == 5
 
 
+def turned(cosine: float) -> list[str]:
+    return ["1", "0", "0", "0", f"{cosine:.7f}", f"{np.sqrt(1 - cosine * cosine):.7f}"]
+
+
+ROUNDED: dict[str, tuple[Any, Any]] = {
+    # 0.9995 is where rounding to three digits goes up or down.
+    "orientation": (
+        {"ImageOrientationPatient": turned(0.9995 + 1e-6)},
+        {"ImageOrientationPatient": turned(0.9995 - 1e-6)},
+    ),
+    "signs": ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, {"ImageOrientationPatient": [1, 0, -0.0, 0, 1, -1e-5]}),
+    "spacing": ({"PixelSpacing": ["0.9375", "0.9375"]}, {"PixelSpacing": ["0.93750001", "0.938"]}),
+    "echo time": ({"EchoTime": "4.6"}, {"EchoTime": "4.60"}),
+    "rounded echo time": ({"EchoTime": "4.6"}, {"EchoTime": "4.6000001"}),
+    "image type": (
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", ""]},
+    ),
+    "b-value": ({"DiffusionBValue": 1000.0}, {"DiffusionBValue": 999.99999}),
+}
+
+
+@pytest.mark.parametrize("kind", ROUNDED)
+@pytest.mark.parametrize("order", ["halves", "alternating"])
+def test_rounding_does_not_split_a_volume(dicom: Any, tmp_path: Path, kind: str, order: str) -> None:
+    """Of a volume of six slices, some say the same in other digits."""
+    volume = dicom.volume((6, 6, 8))
+    orientation = tuple(map(float, turned(0.9995))) if kind == "orientation" else AXES["axial"]
+    images = dicom.series(volume, orientation)
+    for number, made in enumerate(images):
+        for keyword, value in ROUNDED[kind][number // 3 if order == "halves" else number % 2].items():
+            setattr(made, keyword, value)
+    paths = dicom.save(tmp_path / "classic", images)
+    assert [READER.describe(path).slices for path in find_files(tmp_path / "classic")] == [6]
+    for path in paths:
+        assert np.array_equal(read(path), volume)
+    geometry = next(READER.read(paths[0])).meta.geometry
+    assert geometry is not None
+    assert np.linalg.norm(np.array(geometry.affine)[:3, 2]) == pytest.approx(4, rel=1e-4)
+    hidden = tmp_path / "classic" / ".hidden"
+    paths[5].rename(hidden)
+    assert READER.describe(hidden).slices == 6
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("EchoTime", ("4.6", "4.7")),
+        ("EchoTime", ("4.6", None)),
+        ("DiffusionBValue", (0.0, 5.0)),
+        ("PixelSpacing", ([0.5, 0.75], [0.5, 0.76])),
+    ],
+)
+def test_what_differs_by_more_than_rounding_is_two_volumes(
+    dicom: Any, tmp_path: Path, keyword: str, values: Any
+) -> None:
+    for number, value in enumerate(values):
+        images = dicom.series(dicom.volume(), **{keyword: value})
+        dicom.save(tmp_path, images, f"{number}-" + "{}")
+    assert [READER.describe(path).slices for path in find_files(tmp_path)] == [5, 5]
+
+
 # Multi-frame files
 
 
@@ -208,6 +270,91 @@ def test_padding_and_undershoot_are_zero(dicom: Any, tmp_path: Path, caplog: pyt
     assert "values down to -1 are set to 0" in caplog.text
 
 
+BITS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    # Name: stored values of padding, those of a slice beside it, and what the header says.
+    "signed": (-2000, 5, {"PixelRepresentation": 1, "PixelPaddingValue": -2000}),
+    "signed without its sign": (-100, 5, {"PixelRepresentation": 1, "PixelPaddingValue": 65436}),
+    "12 bits": (0xF38, 5, {"PixelRepresentation": 1, "BitsStored": 12, "HighBit": 11, "PixelPaddingValue": -200}),
+    "12 bits as they are": (
+        0xF38,
+        5,
+        {"PixelRepresentation": 1, "BitsStored": 12, "HighBit": 11, "PixelPaddingValue": 0xF38},
+    ),
+    "range": (60005, 59999, {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 60010}),
+    "range downwards": (-5, 5, {"PixelRepresentation": 1, "PixelPaddingValue": -1, "PixelPaddingRangeLimit": -9}),
+    "range without signs": (
+        -5,
+        5,
+        {"PixelRepresentation": 1, "PixelPaddingValue": 65535, "PixelPaddingRangeLimit": 65527},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BITS)
+@pytest.mark.parametrize("implicit", [False, True])
+def test_padding_as_pixels_have_it(dicom: Any, tmp_path: Path, case: str, implicit: bool) -> None:
+    """In files that leave open whether a number has a sign, that of the pixels decides."""
+    outside, inside, fields = BITS[case]
+    volume = dicom.volume().astype(np.int64)
+    wanted = volume.copy()
+    volume[:, 0], wanted[:, 0] = outside, 0
+    volume[:, 1], wanted[:, 1] = inside, inside
+    for made, pixels in zip(images := dicom.series(volume), volume, strict=True):
+        made.PixelData = (pixels & 0xFFFF).astype("<u2").tobytes()
+        for keyword, value in fields.items():
+            if keyword.startswith("PixelPadding"):
+                made.add_new(keyword, "SS" if value < 0 else "US", value)
+            else:
+                setattr(made, keyword, value)
+        if implicit:
+            made.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    (path, *_) = dicom.save(tmp_path, images)
+    assert np.array_equal(read(path), wanted)
+
+
+def test_padding_that_no_pixel_has_is_none(dicom: Any, tmp_path: Path) -> None:
+    volume = dicom.volume()
+    (path, *_) = dicom.save(tmp_path, dicom.series(volume, BitsStored=12, HighBit=11, PixelPaddingValue=63536))
+    assert np.array_equal(read(path), volume)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(("first", "signed"), [(0, False), (2, False), (-3, True)])
+def test_values_by_a_lookup_table(dicom: Any, tmp_path: Path, implicit: bool, first: int, signed: bool) -> None:
+    """Stored values before the first and after the last of the table are those of its ends."""
+    volume = dicom.volume()
+    entries = np.random.default_rng(1).permutation(200).astype(np.uint16)
+    wanted = entries[np.clip(volume.astype(int) - first, 0, 199)]
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [200, first, 16], "US"
+    table.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    table["LUTDescriptor"].VR = "SS" if signed else "US"
+    images = dicom.series(volume, ModalityLUTSequence=[table], PixelRepresentation=int(signed), RescaleSlope="7")
+    for made in images:
+        if implicit:
+            made.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    (path, *_) = dicom.save(tmp_path, images)
+    assert np.array_equal(read(path), wanted)
+    table.add_new("LUTData", "OW", bytes(100))
+    (path, *_) = dicom.save(tmp_path, images)
+    with pytest.raises(FileError, match="its lookup table is shorter than it says"):
+        read(path)
+
+
+def test_a_data_set_without_the_header_of_a_file_is_called_so(dicom: Any, tmp_path: Path) -> None:
+    (path, *_) = dicom.save(tmp_path / "files", dicom.series(dicom.volume((1, 6, 8))))
+    whole = path.read_bytes()
+    image = pydicom.dcmread(path)
+    for name, implicit in (("explicit", False), ("implicit", True)):
+        image.file_meta = pydicom.dataset.FileMetaDataset()
+        image.preamble = None
+        image.save_as(tmp_path / name, implicit_vr=implicit, little_endian=True)
+    (tmp_path / "no preamble").write_bytes(whole[132:])
+    for name in ("explicit", "implicit", "no preamble"):
+        with pytest.raises(FileError, match=r"is DICOM without the header of a file.*dcmconv"):
+            open_scan_file(tmp_path / name).describe(tmp_path / name)
+
+
 def test_one_slice_is_in_memory_at_a_time(make: Any, dicom: Any, tmp_path: Path) -> None:
     volume = np.ones((40, 256, 256), dtype=np.uint16)
     (path, *_) = dicom.save(tmp_path, dicom.series(volume))
@@ -224,6 +371,9 @@ def test_one_slice_is_in_memory_at_a_time(make: Any, dicom: Any, tmp_path: Path)
 
 def broken(dicom: Any, name: str) -> Any:
     images = dicom.series(dicom.volume())
+    if name == "frames":
+        for made in images:
+            made.PixelData = 5 * made.PixelData
     if name == "hole":
         del images[2]
     elif name == "end":  # one slice out of the row
@@ -235,6 +385,8 @@ def broken(dicom: Any, name: str) -> Any:
             "ct": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"},
             "colour": {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
             "inverse": {"PhotometricInterpretation": "MONOCHROME1"},
+            "frames": {"NumberOfFrames": 5},
+            "high bit": {"BitsStored": 12},
             "bits": {"BitsAllocated": 64},
             "phase": {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
             "mosaic": {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]},
@@ -268,7 +420,9 @@ def broken(dicom: Any, name: str) -> Any:
         ("twice", r"several images at one place \(IM000\d, IM000\d\). Put repetitions and copies into folders"),
         ("ct", "is DICOM that holds CT Image Storage, no MR image. Give the files of an MR series"),
         ("colour", r"holds images of 3 value\(s\) a pixel, RGB; no grey ones"),
-        ("inverse", r"holds images of 1 value\(s\) a pixel, MONOCHROME1; no grey ones"),
+        ("inverse", r"shows its small values bright \(MONOCHROME1\), so it is no magnitude"),
+        ("frames", r"holds 5 frames in one image of a kind \(classic MR\) that says of one only where it lies"),
+        ("high bit", r"stores pixels of 12 bits from bit 15 downwards \(HighBit\)"),
         ("bits", "holds pixels of 64 bits. Convert it to 16 bits"),
         ("phase", "holds no magnitude: its image type is ORIGINAL/PRIMARY/P/ND. Give the magnitude images"),
         ("mosaic", "is a mosaic of slices in one image. Convert it to NIfTI, for example by dcm2niix"),

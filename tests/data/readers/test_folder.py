@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sansref.data.readers import ReaderOptions, find_files, open_scan_file, scan_folder
+from sansref.data.readers import ReaderOptions, find_files, open_scan_file, scan_files, scan_folder
 from sansref.errors import FileError
 
 
@@ -111,3 +112,66 @@ def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(FileError, match=r"may not be read. Ask for the right to read it"):
         open_scan_file(foreign)
+
+
+LABELS = [
+    "sub-01_seg",
+    "sub-01_desc-brain_mask",
+    "sub-01_dseg",
+    "sub-01-label",
+    "sub-01_label-GM_probseg",
+    "s_aseg",
+    "M_Mask",
+]
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_label_maps_and_masks_are_left_out_by_name(make: Any, tmp_path: Path, name: str) -> None:
+    make.nifti(tmp_path / "sub-01_T1w.nii.gz", make.volume())
+    make.nifti(tmp_path / f"{name}.nii.gz", make.volume() * 1.5)
+    found = scan_files(tmp_path)
+    assert [info.path.name for info in found.files] == ["sub-01_T1w.nii.gz"]
+    assert found.left_out == f"1 label map(s) or mask(s), not images to learn from: {name}.nii.gz"
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
+def test_label_maps_are_left_out_by_their_whole_numbers(make: Any, tmp_path: Path, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    make.nifti(tmp_path / "anna.nii.gz", random.integers(0, 200, (32, 32, 3)).astype(dtype))
+    make.nifti(tmp_path / "tissue.nii.gz", random.integers(0, 4, (32, 32, 3)).astype(dtype))
+    np.save(tmp_path / "lesion.npy", random.integers(0, 2, (3, 32, 32)).astype(dtype))
+    make.nifti(tmp_path / "fraction.nii.gz", random.integers(0, 4, (32, 32, 3)) / 4)
+    found = scan_files(tmp_path)
+    assert [info.path.name for info in found.files] == ["anna.nii.gz", "fraction.nii.gz"]
+    assert [path.name for path in found.labels] == ["lesion.npy", "tissue.nii.gz"]
+
+
+def test_a_folder_of_label_maps_is_left_out(make: Any, tmp_path: Path) -> None:
+    for folder in ("imagesTr", "labelsTr", "masks"):
+        (tmp_path / folder).mkdir()
+        make.nifti(tmp_path / folder / "anna.nii.gz", make.volume())
+    assert [info.path.parent.name for info in scan_files(tmp_path).files] == ["imagesTr"]
+    assert len(scan_files(tmp_path / "masks").files) == 1  # somebody's name for a folder of images
+
+
+def test_kspace_is_no_mask_whatever_its_name(make: Any, tmp_path: Path) -> None:
+    make.fastmri(tmp_path / "random_mask.h5", make.kspace((1, 64, 37)))
+    assert len(scan_files(tmp_path).files) == 1
+
+
+def test_a_label_map_given_by_itself_is_said_to_be_one(make: Any, tmp_path: Path) -> None:
+    path = make.nifti(tmp_path / "sub-01_seg.nii.gz", make.volume())
+    for data in (path, tmp_path):
+        with pytest.raises(FileError, match="label map"):
+            scan_files(data)
+
+
+def test_a_part_of_a_folder_has_the_names_of_the_whole(make: Any, tmp_path: Path) -> None:
+    for number, name in enumerate(("P1/T1", "P1/T2", "P2/T1")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make.nifti(tmp_path / f"{name}.nii", make.volume() + number)
+    for part in ("P1", "P1/T1.nii"):
+        found = scan_files(tmp_path / part, home=tmp_path)
+        assert {info.subject for info in found.files} == {"P1"}
+        assert {info.recognised_by for info in found.files} == {"folder"}
+    assert [info.subject for info in scan_files(tmp_path, home=tmp_path).files] == ["P1", "P1", "P2"]

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from sansref.data.readers import ReaderOptions, open_scan_file
-from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, is_hdf5
+from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader
 from sansref.errors import FileError
+from sansref.hdf5 import is_hdf5
 
 CLASSES = {"f4": "single", "f8": "double", "i2": "int16", "u1": "uint8", "c8": "single", "c16": "double"}
 
@@ -152,3 +153,103 @@ def test_named_axes_make_no_fastmri_of_a_file_without_its_header(make: Any, tmp_
     with h5py.File(tmp_path / "scan.h5", "a") as file:
         file["ismrmrd_header"] = b"<ismrmrdHeader/>"
     assert open_scan_file(tmp_path / "scan.h5", ReaderOptions(axes="coil,row,column")).format == "fastMRI HDF5"
+
+
+def attributed(**attributes: Any) -> Any:
+    return lambda file: file.attrs.update(attributes)
+
+
+def member(name: str, **attributes: Any) -> Any:
+    def write(file: Any) -> None:
+        file.require_group(name).attrs.update(attributes)
+
+    return write
+
+
+def scaled(name: str) -> Any:
+    return lambda file: file["volume"].attrs.update({name: 2.0})
+
+
+OTHERS = {
+    "NetCDF-4": attributed(_NCProperties="version=2"),
+    "Conventions": attributed(Conventions="CF-1.8"),
+    "NeXus": member("entry", NX_class="NXentry"),
+    "MINC 2": member("minc-2.0/image/0"),
+    "AnnData": attributed(**{"encoding-type": "anndata"}),
+    "Keras": attributed(keras_version="2.4", layer_names="a"),
+    "pandas": member("frame", pandas_type="frame"),
+    "ITK": member("ITKImage/0"),
+    "Octave": member("x", OCTAVE_NEW_FORMAT=1),
+    "OME": member("OME"),
+    "file_format": attributed(file_format="OURS 3"),
+    "formatVersion": attributed(formatVersion=2),
+    "nwb_version": attributed(nwb_version="2.6"),
+    "ImarisVersion": attributed(ImarisVersion="5.5"),
+    "schema": member("entry", schema="mine"),
+    "file_type": attributed(file_type="mine"),
+    "scale_factor": scaled("scale_factor"),
+    "add_offset": scaled("add_offset"),
+    "MRD images": lambda file: [member(f"dataset/image_0/{name}")(file) for name in ("header", "data", "attributes")],
+}
+
+
+@pytest.mark.parametrize("name", ["volume", "kspace"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_file_that_says_it_is_something_else_is_no_plain_array(
+    make: Any, tmp_path: Path, other: str, name: str
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["volume"] = np.ones((3, 8, 9), np.float32)
+        OTHERS[other](file)
+        file.move("volume", name)
+    with make.refused(path, rf"is HDF5 of .*{other}"):
+        open_scan_file(path)
+
+
+PLAIN = {
+    "programs": attributed(software_version="1", sequence_version="2", h5py_version="3", version="1.0"),
+    "words": attributed(description="brain", TR=5.0, orientation="axial", subject="s", information=1),
+    "PyTables": attributed(PYTABLES_FORMAT_VERSION="2.1", CLASS="GROUP", TITLE="", VERSION="1.0"),
+    "image": lambda file: file["volume"].attrs.update({"CLASS": "IMAGE", "units": "mT"}),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_attributes_that_name_no_format_are_no_hindrance(make: Any, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["volume"] = np.ones((3, 8, 9), np.float32)
+        PLAIN[kind](file)
+    assert len(make.scans(path)) == 3
+
+
+def test_mrd_2_is_named(make: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["Mrd/$yardl_schema"] = '{"protocol":{"name":"Mrd"}}'
+        file["Mrd/data/ImageFloat"] = np.ones((8, 9), np.float32)
+    with make.refused(path, "is MRD 2"):
+        open_scan_file(path)
+    for number, head in enumerate(
+        (b"yardl\x01\x90", b'{"yardl":{"version":1,"schema":', b'{ "yardl": {"version": 1, ')
+    ):
+        for protocol, message in ((b"Mrd", "is MRD 2"), (b"Else", "yardl that is not MRD")):
+            path = tmp_path / f"{number}.mrd"
+            path.write_bytes(head + b'{"protocol":{"name":"' + protocol + b'","sequence":[]}}' + bytes(100))
+            with make.refused(path, message):
+                open_scan_file(path)
+
+
+def test_complex_kspace_is_named_before_maps(make: Any, tmp_path: Path) -> None:
+    path, kspace = tmp_path / "a.h5", make.noise(4, 8, 9)
+    with h5py.File(path, "w") as file:
+        file["Smaps"], file["ksp_b"], file["ksp_a"], file["image"] = kspace, kspace, kspace, kspace
+        file["b/sensitivity"] = kspace
+    with make.refused(path, r"several arrays: ksp_a \(.*ksp_b \(.*image \([^,]*, complex64\)\. Choose .*--array ksp_a"):
+        make.scans(path, "coil,row,column")
+    with h5py.File(path, "a") as file:
+        del file["ksp_b"], file["image"]
+    (scan,) = make.scans(path, "coil,row,column")
+    assert np.array_equal(scan.kspace.numpy(), kspace)
+    assert scan.maps is not None

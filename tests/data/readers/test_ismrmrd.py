@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sansref.data.coils import CoilOptions, with_coils
 from sansref.data.readers import open_scan_file
 from sansref.data.readers.ismrmrd import IsmrmrdReader
 from sansref.data.slices import nifti_slices
@@ -174,7 +175,7 @@ def test_what_the_notes_say_of_accelerated_lines(mrd: Any, tmp_path: Path) -> No
     notes = READER.describe(mrd.write(tmp_path / "a.h5", mrd.header(), lines)).notes
     assert notes[1:] == (
         "10 of 16 phase-encoding lines are not acquired.",
-        "1 calibration lines are not part of an image.",
+        "1 calibration lines are not part of an image; coil maps may use them.",
         "2 calibration lines lie on the grid of the image and count as acquired.",
     )
     assert READER.describe(tmp_path / "a.h5").acquired_fraction == 6 / 16
@@ -352,6 +353,32 @@ def test_headers_that_do_not_fit_the_samples(
 
     with pytest.raises(FileError, match=message):
         list(READER.read(rewritten(path, "data", store)))
+
+
+@pytest.mark.parametrize("acceleration", [2, 4])
+@pytest.mark.parametrize("options", [(), ("-C",), ("-k",), ("-O", 1)])
+def test_files_of_the_reference_generator(
+    generated: Any, tmp_path: Path, acceleration: int, options: tuple[object, ...]
+) -> None:
+    path = generated(tmp_path / "a.h5", "-m", 64, "-c", 4, "-a", acceleration, "-w", 24, "-n", 0.001, *options)
+    with h5py.File(path) as file:
+        stored = file["dataset/coil_images"][()]
+        drawn = (stored["real"] + 1j * stored["imag"]).reshape(4, 64, -1).transpose(0, 2, 1)  # coils, readout, columns
+    scans = list(READER.read(path))
+    assert len(scans) == acceleration
+    for repetition, scan in enumerate(scans):
+        columns = {*range(32 - 12, 32 + 12), *range(repetition, 64, acceleration)}
+        assert set(scan.mask[0].nonzero().flatten().tolist()) == columns
+        assert scan.mask.shape[1] == 64
+        assert with_coils(scan, None, CoilOptions()).meta.calibration == 24
+    # The repetitions together are the whole image.
+    filled = sum(scan.kspace * scan.mask for scan in scans) / sum(scan.mask for scan in scans)
+    found, rows = ifft2c(filled), scans[0].mask.shape[0]
+    first = drawn.shape[1] // 2 - rows // 2
+    expected = torch.from_numpy(drawn[:, first : first + rows])
+    if "-C" not in options:  # else coils are mixed
+        scale = (found.conj() * expected).sum() / found.abs().square().sum()
+        assert float((found * scale - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
 @pytest.fixture(scope="module")

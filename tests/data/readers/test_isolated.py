@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.data.readers import isolated as isolated_module
 from sansref.data.readers.fastmri import FastMRIReader
+from sansref.data.readers.guard import reading
 from sansref.data.readers.isolated import IsolatedReader, Limits, in_child, isolated
 from sansref.errors import FileError, SettingError
 from sansref.scan import Scan
@@ -80,9 +81,14 @@ def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     [
         (spin, QUICK, "keeps the library that reads it busy for more than 0.5 s; the file is damaged. Copy"),
         (spin_in_c, QUICK, "keeps the library that reads it busy"),
-        (lambda: time.sleep(60), Limits(0.5, waiting=4), "gives no answer within 2.0 s, or fills the memory"),
+        (
+            lambda: time.sleep(60),
+            Limits(0.5, waiting=4),
+            "gives no answer within 2.0 s; it is damaged, or its disk slow",
+        ),
         (crash, QUICK, r"makes the library that reads it crash \(SIGSEGV\); the file is damaged"),
-        (os.abort, QUICK, r"makes the library that reads it crash \(SIGABRT\)"),
+        (os.abort, QUICK, r"give up \(SIGABRT\); it is damaged, or needs more memory than is free"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), QUICK, "filled the memory while it was read"),
         (lambda: os._exit(3), QUICK, r"makes the library that reads it crash \(exit 3\)"),
     ],
 )
@@ -182,8 +188,28 @@ def test_memory_is_limited() -> None:
         return np.ones(1 << 30, np.uint8)[0]
 
     assert in_child(PATH, lambda: np.ones(1 << 20, np.uint8)[0], Limits(memory=1 << 28)) == 1
-    with pytest.raises(MemoryError):
+    with pytest.raises(FileError, match="needs more memory to be read than is free"):
         in_child(PATH, fill, Limits(memory=1 << 28))
+
+
+def test_a_child_takes_no_more_memory_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated_module, "available_memory", lambda: 1 << 28)
+    assert Limits().of(PATH).memory == 1 << 28
+    assert Limits(memory=1 << 20).of(PATH).memory == 1 << 20
+    with pytest.raises(FileError, match="needs more memory"):
+        in_child(PATH, lambda: np.ones(1 << 30, np.uint8)[0])
+
+
+@pytest.mark.parametrize("words", ["std::bad_alloc", "Can't read data (memory allocation failed for raw data chunk)"])
+def test_libraries_may_say_in_words_that_memory_ran_out(words: str) -> None:
+    def fail() -> Any:
+        with reading(PATH, "tests"):
+            raise OSError(words)
+
+    for call in (fail, lambda: in_child(PATH, fail)):
+        with pytest.raises(FileError, match="needs more memory") as caught:
+            call()
+        assert "damaged" not in str(caught.value)
 
 
 def test_the_child_ends_with_the_iterator(make: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from sansref.data.readers import ReaderOptions, open_scan_file
+from sansref.data.readers.isolated import Limits
 from sansref.data.readers.matlab import MatlabReader
 from sansref.errors import FileError
 
@@ -95,6 +97,25 @@ def test_sizes_that_are_not_there(make: Any, tmp_path: Path) -> None:
             make.scans(path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(FileError, match=r"is truncated: it has .* bytes of"):
+        make.scans(path)
+
+
+def compressed(path: Path, *parts: bytes) -> Path:
+    packed = zlib.compress(struct.pack("<2I", 14, sum(map(len, parts))) + b"".join(parts), 9)
+    path.write_bytes(b"MATLAB 5.0".ljust(124) + b"\x00\x01IM" + struct.pack("<2I", 15, len(packed)) + packed)
+    return path
+
+
+@pytest.mark.parametrize("part", ["real", "imaginary"])
+def test_a_bomb_in_an_array_is_one_line(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """A compressed array of 8 x 9 whose numbers claim to fill a gigabyte, and would."""
+    monkeypatch.setattr("sansref.data.readers.isolated.LIMITS", Limits(memory=1 << 28))
+    start = struct.pack("<4I2I2i2I8s", 6, 8, 0x0806, 0, 5, 8, 8, 9, 1, 8, b"abcdefgh")
+    numbers = struct.pack("<2I", 9, 576) + np.ones(72).tobytes()
+    bomb = struct.pack("<2I", 9, 1 << 30) + bytes(1 << 30)
+    path = compressed(tmp_path / "a.mat", start, *([bomb, numbers] if part == "real" else [numbers, bomb]))
+    message = "1073741824 bytes, which are not those of its shape" if part == "real" else "needs more memory to be read"
+    with make.refused(path, message):
         make.scans(path)
 
 

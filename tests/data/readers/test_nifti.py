@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sansref.data.readers import open_scan_file
 from sansref.data.readers.names import contrast_of, subject_of
 from sansref.data.readers.nifti import NiftiReader
+from sansref.data.slices import nifti_slices
 from sansref.errors import FileError
 from sansref.scan import Geometry
 
@@ -193,9 +194,18 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda make: {"volume": make.volume(), "dim": [3, 9999, 9999, 9, 1, 1, 1, 1]},
         "declares 1799640018 bytes",
     ),
-    "affine": (lambda make: {"volume": make.volume(), "srow_x": [np.nan] * 4}, "affine is not finite"),
+    "dimensions": (
+        lambda make: {"volume": make.volume(), "dim": [0, 6, 5, 4, 1, 1, 1, 1]},
+        r"0 dimensions \(dim\[0\]\)",
+    ),
+    "more dimensions": (lambda make: {"volume": make.volume(), "dim": [8, 6, 5, 4, 1, 1, 1, 1]}, "8 dimensions"),
+    "colours": (lambda make: {"volume": make.volume(), "datatype": 128}, "holds colours voxels, not magnitudes"),
+    "metres": (
+        lambda make: {"volume": make.volume(), "xyzt_units": 1},
+        r"has voxels of 1000 x 2000 x 3000 mm by its units, metres \(xyzt_units\). Correct its units",
+    ),
     "data type": (lambda make: {"volume": make.volume(), "datatype": 77}, "cannot be read as NIfTI"),
-    "offset": (lambda make: {"volume": make.volume(), "vox_offset": np.nan}, "cannot be read as NIfTI"),
+    "intercept": (lambda make: {"volume": make.volume(), "scl_slope": 1, "scl_inter": np.nan}, "invalid intercept nan"),
 }
 
 
@@ -208,15 +218,168 @@ def test_what_cannot_be_used_is_named_in_one_line(make: Any, tmp_path: Path, cas
         list(open_scan_file(path).read(path))
 
 
-def test_an_affine_without_orientation(make: Any, tmp_path: Path) -> None:
-    flat = {"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 0, 0]}
-    path = make.nifti(tmp_path / "a.nii", make.volume(), **flat)
-    assert READER.describe(path).spacing is None
-    assert len(list(READER.read(path))) == 4
-    with pytest.raises(
-        FileError, match=r"has an affine that shows no coronal plane. Repair its sform or use the native"
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1.0), ("unknown", 1.0)])
+@pytest.mark.parametrize("code", ["sform", "qform", "neither"])
+@pytest.mark.parametrize("time", ["sec", "msec", "unknown"])
+def test_lengths_are_in_the_units_of_the_header(
+    make: Any, tmp_path: Path, unit: str, factor: float, code: str, time: str
+) -> None:
+    """Voxels of a tenth of a millimetre; the bits of the unit of time beside them change nothing."""
+    affine = np.diag([0.1, 0.2, 0.3, 1.0])
+    affine[:3, 3] = [-1, 2, 3]
+    image = nibabel.Nifti1Image(make.volume(), None)
+    image.header.set_zooms(np.array([0.1, 0.2, 0.3]) * factor)
+    scaled = np.diag([factor, factor, factor, 1]) @ affine
+    image.set_sform(scaled, int(code == "sform"))
+    image.set_qform(scaled, int(code == "qform"))
+    image.header.set_xyzt_units(unit, time)
+    nibabel.save(image, tmp_path / "a.nii")
+    info = READER.describe(tmp_path / "a.nii")
+    geometry = next(READER.read(tmp_path / "a.nii")).meta.geometry
+    assert geometry is not None
+    assert info.spacing == pytest.approx((0.1, 0.2), rel=1e-6)
+    found = np.array(geometry.affine)
+    np.testing.assert_allclose(np.abs(np.diag(found)), [0.1, 0.2, 0.3, 1], rtol=1e-6)
+    if code != "neither":
+        np.testing.assert_allclose(found, affine, rtol=1e-6, atol=1e-9)
+    assert any("gives lengths in" in note for note in info.notes) == (factor != 1)
+    assert geometry.known == (code != "neither")
+
+
+FLAT = {"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 0, 0]}
+ROTATED = {"qform_code": 1, "quatern_d": 1.0, "qoffset_x": 7.0}
+"""Half a turn about the patient's axis."""
+
+
+@pytest.mark.parametrize("broken", [FLAT, {"srow_y": [np.nan] * 4}, {"srow_x": [1, 1, 0, 0], "srow_y": [1, 1, 0, 0]}])
+@pytest.mark.parametrize(
+    ("fields", "diagonal", "note"),
+    [
+        (ROTATED, (-1, -2, 3), "Its sform cannot be used."),
+        ({**ROTATED, "pixdim": [0, -1, 2, -3, 1, 1, 1, 1]}, (-1, -2, 3), "Its sform cannot be used."),
+        ({**ROTATED, "pixdim": [-1, 1, 2, 3, 1, 1, 1, 1]}, (-1, -2, -3), "Its sform cannot be used."),
+        ({**ROTATED, "quatern_d": 5.0}, (-1, 2, 3), "Its qform cannot be used."),
+        ({"qform_code": 0}, (-1, 2, 3), "its place is made up."),
+        ({"qform_code": 0, "pixdim": [1, 0, np.nan, 3, 1, 1, 1, 1]}, (-1, 1, 3), "1 is taken."),
+    ],
+)
+def test_what_cannot_place_a_volume_gives_way_to_what_can(
+    make: Any, tmp_path: Path, broken: Any, fields: Any, diagonal: Any, note: str
+) -> None:
+    path = make.nifti(tmp_path / "a.nii", make.volume(), **broken, **fields)
+    info, pieces = READER.describe(path), list(READER.read(path))
+    geometry = pieces[0].meta.geometry
+    assert geometry is not None
+    assert np.diag(np.array(geometry.affine))[:3] == pytest.approx(diagonal)
+    assert geometry.known == (diagonal[0] == -1 and diagonal[1] == -2)
+    assert any(note in said for said in info.notes)
+    with nifti_slices(tmp_path / "out.nii", (4, 6, 5), geometry, info.spacing) as put:
+        for piece in pieces:
+            put(piece.meta.slice, piece.image)
+    written = nibabel.load(tmp_path / "out.nii")
+    assert written.header.get_zooms() == pytest.approx(np.abs(diagonal))
+    assert (int(written.header["sform_code"]) > 0) == geometry.known
+
+
+def test_voxels_begin_where_the_length_says_if_the_header_says_nothing(make: Any, tmp_path: Path) -> None:
+    volume = make.volume()
+    path = make.nifti(tmp_path / "a.nii", volume)
+    content = path.read_bytes()
+    extension = b"\1\0\0\0" + (32).to_bytes(4, "little") + (6).to_bytes(4, "little") + b"a comment" + bytes(15)
+    voxels = content[352:]
+    behind = {352: bytes(4), 348: b"", 384: extension}
+    for name in ("a.nii", "a.nii.gz"):
+        path = tmp_path / name
+        for said in (0.0, 16.0, 348.0, -1.0, np.nan, np.inf, 352.5, 352.0):
+            for begin, between in behind.items():
+                if said == 352 and begin == 348:
+                    continue  # truncated
+                changed = content[:108] + np.float32(said).tobytes() + content[112:348] + between + voxels
+                path.write_bytes(gzip.compress(changed) if name.endswith("gz") else changed)
+                found = np.stack([piece.image.numpy() for piece in READER.read(path)], axis=-1)
+                assert np.array_equal(found, volume.astype(np.float32)), (name, said, begin)
+            if said != 352:
+                changed += bytes(5)
+                path.write_bytes(gzip.compress(changed) if name.endswith("gz") else changed)
+                with pytest.raises(FileError, match=r"does not say where its voxels begin \(vox_offset .*nor does its"):
+                    READER.describe(path)
+
+
+def test_sizes_of_zero_behind_the_third_and_bytes_behind_the_voxels(make: Any, tmp_path: Path) -> None:
+    path = make.nifti(tmp_path / "a.nii", make.volume(), dim=[4, 6, 5, 4, 0, 0, 0, 0])
+    assert READER.describe(path).slices == 4
+    path = make.nifti(tmp_path / "a.nii", make.volume((6, 5, 4, 2)), dim=[3, 6, 5, 4, 2, 1, 1, 1])
+    assert "240 bytes behind its voxels are not read." in READER.describe(path).notes
+    assert np.array_equal(list(READER.read(path))[3].image.numpy(), make.volume((6, 5, 4, 2))[:, :, 3, 0])
+
+
+@pytest.mark.parametrize("slope", [0.0, np.nan, np.inf])
+def test_slopes_that_are_none_leave_the_stored_values(make: Any, tmp_path: Path, slope: float) -> None:
+    path = make.nifti(tmp_path / "a.nii", make.volume(), scl_slope=slope, scl_inter=5)
+    assert np.array_equal(list(READER.read(path))[1].image.numpy(), make.volume()[..., 1].astype(np.float32))
+
+
+def test_pairs_and_analyze_are_called_so(make: Any, tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(make.volume(), np.eye(4)), tmp_path / "pair.img")
+    nibabel.save(nibabel.AnalyzeImage(make.volume(), np.eye(4)), tmp_path / "old.img")
+    for name, message in (
+        ("pair", r"one half of a NIfTI pair \(.hdr and .img\)"),
+        ("old", "is Analyze 7.5, which does"),
     ):
-        NiftiReader("coronal").describe(path)
+        for ending in (".hdr", ".img"):
+            path = tmp_path / f"{name}{ending}"
+            with make.refused(path, message):
+                open_scan_file(path).describe(path)
+
+
+# Memory
+
+
+def test_a_large_volume_is_read_by_the_slice_or_refused(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The zeros of 2 MB of gzip make 2 GB; what they decompress to is compared with the memory that is free."""
+    volume = np.zeros((256, 320, 512), np.int16)
+    volume[5, 6, 7] = 9
+    plain, small = make.nifti(tmp_path / "a.nii", volume), make.nifti(tmp_path / "b.nii.gz", volume)
+    for path in (plain, small):
+        with make.memory_below(int(1.2 * volume.nbytes)):
+            assert sum(float(piece.image.sum()) for piece in READER.read(path)) == 9
+    monkeypatch.setattr("sansref.data.readers.nifti.available_memory", lambda: volume.nbytes)
+    for plane, index in (("native", 5), ("sagittal", 5), ("coronal", 6), ("axial", 7)):
+        with make.memory_below(1 << 26):
+            (piece,) = NiftiReader(plane).read(plain, [index])  # type: ignore[arg-type]
+            assert piece.image.sum() == 9
+    monkeypatch.setattr("sansref.data.readers.stored.available_memory", lambda: volume.nbytes - 1)
+    with make.refused(small, r"holds an array of 0.1 GB, read as a whole.*Decompress it: a plain .nii is read slice"):
+        next(open_scan_file(small).read(small))
+
+
+def test_what_goes_on_long_after_the_voxels_is_not_decompressed(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sansref.data.readers.nifti.MOST_BEHIND", 1 << 20)
+    path = make.nifti(tmp_path / "a.nii.gz", make.volume())
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 20)))
+    assert len(list(READER.read(path))) == 4
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(1 << 23)))
+    with make.refused(path, "it goes on long after its voxels"):
+        list(READER.read(path))
+
+
+def test_memory_that_runs_out_is_no_damage(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make.nifti(tmp_path / "a.nii.gz", make.volume())
+
+    def refuse(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("sansref.data.readers.nifti.np.empty", refuse)
+    with make.refused(path, r"needs more memory to be read than is free. Close other programs"):
+        list(READER.read(path))
+    monkeypatch.undo()
+    monkeypatch.setattr("sansref.data.readers.nifti._check_magnitude", refuse)
+    with make.refused(path, "needs more memory to be read than is free"):
+        list(open_scan_file(path).read(path))
 
 
 def test_a_plane_that_does_not_exist() -> None:

@@ -99,6 +99,35 @@ def test_a_zip_bomb_is_not_unpacked(make: Any, tmp_path: Path) -> None:
         make.scans(path)
 
 
+def test_a_header_without_an_end_is_not_unpacked(make: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
+        member.write(b"\x93NUMPY\x02\x00" + (100 << 20).to_bytes(4, "little") + bytes(100 << 20))
+    with make.memory_below(10 << 20), make.refused(path, "cannot be read as NumPy .npz"):
+        make.scans(path)
+
+
+def test_what_goes_on_behind_an_array_is_not_unpacked(make: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
+        member.write(header("(8, 9)") + bytes(1 << 20))
+    with make.refused(path, "it goes on behind the array 'a'"):
+        make.scans(path)
+
+
+def test_memory_that_runs_out_is_no_damage(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    np.savez(tmp_path / "a.npz", make.noise(8, 9))
+    np.save(tmp_path / "a.npy", make.noise(8, 9))
+    for name, place in (("a.npz", "numpy_arrays.np.lib.format.read_array"), ("a.npy", "stored.np.empty")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"sansref.data.readers.{place}", refuse)
+            with make.refused(tmp_path / name, r"needs more memory to be read than is free\. Close"):
+                make.scans(tmp_path / name)
+
+
 def test_npz_that_is_not_whole(make: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, a=make.noise(8, 9))

@@ -24,6 +24,7 @@ ROWS, COLUMNS, COILS = 32, 16, 2
 
 YAPS = """### ASCCONV BEGIN ###
 tProtocolName = "t1_fl2d"
+tSequenceFileName = "{sequence}"
 sSliceArray.asSlice[0].dThickness = 4.0
 sSliceArray.asSlice[0].dPhaseFOV = 160.0
 sSliceArray.asSlice[0].dReadoutFOV = 160.0
@@ -37,6 +38,7 @@ sSliceAcceleration.lMultiBandFactor = {bands}
 sRXSPEC.alDwellTime[0] = {dwell}
 ### ASCCONV END ###"""
 MEAS = """<ParamLong."iPEFTLength"> {{ {lines} }}
+<ParamLong."i3DFTLength"> {{ {fourier} }}
 <ParamArray."alRegridMode"> {{ }} <ParamLong."alRegridMode"> {{ {regrid} }}
 <ParamString."PatientID"> {{ "{subject}" }}
 """
@@ -45,8 +47,10 @@ MEAS = """<ParamLong."iPEFTLength"> {{ {lines} }}
 def protocol(**changes: Any) -> bytes:
     """The protocol of a measurement, as bytes with its length in front."""
     values = {"lines": COLUMNS, "partitions": 1, "dimension": 2, "trajectory": 1, "calibration": 1, "bands": 1}
-    values |= {"dwell": 10000, "regrid": 1, "subject": "p7"} | changes
+    values |= {"dwell": 10000, "regrid": 1, "subject": "p7", "sequence": "%SiemensSeq%\\gre", "fourier": ""} | changes
     texts = {"Meas": MEAS.format(**values), "MeasYaps": YAPS.format(**values)}
+    if "oversampling" in changes:
+        texts["Dicom"] = '<ParamDouble."flReadoutOSFactor"> {{ <Precision> 6 {oversampling} }}\n'.format(**values)
     body = b"".join(
         name.encode() + b"\0" + struct.pack("<I", len(text)) + text.encode() for name, text in texts.items()
     )
@@ -184,6 +188,24 @@ def test_reflected_averaged_and_calibration_lines(tmp_path: Path, images: Any, k
     assert int(scan.mask[0].sum()) == int(expected.sum()) - 2
 
 
+@pytest.mark.parametrize("shift", [0, 6])
+def test_a_reflected_asymmetric_echo(tmp_path: Path, kspace: Any, shift: int) -> None:
+    # Siemens counts the centre of a reflected line from its end, which is one more than the place of its sample.
+    stored = kspace[:, ::-1][:, shift:]
+    lines = [block(stored[:, :, y], "REFLECT", Lin=y, center=ROWS // 2 - shift) for y in range(COLUMNS)]
+    (scan,) = READER.read(write(tmp_path / "meas.dat", (protocol(), lines)))
+    found = torch.zeros(COILS, ROWS, COLUMNS, dtype=torch.complex64)
+    if shift == 0:
+        found = scan.kspace
+        (full,) = READER.read(write(tmp_path / "full.dat", (protocol(), blocks_of(kspace))))
+        torch.testing.assert_close(found, full.kspace)
+        return
+    expected = kspace.copy()
+    expected[:, ROWS - shift :] = 0
+    assert np.abs(scan.kspace.numpy() - expected).max() < 1e-5
+    assert scan.mask[:, 0].nonzero().flatten().tolist() == list(range(ROWS - shift))
+
+
 def test_partial_fourier_and_an_asymmetric_echo(tmp_path: Path, kspace: Any) -> None:
     lines = [block(kspace[:, 10:, y], center=6, Lin=y - 5, centers=(3, 0)) for y in range(5, COLUMNS)]
     path = write(tmp_path / "meas.dat", (protocol(), lines))
@@ -204,6 +226,78 @@ def test_a_slab(mrd: Any, tmp_path: Path) -> None:
     for index, scan in enumerate(scans):
         assert_image(scan.kspace, volume[:, 8:24, :, index])
     assert len(scans) == 4
+
+
+@pytest.mark.parametrize("fourier", ["", 2, 16])
+def test_one_partition_is_a_slice_whatever_the_protocol_says(
+    tmp_path: Path, images: Any, kspace: Any, fourier: Any
+) -> None:
+    path = write(
+        tmp_path / "meas.dat", (protocol(dimension=4, partitions=fourier or 8, fourier=fourier), blocks_of(kspace))
+    )
+    info = READER.describe(path)
+    assert (info.slices, info.acquired_fraction) == (1, 1)
+    (scan,) = READER.read(path)
+    assert_image(scan.kspace, images[:, 8:24])
+    assert scan.meta.geometry is not None
+    assert np.linalg.norm(np.array(scan.meta.geometry.affine)[:3, 2]) == pytest.approx(4)
+
+
+def bright(images: Any) -> Any:
+    """An object whose k-space is strongest in its centre, as that of all real ones."""
+    image = np.zeros_like(images)
+    image[:, 12:22, 4:13] = 1 + np.abs(images[:, 12:22, 4:13])
+    return image
+
+
+@pytest.mark.parametrize("lines", [1, 7, 4 * COLUMNS])
+@pytest.mark.parametrize("oversampling", [1.0, 2.0])
+@pytest.mark.parametrize("steps", [range(COLUMNS), range(5, COLUMNS), [0, *range(4, 12), 15], range(12)])
+def test_pulseq_leaves_a_protocol_that_tells_nothing(
+    tmp_path: Path, images: Any, lines: int, oversampling: float, steps: Any, mrd: Any
+) -> None:
+    image = bright(images)
+    kspace = mrd.centred(np.fft.fft2, image, (1, 2))
+    head = protocol(sequence="%CustomerSeq%\\pulseq", lines=lines, dimension=4, fourier=2, oversampling=oversampling)
+    blocks = blocks_of(kspace, steps, centers=(0, 0))
+    path = write(tmp_path / "meas.dat", (head, blocks))
+    info = READER.describe(path)
+    assert "Pulseq" in info.notes[0]
+    kept = int(ROWS / oversampling)
+    assert (info.height, info.width, info.spacing) == (kept, COLUMNS, (160 / kept, 160 / COLUMNS))
+    (scan,) = READER.read(path)
+    assert scan.mask[0].nonzero().flatten().tolist() == list(steps)
+    first = ROWS // 2 - kept // 2
+    expected = image[:, first : first + kept]
+    if len(steps) == COLUMNS:
+        assert_image(scan.kspace, expected)
+    else:
+        assert np.abs(scan.kspace.numpy() - mrd.centred(np.fft.fft2, expected, (1, 2)))[..., list(steps)].max() < 1e-4
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize("mode", [4, 8])
+def test_a_reference_scan_of_its_own_is_kept_for_coil_maps(
+    mrd: Any, tmp_path: Path, images: Any, modern: bool, mode: int
+) -> None:
+    kspace = mrd.centred(np.fft.fft2, bright(images), (1, 2))
+    lines = [block(kspace[:, :, 4 + y], "PATREFSCAN", modern=modern, Lin=y, centers=(4, 0)) for y in range(8)]
+    lines += [block(9 * kspace[:, :, 8], "PATREFSCAN", "PHASCOR", modern=modern, Lin=4)]
+    lines += blocks_of(kspace, range(0, COLUMNS, 4), modern=modern)
+    lines += blocks_of(kspace, range(1, COLUMNS, 4), modern=modern, Rep=1)
+    head = protocol(calibration=mode, subject="p7" if modern else "p " * 5000)
+    path = tmp_path / "meas.dat"
+    write(path, (head, lines)) if modern else write_vb(path, head, lines)
+    scans = list(READER.read(path))
+    (full,) = READER.read(write(tmp_path / "full.dat", (protocol(), blocks_of(kspace))))
+    for scan, first in zip(scans, (0, 1), strict=True):
+        assert scan.mask[0].nonzero().flatten().tolist() == list(range(first, COLUMNS, 4))
+        assert scan.calibration is not None
+        there = (scan.calibration != 0).any(0)
+        columns = there.all(0).nonzero().flatten()
+        assert len(columns) == 8  # all, about the strongest of them
+        assert int(there.sum()) == 8 * len(there)
+        torch.testing.assert_close(scan.calibration[..., columns], full.kspace[..., 4:12])
 
 
 def test_slices_lie_in_the_patient_as_twixtools_turns_them(mrd: Any, tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 
 from sansref.data.prepare import Preparation
 from sansref.data.prepared import PreparedScans
-from sansref.errors import FileError, SettingError
-from sansref.experiments.comparison import choice
+from sansref.errors import FileError, SansrefError, SettingError
+from sansref.experiments.comparison import attempt, cells, choice
 from sansref.experiments.comparison import compare as module
 from sansref.experiments.comparison.cells import is_trained, reconstruction_of
 from sansref.experiments.comparison.compare import compare
@@ -23,6 +24,7 @@ from sansref.experiments.comparison.records import read_scores
 from sansref.experiments.comparison.slices import _chosen as chosen
 from sansref.experiments.comparison.workplace import Workplace
 from sansref.experiments.perceptual import PerceptualOptions
+from sansref.experiments.scores import zero_filled
 from sansref.metrics.quality import psnr
 from sansref.training.registry import METHODS
 
@@ -185,8 +187,74 @@ def test_a_comparison_does_not_go_on_with_other_subjects(finished, tmp_path, qui
     there = Workplace(here.plan, data, None, here.out)
     for record in [*here.out.rglob("*.json"), *here.out.rglob("*.yaml")]:  # as if the folder itself had grown
         record.write_text(record.read_text().replace(str(here.data.resolve()), str(data.resolve())))
-    with pytest.raises(SettingError, match=r"was made with other settings \(other files in --data: .*sub-00"):
+    with pytest.raises(FileError, match=r"more: does not hold the files .*sub-00_T1w.nii.gz is new"):
         compare(there, console=quiet)
+
+
+def changed(data):
+    """Another scan of the same name and size."""
+    volume = nibabel.load(data / "sub-02_T1w.nii.gz")
+    nibabel.save(volume.slicer[::-1], data / "sub-02_T1w.nii.gz")
+
+
+def test_a_finished_comparison_does_not_go_on_with_changed_files(finished, tmp_path, quiet, heads):
+    here, data = copy(finished, tmp_path), Path(shutil.copytree(heads, tmp_path / "heads"))
+    there = Workplace(here.plan, data, None, here.out)
+    for record in [*here.out.rglob("*.json"), *here.out.rglob("*.yaml")]:
+        record.write_text(record.read_text().replace(str(here.data.resolve()), str(data.resolve())))
+    there.check()  # a copy is the same
+    changed(data)
+    with pytest.raises(FileError, match=r"sub-02_T1w.nii.gz has changed") as caught:
+        compare(Workplace(here.plan, data, None, here.out), console=quiet)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["trained", "chosen", "scored"])
+def test_files_replaced_between_two_cells_are_noticed(place, heads, tmp_path, quiet, monkeypatch, kind):
+    methods = {name: place().plan.methods[name] for name in ("SSDU", "TV" if kind == "chosen" else "supervised")}
+    data = Path(shutil.copytree(heads, tmp_path / "heads"))
+    here = replace(place(methods=methods, gap=None), data=data)
+    original = cells.train_cell
+
+    def replaced(where, cell, console=None):
+        original(where, cell, console)
+        if cell == here.plan.cells[-1 if kind == "scored" else 0]:
+            changed(data)
+
+    monkeypatch.setattr(attempt, "train_cell", replaced)
+    with pytest.raises(SansrefError, match=r"sub-02_T1w.nii.gz has changed"):
+        compare(here, console=quiet)
+    assert not (here.out / "table.md").exists()
+
+
+def test_what_a_killed_command_has_left_is_cleaned_up(finished, tmp_path):
+    here = copy(finished, tmp_path)
+    cell = here.run_of(next(cell for cell in here.plan.cells if cell.label == "supervised")).path
+    chosen = here.run_of(next(cell for cell in here.plan.cells if cell.label == "TV")).path
+    dropped = here.out / "cells" / "dropped" / "4x-fold0-seed0"  # of a method that is not in the plan any more
+    test = here.out / "test" / "4x-fold0"
+    left = f".part-{'0a' * 16}-{test.name}"
+    leftovers = [cell / "data" / "training", chosen / "data", dropped / "data" / "training", test.parent / left]
+    for place in leftovers:
+        shutil.copytree(test, place)
+    mine = here.out / "cells" / "idr" / "4x-fold0-seed0" / "data" / "mine.nii"
+    mine.parent.mkdir()
+    mine.touch()
+    here.check()
+    assert not any(place.exists() for place in leftovers)
+    assert not [path for path in here.out.rglob("*") if path.name.startswith(".part-")]
+    assert mine.exists()
+
+
+@pytest.mark.parametrize("name", ["table.md", "test/4x-fold0/scan.nii", "cells/ssdu/4x-fold0-seed0/data/scan.nii"])
+def test_a_folder_of_something_else_is_left_alone(place, quiet, name):
+    here = place()
+    (here.out / name).parent.mkdir(parents=True)
+    (here.out / name).write_text("mine")
+    with pytest.raises(SettingError, match="is not empty and not a comparison"):
+        compare(here, console=quiet)
+    assert [path for path in here.out.rglob("*") if path.is_file()] == [here.out / name]
+    assert (here.out / name).read_text() == "mine"
 
 
 def test_test_scans_are_made_again_for_other_subjects(finished, tmp_path, heads):
@@ -218,7 +286,7 @@ def test_other_test_scans_than_those_scored_are_noticed(finished, tmp_path, quie
     with pytest.raises(FileError, match="was scored on other test scans"):
         compare(here, console=quiet)
     scored.write_text("{")
-    with pytest.raises(FileError, match=r"scored.json: cannot be read"):
+    with pytest.raises(FileError, match=r"scored.json: is not readable JSON"):
         compare(here, console=quiet)
 
 
@@ -375,6 +443,19 @@ def test_shown_slices_run_from_the_worst_to_the_best(finished):
     assert list(shown[0].images) == ["Input", "TV", "SSDU", "IDR", "supervised"]
 
 
+def test_shown_slices_are_upright(finished):
+    """Rows of these heads lead to the left, columns to anterior: they would lie on their side."""
+    place, _ = finished
+    shown = module.shown_slices(place, read_scores(place.out / "scores.csv"))
+    for one in shown:
+        cell = next(cell for cell in place.plan.cells if f"{cell.acceleration:g}x" == one.acceleration)
+        found = {(scan.meta.subject, scan.meta.slice): scan for scan in place.test_scans(cell)}
+        scan = found[one.subject, one.number]
+        assert np.array_equal(one.reference, scan.reference.abs().T.flip(0).numpy())
+        given = zero_filled(scan.batch())[0].abs()
+        assert np.array_equal(one.images["Input"], given.T.flip(0).numpy())
+
+
 def test_up_to_half_of_the_shown_slices_are_of_the_worst_ones():
     keys = [(0, number) for number in range(100)]
     numbers = [number for _, number in chosen(keys, 5, 6)]
@@ -406,3 +487,17 @@ def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):
     with pytest.raises(SettingError, match=r"'gan' gives relative grey values only .*: set 'normalise: minmax'"):
         compare(place(methods=relative, shared=shared, gap=None), console=quiet)
     assert not Path(tmp_path / "comparison").exists()
+
+
+def test_people_of_folders_and_label_maps(tiny_plan, write_heads, tmp_path):
+    data = write_heads(tmp_path / "flat", subjects=4)
+    for number, path in enumerate(sorted(data.iterdir())):
+        place = tmp_path / "data" / f"P{number // 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / f"T{1 + number % 2}.nii.gz")
+    (tmp_path / "data" / "P0" / "T1_mask.nii.gz").write_bytes((tmp_path / "data" / "P0" / "T1.nii.gz").read_bytes())
+    place = Workplace(tiny_plan(), tmp_path / "data", None, tmp_path / "out")
+    assert [info.subject for info in place.files] == ["P0", "P0", "P1", "P1"]
+    assert "T1_mask.nii.gz" in place.found.left_out
+    named = tiny_plan(shared={**tiny_plan().shared, "subject_from": "file"})
+    assert len({info.subject for info in Workplace(named, tmp_path / "data", None, tmp_path / "out").files}) == 4

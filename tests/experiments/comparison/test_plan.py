@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sansref.errors import FileError, SettingError
-from sansref.experiments.comparison.plan import COMMON, Plan, load_plan
+from sansref.experiments.comparison.plan import COMMON, Plan, load_plan, slug
 from sansref.presets import comparison_names
 
 METHODS = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu"}, "IDR": {"method": "idr", "stages": 2}}
@@ -93,7 +93,8 @@ def test_impossible_plans_are_named(changes, message):
     ("own", "message"),
     [
         ({}, "method 'X': says no 'method', such as 'method: ssdu'"),
-        ({"method": "magic"}, "method 'X': there is no method 'magic'"),
+        ({"method": "magic"}, "method 'X': there is no method 'magic': use one of idr, .* l1_wavelet, total_variation"),
+        ({"method": "l1_wavelets"}, "there is no method 'l1_wavelets': did you mean l1_wavelet"),
         ({"method": "ssdu", "epoch": 1}, "method 'X': unknown setting 'epoch'"),
         ({"method": "ssdu", "preset": "nothing"}, "there is no configuration 'nothing'"),
         ({"method": "ssdu", "preset": 5}, "preset takes text, not 5"),
@@ -263,3 +264,17 @@ def test_plans_of_the_study_can_be_carried_out(path):
     given = load_plan(str(path))
     if path.stem != "losses":  # whose methods take a package that tests do without
         assert {cell.label for cell in given.cells} == set(given.methods)
+
+
+def test_whose_scans_they_are_is_the_same_for_all_methods():
+    assert {
+        cell.config.selection.subject_from for cell in plan(shared={"test": 0.2, "subject_from": "file"}).cells
+    } == {"file"}
+    with pytest.raises(SettingError, match="'subject_from' must be the same for all"):
+        _ = plan(methods={**METHODS, "SSDU": {"method": "ssdu", "subject_from": "file"}}).cells
+
+
+def test_long_labels_are_folders_of_their_own() -> None:
+    first, second = (slug("a" * 300 + end) for end in "xy")
+    assert first != second
+    assert len(first.encode()) == len(second.encode()) <= 200

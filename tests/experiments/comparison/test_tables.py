@@ -21,6 +21,7 @@ from sansref.experiments.comparison.tables import (
 )
 from sansref.experiments.scores import RANGE_NOTE
 from sansref.experiments.tables import Scoring
+from sansref.files import csv_name
 
 PSNR = {"Input": (20.0, 22.0), "SSDU": (30.0, 31.0), "IDR": (32.0, 34.0), "full": (34.0, 38.0)}
 """Of subjects a and b, in a slice each."""
@@ -229,7 +230,7 @@ def test_csv_holds_every_number_in_full() -> None:
     table = build_table(plan(methods=labels, accelerations={4.0: {}, 8.0: {}}), rows, Scoring(lpips="vgg"))
     found = list(csv.DictReader(io.StringIO(comparison_csv(table), newline="")))
     assert list(found[0]) == list(CSV_COLUMNS)
-    keys = [(float(line["acceleration"]), line["method"], line["metric"]) for line in found]
+    keys = [(float(line["acceleration"]), csv_name(line["method"]), line["metric"]) for line in found]
     metrics = ["psnr", "ssim", "nmse", "lpips", "held_out"]
     assert keys == [(place, label, metric) for place in (4.0, 8.0) for label in labels for metric in metrics]
     by_key = {

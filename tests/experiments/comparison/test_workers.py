@@ -240,7 +240,7 @@ def test_impossible_numbers_of_jobs_are_refused(alone, jobs, address):
 def test_ray_is_asked_for_only_if_it_is_needed_and_missed_by_name(heads, tmp_path, alone, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     train_all(alone, 1, "auto", QUIET)  # nothing is left to train
-    with pytest.raises(SettingError, match=re.escape("Ray is not installed: pip install 'sansref[cluster]'")):
+    with pytest.raises(SettingError, match=re.escape("Ray is not installed: pip install 'ray[data]'")):
         train_all(workplace(heads, tmp_path / "out", "ssdu"), 1, "auto", QUIET)
 
 

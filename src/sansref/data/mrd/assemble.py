@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sansref.data.mrd.calibration import calibration_kspace, calibration_lines
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.mrd.lines import Data, Heads, Lines
-from sansref.data.mrd.placement import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place
+from sansref.data.mrd.placement import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place, planar
 from sansref.errors import FileError
 from sansref.kspace.crop import centre_crop
 from sansref.kspace.extent import is_full
@@ -63,6 +64,7 @@ def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
         If no image can be made of them.
     """
     heads = heads[measured_lines(header, heads)]
+    header = planar(header, heads)
     if not len(heads):
         raise FileError(source, "has no line of an image", "Give a complete measurement")
     coils = np.unique(heads["active_channels"])
@@ -77,12 +79,18 @@ def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
 
 
 def assemble(
-    source: Path | str, header: MrdHeader, lines: Lines, meta: ScanMeta, whitening: Tensor | None = None
+    source: Path | str,
+    header: MrdHeader,
+    lines: Lines,
+    meta: ScanMeta,
+    whitening: Tensor | None = None,
+    others: Lines | None = None,
 ) -> list[Scan]:
     """Make scans of the lines of one image.
 
     Lines of the same place (averages, repeats) are averaged. Readout oversampling is removed where the readout is
-    complete. A fully sampled image of one coil is also given as ``reference``.
+    complete. A fully sampled image of one coil is also given as ``reference``. Calibration lines beside the image's
+    grid are given as ``calibration`` where there are several coils.
 
     Parameters
     ----------
@@ -91,11 +99,13 @@ def assemble(
     header
         How they were encoded.
     lines
-        Of one image, in any order; lines that are not for the image are passed over.
+        Of one image, in any order; lines that are for neither the image nor its calibration are passed over.
     meta
         Subject, source, index of the first scan and geometry; spacing and crop are set here.
     whitening
         Matrix, complex64 (coils, coils), by which the coils are mixed.
+    others
+        Lines that calibrate the image where it has no such lines of its own.
 
     Returns
     -------
@@ -108,12 +118,20 @@ def assemble(
         If no image can be made of them: no line, lines outside the grid, a number of coils that changes, partitions
         that are not fully sampled, NaN, or nothing but zeros.
     """
+    header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)
+    apart = (others or calibration_lines(header, lines)) if layout.coils > 1 else None
     grid = _gridded(source, header, lines, layout.coils, whitening)
     if header.encoded[2] > 1:
         grid = _slab_to_slices(grid, layout.scans)
     meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop)
-    return [_scan(source, plane, layout, replace(meta, slice=meta.slice + k)) for k, plane in enumerate(grid)]
+    scans = [_scan(source, plane, layout, replace(meta, slice=meta.slice + k)) for k, plane in enumerate(grid)]
+    plane = (layout.mask.shape[0], layout.mask.shape[1])
+    found = None if apart is None else calibration_kspace(header, apart, layout.coils, layout.scans, plane)
+    if found is None:
+        return scans
+    seen = found if whitening is None else [whitened(each, whitening) for each in found]
+    return [replace(scan, calibration=each) for scan, each in zip(scans, seen, strict=True)]
 
 
 def _plane_mask(source: Path | str, mask: Mask) -> Tensor:

@@ -5,6 +5,7 @@ Source: the ISMRMRD XML schema, version 1.14 (Inati et al., Magn Reson Med 77(1)
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,11 @@ MOST_STEPS = 65536
 
 Size = tuple[int, int, int]
 Lengths = tuple[float, float, float]
+
+BLANKED = re.compile(
+    r"(?:x+|0+|-+|anon(?!.*\d).*|de-?identified|unknown|none|null|n/?a|no(?:name|id)|patient|removed|redacted)", re.I
+)
+"""What anonymisation leaves where an identifier was, which is then the same for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,14 @@ class MrdHeader:
         How often each line is acquired, as declared.
     calibration
         How lines for parallel imaging are acquired ("embedded", "separate", ...), None where it is not said.
-    direction_sign
-        1 where the axes of an image made by an inverse Fourier transform run along the directions of the
-        acquisitions, -1 where they run against them.
+    siemens
+        Whether a scanner of Siemens acquired the data.
     subject, contrast
         Patient identifier and protocol name, None where they are missing.
     notes
         What a person should know about how the header is read, as sentences.
+    fovs
+        Encoded field of view (x, y, z) in millimetres of each encoding, this one first; None where it is not told.
     """
 
     encoded: Size
@@ -61,10 +68,20 @@ class MrdHeader:
     steps2: Limits
     averages: int = 1
     calibration: str | None = None
-    direction_sign: int = 1
+    siemens: bool = False
     subject: str | None = None
     contrast: str | None = None
     notes: tuple[str, ...] = ()
+    fovs: tuple[Lengths | None, ...] = ()
+
+    @property
+    def direction_sign(self) -> int:
+        """Whether image axes run along (1) or against (-1) the directions in the acquisitions.
+
+        The directions of Siemens hold for a forward transform from k-space to the image (twixtools' geometry negates
+        them for the same reason; so does mrpro, by conjugating the data).
+        """
+        return -1 if self.siemens else 1
 
     @property
     def pixels(self) -> Size:
@@ -83,8 +100,8 @@ class MrdHeader:
         return x, y, z
 
 
-def parse_header(source: Path | str, text: str, cure: str = CURE) -> MrdHeader:
-    """Read the first encoding of an ISMRMRD header.
+def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int = 0) -> MrdHeader:
+    """Read one encoding of an ISMRMRD header.
 
     Parameters
     ----------
@@ -94,6 +111,8 @@ def parse_header(source: Path | str, text: str, cure: str = CURE) -> MrdHeader:
         The XML document, in any or no namespace.
     cure
         What the user can do about a header that cannot be used.
+    encoding
+        Which one, from 0: the one that image lines refer to.
 
     Raises
     ------
@@ -102,9 +121,11 @@ def parse_header(source: Path | str, text: str, cure: str = CURE) -> MrdHeader:
         that were not encoded on a Cartesian grid.
     """
     xml = HeaderXml(source, text, cure)
+    xml.bring_first("encoding", encoding)
     _check_trajectory(source, xml)
     encodings = xml.count("encoding")
-    notes = (f"The header describes {encodings} encodings; the first is read.",) if encodings > 1 else ()
+    which = "the first" if encoding == 0 else f"number {encoding + 1}"
+    notes = (f"The header describes {encodings} encodings; {which} is read.",) if encodings > 1 else ()
     encoded, limits = _size(xml, "encodedSpace"), "encoding/encodingLimits"
     vendor = xml.text("acquisitionSystemInformation/systemVendor") or ""
     return MrdHeader(
@@ -115,27 +136,19 @@ def parse_header(source: Path | str, text: str, cure: str = CURE) -> MrdHeader:
         steps1=_limits(xml, f"{limits}/kspace_encoding_step_1", encoded[1]),
         steps2=_limits(xml, f"{limits}/kspace_encoding_step_2", encoded[2]),
         averages=xml.whole(f"{limits}/average/maximum", 0, 0) + 1,
-        calibration=xml.text("encoding/parallelImaging/calibrationMode"),
-        direction_sign=sign_of_vendor(vendor),
+        calibration=(xml.text("encoding/parallelImaging/calibrationMode") or "").lower() or None,
+        siemens="siemens" in vendor.lower(),
         subject=identifier(xml.text("subjectInformation/patientID") or ""),
         contrast=xml.text("measurementInformation/protocolName"),
         notes=notes,
+        fovs=tuple(_fov_of(xml, number) for number in range(1, encodings + 1)),
     )
 
 
 def identifier(text: str) -> str | None:
-    """A patient's identifier in one line; None where it is missing or was blanked by anonymisation (XXXX)."""
+    """A patient's identifier in one line; None where it is missing or was blanked (``XXXX``, ``ANON``, ``0``)."""
     line = printable(text)
-    return line if line.strip("xX ") else None
-
-
-def sign_of_vendor(vendor: str) -> int:
-    """Whether image axes run along (1) or against (-1) the directions in the acquisitions of a vendor.
-
-    The directions of Siemens hold for a forward transform from k-space to the image (twixtools' geometry negates
-    them for the same reason; so does mrpro, by conjugating the data).
-    """
-    return -1 if "siemens" in vendor.lower() else 1
+    return None if not line or BLANKED.fullmatch(line.replace(" ", "")) else line
 
 
 def _check_trajectory(source: Path | str, xml: HeaderXml) -> None:
@@ -157,6 +170,16 @@ def _size(xml: HeaderXml, space: str) -> Size:
 
 def _lengths(xml: HeaderXml, space: str) -> Lengths:
     x, y, z = (xml.millimetres(f"encoding/{space}/fieldOfView_mm/{axis}") for axis in "xyz")
+    return x, y, z
+
+
+def _fov_of(xml: HeaderXml, number: int) -> Lengths | None:
+    """Encoded field of view of one of the encodings, from 1; None where it is not told: it may not be needed."""
+    name = f"encoding[{number}]/encodedSpace/fieldOfView_mm"
+    try:
+        x, y, z = (xml.millimetres(f"{name}/{axis}") for axis in "xyz")
+    except FileError:
+        return None
     return x, y, z
 
 

@@ -128,7 +128,7 @@ def head_of(acquisition: Any) -> Any:
 
 
 def role_of(head: Any) -> Role:
-    """What a line is for, by its flags; lines of any but the first encoding are of no use."""
+    """What a line is for, by its flags; of other encodings than the first, only calibration is of use."""
     return next(role for role in Role if is_role(head, role))
 
 
@@ -139,8 +139,8 @@ def is_role(heads: Any, role: Role) -> Any:
     def has(bits: int) -> Any:
         return (flags & np.uint64(bits)) != 0
 
-    aside = has(ASIDE) | (np.asarray(heads["encoding_space_ref"]) != 0)
     calibration = has(CALIBRATION) & ~has(CALIBRATION_AND_IMAGING)
+    aside = has(ASIDE) | ((np.asarray(heads["encoding_space_ref"]) != 0) & ~calibration)
     roles = {
         Role.NOISE: has(NOISE),
         Role.OTHER: ~has(NOISE) & aside,
@@ -148,6 +148,19 @@ def is_role(heads: Any, role: Role) -> Any:
         Role.IMAGE: ~has(NOISE) & ~aside & ~calibration,
     }
     return roles[role]
+
+
+def first_encoding(heads: Heads) -> int:
+    """Let the first encoding that has lines of an image count as the first of all; say which it was.
+
+    Calibration may come with an encoding of its own, before that of the image.
+    """
+    spaces = heads["encoding_space_ref"]
+    plain = heads.copy()
+    plain["encoding_space_ref"] = 0
+    chosen = int(spaces[is_role(plain, Role.IMAGE)].min(initial=spaces.max(initial=0)))
+    heads["encoding_space_ref"] = np.where(spaces == chosen, 0, spaces + (spaces < chosen))
+    return chosen
 
 
 def key_of(head: Any) -> ImageKey:

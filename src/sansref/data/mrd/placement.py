@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,9 @@ Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 CURE = "Export it again; its header and its acquisitions do not belong together"
+#: Calibration modes whose lines belong to the image's own k-space. In those that are left ("separate", "external",
+#: "other") they are a measurement of their own, which tells only what the coils see.
+ON_GRID = (None, "embedded", "interleaved")
 #: Grid points to acquired samples: far beyond any acceleration, and a bound on the memory that a header asks for.
 MOST_PADDING = 64
 #: A grid of this many points, over all coils, is no danger to anyone.
@@ -61,21 +63,69 @@ def measured_lines(header: MrdHeader, heads: Heads) -> Integers:
     image = is_role(heads, Role.IMAGE)
     chosen = image.copy()
     calibration = np.flatnonzero(is_role(heads, Role.CALIBRATION))
-    if image.any() and len(calibration) and header.calibration in (None, "embedded"):
-        example = heads[int(np.argmax(image))]
-        taken = set(zip(*_steps(heads[image]), strict=True))
-        for index, place in zip(calibration, zip(*_steps(heads[calibration]), strict=True), strict=True):
-            chosen[index] = place not in taken and _reads_alike(heads[index], example)
+    if image.any() and len(calibration) and header.calibration in ON_GRID:
+        taken = set(zip(*steps_of(heads[image]), strict=True))
+        free = [place not in taken for place in zip(*steps_of(heads[calibration]), strict=True)]
+        chosen[calibration] = free & _read_alike(header, heads, int(np.argmax(image)))[calibration]
     found: Integers = np.flatnonzero(chosen)
     return found
+
+
+def planar(header: MrdHeader, heads: Heads) -> MrdHeader:
+    """The header of a 2-D scan where all measured lines are of one partition, whatever the header says.
+
+    Sequences that are written in another language than the scanner's (Pulseq) leave a protocol that says 3-D, and
+    converters an encoded matrix of 2 or of as many partitions as there are slices.
+    """
+    partitions = np.unique(steps_of(heads[measured_lines(header, heads)])[1])
+    if len(partitions) != 1:
+        return header
+    (x, y, z), (step,) = header.encoded, partitions.tolist()
+    if z == 1:
+        return replace(header, steps2=Limits(step, step, step))
+    thickness = header.recon_fov[2] / header.recon[2]
+    return replace(
+        header,
+        encoded=(x, y, 1),
+        recon=(*header.recon[:2], 1),
+        encoded_fov=(*header.encoded_fov[:2], thickness),
+        recon_fov=(*header.recon_fov[:2], thickness),
+        steps2=Limits(step, step, step),
+    )
+
+
+def centers_of(header: MrdHeader, heads: Heads) -> Integers:
+    """The sample of each line at which k-space is zero, counted in the direction of the grid.
+
+    ISMRMRD's ``center_sample`` is the "index of the readout sample corresponding to k-space center (zero indexed)"
+    (its documentation, "Raw Acquisition Data"), so of a line that was read backwards it counts in the order of
+    acquisition. Siemens' column of the centre, which converters copy, is greater by one in such lines: 64 of 128
+    samples in either direction (observed by the authors of mrpro, whose reader takes one off).
+    """
+    samples, told = heads["number_of_samples"].astype(np.int64), heads["center_sample"].astype(np.int64)
+    turned: Integers = np.where(reversed_lines(heads), samples - told - (0 if header.siemens else 1), told)
+    return turned
+
+
+def reversed_lines(heads: Heads) -> Mask:
+    """Which lines were read backwards."""
+    backwards: Mask = (heads["flags"].astype(np.uint64) & np.uint64(REVERSE)) != 0
+    return backwards
+
+
+def kept_samples(heads: Heads) -> tuple[Integers, Integers]:
+    """First and one past the last sample that is not to be discarded, counted in the direction of the grid."""
+    samples, reverse = heads["number_of_samples"].astype(np.int64), reversed_lines(heads)
+    before, after = heads["discard_pre"].astype(np.int64), heads["discard_post"].astype(np.int64)
+    return np.where(reverse, after, before), samples - np.where(reverse, before, after)
 
 
 def place(source: Path | str, header: MrdHeader, heads: Heads) -> Placement:
     """Place lines on the grid.
 
-    Zero of k-space (a line's ``center_sample``, the header's central steps) lies at ``size // 2``. A line as long as
-    the grid fills it, whatever its centre is said to be. A line that was read backwards is turned round first, and
-    its ``center_sample`` counts in the turned line.
+    Zero of k-space (a line's centre as :func:`centers_of` tells it, the header's central steps) lies at ``size // 2``.
+    A line as long as the grid fills it, whatever its centre is said to be. A line that was read backwards is turned
+    round first.
 
     Raises
     ------
@@ -84,13 +134,11 @@ def place(source: Path | str, header: MrdHeader, heads: Heads) -> Placement:
     """
     x, y, z = header.encoded
     samples = heads["number_of_samples"].astype(np.int64)
-    reverse = (heads["flags"].astype(np.uint64) & np.uint64(REVERSE)) != 0
-    before, after = heads["discard_pre"].astype(np.int64), heads["discard_post"].astype(np.int64)
-    first, stop = np.where(reverse, after, before), samples - np.where(reverse, before, after)
-    rows = np.where(samples == x, 0, x // 2 - heads["center_sample"].astype(np.int64)) + first
-    step1, step2 = _steps(heads)
+    first, stop = kept_samples(heads)
+    rows = np.where(samples == x, 0, x // 2 - centers_of(header, heads)) + first
+    step1, step2 = steps_of(heads)
     columns, partitions = _centred(step1, header.steps1, y), _centred(step2, header.steps2, z)
-    placement = Placement(rows, columns, partitions, first, stop, reverse)
+    placement = Placement(rows, columns, partitions, first, stop, reversed_lines(heads))
     _check_inside(source, header, heads, placement)
     acquired, coils = int((stop - first).sum()), int(heads["active_channels"].max(initial=1))
     if x * y * z * coils > max(MOST_PADDING * acquired * coils, SMALL_GRID):
@@ -109,15 +157,22 @@ def grid_mask(header: MrdHeader, placement: Placement) -> Mask:
     return mask
 
 
-def _steps(heads: Heads) -> tuple[Integers, Integers]:
+def steps_of(heads: Heads) -> tuple[Integers, Integers]:
+    """Phase-encoding and partition counter of each line."""
     idx = heads["idx"]
     return idx["kspace_encode_step_1"].astype(np.int64), idx["kspace_encode_step_2"].astype(np.int64)
 
 
-def _reads_alike(head: Any, example: Any) -> bool:
-    same = ("number_of_samples", "active_channels", "center_sample", "discard_pre", "discard_post")
-    dwell = np.isclose(head["sample_time_us"], example["sample_time_us"], rtol=0.01)
-    return bool(dwell) and all(head[name] == example[name] for name in same)
+def _read_alike(header: MrdHeader, heads: Heads, example: int) -> Mask:
+    """Which lines have the samples of an example, at the same places of the readout."""
+    alike: Mask = np.isclose(heads["sample_time_us"], heads["sample_time_us"][example], rtol=0.01)
+    told, turned = heads["center_sample"], centers_of(header, heads)
+    # Some writers tell one centre for both directions of the readout.
+    alike &= (told == told[example]) | (turned == turned[example])
+    same = (heads[name] for name in ("number_of_samples", "active_channels", "encoding_space_ref"))
+    for values in (*same, *kept_samples(heads)):
+        alike &= values == values[example]
+    return alike
 
 
 def _centred(steps: Integers, limits: Limits, size: int) -> Integers:

@@ -50,6 +50,15 @@ class HeaderXml:
         """How many elements there are of this name, such as ``encoding``."""
         return len(self._root.findall(_any_namespace(name)))
 
+    def bring_first(self, name: str, index: int) -> None:
+        """Let one of the elements of this name, from 0, come before the others: it is the one that is read."""
+        found = self._root.findall(_any_namespace(name))
+        if index >= max(len(found), 1):
+            raise self.error(f"with {len(found)} x {name}, while acquisitions refer to number {index + 1}")
+        if index:
+            self._root.remove(found[index])
+            self._root.insert(0, found[index])
+
     def text(self, name: str) -> str | None:
         """One printable line of text, None where the element is missing or empty."""
         value = self._root.findtext(_any_namespace(name))

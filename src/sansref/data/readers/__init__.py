@@ -3,7 +3,8 @@
 ========================  ==============================================================================================
 all of them               ``record`` what a reader gives, ``formats`` the choice, ``folder`` the files of a folder,
                           ``guard`` damage becomes one line, ``isolated`` (``child``) a reader in a process of its own,
-                          ``names`` people and contrasts by file names, ``acquired`` the mask where only data tell it
+                          ``names`` people and contrasts by file names,
+                          ``subjects`` whose the files of a folder are, ``acquired`` the mask where only data tell it
 k-space by lines          ``ismrmrd``, ``twix`` (``twix_header``, ``twix_blocks``), and ``raw`` from their lines to
                           images, by :mod:`sansref.data.mrd`
 k-space by slices         ``fastmri``
@@ -14,7 +15,7 @@ magnitudes                ``nifti``, ``dicom`` (``dicom_files``, ``dicom_headers
 ========================  ==============================================================================================
 """
 
-from sansref.data.readers.folder import find_files, scan_folder
+from sansref.data.readers.folder import ScanFiles, find_files, is_label_map, scan_files, scan_folder
 from sansref.data.readers.formats import open_scan_file
 from sansref.data.readers.record import FileInfo, ImageSlice, Kind, Plane, Reader, ReaderOptions
 
@@ -25,7 +26,10 @@ __all__ = [
     "Plane",
     "Reader",
     "ReaderOptions",
+    "ScanFiles",
     "find_files",
+    "is_label_map",
     "open_scan_file",
+    "scan_files",
     "scan_folder",
 ]

@@ -1,28 +1,35 @@
 """Scans from files of named arrays that say nothing of MRI: the array and its axes chosen, then slices one at a time.
 
-Complex numbers are k-space, real ones magnitude images.
+Complex numbers, or pairs of real ones along an axis named ``complex``, are k-space; other real ones magnitude images.
+Complex arrays that are called as coil maps are, and fit the k-space, are its maps.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sansref.data.readers.acquired import acquired_samples
-from sansref.data.readers.axes import fitted_axes, parse_axes, ruled_axes
+from sansref.data.readers.axes import PAIRS, fitted_axes, parse_axes, ruled_axes
+from sansref.data.readers.maps import SET, inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.names import contrast_of, subject_of
 from sansref.data.readers.partitions import transformed
 from sansref.data.readers.planes import check_centre, check_kspace, check_magnitude, image_of, plane, scan_of
 from sansref.data.readers.record import FileInfo, ImageSlice, ReaderOptions, chosen_slices
-from sansref.data.readers.stored import Array, Stored
+from sansref.data.readers.stored import Array, Paired, Stored, paired
 from sansref.errors import FileError, printable
 from sansref.scan import Scan
+
+#: How k-space is called where a file holds several complex arrays, for the example in what is said then.
+KSPACE_NAME = re.compile(r"k_?space|ksp|k_?data|raw", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,36 @@ class Entry:
         return f"{self.name} ({'x'.join(map(str, self.shape))}, {self.dtype})".lstrip()
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The array that is meant.
+
+    Attributes
+    ----------
+    entry
+        As it is stored.
+    words
+        What its axes are; those of pairs are axes of coils, or of length 1.
+    pairs
+        The axis along which real and imaginary parts take turns.
+    maps
+        Maps of its coils, and what their axes are.
+    """
+
+    entry: Entry
+    words: tuple[str, ...]
+    pairs: int | None = None
+    maps: tuple[Entry, tuple[str, ...]] | None = None
+
+    @property
+    def read(self) -> Entry:
+        """As it is read: of pairs, complex."""
+        if self.pairs is None:
+            return self.entry
+        dtype = np.result_type(self.entry.dtype, np.complex64)
+        return Entry(self.entry.name, paired(self.entry.shape, self.pairs), dtype)
+
+
 class ArrayReader(ABC):
     """Reader of a format of arrays.
 
@@ -61,6 +98,8 @@ class ArrayReader(ABC):
     note: str | None = None
     pads_axes = False
     """Whether axes of length 1 at the end are not stored."""
+    sets: int | None = None
+    """The axis of several sets of maps."""
 
     def __init__(self, options: ReaderOptions | None = None) -> None:
         self.options = options or ReaderOptions()
@@ -83,60 +122,126 @@ class ArrayReader(ABC):
             return ruled_axes(path, entry.shape, entry.dtype)
         return fitted_axes(path, entry.shape, parse_axes(self.options.axes))
 
+    def known_axes(self, shape: Sequence[int]) -> tuple[str, ...] | None:
+        """What the format itself says of the axes of coil maps."""
+        return None
+
     def describe(self, path: Path) -> FileInfo:
         """Read the headers and, of k-space, the slice in the middle to see which samples were acquired."""
-        entry, words = self._chosen(path)
+        chosen = self._chosen(path)
         fraction = None
-        if entry.dtype.kind == "c":
-            with self.opened(path, entry) as stored:
-                fraction = float(acquired_samples(_middle(path, stored, words)).mean())
-        return self._info(path, entry, words, fraction)
+        if chosen.read.dtype.kind == "c":
+            with self._stored(path, chosen) as stored:
+                fraction = float(acquired_samples(_middle(path, stored, chosen.words)).mean())
+        return self._info(path, chosen, fraction)
 
     def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
         """Yield one ``Scan`` per slice of k-space, or one ``ImageSlice`` per image; the file is open meanwhile.
 
         K-space with partitions is transformed along them first, into a temporary file.
         """
-        entry, words = self._chosen(path)
-        info = self._info(path, entry, words, None)
-        chosen = chosen_slices(slices, info.slices)
-        with self.opened(path, entry) as stored:
+        chosen = self._chosen(path)
+        info, words = self._info(path, chosen, None), chosen.words
+        indices = chosen_slices(slices, info.slices)
+        with ExitStack() as opened:
+            stored = opened.enter_context(self._stored(path, chosen))
             if info.kind == "magnitude":
                 check_magnitude(path, stored, words)
-                for index in chosen:
+                for index in indices:
                     yield image_of(plane(stored, words, index), info, index)
                 return
             _middle(path, stored, words)
-            if "partition" not in words:
-                for index in chosen:
-                    yield scan_of(path, plane(stored, words, index), info, index)
-                return
-            with transformed(path, stored, words) as volume:
-                for index in chosen:
-                    yield scan_of(path, volume[index], info, index)
+            volume = opened.enter_context(transformed(path, stored, words)) if "partition" in words else None
+            maps = opened.enter_context(self.opened(path, chosen.maps[0])) if chosen.maps else None
+            for index in indices:
+                scan = scan_of(path, plane(stored, words, index) if volume is None else volume[index], info, index)
+                if maps is not None and chosen.maps is not None:
+                    scan = replace(scan, maps=read_maps(maps, chosen.maps[1], info, index, chosen.maps[0].name))
+                yield scan
 
-    def _chosen(self, path: Path) -> tuple[Entry, tuple[str, ...]]:
-        entry = _choose(path, self.entries(path), self.options.array)
-        if self.pads_axes and self.options.axes is not None:
-            missing = len(parse_axes(self.options.axes)) - len(entry.shape)
-            entry = Entry(entry.name, (*entry.shape, *[1] * missing), entry.dtype)
-        words = self.axes(path, entry)
-        if entry.dtype.kind != "c" and {"coil", "partition"} & set(words):
+    def maps_note(self, path: Path, scan: FileInfo) -> str:
+        """Say which maps for a scan a file holds, after a look whether there are any that fit."""
+        entry, words = self._maps(path, scan)
+        first = f", the first of {entry.shape[words.index(SET)]} sets" if SET in words else ""
+        return f"Coil maps are those of {printable(f'{path} {entry.name}').strip()}{first}, scaled to one."
+
+    def read_maps(self, path: Path, scan: FileInfo, slices: Sequence[int]) -> Iterator[Tensor]:
+        """Yield maps for the slices of a scan, complex64 (coils, height, width)."""
+        entry, words = self._maps(path, scan)
+        with self.opened(path, entry) as stored:
+            for index in slices:
+                yield read_maps(stored, words, scan, index, str(path))
+
+    def _maps(self, path: Path, scan: FileInfo) -> tuple[Entry, tuple[str, ...]]:
+        """The array of maps in a file of its own: the complex one of such a name, or the only complex one."""
+        entries = self.entries(path)
+        listed = printable(", ".join(map(str, entries[:20]))) or "nothing"
+        found = [entry for entry in entries if entry.dtype.kind == "c"]
+        found = [entry for entry in found if is_maps_name(entry.name)] or found
+        if len(found) != 1:
+            problem = f"holds {'several' if found else 'no'} complex arrays of coil maps ({listed})"
+            raise FileError(path, problem, "Give a file in which one complex array is named sensitivity_map")
+        if (words := self._maps_axes(found[0], scan)) is None:
+            size = f"{scan.slices} slices, {scan.coils} coils, {scan.height} rows and {scan.width} columns"
+            raise FileError(
+                path, f"holds maps {printable(str(found[0]))}, which do not fit {size}", "Give its own maps"
+            )
+        return found[0], words
+
+    def _maps_axes(self, entry: Entry, scan: FileInfo, own: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+        shape = list(entry.shape)
+        sets = 1 if self.sets is None else shape[self.sets]
+        if self.sets is not None:
+            shape[self.sets] = 1
+        named = () if self.options.axes is None else parse_axes(self.options.axes)
+        known = (own, named + ("x",) * (len(shape) - len(named)), self.known_axes(shape) or ())
+        words = map_axes(shape, scan, known)
+        if words is None or sets == 1:
+            return words
+        return tuple(SET if axis == self.sets else word for axis, word in enumerate(words))
+
+    @contextmanager
+    def _stored(self, path: Path, chosen: Chosen) -> Iterator[Stored]:
+        with self.opened(path, chosen.entry) as stored:
+            yield stored if chosen.pairs is None else Paired(stored, chosen.pairs)
+
+    def _chosen(self, path: Path) -> Chosen:
+        entries = self.entries(path)
+        named = () if self.options.axes is None else parse_axes(self.options.axes)
+        entry = _choose(path, entries, self.options.array, PAIRS in named)
+        if self.pads_axes and named:
+            entry = Entry(entry.name, (*entry.shape, *[1] * (len(named) - len(entry.shape))), entry.dtype)
+        chosen = _in_pairs(path, Chosen(entry, self.axes(path, entry)))
+        if chosen.read.dtype.kind != "c" and {"coil", "partition"} & set(chosen.words):
             problem = f"holds real numbers, {printable(str(entry))}, which are images without coils or partitions"
-            raise FileError(path, problem, "Give complex k-space, or name the axes slice, row and column")
-        return entry, words
+            cure = "Give complex k-space, or name the axes slice, row, column, and complex for real and imaginary parts"
+            raise FileError(path, problem, cure)
+        if chosen.read.dtype.kind != "c" or self.options.maps is not None or "coil" not in chosen.words:
+            return chosen
+        info = self._info(path, chosen, None)
+        for other in entries:
+            suits = other.name != entry.name and other.dtype.kind == "c" and is_maps_name(other.name)
+            if suits and (words := self._maps_axes(other, info, chosen.words)):
+                return replace(chosen, maps=(other, words))
+        return chosen
 
-    def _info(self, path: Path, entry: Entry, words: tuple[str, ...], fraction: float | None) -> FileInfo:
+    def _info(self, path: Path, chosen: Chosen, fraction: float | None) -> FileInfo:
+        entry, words = chosen.read, chosen.words
         sizes = dict(zip(words, entry.shape, strict=True))
         if min(sizes["row"], sizes["column"]) < 2:
             problem = f"holds {printable(str(entry))}, which is no image"
             raise FileError(path, problem, "Name two longer axes row and column")
         real = entry.dtype.kind != "c"
         what = "Real numbers are taken for magnitude images" if real else "Complex numbers are taken for k-space"
+        if chosen.pairs is not None:
+            what = "Real and imaginary parts in turn are taken for k-space"
         name = f"array '{printable(entry.name)}'" if entry.name else "the array"
-        shape = "x".join(map(str, entry.shape))
-        read = f"the axes of {name}, {shape}, are read as {','.join(words)} (--axes names them otherwise)"
+        shape = "x".join(map(str, chosen.entry.shape))
+        said = ",".join(PAIRS if axis == chosen.pairs else word for axis, word in enumerate(words))
+        read = f"the axes of {name}, {shape}, are read as {said} (--axes names them otherwise)"
         notes = [f"{what}; {read}.", self.note]
+        if chosen.maps is not None:
+            notes.append(inside_note(chosen.maps[0].name))
         return FileInfo(
             path=path,
             format=self.format,
@@ -153,8 +258,28 @@ class ArrayReader(ABC):
         )
 
 
-def _choose(path: Path, entries: Sequence[Entry], name: str | None) -> Entry:
-    """Find the array that is meant: the one of that name, the only complex one, or the only one that can be images."""
+def _in_pairs(path: Path, chosen: Chosen) -> Chosen:
+    """An array with an axis named ``complex``: its pairs are those of coils where no other axis is theirs."""
+    if PAIRS not in chosen.words:
+        return chosen
+    axis, entry = chosen.words.index(PAIRS), chosen.entry
+    length = entry.shape[axis]
+    if entry.dtype.kind == "c":
+        raise FileError(
+            path, f"holds complex numbers, {printable(str(entry))}", f"Leave the word {PAIRS} out of --axes"
+        )
+    if length % 2 or (length > 2 and "coil" in chosen.words):
+        problem = f"holds {printable(str(entry))}, whose axis of length {length} is no axis of real and imaginary parts"
+        raise FileError(path, problem, f"Name an axis of length 2 {PAIRS}, or one in which all coils' parts take turns")
+    words = tuple(("coil" if length > 2 else "x") if word == PAIRS else word for word in chosen.words)
+    return Chosen(entry, words, axis)
+
+
+def _choose(path: Path, entries: Sequence[Entry], name: str | None, pairs: bool) -> Entry:
+    """Find the array that is meant: the one of that name, the only complex one, or the only one that can be images.
+
+    Maps are meant only where there is nothing else; with ``pairs``, complex numbers are looked for in real arrays.
+    """
     if len(entries) == 1 and not entries[0].name:
         return entries[0]
     listed = printable(", ".join(map(str, entries[:20]))) or "nothing"
@@ -164,11 +289,13 @@ def _choose(path: Path, entries: Sequence[Entry], name: str | None) -> Entry:
                 return entry
         raise FileError(path, f"holds no array '{name}' (it holds {listed})", "Choose another --array")
     usable = [entry for entry in entries if 2 <= sum(size > 1 for size in entry.shape) <= 5 and 0 not in entry.shape]
-    candidates = [entry for entry in usable if entry.dtype.kind == "c"] or usable
+    candidates = [entry for entry in usable if (entry.dtype.kind == "c") != pairs] or usable
+    candidates = [entry for entry in candidates if not is_maps_name(entry.name)] or candidates
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
         raise FileError(path, f"holds no array of images or k-space (it holds {listed})", "Give another file")
+    candidates.sort(key=lambda entry: KSPACE_NAME.search(entry.name) is None)
     several = printable(", ".join(map(str, candidates[:20])))
     example = printable(candidates[0].name)
     raise FileError(path, f"holds several arrays: {several}", f"Choose one, for example --array {example}")
@@ -181,4 +308,8 @@ def _middle(path: Path, stored: Stored, words: tuple[str, ...]) -> Array:
     kspace = plane(stored, words, index, across)
     check_kspace(path, kspace, f"{across} {index}")
     check_centre(path, kspace)
+    size = np.sqrt((np.abs(kspace).astype(np.float64) ** 2).sum(axis=0))
+    if len(kspace) > 1 and (np.isclose(size, 1, rtol=1e-3) | (size == 0)).all():
+        problem = "holds coil maps, not k-space: the sum of squares of its coils is 1 everywhere"
+        raise FileError(path, problem, "Give k-space, and this file by --maps")
     return kspace

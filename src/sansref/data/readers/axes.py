@@ -10,10 +10,12 @@ import numpy as np
 
 from sansref.errors import FileError, SettingError
 
-WORDS = ("slice", "partition", "coil", "row", "column", "x")
-"""Names of axes; ``partition`` is a fully sampled k-space axis of a 3-D scan, ``x`` an axis of length 1."""
+PAIRS = "complex"
+WORDS = ("slice", "partition", "coil", "row", "column", PAIRS, "x")
+"""Names of axes; ``partition`` is a fully sampled k-space axis of a 3-D scan, ``complex`` one along which real and
+imaginary parts take turns (one pair, or one for each coil), ``x`` an axis of length 1."""
 
-HELP = "slice, partition, coil, row, column, or x for an axis of length 1"
+HELP = "slice, partition, coil, row, column, complex (real and imaginary parts in turn), or x for an axis of length 1"
 
 
 def parse_axes(text: str) -> tuple[str, ...]:

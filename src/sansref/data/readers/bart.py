@@ -7,7 +7,7 @@ and ``src/misc/mri.h``. BART's ``fft`` is centred like the transforms here; with
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.axes import fitted_axes, parse_axes
 from sansref.data.readers.guard import reading
+from sansref.data.readers.planes import plane
 from sansref.data.readers.stored import FlatFile
 from sansref.errors import FileError, printable
 
@@ -25,7 +26,10 @@ NAMES = (
     *("READ", "PHS1", "PHS2", "COIL", "MAPS", "TE", "COEFF", "COEFF2"),
     *("ITER", "CSHIFT", "TIME", "TIME2", "LEVEL", "SLICE", "AVG", "BATCH"),
 )
-WORDS = {"READ": "row", "PHS1": "column", "PHS2": "partition", "COIL": "coil", "SLICE": "slice"}
+ENCODED = NAMES[:3]
+OTHERS = {"COIL": "coil", "SLICE": "slice"}
+#: Energy of the middle of spokes over that of their median sample, and of the strongest one over the median spoke.
+PEAKED, EVEN = 30.0, 3.0
 SAMPLE = np.dtype("<c8")
 
 
@@ -33,10 +37,12 @@ class BartReader(ArrayReader):
     """Reader of BART's k-space; either file of the pair may be given.
 
     The readout gives the rows, the first phase encoding the columns; a second one is taken for a fully sampled
-    partition axis. ``axes`` names the dimensions otherwise, the first of them first.
+    partition axis. Without a readout, the two phase encodings are rows and columns: BART's own layout of 2-D scans.
+    ``axes`` names the dimensions otherwise, the first of them first.
     """
 
     format = "BART"
+    sets = NAMES.index("MAPS")
 
     def recognises(self, path: Path) -> bool:
         """Whether it is a ``.cfl``, which has no mark of its own, or a ``.hdr`` with BART's first line."""
@@ -65,18 +71,42 @@ class BartReader(ArrayReader):
         if self.options.axes is not None:
             words = parse_axes(self.options.axes)
             return fitted_axes(path, entry.shape, words + ("x",) * (len(entry.shape) - len(words)))
-        named = dict(zip(NAMES, entry.shape, strict=True))
-        long = {name: size for name, size in named.items() if size > 1}
-        if min(named["READ"], named["PHS1"]) < 2:
-            problem = f"has no plane of READ and PHS1 ({_listed(long)}), so it is no Cartesian k-space"
+        words = self.known_axes(entry.shape)
+        long = {name: size for name, size in zip(NAMES, entry.shape, strict=True) if size > 1}
+        if not {"row", "column"} <= set(words):
+            problem = f"has no plane of READ, PHS1 and PHS2 ({_listed(long)}), so it is no Cartesian k-space"
             raise FileError(path, problem, "Give Cartesian k-space, or name its dimensions with --axes")
-        if unknown := [name for name in long if name not in WORDS]:
+        if unknown := [name for name in long if name not in (*ENCODED, *OTHERS)]:
             name, number = unknown[0], NAMES.index(unknown[0])
             problem = f"has {long[name]} entries in dimension {number} ({name}), of which one can be read"
             raise FileError(path, problem, f"Take one with 'bart slice {number} INDEX', or average with 'bart avg'")
-        if "SLICE" in long and "PHS2" in long:
+        if {"slice", "partition"} <= set(words):
             raise FileError(path, f"has several slabs ({_listed(long)})", "Take one of them with 'bart slice 13'")
-        return tuple(WORDS[name] if named[name] > 1 else "x" for name in NAMES)
+        if "READ" not in long:
+            self._check_spokes(path, entry, words)
+        return words
+
+    def known_axes(self, shape: Sequence[int]) -> tuple[str, ...]:
+        """By BART's order of dimensions."""
+        encoded = (name for name, size in zip(ENCODED, shape, strict=False) if size > 1)
+        words = OTHERS | dict(zip(encoded, ("row", "column", "partition"), strict=False))
+        return tuple(words.get(name, "x") if size > 1 else "x" for name, size in zip(NAMES, shape, strict=True))
+
+    def _check_spokes(self, path: Path, entry: Entry, words: tuple[str, ...]) -> None:
+        """Refuse spokes through the centre, which BART stores in the dimensions of a 2-D scan.
+
+        Each of them holds the centre in its middle, so that all have about the same energy; lines of a grid do not.
+        """
+        with self.opened(path, entry) as stored:
+            samples = plane(stored, words, entry.shape[words.index("slice")] // 2 if "slice" in words else 0)
+        with np.errstate(all="ignore"):
+            energy = (np.abs(samples).astype(np.float64) ** 2).sum(axis=0)
+        along, across = energy.sum(axis=1), energy.sum(axis=0)
+        across = across[across > 0]
+        middle = along[len(along) // 2 - 1 : len(along) // 2 + 2].max()
+        if len(across) and middle > PEAKED * np.median(along) and across.max() < EVEN * np.median(across):
+            problem = "looks like spokes through the centre of k-space (radial): all its columns have the same energy"
+            raise FileError(path, problem, "Give Cartesian k-space, or name its dimensions with --axes")
 
     @contextmanager
     def opened(self, path: Path, entry: Entry) -> Iterator[FlatFile]:

@@ -12,13 +12,13 @@ import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from sansref.errors import SansrefError
+from sansref.memory import data_size
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 """Signals that are blocked when a child begins, until it has its own answers to them."""
@@ -47,6 +47,8 @@ def work(sender: Connection, items: Callable[[], Iterable[Any]], seconds: float,
         except BrokenPipeError:
             pass  # nobody wants more
         except BaseException as error:
+            _, most = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # where memory ran out, that is to be told
             sender.send_bytes(_pickled((False, _portable(error))))
     finally:
         os._exit(0)
@@ -64,15 +66,7 @@ def _settle(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     if most == resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_DATA, (_data_size() + memory, most))
-
-
-def _data_size() -> int:
-    """Bytes of this process that count against the limit of data."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) << 10
-    return 0
+        resource.setrlimit(resource.RLIMIT_DATA, (data_size() + memory, most))
 
 
 def _timed(items: Callable[[], Iterable[Any]], seconds: float) -> Iterator[Any]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sansref.data.mrd.header import identifier
 from sansref.data.readers.dicom_files import FORMAT, header_of, is_dicom
 from sansref.data.readers.dicom_pixels import check_decodable, check_streams, images
 from sansref.data.readers.dicom_series import Series, series_of
 from sansref.data.readers.guard import reading
 from sansref.data.readers.planes import check_images
-from sansref.data.readers.record import FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.data.readers.record import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, Plane, chosen_slices
 from sansref.errors import FileError, printable
 from sansref.scan import ScanMeta
 
@@ -72,10 +73,11 @@ class DicomReader:
         with reading(path, FORMAT):
             header = header_of(path, ABOUT)
             patient, study, series_name, protocol, lossy = (printable(str(header.get(name) or "")) for name in ABOUT)
+        known = identifier(patient)
         height, width = frames[0].stack.size
         rows, columns = frames[0].stack.spacing
         notes = [f"The slices are {series.plane} ones, in {len(series.files)} file(s); their k-space is simulated."]
-        if not patient:
+        if known is None:
             notes.append("It has no PatientID: its study counts as one person.")
         if lossy == "01":
             notes.append("Its images were compressed with loss.")
@@ -88,9 +90,10 @@ class DicomReader:
             width=width,
             coils=1,
             # Names of files and folders on a disc (IM0001) are those of every other patient, too.
-            subject=patient or study or frames[0].stack.series,
+            subject=known or study or frames[0].stack.series,
             contrast=series_name or protocol or None,
             spacing=(rows, columns),
             acquired_fraction=None,
             notes=tuple(notes),
+            recognised_by=BY_PATIENT if known else BY_STUDY,
         )

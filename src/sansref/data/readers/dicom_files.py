@@ -11,19 +11,30 @@ from sansref.errors import FileError, SansrefError, SettingError
 FORMAT = "DICOM"
 PREAMBLE = 128
 MAGIC = b"DICM"
+#: Of a bare data set: the last element with which one begins, and the longest value of that.
+LAST_ELEMENT, LONGEST_VALUE = 0x0018, 64
 DIRECTORY = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the magic of DICOM files."""
+    """Whether a file has the magic of DICOM files, or begins as they do behind it."""
     try:
         if not path.is_file():  # to open a pipe could take for ever
             return False
         with path.open("rb") as file:
-            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+            head = file.read(PREAMBLE + len(MAGIC))
+        return head[PREAMBLE:] == MAGIC or bare(head)
     except OSError:  # whoever opens it says why
         return False
+
+
+def bare(head: bytes) -> bool:
+    """Whether a file begins with elements of DICOM's first groups, as from a network, without preamble and magic."""
+    group, element, kind = head[:2], int.from_bytes(head[2:4], "little"), head[4:6]
+    explicit = kind in (b"UL", b"UI", b"CS", b"SH", b"DA", b"TM")
+    short = 0 < int.from_bytes(head[4:8], "little") <= LONGEST_VALUE
+    return group in (b"\2\0", b"\x08\0") and element <= LAST_ELEMENT and (explicit or (group == b"\x08\0" and short))
 
 
 def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
@@ -40,8 +51,13 @@ def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
         from pydicom import dcmread
         from pydicom.filereader import read_file_meta_info
     except ImportError:
-        raise SettingError("reading DICOM needs the package pydicom: pip install 'sansref[raw]'") from None
+        raise SettingError("reading DICOM needs the package pydicom: pip install pydicom") from None
     with reading(path, FORMAT):
+        with path.open("rb") as file:
+            head = file.read(PREAMBLE + len(MAGIC))
+        if head[PREAMBLE:] != MAGIC and bare(head):
+            problem = "is DICOM without the header of a file, as sent over a network"
+            raise FileError(path, problem, "Write it as a file, for example by dcmconv")
         # Expanding it could take any amount of memory, and nobody stores MR images so.
         if str(read_file_meta_info(path).get("TransferSyntaxUID")) == DEFLATED:
             problem = "is deflated as a whole, which is not read here"

@@ -6,8 +6,8 @@ Standard: DICOM PS3.3, MR Image (classic) and Enhanced MR Image; decoded by pydi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from sansref.errors import FileError, printable
 CLASSIC = "1.2.840.10008.5.1.4.1.1.4"
 #: Enhanced MR Image, and what converters make of classic images.
 MULTI_FRAME = frozenset(("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"))
+#: Numbers of a header that differ by no more than this part of them, and directions by no more than this, were rounded.
+ROUNDING, DIRECTION_ROUNDING = 1e-3, 2e-3
 #: Pixels of a slice, four times more than any MR matrix: sizes beyond are damage.
 MOST_PIXELS = 4096 * 4096
 #: Values of ImageType and ComplexImageComponent for what is no magnitude.
@@ -41,23 +43,41 @@ SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsS
 KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "ImageType", "EchoTime", "TemporalPositionIdentifier"),
     *("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
-    *("PixelPaddingValue", SHARED, PER_FRAME, *MACROS),
+    # Without the representation of pixels, the numbers behind it cannot be told from implicit value representations.
+    *("BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", SHARED, PER_FRAME, *MACROS),
 )
 
 Get = Callable[[str], Any]
 
 
 class Stack(NamedTuple):
-    """What the slices of one volume have in common; series hold several where this differs."""
+    """What the slices of one volume have in common; series hold several where this differs by more than rounding."""
 
     series: str
-    orientation: tuple[float, ...]
     size: tuple[int, int]
-    spacing: tuple[float, ...]
     image_type: tuple[str, ...]
-    echo_time: str
     time_point: str
-    b_value: str
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    echo_time: float | str
+    b_value: float | str
+
+    @property
+    def exact(self) -> tuple[object, ...]:
+        """What allows for no rounding."""
+        return self[:4]
+
+    def resembles(self, other: Stack) -> bool:
+        """Whether rounding alone may set two apart."""
+        pairs = zip(
+            (*self.spacing, self.echo_time, self.b_value), (*other.spacing, other.echo_time, other.b_value), strict=True
+        )
+        return (
+            self.exact == other.exact
+            and all(abs(a - b) <= DIRECTION_ROUNDING for a, b in zip(self.orientation, other.orientation, strict=True))
+            and all(_resemble(a, b) for a, b in pairs)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +107,9 @@ class Frame:
     slope, intercept
         From stored values to those of the file.
     padding
-        Stored value of pixels outside the image.
+        First and last of the stored values that pixels outside the image have.
+    looked_up
+        Whether a lookup table in the file, not slope and intercept, gives its values.
     """
 
     file: Path
@@ -102,7 +124,8 @@ class Frame:
     gap: float | None
     slope: float
     intercept: float
-    padding: int | None
+    padding: tuple[int, int] | None
+    looked_up: bool
 
 
 def frames_of(path: Path) -> list[Frame]:
@@ -120,8 +143,31 @@ def frames_of(path: Path) -> list[Frame]:
             name = printable(_uid(sop_class).name)[:80] or "nothing known"
             raise FileError(path, f"is DICOM that holds {name}, no MR image", "Give the files of an MR series")
         _check_pixels(path, header)
+        frames = int(header.get("NumberOfFrames") or 1)
+        if sop_class == CLASSIC and frames > 1:
+            problem = f"holds {frames} frames in one image of a kind (classic MR) that says of one only where it lies"
+            raise FileError(path, problem, "Convert it to single-frame files, or to Enhanced MR")
         getters = _per_frame(path, header) if sop_class in MULTI_FRAME else iter([header.get])
         return [_frame(path, header, get, number) for number, get in enumerate(getters)]
+
+
+def settled(frames: Iterable[Frame]) -> list[Frame]:
+    """Let frames whose stacks resemble each other be of one: the first of these."""
+    known: dict[tuple[object, ...], list[Stack]] = {}
+    found = []
+    for frame in frames:
+        stacks = known.setdefault(frame.stack.exact, [])
+        stack = next((stack for stack in stacks if stack.resembles(frame.stack)), None)
+        if stack is None:
+            stacks.append(stack := frame.stack)
+        found.append(frame if stack is frame.stack else replace(frame, stack=stack))
+    return found
+
+
+def _resemble(one: float | str, other: float | str) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return math.isclose(one, other, rel_tol=ROUNDING)
 
 
 def _check_pixels(path: Path, header: Any) -> None:
@@ -129,11 +175,18 @@ def _check_pixels(path: Path, header: Any) -> None:
     samples, bits = (_whole(path, header, name) for name in ("SamplesPerPixel", "BitsAllocated"))
     frames = int(header.get("NumberOfFrames") or 1)
     kind = header.get("PhotometricInterpretation")
+    if samples == 1 and kind == "MONOCHROME1":
+        problem = "shows its small values bright (MONOCHROME1), so it is no magnitude"
+        raise FileError(path, problem, "Give the images as the scanner made them")
     if samples != 1 or kind != "MONOCHROME2":
         problem = f"holds images of {samples} value(s) a pixel, {printable(str(kind))[:40]}; no grey ones"
         raise FileError(path, problem, "Give the grey images of the series")
     if bits not in (8, 16, 32):
         raise FileError(path, f"holds pixels of {bits} bits", "Convert it to 16 bits")
+    stored, highest = header.get("BitsStored", bits), header.get("HighBit")
+    if highest is not None and highest != stored - 1:
+        problem = f"stores pixels of {stored} bits from bit {highest} downwards (HighBit), as no current file does"
+        raise FileError(path, problem, "Export it again, or leave it out")
     if rows * columns > MOST_PIXELS:
         raise FileError(path, f"declares slices of {rows} x {columns} pixels", "Copy or download it again")
     size = path.stat().st_size
@@ -190,23 +243,24 @@ def _frame(path: Path, header: Any, get: Get, number: int) -> Frame:
     spacing = _numbers(path, get, "PixelSpacing", 2)
     if min(spacing) <= 0:
         raise FileError(path, "is DICOM whose PixelSpacing is not positive", "Export it again, or leave it out")
-    image_type = tuple(str(word) for word in _listed(get("FrameType") or get("ImageType")))
+    image_type = tuple(str(word).strip() for word in _listed(get("FrameType") or get("ImageType")))
+    while image_type and not image_type[-1]:
+        image_type = image_type[:-1]
     if NO_MAGNITUDE & {*image_type[2:], str(get("ComplexImageComponent"))}:
         problem = f"holds no magnitude: its image type is {printable('/'.join(image_type))[:80]}"
         raise FileError(path, problem, "Give the magnitude images")
     if "MOSAIC" in image_type:
         raise FileError(path, "is a mosaic of slices in one image", "Convert it to NIfTI, for example by dcm2niix")
     slope, intercept = _rescaling(path, get, "RescaleSlope", 1.0), _rescaling(path, get, "RescaleIntercept", 0.0)
-    padding = header.get("PixelPaddingValue")
     stack = Stack(
         series=str(header.get("SeriesInstanceUID", "")),
-        orientation=tuple(round(value, 3) + 0.0 for value in orientation),
         size=(header.Rows, header.Columns),
-        spacing=spacing,
         image_type=image_type,
-        echo_time=str(get("EffectiveEchoTime") or get("EchoTime")),
         time_point=str(get("TemporalPositionIndex") or get("TemporalPositionIdentifier")),
-        b_value=str(get("DiffusionBValue")),
+        orientation=orientation,
+        spacing=spacing,
+        echo_time=_measured(get("EffectiveEchoTime") or get("EchoTime")),
+        b_value=_measured(get("DiffusionBValue")),
     )
     return Frame(
         file=path,
@@ -221,8 +275,30 @@ def _frame(path: Path, header: Any, get: Get, number: int) -> Frame:
         gap=_number(get("SpacingBetweenSlices")),
         slope=slope,
         intercept=intercept,
-        padding=padding if isinstance(padding, int) else None,
+        padding=_padding(header),
+        looked_up=bool(header.get("ModalityLUTSequence")),
     )
+
+
+def _padding(header: Any) -> tuple[int, int] | None:
+    """Stored values outside the image: one, or all between two (PS3.3, C.7.5.1.1.2)."""
+    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
+    ends = [as_stored(end, header) for end in (value, value if limit is None else limit)]
+    return None if ends[0] is None or ends[1] is None else (min(ends[0], ends[1]), max(ends[0], ends[1]))
+
+
+def as_stored(value: Any, header: Any) -> int | None:
+    """A number of a header as pixels have it, None where none can have it.
+
+    Files say such numbers without their sign, or with one that pixels do not have, and leave bits unused.
+    """
+    if not isinstance(value, int):
+        return None
+    bits = header.get("BitsStored") or header.BitsAllocated
+    least = -(1 << (bits - 1)) if header.get("PixelRepresentation") == 1 else 0
+    periods = (0, 1 << header.BitsAllocated, 1 << bits)
+    shifted = (value + sign * period for period in periods for sign in (-1, 1))
+    return next((one for one in shifted if least <= one < least + (1 << bits)), None)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -238,6 +314,14 @@ def _number(value: Any) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _measured(value: Any) -> float | str:
+    """A number where there is one, to be compared with others that were rounded; else what stands there."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _rescaling(path: Path, get: Get, name: str, default: float) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sansref.data.readers.dicom_files import FORMAT
-from sansref.data.readers.dicom_headers import MULTI_FRAME, Frame
+from sansref.data.readers.dicom_files import FORMAT, header_of
+from sansref.data.readers.dicom_headers import MULTI_FRAME, Frame, as_stored
 from sansref.data.readers.dicom_series import Series
 from sansref.data.readers.guard import reading
 from sansref.errors import FileError, printable
@@ -77,8 +77,30 @@ def images(series: Series, indices: Sequence[int]) -> Iterator[npt.NDArray[np.fl
     """
     frames = [series.frames[index] for index in indices]
     for frame, stored in zip(frames, _stored(series.path, frames), strict=True):
-        image = stored.astype(np.float64) * frame.slope + frame.intercept
-        yield image if frame.padding is None else np.where(stored == frame.padding, 0.0, image)
+        if frame.looked_up:
+            with _naming(series.path, frame):
+                image = _looked_up(frame.file, stored)
+        else:
+            image = stored.astype(np.float64) * frame.slope + frame.intercept
+        if frame.padding is not None:
+            image[(stored >= frame.padding[0]) & (stored <= frame.padding[1])] = 0
+        yield image
+
+
+def _looked_up(path: Path, stored: Pixels) -> npt.NDArray[np.float64]:
+    """Values by a file's table (PS3.3, C.11.1), whose ends are those of stored values beyond them."""
+    header = header_of(path, ("BitsAllocated", "BitsStored", "PixelRepresentation", "ModalityLUTSequence"))
+    table = header.ModalityLUTSequence[0]
+    count, said, _ = map(int, table.LUTDescriptor)
+    count, first = count or 1 << 16, as_stored(said, header)
+    entries = table.LUTData
+    if isinstance(entries, bytes):
+        wide = "<u2" if header.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
+        entries = np.frombuffer(entries, wide if len(entries) >= 2 * count else np.uint8)
+    if len(entries) < count or first is None:
+        raise ValueError("its lookup table is shorter than it says, or begins at a value that no pixel has")
+    places = np.clip(stored.astype(np.int64) - first, 0, count - 1)
+    return np.asarray(entries, dtype=np.float64)[places]
 
 
 def _stored(path: Path, frames: Sequence[Frame]) -> Iterator[Pixels]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sansref.data.readers.dicom_files import is_dicom, is_directory
-from sansref.data.readers.dicom_headers import MULTI_FRAME, Frame, Stack, frames_of
+from sansref.data.readers.dicom_headers import MULTI_FRAME, Frame, Stack, frames_of, settled
 from sansref.errors import FileError, SansrefError
 from sansref.scan import Geometry
 
@@ -53,14 +53,15 @@ class Series:
 def series_of(path: Path) -> Series:
     """Gather the volume that a file belongs to: a multi-frame file alone, a single-slice one with those beside it.
 
-    Slices belong together that are of one series, orientation, matrix, image type, echo time, time point and b-value.
+    Slices belong together that are of one series, orientation, matrix, image type, echo time, time point and b-value,
+    but for rounding.
 
     Raises
     ------
     FileError
         If the file is no MR image, or its slices make no volume.
     """
-    frames = frames_of(path)
+    frames = settled(frames_of(path))
     stacks = {frame.stack for frame in frames}
     if len(stacks) > 1:
         problem = f"holds {len(stacks)} volumes in one file (several echoes, time points, b-values or orientations)"
@@ -95,7 +96,8 @@ def first_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _beside(first: Frame) -> list[Frame]:
-    found = {frame.file.name: frame for frame in _folder_of(first.file).values() if frame.stack == first.stack}
+    *others, first = settled([*_folder_of(first.file).values(), first])
+    found = {frame.file.name: frame for frame in others if frame.stack == first.stack}
     # The file itself counts even if it is hidden or a link to one that is listed under another name.
     return list({first.file.name: first, **found}.values())
 
@@ -126,7 +128,7 @@ def _indexed(folder: Path, signature: Signature) -> dict[str, Frame]:
             continue
         if frames[0].sop_class not in MULTI_FRAME:
             found[name] = frames[0]
-    return found
+    return dict(zip(found, settled(found.values()), strict=True))
 
 
 def _ordered(path: Path, frames: list[Frame]) -> Series:
@@ -148,7 +150,7 @@ def _ordered(path: Path, frames: list[Frame]) -> Series:
 def _step(path: Path, frames: list[Frame], positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """From a slice to the next; refuses volumes with missing, repeated or uneven slices."""
     if len(frames) == 1:
-        return normal * (frames[0].gap or frames[0].thickness or 1.0)
+        return normal * abs(frames[0].gap or frames[0].thickness or 1.0)
     depths = positions @ normal
     gaps = np.diff(depths)
     usual = float(np.median(gaps))

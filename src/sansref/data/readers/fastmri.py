@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sansref.data.mrd.header import MrdHeader, parse_header
+from sansref.data.mrd.header import MrdHeader, identifier, parse_header
 from sansref.data.readers.acquired import acquired_samples
+from sansref.data.readers.arrays import Entry
 from sansref.data.readers.guard import check_plausible_size, reading
+from sansref.data.readers.hdf5_arrays import Hdf5Array
+from sansref.data.readers.maps import inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.names import subject_of
-from sansref.data.readers.record import FileInfo, ReaderOptions, chosen_slices
+from sansref.data.readers.record import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, chosen_slices
+from sansref.data.readers.stored import Stored
 from sansref.errors import FileError, printable
+from sansref.hdf5 import bytes_behind, is_hdf5, open_hdf5
 from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
 from sansref.scan import Scan, ScanMeta
@@ -63,12 +68,10 @@ class FastMRIReader:
 
     def recognises(self, path: Path) -> bool:
         """Whether it is HDF5 with a dataset ``kspace``, or HDF5 too damaged to tell."""
-        import h5py
-
-        if not h5py.is_hdf5(path):
+        if not is_hdf5(path):
             return False
         try:
-            with h5py.File(path) as file:
+            with open_hdf5(path) as file:
                 return "kspace" in file and (self.options.axes is None or "ismrmrd_header" in file)
         except Exception:  # whatever a damaged file raises: describe() names it
             return True
@@ -76,22 +79,39 @@ class FastMRIReader:
     def describe(self, path: Path) -> FileInfo:
         """Read headers, and the slice in the middle to find what was not acquired."""
         with _opened(path) as file:
-            return _layout(path, file, _kspace(path, file)).info
+            info = _layout(path, file, _kspace(path, file)).info
+            maps = self._maps(path, file, info)
+            return info if maps is None else replace(info, notes=(*info.notes, inside_note(maps[2])))
 
     def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
         with _opened(path) as file:
             dataset = _kspace(path, file)
             layout = _layout(path, file, dataset)
+            maps = self._maps(path, file, layout.info)
             for index in chosen_slices(slices, layout.info.slices):
-                yield _scan(path, _samples(path, dataset, index), layout, index)
+                scan = _scan(path, _samples(path, dataset, index), layout, index)
+                yield scan if maps is None else replace(scan, maps=read_maps(*maps[:2], layout.info, index, maps[2]))
+
+    def _maps(self, path: Path, file: Any, info: FileInfo) -> tuple[Stored, tuple[str, ...], str] | None:
+        """Maps that stand beside the k-space: the array, what its axes are, its name."""
+        import h5py
+
+        if self.options.maps is not None or info.coils == 1:
+            return None
+        with reading(path, FORMAT):
+            for name, item in file.items():
+                if is_maps_name(name) and isinstance(item, h5py.Dataset) and item.dtype.kind == "c":
+                    entry = Entry(name, item.shape, item.dtype)
+                    if words := map_axes(item.shape, info):
+                        check_plausible_size(path, item.nbytes, bytes_behind(item))
+                        return Hdf5Array(path, item, entry), words, name
+        return None
 
 
 def _opened(path: Path) -> Any:
-    import h5py
-
     with reading(path, FORMAT):
-        return h5py.File(path)
+        return open_hdf5(path)
 
 
 def _kspace(path: Path, file: Any) -> Any:
@@ -106,11 +126,12 @@ def _kspace(path: Path, file: Any) -> Any:
         shape, dtype = dataset.shape, dataset.dtype
         if dtype.kind != "c":
             problem = f"holds 'kspace' as {dtype}, not as complex numbers"
-            raise FileError(path, problem, "Store it as complex64, HDF5 compound (r, i)")
+            cure = "Store it as complex64, or name its axes, that of real and imaginary parts complex, such as"
+            raise FileError(path, problem, f"{cure} --axes slice,row,column,complex")
         if shape is None or len(shape) not in (3, 4) or 0 in shape:
             problem = f"holds 'kspace' of shape {shape}, not (slices, rows, columns) or (slices, coils, rows, columns)"
             raise FileError(path, problem, "Store it in one of these shapes")
-        check_plausible_size(path, math.prod(shape) * dtype.itemsize)
+        check_plausible_size(path, math.prod(shape) * dtype.itemsize, bytes_behind(dataset))
         return dataset
 
 
@@ -125,6 +146,7 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     if height < rows:
         notes.append(f"Readout oversampling {rows / height:.3g}x is removed ({rows} to {height} rows).")
     spacing = (header.encoded_fov[0] / rows, header.encoded_fov[1] / width) if header else None
+    patient = identifier(_attribute(path, file, "patient_id") or "")
     info = FileInfo(
         path=path,
         format=FORMAT,
@@ -133,11 +155,13 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
         height=height,
         width=width,
         coils=dataset.shape[1] if dataset.ndim == 4 else 1,
-        subject=_attribute(path, file, "patient_id") or subject_of(path),
+        subject=patient or subject_of(path),
         contrast=_attribute(path, file, "acquisition"),
         spacing=spacing,
         acquired_fraction=fraction,
+        stored_rows=(rows, (rows - height) // 2) if height < rows else None,
         notes=tuple(notes),
+        recognised_by=BY_PATIENT if patient else BY_NAME,
     )
     return _Layout(info, crop, torch.from_numpy(allowed))
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from sansref.data.readers.dicom_series import first_files
 from sansref.data.readers.formats import FORMATS, open_scan_file
-from sansref.data.readers.record import FileInfo, ReaderOptions
+from sansref.data.readers.names import ends_with_contrast, names_labels
+from sansref.data.readers.record import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, ReaderOptions
+from sansref.data.readers.subjects import with_subjects
 from sansref.errors import FileError
 
 TABLES_AND_TEXT = frozenset(
@@ -17,6 +23,9 @@ PICTURES_AND_CODE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".svg", ".py", "
 #: Files that lie beside scans and hold none.
 BESIDE = TABLES_AND_TEXT | PICTURES_AND_CODE | {".bval", ".bvec"}
 BESIDE_NAMES = frozenset(("README", "LICENSE", "LICENCE", "CHANGES", "CITATION", "MD5SUMS", "SHA256SUMS"))
+
+MOST_LEVELS = 24
+"""Of whole numbers in a label map's slices; an image of 8 bits has ten times as many."""
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -51,44 +60,138 @@ def find_files(folder: Path) -> list[Path]:
     return found
 
 
-def scan_folder(
-    folder: Path, options: ReaderOptions | None = None, *, skip_bad: bool = False
-) -> tuple[list[FileInfo], list[FileError]]:
-    """Describe every scan file of a folder.
+@dataclass(frozen=True)
+class ScanFiles:
+    """The scan files of a folder, or one file.
+
+    Attributes
+    ----------
+    files
+        Descriptions of what can be used, sorted by path, each with its subject.
+    bad
+        What is wrong with the others.
+    labels
+        Label maps and masks, which are left out.
+    """
+
+    files: list[FileInfo]
+    bad: list[FileError] = field(default_factory=list)
+    labels: list[Path] = field(default_factory=list)
+
+    @property
+    def left_out(self) -> str | None:
+        """One line on label maps and masks, None without any."""
+        if not self.labels:
+            return None
+        names = ", ".join(path.name for path in self.labels[:3]) + (", ..." if len(self.labels) > 3 else "")
+        return f"{len(self.labels)} label map(s) or mask(s), not images to learn from: {names}"
+
+
+def scan_files(
+    data: Path, options: ReaderOptions | None = None, *, skip_bad: bool = False, home: Path | None = None
+) -> ScanFiles:
+    """Describe one file, or every scan file of a folder but label maps and masks, and say whose they are.
 
     Parameters
     ----------
-    folder
-        Searched at any depth.
+    data
+        A file, or a folder, which is searched at any depth.
     options
-        How files are read.
+        How files are read, and whose they are.
     skip_bad
         Collect what is wrong with files that cannot be used, rather than raise the first.
-
-    Returns
-    -------
-    tuple
-        Descriptions of the usable files, sorted by path, and the errors of the others.
+    home
+        A folder whose files all together tell whose those of ``data`` are, where ``data`` lies inside it.
 
     Raises
     ------
     FileError
-        If a file cannot be used and ``skip_bad`` is False, or if none can.
+        If a file cannot be used and ``skip_bad`` is False, or if none can; if the only file is a label map by its name;
+        or where no rule says for sure whose the files are.
     """
+    options = options or ReaderOptions()
+    if home is not None and home.is_dir() and data.exists() and home.resolve() in data.resolve().parents:
+        return _part_of(home, data, options, skip_bad)
+    if not data.is_dir() and data.exists():
+        info = open_scan_file(data, options).describe(data)
+        if names_labels(data) and info.kind == "magnitude":
+            raise FileError(data, "is a label map or a mask by its name", "Give the image that it belongs to")
+        return ScanFiles(with_subjects([info], data.parent, options.subject_from))
     infos: list[FileInfo] = []
     problems: list[FileError] = []
-    for path in find_files(folder):
+    labels: list[Path] = []
+    for path in find_files(data):
         try:
-            infos.append(open_scan_file(path, options).describe(path))
+            info = open_scan_file(path, options).describe(path)
         except FileError as error:
+            if names_labels(path, data):
+                labels.append(path)
+                continue
             if not skip_bad:
                 raise
             problems.append(error)
+        else:
+            labels.append(path) if is_label_map(info, options, data) else infos.append(info)
     if not infos:
-        first = problems[0]
-        problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"
-        raise FileError(folder, problem, first.cure)
-    return infos, problems
+        raise _nothing_usable(data, problems, labels).after(problems)
+    return ScanFiles(with_subjects(infos, data, options.subject_from), problems, labels)
+
+
+def scan_folder(
+    folder: Path, options: ReaderOptions | None = None, *, skip_bad: bool = False
+) -> tuple[list[FileInfo], list[FileError]]:
+    """Describe every scan file of a folder: the first two parts of what :func:`scan_files` gives.
+
+    Raises
+    ------
+    FileError
+        As there, or if it is a file.
+    """
+    find_files(folder)
+    found = scan_files(folder, options, skip_bad=skip_bad)
+    return found.files, found.bad
+
+
+def is_label_map(info: FileInfo, options: ReaderOptions | None = None, root: Path | None = None) -> bool:
+    """Whether a file of magnitudes is a label map or a mask, by its name, or by whole numbers of few levels.
+
+    ``root`` is the folder below which names of folders count too.
+    """
+    if info.kind != "magnitude":
+        return False
+    if names_labels(info.path, root):
+        return True
+    # DICOM says what it is, and is long to read; so does a name that ends with a contrast.
+    if info.recognised_by in (BY_PATIENT, BY_STUDY) or ends_with_contrast(info.path):
+        return False
+    places = sorted({info.slices // 4, info.slices // 2, 3 * info.slices // 4})
+    levels = Tensor()
+    try:
+        for item in open_scan_file(info.path, options).read(info.path, places):
+            assert isinstance(item, ImageSlice)
+            levels = torch.unique(torch.cat([levels, item.image.flatten()]))
+            if len(levels) > MOST_LEVELS or not torch.equal(levels, levels.round()):
+                return False
+    except FileError:  # told where it is read to be used
+        return False
+    return len(levels) > 1
+
+
+def _part_of(home: Path, data: Path, options: ReaderOptions, skip_bad: bool) -> ScanFiles:
+    """Files of ``data``, named as those of the whole folder are."""
+    part = scan_files(data, replace(options, subject_from="file"), skip_bad=skip_bad)
+    whole = {info.path.resolve(): info for info in scan_files(home, options, skip_bad=True).files}
+    known = [(info, whole.get(info.path.resolve(), info)) for info in part.files]
+    named = [replace(info, subject=as_there.subject, recognised_by=as_there.recognised_by) for info, as_there in known]
+    return replace(part, files=named)
+
+
+def _nothing_usable(folder: Path, problems: list[FileError], labels: list[Path]) -> FileError:
+    if not problems:
+        return FileError(folder, f"holds label maps and masks only ({labels[0].name}, ...)", "Give images or k-space")
+    first = problems[0]
+    problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"
+    return FileError(folder, problem, first.cure)
 
 
 def _is_new(folder: Path, visited: set[Path]) -> bool:

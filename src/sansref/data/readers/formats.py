@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
+from sansref.data.readers.arrays import ArrayReader
 from sansref.data.readers.bart import BartReader
 from sansref.data.readers.dicom import DicomReader
 from sansref.data.readers.dicom_files import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.guard import check_file
-from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, is_hdf5
+from sansref.data.readers.guard import check_file, minding_memory
+from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
 from sansref.data.readers.ismrmrd import IsmrmrdReader
-from sansref.data.readers.isolated import in_child, isolated
+from sansref.data.readers.isolated import Result, in_child, isolated, items_in_child
+from sansref.data.readers.maps import CURE
 from sansref.data.readers.matlab import MatlabReader
+from sansref.data.readers.names import stem_of
 from sansref.data.readers.nifti import NiftiReader
 from sansref.data.readers.numpy_arrays import NpyReader, NpzReader
-from sansref.data.readers.record import Reader, ReaderOptions
+from sansref.data.readers.record import NO_MAPS, FileInfo, ImageSlice, Reader, ReaderOptions, chosen_slices
 from sansref.data.readers.twix import TwixReader
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
+from sansref.hdf5 import is_hdf5, open_hdf5
+from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
 """What is read, for people."""
+
+
+ARRAYS = "BART (.cfl), NumPy (.npy, .npz), MATLAB (.mat) or HDF5"
+"""What coil maps are read from."""
+
+#: How MRD's second version begins, as a binary stream and as lines of JSON (https://github.com/ismrmrd/mrd).
+STREAMS = (b"yardl", b'{"yardl":')
+MRD2 = "is MRD 2 (as mrd-python writes it), of which only the first version, ISMRMRD in HDF5, is read"
+MRD2_CURE = "Convert it to ISMRMRD (HDF5)"
 
 
 def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
@@ -38,8 +58,15 @@ def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
     FileError
         If it is missing, a folder, empty, may not be read, or is in no format that is read.
     """
-    check_file(path)
     options = options or ReaderOptions()
+    reader = _reader(path, options)
+    if options.maps in (None, NO_MAPS):
+        return reader
+    return _WithMaps(reader, Path(options.maps or ""), options.axes)
+
+
+def _reader(path: Path, options: ReaderOptions) -> Reader:
+    check_file(path)
     if is_hdf5(path):
         return _hdf5_reader(path, options)
     readers: tuple[Reader, ...] = (
@@ -50,16 +77,178 @@ def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
         if reader.recognises(path):
             # scipy, too, crashes over damaged files, and decoders of images are libraries in C as well.
             fragile = is_compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
-            return isolated(reader) if fragile else reader
+            return isolated(reader) if fragile else _MindingMemory(reader)
+    _refuse_stream(path)
     raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
+
+
+def _refuse_stream(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.replace(b" ", b"").startswith(STREAMS):
+        mrd = b'"Mrd"' in head
+        raise FileError(path, MRD2 if mrd else "is a stream of yardl that is not MRD", MRD2_CURE)
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
     """Of the readers of HDF5, which a damaged file can hang or crash, the first that knows the file."""
-    readers: tuple[Reader, ...] = (
-        *(Matlab73Reader(options), FastMRIReader(options), IsmrmrdReader(), Hdf5ArraysReader(options)),
-    )
-    known = in_child(path, lambda: next((n for n, reader in enumerate(readers) if reader.recognises(path)), None))
-    if known is None:
+    matlab, fastmri, arrays = Matlab73Reader(options), FastMRIReader(options), Hdf5ArraysReader(options)
+    readers: tuple[Reader, ...] = (matlab, fastmri, IsmrmrdReader(), arrays)
+
+    def known() -> tuple[int | None, str | None]:
+        number = next((number for number, reader in enumerate(readers) if reader.recognises(path)), None)
+        plain = number is None or readers[number] in (fastmri, arrays)
+        return number, _other_format(path) if plain else None
+
+    number, other = in_child(path, known)
+    if other is not None:
+        if other.startswith("MRD 2"):
+            raise FileError(path, MRD2, MRD2_CURE)
+        raise FileError(path, f"is HDF5 of {other}, which is not read here", f"Give {FORMATS}")
+    if number is None:
         raise FileError(path, "is HDF5 without an array of numbers", f"Give {FORMATS}")
-    return isolated(readers[known])
+    return isolated(readers[number])
+
+
+@dataclass(frozen=True, slots=True)
+class _MindingMemory:
+    """A reader in this process, for which memory that runs out is one line; a child process minds it anyway."""
+
+    reader: Reader
+
+    @property
+    def format(self) -> str:
+        return self.reader.format
+
+    def recognises(self, path: Path) -> bool:
+        with minding_memory(path):
+            return self.reader.recognises(path)
+
+    def describe(self, path: Path) -> FileInfo:
+        with minding_memory(path):
+            return self.reader.describe(path)
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+        with minding_memory(path):
+            yield from self.reader.read(path, slices)
+
+
+def _other_format(path: Path) -> str | None:
+    """The format that HDF5 without a header of MRI is in, if it says so."""
+    try:
+        with open_hdf5(path) as file:
+            return None if "ismrmrd_header" in file else dialect(path, file)
+    except FileError:
+        raise
+    except Exception:  # whatever a damaged file raises: the reader names it
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _WithMaps:
+    """A reader whose k-space of several coils gets its maps from other files.
+
+    Attributes
+    ----------
+    reader
+        Of the scans.
+    place
+        A file of maps, which must fit each scan, or a folder of such files that are named as the scans are.
+    axes
+        Words for the axes of the scans; maps may have the same.
+    """
+
+    reader: Reader
+    place: Path
+    axes: str | None
+
+    @property
+    def format(self) -> str:
+        """Name of the format, for people."""
+        return self.reader.format
+
+    def recognises(self, path: Path) -> bool:
+        """Ask the reader."""
+        return self.reader.recognises(path)
+
+    def describe(self, path: Path) -> FileInfo:
+        """Describe the scans, and see whether there are maps that fit them."""
+        info = self.reader.describe(path)
+        if info.kind != "k-space" or info.coils == 1:
+            return replace(info, notes=(*info.notes, "Maps are without effect: there is one coil."))
+        file = maps_file(path, self.place)
+        with _blamed_on(path, file):
+            (note,) = self._from(file, lambda reader: [reader.maps_note(file, info)])
+        return replace(info, notes=(*info.notes, note))
+
+    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+        """Yield the chosen slices; scans of several coils have maps."""
+        info = self.reader.describe(path)
+        chosen = chosen_slices(slices, info.slices)
+        if info.kind != "k-space" or info.coils == 1:
+            yield from self.reader.read(path, chosen)
+            return
+        file = maps_file(path, self.place)
+        maps = self._from(file, lambda reader: reader.read_maps(file, info, chosen))
+        for item in self.reader.read(path, chosen):
+            with _blamed_on(path, file):
+                found: Tensor = next(maps)
+            assert isinstance(item, Scan)
+            yield replace(item, maps=found)
+
+    def _from(self, file: Path, call: Callable[[ArrayReader], Iterable[Result]]) -> Iterator[Result]:
+        reader = _arrays_reader(file, ReaderOptions(axes=self.axes))
+        if isinstance(reader, MatlabReader | Hdf5ArraysReader):
+            return items_in_child(file, lambda: call(reader))
+        return iter(call(reader))
+
+
+def maps_file(path: Path, place: Path) -> Path:
+    """The file of maps of a scan: ``place``, or the one in this folder that is named as the scan is.
+
+    Of scans in several folders, those of one lie in a folder of its name.
+
+    Raises
+    ------
+    FileError
+        Where there is none, or several.
+    """
+    if not place.is_dir():
+        check_file(place)
+        return place
+    for folder in (place / path.resolve().parent.name, place):
+        there = folder.iterdir() if folder.is_dir() else ()
+        named = (file for file in there if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
+        found = sorted(file for file in named if file.is_file())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = printable(", ".join(file.name for file in found))[:200]
+            raise FileError(path, f"has several files of coil maps in {folder} ({names})", "Leave one of them there")
+    cure = f"Put a file of that name there ({ARRAYS}), or give --maps none to estimate them"
+    raise FileError(path, f"has no coil maps in {place}, where none is named {printable(stem_of(path))}", cure)
+
+
+def _arrays_reader(path: Path, options: ReaderOptions) -> ArrayReader:
+    """The reader of a file of maps."""
+    check_file(path)
+    kinds: tuple[type[ArrayReader], ...] = (NpyReader, NpzReader, MatlabReader, BartReader)
+    if is_hdf5(path):
+        kinds = (Matlab73Reader, Hdf5ArraysReader)
+    for kind in kinds:
+        reader = kind(options)
+        asked = partial(reader.recognises, path)
+        if in_child(path, asked) if is_hdf5(path) else asked():
+            return reader
+    raise FileError(path, "is in no format that coil maps are read from", f"Give {ARRAYS}")
+
+
+@contextmanager
+def _blamed_on(path: Path, maps: Path) -> Iterator[None]:
+    """What is wrong with the maps of a scan is a fault of the scan: it may be left out, as an unreadable one."""
+    try:
+        yield
+    except FileError as error:
+        if error.path == path:
+            raise
+        raise FileError(path, f"cannot have its coil maps from {maps}, which {error.problem}", CURE) from error

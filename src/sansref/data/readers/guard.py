@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from sansref.errors import FileError, printable
+from sansref.memory import out_of_memory
 
 #: Deflate, the densest compression in use here, cannot shrink data more than this (RFC 1951: 258 bytes in 2 bits).
 MOST_COMPRESSION = 1032
+MEMORY_CURE = "Close other programs, or use a machine with more memory"
 
 
 def check_file(path: Path) -> None:
@@ -53,17 +55,36 @@ def reading(path: Path, name: str) -> Iterator[None]:
     except FileError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise memory_error(path) from error
         detail = printable(str(error)) or type(error).__name__
         problem = f"cannot be read as {name}; it is truncated or damaged ({detail})"
         raise FileError(path, problem, "Copy or download it again") from error
 
 
-def check_plausible_size(path: Path, declared_bytes: int) -> None:
+@contextmanager
+def minding_memory(path: Path) -> Iterator[None]:
+    """Let memory that runs out while a file is read be one line that names it; other errors stay what they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FileError) or not out_of_memory(error):
+            raise
+        raise memory_error(path) from error
+
+
+def memory_error(path: Path) -> FileError:
+    """The line about a file for which memory does not suffice."""
+    return FileError(path, "needs more memory to be read than is free", MEMORY_CURE)
+
+
+def check_plausible_size(path: Path, declared_bytes: int, size: int | None = None) -> None:
     """Refuse a header that declares more data than the file can hold even when compressed.
 
-    A damaged size would otherwise ask for more memory than any machine has.
+    A damaged size would otherwise ask for more memory than any machine has. ``size`` is that of all files that the data
+    are kept in, None for the one file.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if size is None else size
     if declared_bytes > MOST_COMPRESSION * size:
         raise FileError(
             path,

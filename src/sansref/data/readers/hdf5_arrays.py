@@ -7,6 +7,7 @@ arrays with the attribute ``MATLAB_class``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,24 +19,76 @@ import numpy as np
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.stored import Array, Stored
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
+from sansref.hdf5 import bytes_behind, objects_of, open_hdf5
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MARK = "MATLAB_class"
 MATLAB_TITLE = b"MATLAB 7.3 MAT-file"
 NUMBERS = frozenset(("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))))
-#: Cells and tables can be of millions of objects.
-MOST_OBJECTS = 10_000
+
+#: What formats of their own leave in a file: members of groups, and attributes of groups and arrays.
+MEMBERS = {
+    **{"$yardl_schema": "MRD 2", "minc-2.0": "MINC 2", "ITKImage": "ITK", "ITKVersion": "ITK", "OME": "OME"},
+    **{"VTKHDF": "VTK", "HDFEOS": "HDF-EOS", "HDFEOS INFORMATION": "HDF-EOS", "DataSetInfo": "Imaris"},
+    **{"model_weights": "Keras", "_layer_checkpoint_dependencies": "Keras", "_types": "JLD2", "formatVersion": "SNIRF"},
+}
+ATTRIBUTES = {
+    **{"_NCProperties": "NetCDF-4", "_Netcdf4Dimid": "NetCDF-4", "_Netcdf4Coordinates": "NetCDF-4"},
+    **{"NX_class": "NeXus", "encoding-type": "AnnData", "layer_names": "Keras", "pandas_type": "pandas"},
+    **{"ImarisDataSet": "Imaris", "OCTAVE_GLOBAL": "Octave", "OCTAVE_NEW_FORMAT": "Octave"},
+}
+#: Members of a group of MRD's images.
+IMAGES = frozenset(("header", "data", "attributes"))
+#: Attributes that say how the numbers of an array are to be changed before they are values.
+CHANGED = frozenset(
+    (
+        *("scale_factor", "add_offset", "scl_slope", "scl_inter", "rescale_slope", "rescale_intercept"),
+        *("rescaleslope", "rescaleintercept", "slope", "intercept", "image-min", "image-max"),
+    )
+)
+#: Words of attributes that name a format, and of versions that name none.
+FORMAT_WORDS = frozenset(("format", "formats", "convention", "conventions", "schema", "dialect", "specification"))
+OF_PROGRAMS = frozenset(
+    (
+        *("software", "program", "code", "sequence", "protocol", "scanner", "system", "baseline", "matlab", "library"),
+        *("python", "numpy", "torch", "h5py", "hdf5", "git", "firmware", "package", "recon", "reconstruction"),
+    )
+)
+#: General containers, whose arrays are plain ones.
+CONTAINERS = frozenset(("PYTABLES_FORMAT_VERSION", "DEEPDISH_IO_VERSION"))
 
 
-def is_hdf5(path: Path) -> bool:
-    """Whether a file has HDF5's signature, at its beginning or after a block of another program; without libhdf5."""
-    with path.open("rb") as file:
-        for place in (0, *(512 << step for step in range(8))):
-            file.seek(place)
-            if file.read(len(SIGNATURE)) == SIGNATURE:
-                return True
-    return False
+def dialect(path: Path, file: Any) -> str | None:
+    """The format of its own that an open file says it is in, for people; None where nothing says so."""
+    for name, item in objects_of(path, file):
+        if found := _told_by(item):
+            return f"{found} (by {printable(name)[:80] or 'its root'})"
+    return None
+
+
+def _told_by(item: Any) -> str | None:
+    import h5py
+
+    attributes = list(item.attrs)
+    for name in attributes:
+        if name in ATTRIBUTES:
+            return ATTRIBUTES[name]
+    if isinstance(item, h5py.Dataset):
+        changed = [name for name in attributes if name.lower() in CHANGED]
+        return f"a format with scaled numbers, by an attribute '{printable(changed[0])}'" if changed else None
+    for name in MEMBERS:
+        if name in item:
+            return MEMBERS[name]
+    if all(name in item for name in IMAGES):
+        return "MRD images"
+    named = [name for name in attributes if name not in CONTAINERS and _names_a_format(name)]
+    return f"a format of its own, by an attribute '{printable(named[0])[:80]}'" if named else None
+
+
+def _names_a_format(attribute: str) -> bool:
+    words = [word.lower() for word in re.split(r"[_\W]+|(?<=[a-z])(?=[A-Z])", attribute)]
+    version_of = words[-1:] == ["version"] and len(words) > 1 and not OF_PROGRAMS & set(words)
+    return bool(FORMAT_WORDS & set(words)) or version_of or words[:2] == ["file", "type"]
 
 
 class Hdf5ArraysReader(ArrayReader):
@@ -54,33 +107,20 @@ class Hdf5ArraysReader(ArrayReader):
         """Read the headers of its arrays of numbers, at any depth."""
         import h5py
 
-        found: list[Entry] = []
-        seen = 0
-
-        def look(name: str, item: Any) -> bool | None:
-            nonlocal seen
-            seen += 1
-            # "#refs#" and "#subsystem#" hold what MATLAB's cells refer to.
-            if isinstance(item, h5py.Dataset) and not name.startswith("#") and (entry := _entry(name, item)):
-                found.append(entry)
-            return True if seen >= MOST_OBJECTS else None
-
-        with reading(path, self.format), h5py.File(path) as file:
-            file.visititems(look)
-        return found
+        with reading(path, self.format), open_hdf5(path) as file:
+            arrays = ((name, item) for name, item in objects_of(path, file) if isinstance(item, h5py.Dataset))
+            return [entry for name, item in arrays if (entry := _entry(name, item))]
 
     @contextmanager
     def opened(self, path: Path, entry: Entry) -> Iterator[Stored]:
         """Open one array; the file is open meanwhile."""
-        import h5py
-
-        check_plausible_size(path, math.prod(entry.shape) * entry.dtype.itemsize)
         with reading(path, self.format):
-            file = h5py.File(path)
+            file = open_hdf5(path)
         with file:
             with reading(path, self.format):
                 dataset = file[entry.name]
-                stored = _Dataset(path, dataset, entry, MARK in dataset.attrs)
+                check_plausible_size(path, math.prod(entry.shape) * entry.dtype.itemsize, bytes_behind(dataset))
+                stored = Hdf5Array(path, dataset, entry, MARK in dataset.attrs)
             yield stored
 
 
@@ -92,30 +132,32 @@ class Matlab73Reader(Hdf5ArraysReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it has MATLAB's title, or marks of MATLAB on what it holds."""
-        import h5py
-
         with path.open("rb") as file:
             if file.read(len(MATLAB_TITLE)) == MATLAB_TITLE:
                 return True
         try:
-            with h5py.File(path) as file:
+            with open_hdf5(path) as file:
                 return any(MARK in item.attrs for item in file.values())
         except Exception:  # whatever a damaged file raises
             return False
 
 
 @dataclass(frozen=True, slots=True)
-class _Dataset:
+class Hdf5Array:
+    """An array in an open file; ``matlab`` where MATLAB has written it, with its axes in reverse."""
+
     path: Path
     dataset: Any
     entry: Entry
-    matlab: bool
+    matlab: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
         return self.entry.shape
 
     def part(self, axis: int, start: int, stop: int) -> Array:
+        """Read ``start:stop`` of one axis."""
         with reading(self.path, "HDF5"):
             dimensions = self.dataset.ndim
             place = dimensions - 1 - axis if self.matlab else axis

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from sansref.data.mrd.header import parse_header
-from sansref.data.mrd.lines import HEAD, Data, Heads, compact
+from sansref.data.mrd.lines import HEAD, Data, Heads, compact, first_encoding
 from sansref.data.readers.guard import check_plausible_size, reading
 from sansref.data.readers.raw import Integers, RawFile, RawReader
 from sansref.errors import FileError, printable
+from sansref.hdf5 import is_hdf5, open_hdf5
 
 FORMAT = "MRD (ISMRMRD) HDF5"
 #: The name that every writer gives to the group, unless it is told otherwise.
@@ -36,12 +37,10 @@ class IsmrmrdReader(RawReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it is HDF5 in which a group holds an ``xml`` header."""
-        import h5py
-
-        if not h5py.is_hdf5(path):
+        if not is_hdf5(path):
             return False
         try:
-            with h5py.File(path) as file:
+            with open_hdf5(path) as file:
                 return bool(_groups(file))
         except Exception:  # whatever a damaged file raises; the reader of fastMRI files names it
             return False
@@ -49,16 +48,15 @@ class IsmrmrdReader(RawReader):
     @contextmanager
     def opened(self, path: Path) -> Iterator[RawFile]:
         """Read the XML header, and the headers of all lines."""
-        import h5py
-
         with reading(path, FORMAT):
-            file = h5py.File(path)
+            file = open_hdf5(path)
         with file:
             with reading(path, FORMAT):
                 group, notes = _group(path, file)
-                header = parse_header(path, _xml(path, group))
+                text = _xml(path, group)
                 acquisitions = _acquisitions(path, group)
                 heads = _heads(path, acquisitions)
+                header = parse_header(path, text, encoding=first_encoding(heads))
 
             def fetch(indices: Integers) -> list[Data]:
                 with reading(path, FORMAT):

@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sansref.data.readers.child import ENDING, work
+from sansref.data.readers.guard import MEMORY_CURE, minding_memory
 from sansref.data.readers.record import FileInfo, ImageSlice, Reader
 from sansref.errors import FileError
+from sansref.memory import available_memory
 from sansref.scan import Scan
 
 CURE = "Copy or download it again, or leave it out"
@@ -50,7 +52,7 @@ class Limits:
     waiting
         Seconds for the same on the clock, as a multiple of those.
     memory
-        Bytes beyond those that this process has, and four times the size of the file.
+        Bytes beyond those that this process has, and four times the size of the file; never more than are free.
     """
 
     computing: float = 60.0
@@ -62,7 +64,8 @@ class Limits:
         """The limits for one file."""
         size = path.stat().st_size if path.exists() else 0
         computing = self.computing + size / self.rate
-        return Limits(computing, self.rate, self.waiting * computing, self.memory + 4 * size)
+        memory, free = self.memory + 4 * size, available_memory()
+        return Limits(computing, self.rate, self.waiting * computing, memory if free is None else min(memory, free))
 
 
 LIMITS = Limits()
@@ -99,7 +102,7 @@ class IsolatedReader:
 
     def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices; the child reads the next one meanwhile, and ends with the iterator."""
-        return _from_child(path, lambda: self.reader.read(path, slices), self.limits)
+        return items_in_child(path, lambda: self.reader.read(path, slices), self.limits)
 
 
 def isolated(reader: Reader) -> Reader:
@@ -122,27 +125,29 @@ def in_child(path: Path, call: Callable[[], Result], limits: Limits | None = Non
     Raises
     ------
     FileError
-        If the child hangs or dies; other errors are those of the call.
+        If the child hangs, dies or needs more memory than it may use; other errors are those of the call.
     """
-    return next(_from_child(path, lambda: [call()], limits))
+    return next(items_in_child(path, lambda: [call()], limits))
 
 
-def _from_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limits | None) -> Iterator[Result]:
+def items_in_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limits | None = None) -> Iterator[Result]:
+    """Make items in a child process, as :func:`in_child` makes one; it makes the next one meanwhile."""
     limits = (limits or LIMITS).of(path)
     receiver, child = _started(items, limits)
     try:
-        while (message := _received(receiver, limits.waiting)) is not None:
+        while message := _received(receiver, limits.waiting):
             done, content = pickle.loads(message)  # of a process of this program, by this program
             if done:
                 return
             if isinstance(content, BaseException):
-                raise content
+                with minding_memory(path):
+                    raise content
             yield content
     finally:
         receiver.close()
         os.kill(child, signal.SIGKILL)  # it is still to be waited for, so the number is its own
         _, status = os.waitpid(child, 0)
-    raise _death(path, status, limits)
+    raise _death(path, status, limits, silent=message is not None)
 
 
 def _started(items: Callable[[], Iterable[Any]], limits: Limits) -> tuple[Connection, int]:
@@ -166,19 +171,23 @@ def _started(items: Callable[[], Iterable[Any]], limits: Limits) -> tuple[Connec
 
 
 def _received(receiver: Connection, seconds: float) -> bytes | None:
-    """The next message, None where the child died or stays silent."""
+    """The next message, None where the child died; nothing where it stays silent."""
     try:
-        return receiver.recv_bytes() if receiver.poll(seconds) else None
+        return receiver.recv_bytes() if receiver.poll(seconds) else b""
     except (EOFError, ConnectionError):
         return None
 
 
-def _death(path: Path, status: int, limits: Limits) -> FileError:
+def _death(path: Path, status: int, limits: Limits, *, silent: bool) -> FileError:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if number == signal.SIGPROF:
         what = f"keeps the library that reads it busy for more than {limits.computing:.1f} s; the file is damaged"
-    elif number == signal.SIGKILL:
-        what = f"gives no answer within {limits.waiting:.1f} s, or fills the memory; it is damaged, or its disk slow"
+    elif silent:
+        what = f"gives no answer within {limits.waiting:.1f} s; it is damaged, or its disk slow"
+    elif number == signal.SIGKILL:  # nobody else does that
+        return FileError(path, "filled the memory while it was read, so that the system ended its reader", MEMORY_CURE)
+    elif number == signal.SIGABRT:  # so end programs in C++ to which memory is refused
+        what = "makes the library that reads it give up (SIGABRT); it is damaged, or needs more memory than is free"
     else:
         name = signal.Signals(number).name if number else f"exit {os.waitstatus_to_exitcode(status)}"
         what = f"makes the library that reads it crash ({name}); the file is damaged"

@@ -6,6 +6,7 @@ without reading them. Structures, cells and version 4 are not read; version 7.3 
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import numpy as np
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.guard import reading
 from sansref.data.readers.stored import InMemory, Stored, check_fits
-from sansref.errors import FileError
+from sansref.errors import FileError, printable
 
 HEADER = 128
 #: The end of the header: version 1.0 and the order of bytes, as struct has it.
@@ -26,6 +27,8 @@ ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
 MATRIX, COMPRESSED = 14, 15
 COMPLEX, LOGICAL = 0x0800, 0x0200
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+#: Bytes of a number, by the type in which it is stored.
+SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 #: Bytes of an array's header that are looked at: flags, up to 32 sizes, a name.
 LONGEST_START = 512
 
@@ -95,6 +98,11 @@ def _entry(start: bytes, order: str) -> Entry | None:
     if not count:
         (count,), first = struct.unpack_from(f"{order}I", start, place + 4), place + 8
     name = start[first : first + count].decode("utf-8", "replace")
+    place = first + count + (-count % (8 if first > place + 4 else 4))
+    (tag,) = struct.unpack_from(f"{order}I", start, place)
+    stored = tag >> 16 or struct.unpack_from(f"{order}I", start, place + 4)[0]
+    if stored != math.prod(shape) * SIZES.get(tag & 0xFFFF, 0):
+        raise ValueError(f"array '{printable(name)}' has {stored} bytes, which are not those of its shape")
     dtype: np.dtype[Any] = np.dtype(kind)
     if flags & COMPLEX:
         dtype = np.dtype(np.complex64 if kind == "f4" else np.complex128)

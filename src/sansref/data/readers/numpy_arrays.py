@@ -5,21 +5,25 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html; 
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.guard import check_plausible_size, reading
+from sansref.data.readers.guard import reading
 from sansref.data.readers.stored import FlatFile, InMemory, Stored, check_fits
 from sansref.errors import FileError
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+#: Bytes that are read of an array's header, more than numpy allows it.
+LONGEST_HEADER = 1 << 16
 #: Bytes of a zip file in which the name of its first member stands.
 LONGEST_START = 542
 
@@ -82,7 +86,9 @@ class NpzReader(ArrayReader):
         """Read an array whole, after a look at how large it is."""
         check_fits(path, entry.shape, entry.dtype.itemsize)
         with reading(path, self.format), zipfile.ZipFile(path) as archive, archive.open(f"{entry.name}.npy") as member:
-            check_plausible_size(path, archive.getinfo(f"{entry.name}.npy").file_size)
+            size = math.prod(entry.shape) * entry.dtype.itemsize
+            if archive.getinfo(f"{entry.name}.npy").file_size > size + LONGEST_HEADER:
+                raise ValueError(f"it goes on behind the array '{entry.name}'")
             array = np.lib.format.read_array(member, allow_pickle=False)
             while member.read(1 << 20):  # the checksum is only compared at the end
                 pass
@@ -90,7 +96,8 @@ class NpzReader(ArrayReader):
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    with archive.open(name) as member:
+    with archive.open(name) as opened:
+        member = BytesIO(opened.read(LONGEST_HEADER))  # one that says to be longer could take any amount of memory
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(member)

@@ -112,6 +112,7 @@ def check_images(path: Path, images: Iterable[Array]) -> None:
         raise FileError(path, "holds only zeros", EXPORT)
     if least < -MOST_UNDERSHOOT * largest:
         problem = f"holds negative values (down to {least:.4g}, the largest is {largest:.4g}), so it is no magnitude"
-        raise FileError(path, problem, "Give magnitude images, or k-space as complex numbers")
+        cure = "Give magnitude images, or k-space as complex numbers, whose parts --axes may name complex in an array"
+        raise FileError(path, problem, cure)
     if least < 0:
         logger.warning("%s: values down to %.4g are set to 0 (undershoot of an interpolation)", path, least)

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from sansref.data.coils import SMALLEST, calibration_side
 from sansref.data.mrd.assemble import Layout, assemble, layout_of
+from sansref.data.mrd.calibration import lines_for
 from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, check_head, is_role
+from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, check_head, is_role, key_of
 from sansref.data.mrd.noise import NoiseScan
-from sansref.data.mrd.placement import measured_lines
+from sansref.data.mrd.placement import ON_GRID, grid_mask, measured_lines, place, planar
 from sansref.data.readers.names import subject_of
-from sansref.data.readers.record import FileInfo, chosen_slices
+from sansref.data.readers.record import BY_NAME, BY_PATIENT, FileInfo, chosen_slices
 from sansref.errors import FileError
 from sansref.scan import Geometry, Scan, ScanMeta
 
@@ -101,7 +104,7 @@ class RawFile:
 
     def info(self) -> FileInfo:
         """Describe the file by the headers of its lines, and by its noise lines."""
-        layout = self._layout
+        layout, whole = self._layout, self.header.encoded[0]
         return FileInfo(
             path=self.path,
             format=self.format,
@@ -111,9 +114,11 @@ class RawFile:
             width=layout.mask.shape[1],
             coils=layout.coils,
             subject=self._subject,
+            recognised_by=BY_PATIENT if self.header.subject else BY_NAME,
             contrast=self.header.contrast,
-            spacing=self.header.spacing[:2],
+            spacing=self._shape.spacing[:2],
             acquired_fraction=float(layout.mask.float().mean()),
+            stored_rows=(whole, whole // 2 - layout.mask.shape[0] // 2) if layout.cut else None,
             notes=(*self.header.notes, *self.notes, *self._notes()),
         )
 
@@ -132,7 +137,31 @@ class RawFile:
         lines = Lines(self.heads[chosen], self.fetch(chosen))
         first = image * self._layout.scans
         meta = ScanMeta(self._subject, str(self.path), slice=first, geometry=self._geometry)
-        return assemble(self.path, self.header, lines, meta, self._whitening[0])
+        apart = self._calibration(image)
+        others = Lines(self.heads[apart], self.fetch(apart)) if len(apart) else None
+        scans = assemble(self.path, self.header, lines, meta, self._whitening[0], others)
+        if len(scans) != self._layout.scans:
+            problem = f"has images of {self._layout.scans} and of {len(scans)} partitions"
+            raise FileError(self.path, problem, "Give one file for each kind, and complete measurements")
+        return scans
+
+    def _calibration(self, image: int) -> Integers:
+        """Indices of the lines of other images that calibrate an image of several coils, if it does not itself."""
+        none = np.zeros(0, np.int64)
+        if self._layout.coils == 1:
+            return none
+        lines = self._images[image]
+        heads = self.heads[lines]
+        if self.header.calibration not in ON_GRID:
+            if is_role(heads, Role.CALIBRATION).any():
+                return none
+        else:
+            header, used = planar(self.header, heads), heads[measured_lines(self.header, heads)]
+            mask = grid_mask(header, place(self.path, header, used))
+            if calibration_side(torch.from_numpy(mask[0])) >= SMALLEST or is_role(heads, Role.CALIBRATION).any():
+                return none
+        found = lines_for(self.header, key_of(heads[0]), self._keyed, self.heads)
+        return none if set(found) <= set(lines) else found
 
     @property
     def _subject(self) -> str:
@@ -143,8 +172,18 @@ class RawFile:
         return layout_of(self.path, self.header, self.heads[self._images[0]])
 
     @cached_property
+    def _shape(self) -> MrdHeader:
+        """How the images were encoded, by their lines: in two dimensions where the header says three."""
+        return planar(self.header, self.heads[self._images[0]])
+
+    @cached_property
     def _images(self) -> list[Integers]:
         """Indices of the lines of each image."""
+        return [group for group in self._groups if is_role(self.heads[group], Role.IMAGE).any()]
+
+    @cached_property
+    def _groups(self) -> list[Integers]:
+        """Indices of the image and calibration lines of each slice, contrast, repetition, ..."""
         fields = ImageKey._fields
         keys = np.stack([self.heads["idx"][name].astype(np.int64) for name in fields], axis=-1)
         ranks = self._slice_ranks
@@ -152,8 +191,11 @@ class RawFile:
         used = np.flatnonzero(is_role(self.heads, Role.IMAGE) | is_role(self.heads, Role.CALIBRATION))
         _, image = np.unique(keys[used], axis=0, return_inverse=True)
         order = np.argsort(image, kind="stable")
-        groups = np.split(used[order], np.flatnonzero(np.diff(image[order])) + 1)
-        return [group for group in groups if is_role(self.heads[group], Role.IMAGE).any()]
+        return np.split(used[order], np.flatnonzero(np.diff(image[order])) + 1)
+
+    @cached_property
+    def _keyed(self) -> list[tuple[ImageKey, Integers]]:
+        return [(key_of(self.heads[group[0]]), group) for group in self._groups]
 
     @cached_property
     def _first_of_slice(self) -> Integers:
@@ -185,7 +227,7 @@ class RawFile:
         if len(self._images) != self._volumes * self._stack:
             return None  # volumes lack slices
         size = (min(rows, self._layout.mask.shape[0]), columns, self._layout.scans)
-        found = geometry_of(self.header, self.heads[self._first_of_slice], size)
+        found = geometry_of(self._shape, self.heads[self._first_of_slice], size)
         return replace(found, stack=self._stack * size[2]) if found and self._volumes > 1 else found
 
     @cached_property
@@ -208,7 +250,7 @@ class RawFile:
         return matrix, f"Coils are whitened by {noise.samples} noise samples; the images are in units of the noise."
 
     def _notes(self) -> Iterator[str]:
-        layout, header = self._layout, self.header
+        layout, header = self._layout, self._shape
         heads = self.heads[self._images[0]]
         rows, oversampled = layout.crop[0], header.encoded[0]
         if layout.cut:
@@ -218,12 +260,16 @@ class RawFile:
         if missing := int((~layout.mask.any(0)).sum()):
             yield f"{missing} of {layout.mask.shape[1]} phase-encoding lines are not acquired."
         if (used := measured_lines(header, heads)).size < len(heads):
-            yield f"{len(heads) - used.size} calibration lines are not part of an image."
+            yield f"{len(heads) - used.size} calibration lines are not part of an image; coil maps may use them."
+        elif len(self._calibration(0)):
+            yield "The images lack calibration lines of their own; coil maps may use those of others."
         if added := int(is_role(heads[used], Role.CALIBRATION).sum()):
             yield f"{added} calibration lines lie on the grid of the image and count as acquired."
         steps = [heads["idx"][used][f"kspace_encode_step_{axis}"] for axis in (1, 2)]
         if (most := int(np.unique(np.stack(steps), axis=1, return_counts=True)[1].max())) > 1:
             yield f"Lines that were acquired several times (up to {most}) are averaged."
+        if self.header.encoded[2] > header.encoded[2]:
+            yield f"All lines are of one partition of {self.header.encoded[2]}: the scan is read as two-dimensional."
         if header.encoded[2] > 1:
             yield f"3-D slabs are read as {layout.scans} slices each, by a Fourier transform along the partitions."
         if self._volumes > 1:

@@ -10,10 +10,16 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from sansref.data.readers.axes import parse_axes
+from sansref.data.readers.names import check_rule
 from sansref.scan import Scan, ScanMeta
 
 Kind = Literal["k-space", "magnitude"]
 Plane = Literal["native", "sagittal", "coronal", "axial"]
+NO_MAPS = "none"
+"""In the place of a file of coil maps: none are taken, not even those that stand in the file of a scan."""
+
+BY_NAME, BY_PATIENT, BY_STUDY = "name of the file", "patient id in the file", "DICOM study without patient id"
+"""How a file by itself says whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,12 @@ class FileInfo:
         Row and column spacing in millimetres, None where the file does not say.
     acquired_fraction
         For k-space, the part of the encoded grid that was measured; None for magnitude images.
+    stored_rows
+        How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
     notes
         What a person should know about how the file is read, as sentences.
+    recognised_by
+        How the subject was recognised, in words.
     """
 
     path: Path
@@ -56,7 +66,9 @@ class FileInfo:
     contrast: str | None
     spacing: tuple[float, float] | None
     acquired_fraction: float | None
+    stored_rows: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    recognised_by: str = BY_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +100,26 @@ class ReaderOptions:
     axes
         What the axes of an array are, such as ``coil,row,column``, see :func:`sansref.data.readers.axes.parse_axes`;
         None goes by rules, where they are safe.
+    subject_from
+        Who the files of a folder are of: ``folder``, ``file`` or a regular expression whose first group names the
+        person in a path; None goes by the rules of :mod:`sansref.data.readers.subjects`.
+    maps
+        File, or folder of files, of coil maps; ``none`` for none; None takes those that stand in the file of a scan.
 
     Raises
     ------
     SettingError
-        If ``axes`` cannot be understood.
+        If ``axes`` or ``subject_from`` cannot be understood.
     """
 
     plane: Plane = "native"
     array: str | None = None
     axes: str | None = None
+    subject_from: str | None = None
+    maps: str | None = None
 
     def __post_init__(self) -> None:
+        check_rule(self.subject_from)
         if self.axes is not None:
             parse_axes(self.axes)
 

@@ -107,11 +107,45 @@ class FlatFile:
         return np.frombuffer(content, self.dtype)
 
 
-def check_fits(path: Path, shape: Sequence[int], itemsize: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Complex numbers whose real and imaginary parts take turns along an axis of a real array.
+
+    Attributes
+    ----------
+    stored
+        The real numbers.
+    axis
+        Whose pairs are complex numbers; its length is even.
+    """
+
+    stored: Stored
+    axis: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes, that of the pairs halved."""
+        return paired(self.stored.shape, self.axis)
+
+    def part(self, axis: int, start: int, stop: int) -> Array:
+        """Read ``start:stop`` of one axis."""
+        twice = 2 if axis == self.axis else 1
+        parts = np.moveaxis(self.stored.part(axis, twice * start, twice * stop), self.axis, -1)
+        return np.moveaxis(parts[..., 0::2] + np.complex64(1j) * parts[..., 1::2], -1, self.axis)
+
+
+def paired(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """The shape of an array whose numbers along an axis are pairs."""
+    return (*shape[:axis], shape[axis] // 2, *shape[axis + 1 :])
+
+
+def check_fits(
+    path: Path, shape: Sequence[int], itemsize: int, cure: str = "Store it as .npy, which is read slice by slice"
+) -> None:
     """Refuse an array that has to be read as a whole and is larger than the file or the free memory allow."""
     size = math.prod(shape) * itemsize
     check_plausible_size(path, size)
     free = available_memory()
     if free is not None and size > free:
         problem = f"holds an array of {size / 1e9:.1f} GB, read as a whole, and {free / 1e9:.1f} GB of memory are free"
-        raise FileError(path, problem, "Store it as .npy, which is read slice by slice")
+        raise FileError(path, problem, f"{cure}, or use a machine with more memory")

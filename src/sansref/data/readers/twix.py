@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sansref.data.mrd.lines import HEAD, Data, Heads, Role, is_role
+from sansref.data.mrd.lines import HEAD, Data, Heads, ImageKey, Role, is_role
 from sansref.data.mrd.noise import NoiseScan
+from sansref.data.mrd.placement import steps_of
 from sansref.data.readers.guard import reading
 from sansref.data.readers.raw import Integers, RawFile, RawReader
 from sansref.data.readers.twix_blocks import Blocks, read_blocks
@@ -27,6 +28,8 @@ from sansref.errors import FileError, SettingError
 LIST_BYTES = 10240
 MOST_MEASUREMENTS = 64
 MOST_TEXTS = 64
+#: One in so many steps, and one at least, the strongest line may lie beside the centre: the object's phase moves it.
+ECHO_SHIFT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,7 @@ class TwixReader(RawReader):
             import twixtools.hdr_def
             import twixtools.mdb  # noqa: F401
         except ImportError as error:
-            raise SettingError(
-                "reading Siemens raw data needs the package twixtools: pip install 'sansref[raw]'"
-            ) from error
+            raise SettingError("reading Siemens raw data needs the package twixtools: pip install twixtools") from error
         with path.open("rb") as file:
             with reading(path, FORMAT):
                 modern = _two_numbers(file, 0)[0] < LIST_BYTES
@@ -79,7 +80,7 @@ class TwixReader(RawReader):
                 if not image.any():
                     problem = "holds no line of an image in its last measurement"
                     raise FileError(path, problem, "Give a complete measurement of a scan")
-                header = encoding_of(path, protocol, heads[image], blocks.centers(int(np.argmax(image))))
+                header = encoding_of(path, protocol, heads[image], _centers(file, blocks, heads))
                 noise = _noise(path, file, earlier, modern)
             several = (f"The last of {len(measurements)} measurements is read.",) if earlier else ()
 
@@ -95,9 +96,11 @@ def heads_of(blocks: Blocks, dwell: float) -> Heads:
     mdh, counter = blocks.headers, blocks.headers["Counter"]
     heads = np.zeros(len(mdh), HEAD)
     heads["flags"] = blocks.flags()
-    names = {"number_of_samples": "SamplesInScan", "active_channels": "UsedChannels", "center_sample": "CenterCol"}
+    names = {"number_of_samples": "SamplesInScan", "active_channels": "UsedChannels"}
     for ours, theirs in names.items():
         heads[ours] = mdh[theirs]
+    # Not told: no line of a Cartesian scan begins in the centre.
+    heads["center_sample"] = np.where(mdh["CenterCol"] == 0, mdh["SamplesInScan"] // 2, mdh["CenterCol"])
     heads["discard_pre"], heads["discard_post"] = mdh["CutOff"]["Pre"], mdh["CutOff"]["Post"]
     heads["sample_time_us"] = np.where(is_role(heads, Role.NOISE), 0, dwell)
     counters = {"kspace_encode_step_1": "Lin", "kspace_encode_step_2": "Par", "average": "Ave", "slice": "Sli"}
@@ -111,6 +114,31 @@ def heads_of(blocks: Blocks, dwell: float) -> Heads:
     for column, name in enumerate(("phase_dir", "read_dir", "slice_dir")):
         heads[name] = rotation[:, :, column]
     return heads
+
+
+def _centers(file: BinaryIO, blocks: Blocks, heads: Heads) -> tuple[int, int]:
+    """Phase-encoding and partition step at which k-space is zero, by the lines of the first image.
+
+    Pulseq's interpreter leaves them at 0. Then it is the middle of the steps if they have no gap and the strongest
+    line lies there, else the step of that line.
+    """
+    image = np.flatnonzero(is_role(heads, Role.IMAGE))
+    keys = heads["idx"][list(ImageKey._fields)]
+    first = image[keys[image] == keys[image[0]]]
+    told, steps = blocks.centers(int(first[0])), steps_of(heads[first])
+    if all(center or not each.any() for center, each in zip(told, steps, strict=True)):
+        return told
+    energy = [float(np.square(np.abs(blocks.samples(file, int(index)))).sum()) for index in first]
+    strongest = int(np.argmax(energy))
+    found = []
+    for center, each in zip(told, steps, strict=True):
+        low, high, peak = int(each.min()), int(each.max()), int(each[strongest])
+        middle = (low + high + 1) // 2
+        even = len(np.unique(each)) == high - low + 1 and abs(peak - middle) <= max(
+            len(np.unique(each)) // ECHO_SHIFT, 1
+        )
+        found.append(center or (middle if even else peak) if each.any() else center)
+    return found[0], found[1]
 
 
 def rotations(quaternions: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sansref.data.mrd.header import Limits, MrdHeader, identifier, sign_of_vendor
+from sansref.data.mrd.header import Limits, MrdHeader, identifier
 from sansref.data.mrd.lines import Heads
 from sansref.errors import FileError, printable
 
@@ -37,6 +37,11 @@ CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate", 16: "interleav
 CARTESIAN = 1
 THREE_DIMENSIONAL = 4
 NO_REGRIDDING = 1
+LARGEST_OVERSAMPLING = 8.0
+FOREIGN = (
+    "A Pulseq sequence: matrix and centre are told by the lines. Its axes may run against the protocol's directions, so"
+    " check left and right, front and back."
+)
 
 Protocol = dict[str, Any]
 
@@ -106,10 +111,17 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
         _limits(heads["idx"][f"kspace_encode_step_{axis}"], center)
         for axis, center in zip((1, 2), centers, strict=True)
     ]
+    # Pulseq's sequences follow their own file; the protocol beside them is that of nothing in particular.
+    foreign = "pulseq" in str(yaps.get("tSequenceFileName", "")).lower()
     base = max(int(_number(space, "lBaseResolution", 0)), 1)
-    x, y, z = _columns(heads, base), _grid(_lines(space, meas), steps[0]), 1
-    if _number(space, "ucDimension", 2) == THREE_DIMENSIONAL:
-        z = _grid(int(_number(meas, "i3DFTLength", 0) or _number(space, "lPartitions", 1)), steps[1])
+    x, y, z = _columns(heads, base), _grid(2 * centers[0] if foreign else _lines(space, meas), steps[0]), 1
+    if _number(space, "ucDimension", 2) == THREE_DIMENSIONAL and steps[1].maximum > steps[1].minimum:
+        declared = int(_number(meas, "i3DFTLength", 0) or _number(space, "lPartitions", 1))
+        z = _grid(2 * centers[1] if foreign else declared, steps[1])
+    if foreign:
+        # What the protocol calls pixels is not: the readout covers the field of view, and its oversampling.
+        told = _number(protocol.get("Dicom", {}), "flReadoutOSFactor", 1.0)
+        base = max(round(x / min(max(told, 1.0), LARGEST_OVERSAMPLING)), 1)
     fov = tuple(_length(path, place, name) for name in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
     over = [_number(space, f"d{axis}OversamplingForDialog", 0.0) for axis in ("Phase", "Slice")]
     return MrdHeader(
@@ -121,9 +133,10 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
         steps2=steps[1],
         averages=int(heads["idx"]["average"].max()) + 1,
         calibration=CALIBRATION_MODES.get(int(_number(yaps.get("sPat", {}), "ucRefScanMode", 0))),
-        direction_sign=sign_of_vendor("SIEMENS"),
+        siemens=True,
         subject=_subject(protocol),
         contrast=printable(str(yaps.get("tProtocolName", ""))) or None,
+        notes=(FOREIGN,) if foreign else (),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, replace
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from sansref.errors import FileError
 from sansref.experiments.comparison.choice import choose, chosen
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.records import SliceScore, read_scores, write_scores
-from sansref.experiments.comparison.workplace import Workplace, hash_of, read_record
+from sansref.experiments.comparison.workplace import Workplace, drop_data, hash_of, read_record
 from sansref.experiments.health import draw_health
 from sansref.experiments.scores import Reconstruction, Score, score_best_scale, score_scan, zero_filled
 from sansref.files import write_text
@@ -44,14 +43,13 @@ def train_cell(place: Workplace, cell: Cell, console: Console | None = None) -> 
         _train(place, cell, console)
     else:
         choose(place, cell)
-    # What it was trained on can be made again, and would be kept once per cell.
-    shutil.rmtree(folder / "data", ignore_errors=True)
+    drop_data(folder)
 
 
 def _train(place: Workplace, cell: Cell, console: Console | None) -> None:
     folder = place.run_of(cell).path
     try:
-        train(cell.config, place.data, folder, console=console, full=place.full_for(cell))
+        train(cell.config, place.data, folder, console=console, full=place.full_for(cell), known=place.known)
     finally:
         if cell.config.needs is Needs.UNPAIRED:
             draw_health(folder)  # above all where training has failed
@@ -66,7 +64,7 @@ def reconstruction_of(place: Workplace, cell: Cell) -> Reconstruction:
         If it has not been trained, or its weights cannot be read.
     """
     if cell.learned:
-        return place.run_of(cell).load().reconstruct
+        return place.run_of(cell).load(cell.config).reconstruct
     return chosen(place, cell).reconstruct if cell.chosen else zero_filled
 
 
@@ -103,7 +101,7 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceS
     ]
     write_scores(scores, rows)
     write_text(record, json.dumps(wanted, indent=2))
-    return rows
+    return read_scores(scores)  # as every later command sees them
 
 
 class _Judge:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import cast
 
 from sansref.data.prepare import prepare
+from sansref.data.prepared import PREPARED
 from sansref.errors import FileError
 from sansref.experiments.comparison.plan import Cell
 from sansref.experiments.comparison.workplace import Workplace, read_record
-from sansref.files import remove_leftovers, write_text
+from sansref.files import claim, remove_leftovers, remove_made, write_text
 from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
 from sansref.training.batches import held_out_mask
-from sansref.training.parts import split_by_subject
+from sansref.training.parts import fingerprints, refuse_changes, split_by_subject, unchanged
 
 SCANS = 8
 """Scans that a regularisation is chosen on, at most, evenly spread over those for validation."""
@@ -33,9 +33,12 @@ def choose(place: Workplace, cell: Cell) -> None:
     known = subjects["validation"] or subjects["training"]
     chosen = [info for info in place.files if info.subject in known]
     folder = place.run_of(cell).path
+    claim(folder, "choice")
     remove_leftovers(folder)
-    shutil.rmtree(folder / "data", ignore_errors=True)  # of a choice that was killed, with other settings perhaps
-    prepared = prepare(chosen, cell.config.preparation, folder / "data", references=False)
+    remove_made(folder / "data", PREPARED)  # of a choice that was killed, with other settings perhaps
+    if place.known:
+        refuse_changes(place.data, place.known[0], fingerprints(place.files, place.data), f"{place.out}")
+    prepared = prepare(unchanged(chosen), cell.config.preparation, folder / "data", references=False)
     count = min(len(prepared), SCANS)
     scans = [prepared[number * len(prepared) // count] for number in range(count)]
     held_out = [held_out_mask(scan, options.held_out, options.seed, item) for item, scan in enumerate(scans)]

@@ -85,7 +85,10 @@ def compare(
     console, perceptual = console or Console(stderr=True), perceptual or PerceptualOptions()
     lpips, missing = perceptual.load()  # an unreadable file of weights is told before hours of training
     place.check()
+    if place.found.left_out:
+        console.out(f"left out: {place.found.left_out}", highlight=False)
     train_all(place, jobs, ray, console)
+    place.check_data()  # trained for hours, on files that somebody may have replaced meanwhile
     rows: list[SliceScore] = []
     cells = place.plan.cells
     for cell in track(cells, "scoring", console=console, transient=True, disable=not console.is_terminal):

@@ -136,7 +136,7 @@ class ViewerSlice:
     subject, number, acceleration
         What it is called.
     reference
-        Magnitude, real (height, width), with a positive maximum.
+        Magnitude, real (height, width), with a positive maximum, turned as it is to be shown.
     images
         By method: real, of the reference's shape and on its grey scale.
     captions

@@ -12,12 +12,15 @@ from sansref.data.coils import CoilOptions
 from sansref.data.sampling import Sampling
 from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
-from sansref.errors import FileError, SettingError
-from sansref.experiments.comparison.plan_file import read_plan, read_settings
+from sansref.errors import FileError, SettingError, did_you_mean
+from sansref.experiments.comparison.plan_file import read_plan
+from sansref.files import fitting
 from sansref.methods.classical.regularisation import ClassicalName
 from sansref.presets import preset_file
 from sansref.training.config import RunConfig
 from sansref.training.hints import checked
+from sansref.training.registry import METHODS
+from sansref.yaml_json import read_yaml
 
 CHOSEN = get_args(ClassicalName)
 """Methods that are not trained, but have a number that is chosen."""
@@ -134,7 +137,8 @@ class Plan:
         for place, labels in (("baseline", [self.baseline]), ("gap", self.gap or [])):
             for label in labels:
                 if label not in self.methods:
-                    raise SettingError(f"{place} names {label!r}, which is none of {', '.join(self.methods)}")
+                    near = did_you_mean(label, self.methods)
+                    raise SettingError(f"{place} names {label!r}, which is none of {', '.join(self.methods)}{near}")
         taken: dict[str, str] = {}
         for label in self.methods:
             if (other := taken.setdefault(slug(label), label)) != label:
@@ -183,8 +187,14 @@ class Plan:
         method = own.pop("method", None)
         if method is None:
             raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
+        known = [*METHODS, *UNLEARNED]
+        if method not in known and ":" not in str(method):
+            cure = did_you_mean(
+                str(method), known, f"use one of {', '.join(known)}, or module:Class for one of your own"
+            )
+            raise SettingError(f"method {label!r}: there is no method {method!r}{cure}")
         preset = own.pop("preset", None)
-        base = {} if preset is None else _without(COMMON, read_settings(preset_file(checked("preset", preset, str))))
+        base = {} if preset is None else _without(COMMON, read_yaml(preset_file(checked("preset", preset, str))))
         if (of := base.pop("method", method)) != method:
             raise SettingError(f"method {label!r}: the preset {preset!r} is of method {of!r}, not {method!r}")
         forbidden = COMMON & own.keys()
@@ -225,7 +235,8 @@ def load_plan(name: str) -> Plan:
     known = {entry.name: entry for entry in fields(Plan)}
     unknown = values.keys() - known.keys()
     if unknown:
-        raise SettingError(f"{path}: unknown setting {min(unknown)!r}: use {', '.join(known)}")
+        cure = did_you_mean(first := min(map(str, unknown)), known, f"use {', '.join(known)}")
+        raise SettingError(f"{path}: unknown setting {first!r}{cure}")
     if not isinstance(values.get("accelerations"), Mapping):
         raise SettingError(f"{path}: 'accelerations' must be a list such as [4, 8]")
     values["accelerations"] = {value: settings or {} for value, settings in values["accelerations"].items()}
@@ -255,4 +266,4 @@ def acceleration_name(acceleration: float) -> str:
 
 def slug(label: str) -> str:
     """A label as a folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "method"
+    return fitting(re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-"), 200) or "method"

@@ -6,32 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sansref.errors import FileError, SettingError
+from sansref.errors import SettingError
 from sansref.presets import preset_file
 from sansref.training.hints import checked
+from sansref.yaml_json import read_yaml
 
 REMOVABLE = ("methods", "accelerations")
 """What a plan can leave out single entries of."""
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in one YAML file, as they stand there.
-
-    Raises
-    ------
-    FileError
-        If it is not readable YAML, or no mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, OSError, ValueError) as error:  # the latter also for dates such as 2026-13-45
-        problem = " ".join(str(error).split())
-        raise FileError(path, f"is not readable YAML ({problem})", "Correct the file") from None
-    if not isinstance(values, dict):
-        raise FileError(path, "holds no settings", "Give a YAML file such as the package's presets")
-    return values
 
 
 def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -53,7 +34,7 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     FileError
         If a file is not readable YAML.
     """
-    own = read_settings(path)
+    own = read_yaml(path)
     listed = isinstance(own.get("accelerations"), list)
     if "accelerations" in own:
         own["accelerations"] = _accelerations(path, own["accelerations"])

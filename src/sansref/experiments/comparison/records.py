@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from math import nan
 from pathlib import Path
 
 from sansref.errors import FileError
-from sansref.files import atomic_path
+from sansref.files import csv_name, csv_text, write_text
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,14 @@ COLUMNS = [entry.name for entry in fields(SliceScore)]
 def write_scores(path: str | Path, rows: Sequence[SliceScore]) -> None:
     """Write scores as CSV, one line per slice, from which :func:`read_scores` reads equal values.
 
+    Control characters in names become spaces.
+
     Raises
     ------
     FileError
         If the system refuses to write.
     """
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_text(Path(path), csv_text([COLUMNS, *(astuple(row) for row in rows)]))
 
 
 def read_scores(path: str | Path) -> list[SliceScore]:
@@ -84,8 +83,8 @@ def _row(path: str | Path, number: int, line: list[str]) -> SliceScore:
         if len(line) != len(COLUMNS):
             raise ValueError(f"{len(line)} columns instead of {len(COLUMNS)}")
         label, acceleration, fold, seed, subject, index, *scores = line
-        place = (float(acceleration), int(fold), int(seed), subject, int(index))
-        return SliceScore(label, *place, *(float(score) for score in scores))
+        place = (float(acceleration), int(fold), int(seed), csv_name(subject), int(index))
+        return SliceScore(csv_name(label), *place, *(float(score) for score in scores))
     except ValueError as error:
         raise _damaged(path, f"is damaged in line {number} ({error})") from None
 

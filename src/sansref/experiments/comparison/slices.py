@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from sansref.data.placement import for_people
 from sansref.experiments.comparison.cells import reconstruction_of
 from sansref.experiments.comparison.contents import ViewerSlice
 from sansref.experiments.comparison.plan import Cell, acceleration_name
@@ -23,7 +24,7 @@ Key = tuple[int, int]
 
 
 def shown_slices(place: Workplace, rows: Sequence[SliceScore]) -> list[ViewerSlice]:
-    """Test slices as the first seed's methods reconstruct them.
+    """Test slices as the first seed's methods reconstruct them, turned upright.
 
     They run from the worst to the best by mean PSNR of the methods that are trained. Up to half of them are the worst
     of the worst 5 %, the others, with the median and the best one among them, are spread evenly over the rest: averages
@@ -61,8 +62,9 @@ def _of_acceleration(place: Workplace, acceleration: float, rows: Sequence[Slice
             scan = scans[key[1]]
             with torch.inference_mode():
                 image = reconstruct(scan.batch())[0]
-            found[key][cell.label] = scored_image(image, scan, place.plan.normalise)
-            references[key] = scored_reference(scan, place.plan.normalise)
+            geometry = scan.meta.geometry
+            found[key][cell.label] = for_people(scored_image(image, scan, place.plan.normalise), geometry)
+            references[key] = for_people(scored_reference(scan, place.plan.normalise), geometry)
     median = ranked[_median(ranked) :][:1]
     return [_shown(references[key], images, scores[key], key in worst, key in median) for key, images in found.items()]
 

@@ -5,14 +5,12 @@ One :class:`ComparisonTable` holds the numbers; Markdown, LaTeX and the page sho
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 
+from sansref.errors import printable
 from sansref.experiments.comparison.contents import Better, Entry, Heading, SortableTable
 from sansref.experiments.comparison.plan import Plan, acceleration_name
 from sansref.experiments.comparison.records import SliceScore
@@ -29,7 +27,8 @@ from sansref.experiments.comparison.statistics import (
     estimate,
     gap_share,
 )
-from sansref.experiments.tables import DIGITS, NO_WEIGHTS, UNDEFINED, Scoring
+from sansref.experiments.tables import DIGITS, NO_WEIGHTS, UNDEFINED, Scoring, markdown_table, markdown_text
+from sansref.files import csv_text
 
 BETTER: Mapping[str, Better] = {"psnr": "high", "ssim": "high", "nmse": "low", "lpips": "low", "held_out": "low"}
 TESTED = ("psnr", "ssim")
@@ -237,13 +236,11 @@ def _count(number: int, noun: str) -> str:
 
 def comparison_markdown(table: ComparisonTable) -> str:
     """All tables in Markdown, the best of each column in bold."""
-    parts = [f"## {_markdown_text(table.plan.title)}"]
+    parts = [f"## {markdown_text(table.plan.title)}"]
     for shown in sortable_tables(table):
-        head = [_markdown_text(heading.text) for heading in shown.headings]
-        rows = _texts(shown, _markdown_text, "**{}**")
-        grid = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-        lines = "\n".join("| " + " | ".join(cells) + " |" for cells in grid)
-        parts += [f"### {_markdown_text(shown.caption)}", lines, _markdown_text(shown.note)]
+        head = [markdown_text(heading.text) for heading in shown.headings]
+        rows = _texts(shown, markdown_text, "**{}**")
+        parts += [f"### {markdown_text(shown.caption)}", markdown_table(head, rows), markdown_text(shown.note)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -272,26 +269,20 @@ def _texts(table: SortableTable, escape: Callable[[str], str], bold: str) -> lis
     return rows
 
 
-def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*_|<])", r"\\\1", text)
-
-
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in printable(text))
 
 
 def comparison_csv(table: ComparisonTable) -> str:
     """All numbers in full, one line for each acceleration, method and score; what is not defined is empty."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    rows: list[list[object]] = [[*CSV_COLUMNS]]
     for acceleration, lines in table.lines.items():
         for line in lines:
             for metric, found in line.estimates.items():
                 counted = [found.slices, found.subjects, found.mean, found.std, *found.interval]
                 numbers = ["" if isnan(number) else number for number in (*counted, *_tested(line, metric))]
-                writer.writerow([acceleration, line.label, metric, *numbers])
-    return file.getvalue()
+                rows.append([acceleration, line.label, metric, *numbers])
+    return csv_text(rows)
 
 
 def _tested(line: Line, metric: str) -> list[float]:

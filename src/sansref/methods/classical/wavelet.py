@@ -158,7 +158,7 @@ def pywavelets() -> ModuleType:
     try:
         import pywt  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
-        raise SettingError("l1_wavelet needs PyWavelets: pip install 'sansref[classical]'") from error
+        raise SettingError("l1_wavelet needs PyWavelets: pip install PyWavelets") from error
     return pywt
 
 

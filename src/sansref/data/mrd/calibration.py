@@ -1,0 +1,197 @@
+"""Calibration lines that are no part of an image: k-space that tells what the coils see, and no more.
+
+They may be numbered from anywhere, have a matrix, an oversampling and an encoding of their own, and another contrast.
+Coil maps do not mind: a shift of all k-space is a phase that all coils share. So the lines are placed by their
+counters alone, as Gadgetron does for "separate" and "external" calibration, and cut about the strongest sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sansref.data.mrd.header import MrdHeader
+from sansref.data.mrd.lines import Data, Heads, ImageKey, Lines, Role, is_role
+from sansref.data.mrd.placement import (
+    MOST_PADDING,
+    ON_GRID,
+    SMALL_GRID,
+    Integers,
+    centers_of,
+    kept_samples,
+    measured_lines,
+    reversed_lines,
+    steps_of,
+)
+from sansref.kspace.crop import centre_crop, centre_pad
+from sansref.kspace.fourier import fft1c, ifft1c
+
+#: How much finer an image is made, at most, to be cut to another field of view.
+FINER = 64
+
+
+def calibration_lines(header: MrdHeader, lines: Lines) -> Lines | None:
+    """Those of an image's lines that serve for calibration only; None where there is none."""
+    apart = is_role(lines.heads, Role.CALIBRATION)
+    apart[measured_lines(header, lines.heads)] = False
+    chosen = np.flatnonzero(apart)
+    return Lines(lines.heads[chosen], [lines.data[index] for index in chosen]) if len(chosen) else None
+
+
+def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey, Integers]], heads: Heads) -> Integers:
+    """Indices of the lines of other images that calibrate an image which lacks calibration lines of its own.
+
+    Where calibration is a measurement of its own, they are those of the nearest image of the same slice that has
+    some: scanners often acquire it once, before the first repetition. Where it lies on the image's grid, neighbouring
+    images give what this one lacks, until they give no more: they differ in the lines that are left out (TGRAPPA,
+    Breuer et al., Magn Reson Med 53(4), 2005), or have the calibration lines.
+
+    Parameters
+    ----------
+    header
+        How the lines were encoded.
+    key
+        Of the image.
+    images
+        Key and indices of the lines of each image of the file, calibration lines among them.
+    heads
+        Of all lines.
+    """
+
+    def distance(other: ImageKey) -> tuple[int, ...]:
+        return (
+            abs(other.contrast - key.contrast),
+            abs(other.set - key.set),
+            abs(other.phase - key.phase),
+            abs(other.repetition - key.repetition),
+        )
+
+    near = sorted(((distance(other), lines) for other, lines in images if other.slice == key.slice), key=lambda e: e[0])
+    apart = header.calibration not in ON_GRID
+    found, places = [np.zeros(0, np.int64)], set[tuple[int, int]]()
+    for (contrast, of_set, *_), lines in near:
+        if apart:
+            lines = lines[is_role(heads[lines], Role.CALIBRATION)]
+            if len(lines):
+                return lines
+        elif (contrast, of_set) == (0, 0):
+            new = set(zip(*steps_of(heads[lines]), strict=True)) - places
+            if not new and places:
+                break
+            places |= new
+            found.append(lines)
+    return np.sort(np.concatenate(found))
+
+
+def calibration_kspace(
+    header: MrdHeader, lines: Lines, coils: int, slices: int, plane: tuple[int, int]
+) -> list[Tensor] | None:
+    """K-space of a calibration scan on the grid of the image.
+
+    Parameters
+    ----------
+    header
+        How the image was encoded.
+    lines
+        Of the calibration.
+    coils
+        Receive channels of the image.
+    slices
+        1, or the partitions of a 3-D slab without its oversampling.
+    plane
+        Rows and columns of the image's k-space.
+
+    Returns
+    -------
+    list of Tensor or None
+        One complex64 (coils, rows, columns) per slice, zero where not acquired; None where the lines do not show the
+        centre of k-space in these coils.
+    """
+    usable = np.flatnonzero((lines.heads["active_channels"] == coils) & (lines.heads["number_of_samples"] > 0))
+    if not len(usable):
+        return None
+    spaces = lines.heads["encoding_space_ref"][usable]
+    usable = usable[spaces == spaces[-1]]
+    block = _central_block(header, lines.heads[usable], [lines.data[index] for index in usable])
+    if block is None or (block.shape[0] == 1 and slices > 1) or (block.shape[0] > 1 and header.encoded[2] == 1):
+        return None
+    space = int(spaces[-1])
+    own = header.fovs[space] if space < len(header.fovs) else None
+    x, y, z = own or header.encoded_fov
+    rows, columns = plane
+    for axis, wanted, told in (
+        (3, rows * header.spacing[0], x),
+        (1, columns * header.spacing[1], y),
+        (0, header.encoded_fov[2], z if header.encoded[2] > 1 else header.encoded_fov[2]),
+    ):
+        block = _of_field(block, axis, wanted / told)
+    if header.encoded[2] > 1:
+        block = ifft1c(_sized(block, 0, header.encoded[2]), 0)
+        block = _sized(block, 0, slices)
+    return [_fitted(each.permute(1, 2, 0), plane) for each in block]
+
+
+def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor | None:
+    """The largest fully sampled block about the strongest sample, complex64 (partitions, columns, coils, rows)."""
+    step1, step2 = (steps - steps.min() for steps in steps_of(heads))
+    (first, stop), centers = kept_samples(heads), centers_of(header, heads)
+    rows = centers.max() - centers + first
+    rows -= rows.min()
+    y, z, x = (int(each.max()) for each in (step1 + 1, step2 + 1, rows + stop - first))
+    coils, acquired = len(data[0]), int((stop - first).sum())
+    if (stop <= first).any() or x * y * z * coils > max(MOST_PADDING * acquired * coils, SMALL_GRID):
+        return None
+    total, count = np.zeros((z, y, coils, x), np.complex64), np.zeros((z, y, x), np.float32)
+    for index, (samples, turned) in enumerate(zip(data, reversed_lines(heads), strict=True)):
+        if samples.shape != (coils, int(heads["number_of_samples"][index])):
+            return None
+        kept = (samples[:, ::-1] if turned else samples)[:, first[index] : stop[index]]
+        place, span = (step2[index], step1[index]), slice(rows[index], rows[index] + kept.shape[1])
+        total[place][:, span] += kept
+        count[place][span] += 1
+    total /= np.maximum(count, 1)[:, :, None]
+    energy = (np.abs(total) ** 2).sum(2)
+    if not np.isfinite(energy).all() or not energy.any():
+        return None
+    partition, column, row = (int(at) for at in np.unravel_index(int(energy.argmax()), energy.shape))
+    there = count > 0
+    along = _extent(there[partition, column], row)
+    across = _extent(there[partition][:, along].all(-1), column)
+    through = _extent(there[:, across][:, :, along].all((1, 2)), partition)
+    return torch.from_numpy(np.ascontiguousarray(total[through, across][..., along]))
+
+
+def _extent(acquired: Any, centre: int) -> slice:
+    """The longest run of acquired samples in which ``centre`` is the middle, at ``n // 2``."""
+    gaps = np.flatnonzero(~acquired)
+    before = centre - 1 - int(gaps[gaps < centre].max(initial=-1))
+    after = int(gaps[gaps > centre].min(initial=len(acquired))) - centre - 1
+    size = min(2 * before + 1, 2 * after + 2)
+    return slice(centre - size // 2, centre - size // 2 + size)
+
+
+def _of_field(kspace: Tensor, axis: int, ratio: float) -> Tensor:
+    """K-space of a field of view that is ``ratio`` times as large along an axis."""
+    size = kspace.shape[axis]
+    kept = max(round(size * ratio), 1)
+    if kept == size:
+        return kspace
+    # Padded until the new field of view is a whole number of pixels, which keeps maps in place.
+    fine = min(range(size, size + FINER), key=lambda n: (round(abs(n * ratio - round(n * ratio)), 6), n))
+    image = ifft1c(_sized(kspace, axis, fine), axis)
+    return _sized(fft1c(_sized(image, axis, max(round(fine * ratio), 1)), axis), axis, max(int(size * ratio + 1e-6), 1))
+
+
+def _sized(data: Tensor, axis: int, size: int) -> Tensor:
+    """Cropped or zero-padded along one axis about its centre."""
+    moved = data.movedim(axis, -1)
+    wanted = (moved.shape[-2], size)
+    return centre_crop(centre_pad(moved, wanted), wanted).movedim(-1, axis)
+
+
+def _fitted(kspace: Tensor, plane: tuple[int, int]) -> Tensor:
+    return centre_crop(centre_pad(kspace, plane), plane).contiguous()

@@ -1,0 +1,121 @@
+"""What is wrong with a command line, as far as it can be told before PyTorch, which takes seconds, is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, takewhile
+from pathlib import Path
+
+from sansref.errors import FileError, SettingError, did_you_mean
+from sansref.presets import preset_file
+
+#: Commands whose options are those of classes that need PyTorch.
+SLOW = ("demo", "train", "evaluate", "compare")
+#: Options that name something to be read.
+PLACES = ("data", "undersampled", "full")
+#: Options that the parser itself has.
+OWN = ("help", "config", "print_config")
+
+_CLASS = re.compile(r"^@dataclass.*\nclass (\w+).*\n((?:(?: .*)?\n)*)", re.MULTILINE)
+_FIELD = re.compile(r"^    (\w+): .*=", re.MULTILINE)
+
+
+def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> None:
+    """Refuse a path that does not exist, a preset or method that is not known, and an option that no command has.
+
+    What passes may still be wrong: the parser of the command looks at everything.
+
+    Parameters
+    ----------
+    command
+        Its name.
+    words
+        What follows it on the command line.
+    methods
+        Names of the methods of this package.
+
+    Raises
+    ------
+    FileError
+        If something that is to be read does not exist, or is no run.
+    SettingError
+        If there is no such option, preset or method.
+    """
+    first = list(takewhile(lambda word: not word.startswith("-"), words))  # words behind an option may be its values
+    own = command == "train" and bool(first) and ":" in first[0]
+    if command == "train" and first and not own and first[0] not in methods:
+        cure = f"use one of {', '.join(methods)}, or module:Class for one of your own"
+        raise SettingError(f"there is no method {first[0]!r}{did_you_mean(first[0], methods, cure)}")
+    if command in SLOW and not own:
+        _check_options(" ".join(["sansref", command, *first[: command == "train"]]), words)
+    if command == "compare" and first:
+        preset_file(first[0])
+    given = {name: value for name, value in pairwise(words) if not value.startswith("-")}
+    given |= {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
+    if "--config" in given:
+        preset_file(given["--config"])
+    options = {name.removeprefix("--") for name in given if name.startswith("--")}
+    if command == "evaluate" and not ("data" in options and options <= {*PLACES, "out"}):
+        return  # the value of another option may be wrong as well, and comes first
+    for name in options & {*PLACES}:
+        if (value := given[f"--{name}"]) != "null":
+            check_place(Path(value))
+    if command == "evaluate" and first:
+        check_run(Path(first[0]), [Path(given["--data"])])
+
+
+def check_run(run: Path, others: Iterable[Path] = ()) -> None:
+    """Refuse a run that is none; not where another path is one, for the two may have changed places.
+
+    Raises
+    ------
+    FileError
+        If it is none.
+    """
+    if not any((path / "config.yaml").exists() for path in (run, *others)):
+        cure = "Give a directory that 'sansref train' has written"
+        raise FileError(run, "is not a run directory (no config.yaml)", cure)
+
+
+def check_place(place: Path) -> None:
+    """Refuse what does not exist.
+
+    Raises
+    ------
+    FileError
+        If there is neither a file nor a folder nor a link.
+    """
+    if not place.exists() and not place.is_symlink():
+        raise FileError(place, "does not exist", "Check the spelling of the path")
+
+
+def _check_options(name: str, words: Sequence[str]) -> None:
+    known: set[str] = set()
+    for word in words:
+        if found := re.match(r"--([\w.-]+)", word):
+            option = found[1].replace("-", "_")
+            known = known or option_names()
+            if option not in known:
+                said = did_you_mean(option, sorted(known), dashes="--")
+                raise SettingError(f"there is no option --{option}{said} (see '{name} --help')")
+
+
+def option_names() -> set[str]:
+    """Names of the options of all commands and methods, and of some other fields, as the sources of this package say.
+
+    To ask the classes themselves, they would have to be imported, and PyTorch with them.
+    """
+    names, here = set(OWN), Path(__file__).parent
+    for path in here.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "cli.py":
+            names |= set(re.findall(r'"--(\w+)"', text))
+        for kind, body in _CLASS.findall(text):
+            fields = _FIELD.findall(body)
+            names |= (
+                {f"network.{name}" for name in fields}
+                if kind in ("NetworkOptions", "TranslatorOptions")
+                else set(fields)
+            )
+    return names | {"network"}

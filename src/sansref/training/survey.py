@@ -1,0 +1,326 @@
+"""What a training will learn from and what it will take, told before it begins."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import Any
+
+import torch
+
+from sansref.data.readers import FileInfo, ScanFiles
+from sansref.data.selection import Selection
+from sansref.device import device_of
+from sansref.errors import FileError
+from sansref.kspace.noise import noise_level
+from sansref.memory import memory_in_use, peak_of_memory
+from sansref.methods import Draw, Method, Needs, Sample, collate
+from sansref.scan import Scan
+from sansref.training.batches import ShapeBatches
+from sansref.training.config import RunConfig
+
+MOST_SHAPES = 6
+"""Sizes of slices of which one is looked at."""
+WARM = 2.0
+"""Seconds of a first step that needs no second one to tell how long steps take."""
+
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training step and a reconstruction took when they were tried.
+
+    Attributes
+    ----------
+    step, reconstruction
+        Seconds of a step with a whole batch, and of the reconstruction of one slice.
+    memory
+        Largest memory of the process on a CPU, or of its tensors on a GPU, in bytes.
+    device
+        Where, in words.
+    """
+
+    step: float
+    reconstruction: float
+    memory: int
+    device: str
+
+
+def survey(
+    config: RunConfig,
+    found: ScanFiles,
+    parts: Mapping[str, Sequence[str]],
+    full: ScanFiles | None = None,
+    skip_bad: bool = False,
+    processes: int = 1,
+) -> Iterator[Row]:
+    """Tell, as names and values, what a training will learn from and what it will take.
+
+    One slice of each size is read and prepared, and a few steps are tried on it, with weights that are thrown away:
+    time and memory are measured, and the rest follows from the headers.
+
+    Parameters
+    ----------
+    config
+        Of the training.
+    found, full
+        Files of the folder, and of the one of full scans of other people.
+    parts
+        Subjects of each part.
+    skip_bad
+        Pass over files of which a slice cannot be used, rather than raise.
+    processes
+        That train together, and share out each batch.
+
+    Raises
+    ------
+    FileError
+        If a slice cannot be used.
+    SettingError
+        If settings are impossible for these scans.
+    """
+    yield from _people(found, "")
+    if full is not None:
+        yield from _people(full, "full scans: ")
+    sources = {part: full if part == "full" and full is not None else found for part in parts}
+    chosen = {part: [info for info in its.files if info.subject in parts[part]] for part, its in sources.items()}
+    for part, files in chosen.items():
+        yield part, f"{len(parts[part])} subject(s), {_slices(files, config.selection)}: {_listed(parts[part])}"
+    yield "slices", _slices([info for files in chosen.values() for info in files], config.selection) + " taken"
+    scans = _one_of_each_size(config, chosen.get("training", []), skip_bad)
+    yield from _sizes(scans)
+    yield "mask", "; ".join(dict.fromkeys(_mask(config, scan) for _, scan in scans)) or "unknown"
+    yield "noise level", "; ".join(dict.fromkeys(_noise(scan) for _, scan in scans)) or "unknown"
+    for line in _without_effect(config, parts, [scan for _, scan in scans]):
+        yield "no effect", line
+    companions = _companions(config, chosen.get("full", []), scans, skip_bad)
+    yield from _expected(config, chosen, scans, companions, processes)
+
+
+def _people(found: ScanFiles, what: str) -> Iterator[Row]:
+    files = found.files
+    subjects: dict[str, set[str]] = defaultdict(set)
+    for info in files:
+        subjects[info.recognised_by].add(info.subject)
+    number = len({info.subject for info in files})
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(Counter(info.kind for info in files).items()))
+    yield "files", f"{what}{len(files)} ({kinds})"
+    if found.left_out:
+        yield "left out", found.left_out
+    if found.bad:
+        yield "unreadable", f"{len(found.bad)} file(s), the first: {found.bad[0]}"
+    yield "subjects", f"{what}{number}"
+    for how, names in sorted(subjects.items()):
+        yield "recognised by", f"{how}: {_listed(sorted(names))}"
+
+
+def _slices(files: Sequence[FileInfo], selection: Selection) -> str:
+    taken = sum(len(selection.indices(info.slices)) for info in files)
+    return f"{taken} of {sum(info.slices for info in files)} slices"
+
+
+def _one_of_each_size(
+    config: RunConfig, files: Sequence[FileInfo], skip_bad: bool, undersampled: bool = True
+) -> list[tuple[list[FileInfo], Scan]]:
+    """Files whose slices are alike, and a prepared slice of one of them."""
+    alike: dict[Any, list[FileInfo]] = defaultdict(list)
+    for info in files:
+        alike[info.kind, info.coils, info.height, info.width].append(info)
+    recipe = replace(config.preparation, undersampled=undersampled)
+    found = []
+    for group in islice(alike.values(), MOST_SHAPES):
+        scan = next(filter(None, (_a_slice(recipe, config.selection, info, skip_bad) for info in group[:3])), None)
+        if scan is not None:
+            found.append((group, scan))
+    return found
+
+
+def _a_slice(recipe: Any, selection: Selection, info: FileInfo, skip_bad: bool) -> Scan | None:
+    """A slice from the middle of a file's; None where there is nothing to see, or it cannot be used."""
+    chosen = selection.indices(info.slices)
+    try:
+        return next(recipe.scans(info, [chosen[len(chosen) // 2]]), None)
+    except FileError:
+        if not skip_bad:
+            raise
+        return None
+
+
+def _sizes(scans: Sequence[tuple[list[FileInfo], Scan]]) -> Iterator[Row]:
+    for group, scan in scans:
+        height, width = scan.mask.shape
+        info = group[0]
+        cut = "" if (height, width) == (info.height, info.width) else f", cut from {info.height} x {info.width}"
+        yield "matrix", f"{height} x {width}, {len(scan.kspace)} coil(s){cut} ({len(group)} file(s))"
+
+
+def _mask(config: RunConfig, scan: Scan) -> str:
+    share = f"{float(scan.mask.float().mean()):.1%} of the grid"
+    if not scan.meta.emulated:
+        return f"the scan's own, {share}"
+    sampling = config.sampling
+    drawn = "one for all scans" if sampling.mask_per == "dataset" else "a new one for each scan"
+    simulated = "simulated" if scan.meta.synthetic else "measured"
+    return f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled by it"
+
+
+def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
+    """Which settings do nothing to these scans, and why."""
+    if config.training.test and not parts.get("test") and not config.training.folds:
+        yield f"--test {config.training.test:g}: one subject alone, nobody can be set aside"
+    if any(not scan.meta.emulated for scan in scans):
+        names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
+        yield f"{', '.join(f'--{name}' for name in names)}: scans that came undersampled keep their own masks"
+    measured = [scan.mask.shape for scan in scans if not scan.meta.synthetic]
+    if measured and (names := dict.fromkeys(_changed(config.simulation))):
+        yield f"{', '.join(f'--{name}' for name in names)}: k-space was measured, nothing is simulated"
+    limit, largest = config.selection.max_matrix, max(measured, default=torch.Size((0, 0)), key=_size)
+    if limit and config.selection.matrix is None and any(n > most for n, most in zip(largest, limit, strict=True)):
+        size, bound = "{} x {}".format(*largest), "{},{}".format(*map(min, largest, limit))
+        yield f"--max_matrix: measured k-space stays whole, {size}; --matrix {bound} would cut it"
+
+
+def _changed(options: Any) -> list[str]:
+    """Names of the settings that differ from their defaults."""
+    return [entry.name for entry in fields(options) if getattr(options, entry.name) != entry.default]
+
+
+def _noise(scan: Scan) -> str:
+    level = float(noise_level(scan.kspace, scan.mask).mean())
+    size = "x".join(map(str, scan.mask.shape))
+    if not level > 0:
+        return f"unknown ({size})"
+    return f"{level:.2%} of the brightest pixel ({size}, slice {scan.meta.slice} of {scan.meta.subject})"
+
+
+def _companions(
+    config: RunConfig, files: Sequence[FileInfo], scans: Sequence[tuple[list[FileInfo], Scan]], skip_bad: bool
+) -> dict[tuple[int, ...], Scan]:
+    """Full scans of the same sizes, for a method that takes them."""
+    if config.needs is not Needs.UNPAIRED:
+        return {}
+    found = _one_of_each_size(config, files, skip_bad, undersampled=False)
+    return {tuple(scan.mask.shape): scan for _, scan in found if scans}
+
+
+def _expected(
+    config: RunConfig,
+    chosen: Mapping[str, Sequence[FileInfo]],
+    scans: Sequence[tuple[list[FileInfo], Scan]],
+    companions: Mapping[tuple[int, ...], Scan],
+    processes: int,
+) -> Iterator[Row]:
+    """Time and memory, by the largest slices; those of other sizes count by their pixels."""
+    usable = [scan for _, scan in scans if not companions or tuple(scan.mask.shape) in companions]
+    if not usable or (config.needs is Needs.UNPAIRED and not companions):
+        yield "expected time", "unknown: no training scan can be tried"
+        return
+    options, selection = config.training, config.selection
+    largest = max(usable, key=lambda scan: scan.kspace.numel())
+    shapes: list[tuple[int, ...]] = []
+    for group, scan in scans:
+        shapes += [tuple(scan.kspace.shape)] * sum(len(selection.indices(info.slices)) for info in group)
+    batches = ShapeBatches(shapes * options.repeats, options.batch_size, options.seed, processes=processes)
+    share = -(-min(options.batch_size, len(shapes) * options.repeats) // processes)
+    method = config.build(0, config.sampling.family(largest.meta.emulated))
+    try:
+        cost = tried(config, method, largest, share, companions.get(tuple(largest.mask.shape)))
+    except torch.OutOfMemoryError:
+        yield "expected memory", "more than there is: lower --batch_size, or the size of the network"
+        return
+    scored = chosen.get("validation") or chosen["training"]
+    validated = sum(len(selection.indices(info.slices)) for info in scored)
+    epochs = method.stages * options.epochs
+    relative = sum(map(_size, shapes)) / (len(shapes) * _size(tuple(largest.kspace.shape)))
+    training = epochs * len(batches) * cost.step
+    others = (epochs * validated + (method.stages - 1) * len(shapes)) * cost.reconstruction / processes
+    yield (
+        "expected time",
+        f"about {_duration((training + others) * relative)} at most: {epochs} epochs of {len(batches)} steps of"
+        f" {cost.step:.2g} s and {validated} slices to score at {cost.reconstruction:.2g} s, measured on the"
+        f" {cost.device}; without reading the files",
+    )
+    memory = f"about {cost.memory / 2**30:.2g} GiB on the {cost.device}" if cost.memory else "unknown"
+    yield "expected memory", memory
+
+
+def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, companion: Scan | None = None) -> Cost:
+    """Measure a training step and a reconstruction, leaving random streams as they are.
+
+    A GPU is given a whole batch. A CPU is given one slice: it takes as many times as long for a batch.
+
+    Parameters
+    ----------
+    config
+        Of the training.
+    method
+        Weights that nobody needs afterwards: their gradients change.
+    scan
+        The largest.
+    batch_size
+        Slices of a step.
+    companion
+        A full scan of the same size, for a method that takes one.
+    """
+    device = device_of(config.training.accelerator)
+    sample = Sample(scan, full=companion)
+    method.to(device).train()
+    on_gpu = device.type == "cuda"
+    together = batch_size if on_gpu else 1
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    before = memory_in_use()
+
+    def step(number: int) -> None:
+        groups = [method.examples(sample, Draw(config.training.seed, number, item)) for item in range(together)]
+        for update in method.step(collate(groups).to(device)):
+            method.zero_grad()
+            update.loss.backward()  # type: ignore[no-untyped-call]
+
+    def reconstruct() -> None:
+        with torch.inference_mode():
+            method.reconstruct(scan.batch().to(device))
+
+    with torch.random.fork_rng(), peak_of_memory() as peak:
+        seconds = _timed(lambda: step(0), device)
+        if seconds < WARM:  # what is done once, such as choosing algorithms, does not count
+            seconds = _timed(lambda: step(1), device)
+        method.eval()
+        reconstruction = _timed(reconstruct, device)
+    moments = 8 * sum(weight.numel() for weight in method.parameters())  # of the optimiser, two for each weight
+    if on_gpu:
+        return Cost(seconds, reconstruction, torch.cuda.max_memory_allocated() + moments, "GPU")
+    used = before + batch_size * max(0, peak() - before) + moments
+    return Cost(seconds * batch_size, reconstruction, used, f"CPU with {torch.get_num_threads()} thread(s)")
+
+
+def _timed(task: Callable[[], None], device: torch.device) -> float:
+    begun = time.perf_counter()
+    task()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel()
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{max(1, round(seconds))} s"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def told(row: Row) -> str:
+    """A row as a line."""
+    return f"{row[0]:<16}{row[1]}"

@@ -1,0 +1,141 @@
+"""YAML and JSON of files that anybody may have written: bounded, never executed, every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sansref.errors import FileError, printable
+
+LONGEST = 64 << 20
+"""Bytes of a file of lists, such as the names of a data folder."""
+
+LONGEST_YAML = 1 << 20
+"""Bytes of a file of settings; the largest that people write are a hundredth of that."""
+
+MOST_VALUES = 100_000
+"""Values that a file of settings may stand for, with every alias written out."""
+
+MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
+    """Read a text file.
+
+    Parameters
+    ----------
+    path
+        Of the file; a link is followed.
+    cure
+        What the user can do about a file that cannot be used, as in :class:`~sansref.errors.FileError`.
+    longest
+        Bytes that are read at most.
+
+    Raises
+    ------
+    FileError
+        If it is not there, no regular file (which might never end), too long, or no UTF-8.
+    """
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise FileError(path, "is no regular file", cure)
+        if state.st_size > longest:
+            raise FileError(path, f"has {state.st_size} bytes, at most {longest} are expected", cure)
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror or error})", cure) from None
+    except UnicodeDecodeError:
+        raise FileError(path, "is no text in UTF-8", cure) from None
+
+
+def read_json(path: Path, cure: str) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path, cure
+        As for :func:`read_text`.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read.
+    """
+    text = read_text(path, cure)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise FileError(path, "is not readable JSON", cure) from None
+
+
+def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
+    """Read a YAML file of settings by name, in plain values alone.
+
+    Parameters
+    ----------
+    path, cure
+        As for :func:`read_text`.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read, is no YAML, holds no settings, gives one of them twice, or is made to grow without bounds
+        by its aliases.
+    """
+    text = read_text(path, cure, LONGEST_YAML)
+    loader = yaml.SafeLoader("")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _check(path, loader, node, cure)
+        values = None if node is None else loader.construct_document(node)
+    # Dates such as 2026-13-45 are a ValueError, keys that are lists a TypeError.
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        problem = "too deeply nested" if isinstance(error, RecursionError) else printable(str(error))
+        raise FileError(path, f"is not readable YAML ({problem})", cure) from None
+    finally:
+        loader.dispose()
+    if not isinstance(values, dict):
+        raise FileError(path, "holds no settings", cure)
+    return values
+
+
+def _check(path: Path, loader: yaml.SafeLoader, root: yaml.Node, cure: str) -> None:
+    """Refuse keys that are given twice, and aliases that stand for too much, before any value is made."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        if id(node) in open_nodes:
+            raise FileError(path, f"holds itself in line {node.start_mark.line + 1} by an alias", cure)
+        open_nodes.add(id(node))
+        size = 1
+        if isinstance(node, yaml.SequenceNode):
+            size += sum(size_of(item) for item in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            seen = set[Hashable]()
+            for key, value in node.value:
+                size += size_of(key) + size_of(value)
+                if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                    continue
+                name = loader.construct_object(key)
+                if name in seen:
+                    said = printable(str(name))
+                    raise FileError(path, f"gives {said!r} twice, again in line {key.start_mark.line + 1}", cure)
+                seen.add(name)
+        if size > MOST_VALUES:
+            raise FileError(path, f"stands for more than {MOST_VALUES} values, with its aliases written out", cure)
+        open_nodes.discard(id(node))
+        sizes[id(node)] = size
+        return size
+
+    size_of(root)

@@ -1,0 +1,126 @@
+"""What a command needs not be loaded for, and that what is refused early is what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+
+from sansref import cli
+from sansref.early import check_early, option_names
+from sansref.training.registry import METHODS
+
+LOADED = """
+import json, sys
+from sansref.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as left:
+    print(json.dumps([left.code, sorted(sys.modules)]))
+else:
+    print(json.dumps([0, sorted(sys.modules)]))
+"""
+
+
+@pytest.fixture
+def loaded():
+    """The exit code of a command, what it said, and the modules that it loaded."""
+
+    def run(*words):
+        line = [sys.executable, "-c", LOADED, *map(str, words)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+        code, modules = json.loads(done.stdout.splitlines()[-1])
+        return code, done.stderr, set(modules)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["info", "nowhere"], "nowhere: does not exist"),
+        (["info", "--array"], "array"),
+        (["info", ".", "--foo", "3"], "foo"),
+        (["reconstruct", "nowhere", "a.nii", "--out", "x"], "nowhere: is not a run directory"),
+        (["reconstruct", ".", "a.nii", "--out", "x"], "is not a run directory"),
+        (["evaluate", "nowhere", "--data", "."], "nowhere: is not a run directory"),
+        (["evaluate", ".", "--data=nowhere"], "nowhere: does not exist"),
+        (["evaluate", ".", "--foo"], "--foo"),
+        (["serve", "."], "is not a run directory"),
+        (["serve", "nowhere"], "nowhere: is not a run directory"),
+        (["serve", ".", "--pixels", "int16"], "--pixels"),
+        (["train", "ird", "--data", "."], "there is no method 'ird': did you mean idr?"),
+        (["train", "idr", "--data", "nowhere", "--out", "x"], "nowhere: does not exist"),
+        (["train", "cyclegan", "--undersampled", "nowhere", "--out", "x"], "nowhere: does not exist"),
+        (["train", "idr", "--data", ".", "--out", "x", "--learning-rat", "3"], "did you mean --learning_rate?"),
+        (["train", "idr", "--network.phas", "3"], "did you mean --network.phases?"),
+        (["train", "idr", "--config", "smal-4x"], "there is no configuration 'smal-4x'"),
+        (["compare", "nowhere.yaml", "--data", "."], "there is no configuration 'nowhere.yaml'"),
+        (["compare", "one-table-small", "--data", ".", "--job", "3"], "did you mean --jobs?"),
+        (["demo", "--foo", "3"], "--foo"),
+    ],
+)
+def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, said):
+    code, err, modules = loaded(*words)
+    assert code == 2
+    assert err.startswith("sansref: ")
+    assert said in err
+    assert not modules & {"torch", "numpy", "scipy", "matplotlib", "pytorch_lightning", "h5py", "rich"}
+
+
+def test_files_to_be_reconstructed_are_looked_for_before_anything_is_loaded(loaded, trained):
+    code, err, modules = loaded("reconstruct", trained.path, "nowhere.nii", "--out", "x")
+    assert (code, err) == (2, "sansref: nowhere.nii: does not exist. Check the spelling of the path.\n")
+    assert "torch" not in modules
+
+
+def test_info_loads_no_more_than_it_needs(loaded, trained, tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((32, 32, 2)), np.eye(4)), tmp_path / "a.nii")
+    for path in (tmp_path / "a.nii", trained.path):
+        code, err, modules = loaded("info", path)
+        assert (code, err) == (0, "")
+        assert not modules & {"pytorch_lightning", "lightning_fabric", "scipy.stats", "matplotlib", "torch._dynamo"}
+
+
+class MetError(Exception):
+    """The parser of a command."""
+
+
+@pytest.mark.parametrize(
+    "command", [[name] for name in cli.COMMANDS if name != "train"] + [["train", m] for m in METHODS]
+)
+def test_every_option_of_every_command_is_known_early(command, monkeypatch):
+    def meet(parser, *_):
+        raise MetError(parser)
+
+    monkeypatch.setattr(cli, "parse", meet)
+    with pytest.raises(MetError) as met:
+        cli.COMMANDS[command[0]](command[1:])
+    (parser,) = met.value.args
+    names = {
+        name.removeprefix("--") for action in parser._actions for name in action.option_strings if name[:2] == "--"
+    }
+    assert names <= option_names()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "mine:Method", "--own_option", "3"],
+        ["train", "idr", "--full", "null", "--network.phases=3"],
+        ["train"],
+        ["train", "--data", "."],
+        ["evaluate", "--data", "."],
+        ["evaluate", "nowhere"],
+        ["evaluate", "nowhere", "--data", "nowhere", "--subjects", "some"],
+        ["reconstruct", "--out", "x", "run"],
+        ["info"],
+        ["compare", "--data=."],
+    ],
+)
+def test_what_cannot_be_told_early_is_left_to_the_command(words):
+    check_early(words[0], words[1:], METHODS)

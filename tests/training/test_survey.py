@@ -1,0 +1,146 @@
+"""What is said before a training: people, parts, slices, sizes, mask, noise, time and memory."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from sansref.data.readers import scan_files
+from sansref.errors import FileError, SettingError
+from sansref.methods import Needs
+from sansref.training.parts import survey_of
+from sansref.training.registry import METHODS
+from sansref.training.survey import survey, tried
+from sansref.training.train import dry_run, train
+
+
+def facts(rows):
+    """Values by name; of a name that stands several times, a list."""
+    found = {}
+    for name, value in rows:
+        found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def test_people_parts_slices_and_sizes(tiny, heads):
+    config = tiny("ssdu", test=0.3, validation=0.2, slices=2, matrix=[24, 28], acceleration=2.0)
+    told = facts(survey_of(config, heads))
+    assert told["files"] == "6 (6 of magnitude)"
+    assert told["subjects"] == "6"
+    assert told["recognised by"] == "BIDS name: sub-01, sub-02, sub-03, sub-04, sub-05, sub-06"
+    assert told["training"].startswith("3 subject(s), 6 of 12 slices: sub-0")
+    assert told["validation"].startswith("1 subject(s), 2 of 4 slices")
+    assert told["test"].startswith("2 subject(s), 4 of 8 slices")
+    assert told["slices"] == "12 of 24 slices taken"
+    assert told["matrix"] == "24 x 28, 1 coil(s), cut from 32 x 32 (3 file(s))"
+    assert told["mask"].startswith("variable_density, 2x (50.0% of the grid), one for all scans; simulated")
+    steps = -(-6 // config.training.batch_size)
+    assert f"2 epochs of {steps} steps" in told["expected time"]
+    assert "measured on the CPU" in told["expected time"]
+    assert "GiB" in told["expected memory"]
+
+
+def test_the_split_is_that_of_the_training(tiny, heads, trained):
+    told = facts(survey_of(trained.config(), heads))
+    for part, names in trained.subjects().items():
+        assert told[part].endswith(": " + (", ".join(names) or "none"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_tried(tiny, heads, method):
+    options = {} if METHODS[method].needs is not Needs.UNPAIRED else {"test": 0.0}
+    told = facts(survey_of(tiny(method, **options), heads))
+    assert told["expected time"].startswith("about ")
+
+
+def test_a_scans_own_mask_and_its_noise(tiny, write_knee, tmp_path):
+    write_knee(tmp_path / "under.h5", every=2)
+    told = facts(survey_of(tiny("ssdu", acceleration=8.0), tmp_path))
+    assert told["mask"] == f"the scan's own, {21 / 36:.1%} of the grid"
+    assert told["recognised by"] == "patient id in the file: knee0"
+    assert told["noise level"].endswith("of the brightest pixel (32x36, slice 1 of knee0)")
+
+
+def test_noise_that_nothing_is_known_of(tiny, heads, monkeypatch):
+    monkeypatch.setattr("sansref.training.survey.noise_level", lambda kspace, mask: torch.zeros(1, 1, 1))
+    assert facts(survey_of(tiny("ssdu"), heads))["noise level"] == "unknown (32x32)"
+
+
+def test_what_is_left_out_is_said(tiny, write_heads, tmp_path):
+    write_heads(tmp_path, subjects=2)
+    shutil.copyfile(tmp_path / "sub-01_T1w.nii.gz", tmp_path / "sub-01_seg.nii.gz")
+    (tmp_path / "broken.nii").write_bytes(b"no scan")
+    with pytest.raises(FileError, match=r"broken\.nii"):
+        list(survey_of(tiny("ssdu"), tmp_path))
+    told = facts(survey_of(tiny("ssdu"), tmp_path, skip_bad=True))
+    assert "sub-01_seg.nii.gz" in told["left out"]
+    assert told["unreadable"].startswith("1 file(s)")
+    assert "broken.nii" in told["unreadable"]
+
+
+def test_full_scans_of_others_are_told_apart(tiny, heads, write_heads, tmp_path):
+    others = write_heads(tmp_path / "others", subjects=2, slices=3)
+    told = facts(survey_of(tiny("switchable"), heads, full=others))
+    assert told["subjects"] == ["6", "full scans: 2"]
+    assert told["full"] == "2 subject(s), 6 of 6 slices: sub-01, sub-02"
+
+
+def test_a_dry_run_writes_nothing_and_refuses_what_training_would(tiny, heads, tmp_path):
+    rows = facts(dry_run(tiny("ssdu"), heads, tmp_path / "run"))
+    assert rows["subjects"] == "6"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingError, match="--out"):
+        list(dry_run(tiny("ssdu"), heads, heads / "run"))
+    with pytest.raises(SettingError, match="takes no --full"):
+        list(dry_run(tiny("ssdu"), heads, tmp_path / "run", full=heads))
+
+
+def test_training_says_the_same_and_learns_the_same(tiny, heads, tmp_path):
+    config, quiet = tiny("ssdu", epochs=1, test=0.3), Console(quiet=True)
+    said = []
+    first = train(config, heads, tmp_path / "a", console=quiet, say=said.append).run
+    second = train(config, heads, tmp_path / "b", console=quiet).run
+    assert first.weights.read_bytes() == second.weights.read_bytes()
+    measured = ("expected time", "expected memory")
+    told = [f"{name:<16}{value}" for name, value in survey_of(config, heads) if name not in measured]
+    assert [line for line in said if not line.startswith(measured)] == told
+
+
+def test_trying_leaves_random_streams_alone(tiny, heads):
+    config = tiny("ssdu")
+    (scan, *_) = config.preparation.scans(scan_files(heads).files[0])
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    cost = tried(config, config.build(), scan, 4)
+    assert torch.equal(torch.rand(3), expected)
+    assert cost.step > 0
+    assert cost.reconstruction > 0
+    assert cost.memory > 1 << 20
+
+
+def test_a_larger_training_is_expected_to_take_longer(tiny, heads, monkeypatch):
+    """Steps times epochs times what a step took."""
+    from sansref.training import survey as module
+
+    monkeypatch.setattr(module, "tried", lambda *_: module.Cost(2.0, 0.5, 3 << 30, "CPU"))
+    config = tiny("idr", stages=3, batch_size=2, validation=0.2, test=0.0)
+    told = facts(survey_of(replace(config, training=replace(config.training, epochs=50)), heads))
+    seconds = 150 * (10 * 2.0) + (150 * 4 + 2 * 20) * 0.5
+    assert told["expected time"].startswith(f"about {seconds / 60:.1f} min at most: 150 epochs of 10 steps of 2 s")
+    assert told["expected memory"] == "about 3 GiB on the CPU"
+
+
+def test_a_file_that_cannot_be_prepared_raises_or_is_passed_over(tiny, write_heads, tmp_path):
+    write_heads(tmp_path, subjects=3)
+    config = tiny("ssdu", matrix=[64, 64])
+    found = scan_files(tmp_path)
+    parts = {"training": ["sub-01", "sub-02", "sub-03"]}
+    with pytest.raises(FileError, match="matrix"):
+        list(survey(config, found, parts))
+    told = facts(survey(config, found, parts, skip_bad=True))
+    assert told["expected time"].startswith("unknown")
