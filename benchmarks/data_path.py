@@ -77,7 +77,7 @@ def main() -> None:
                 return collate([examples[item] for item in range(BATCH)])
 
             method, given = known["supervised"][0], batch(sets["supervised"])
-            step = min(_measure.seconds(lambda m=method, g=given: next(next(m.step(g)).loss.backward()) for _ in range(2))
+            step = min(_measure.seconds(lambda m=method, g=given: next(m.step(g)).loss.backward()) for _ in range(2))
             calls = {name: (lambda one=one: batch(one)) for name, one in sets.items()}
             for name, seconds in _measure.interleaved(calls, options.rounds).items():
                 size = f"{shape[0]} x {shape[1]}, {coils} coil(s)"

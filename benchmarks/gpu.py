@@ -81,7 +81,7 @@ def step_of(method: Supervised, example: KspaceExample, precision: str, graph: b
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=not graph)
         with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
-            loss = next(next(method.step(example)).loss
+            loss = next(method.step(example)).loss
         loss.backward()
         optimizer.step()
         return loss.detach()

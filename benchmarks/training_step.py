@@ -24,7 +24,6 @@ from torch.nn import functional as F
 import _measure
 import _peers
 from _plain import PlainISTANet, plain_loss
-from sansref.kspace.measurement import Measurement
 from sansref.data.sampling import Sampling
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.memory import keep_freed_memory
@@ -91,7 +90,7 @@ def with_ssdu(size: int, batch: int, gamma: float, plain: bool) -> Losing:
         )
 
     if not plain:
-        return method, lambda: next(next(method.step(examples())).loss
+        return method, lambda: next(method.step(examples())).loss
     network = PlainISTANet(PHASES, CHANNELS)
     network.load_state_dict(method.network.network.state_dict())
     return network, lambda: plain_loss(network, examples(), gamma)
