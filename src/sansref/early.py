@@ -14,6 +14,8 @@ from sansref.presets import preset_file
 SLOW = ("demo", "train", "evaluate", "compare")
 #: Options that name something to be read.
 PLACES = ("data", "undersampled", "full")
+#: Methods that learn from one folder alone.
+OF_UNDERSAMPLED = ("idr", "ssdu", "supervised")
 #: Options that the parser itself has.
 OWN = ("help", "config", "print_config")
 
@@ -43,8 +45,10 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
         If there is no such option, preset or method.
     """
     first = list(takewhile(lambda word: not word.startswith("-"), words))  # words behind an option may be its values
-    own = command == "train" and bool(first) and ":" in first[0]
-    if command == "train" and first and not own and first[0] not in methods:
+    if command == "train" and not first:
+        return
+    own = command == "train" and ":" in first[0]
+    if command == "train" and not own and first[0] not in methods:
         cure = f"use one of {', '.join(methods)}, or module:Class for one of your own"
         raise SettingError(f"there is no method {first[0]!r}{did_you_mean(first[0], methods, cure)}")
     if command in SLOW and not own:
@@ -58,6 +62,8 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
     options = {name.removeprefix("--") for name in given if name.startswith("--")}
     if command == "evaluate" and not ("data" in options and options <= {*PLACES, "out"}):
         return  # the value of another option may be wrong as well, and comes first
+    if command == "train" and first[0] in OF_UNDERSAMPLED:
+        options -= {"undersampled", "full"}  # are none of theirs, which comes first
     for name in options & {*PLACES}:
         if (value := given[f"--{name}"]) != "null":
             check_place(Path(value))
@@ -95,19 +101,21 @@ def _check_options(name: str, words: Sequence[str]) -> None:
     for word in words:
         if found := re.match(r"--([\w.-]+)", word):
             option = found[1].replace("-", "_")
-            known = known or option_names()
+            known = known or option_names(name.split()[1])
             if option not in known:
                 said = did_you_mean(option, sorted(known), dashes="--")
                 raise SettingError(f"there is no option --{option}{said} (see '{name} --help')")
 
 
-def option_names() -> set[str]:
-    """Names of the options of all commands and methods, and of some other fields, as the sources of this package say.
+def option_names(command: str) -> set[str]:
+    """Names of the options of a command with all methods, and of more, as the sources of this package say.
 
     To ask the classes themselves, they would have to be imported, and PyTorch with them.
     """
     names, here = set(OWN), Path(__file__).parent
     for path in here.rglob("*.py"):
+        if command == "train" and path.relative_to(here).parts[0] in ("experiments", "serving"):
+            continue
         text = path.read_text(encoding="utf-8")
         if path.name == "cli.py":
             names |= set(re.findall(r'"--(\w+)"', text))

@@ -172,8 +172,7 @@ def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: 
 
 def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
     """Look into folders, name outputs, and see to it that nothing is written over a scan, among scans or twice."""
-    folders = [file for file in files if file.is_dir()]
-    for folder in folders:
+    for folder in (file for file in files if file.is_dir()):
         keep_outside(out, folder)
     listed = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
     found = first_files({whole_path(path): path for path in listed}.values())
@@ -183,8 +182,6 @@ def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
     for folder in {(out / name).parent for name in names.values()}:
         if (path := taken.get(folder.resolve())) is not None:
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
-        for given in folders:
-            keep_outside(folder, given)
     return names
 
 
