@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sansref.errors import SettingError
-from sansref.networks.build import check_size
 from sansref.networks.discriminator import Discriminator
 from sansref.networks.extractor import NoiseExtractor
 from sansref.networks.generator import CODE_LENGTH, CodeGenerator, Generator, code_widths
+from sansref.networks.reconstructor import check_size
 
 
 @dataclass(frozen=True)
