@@ -113,7 +113,7 @@ def test_train_alone_lists_the_methods(sansref):
         (["train", "foo"], "there is no method 'foo': use one of idr, ssdu, supervised"),
         (["train", "ssud"], "there is no method 'ssud': did you mean ssdu? Use one of idr, ssdu, supervised"),
         (["train", "SSDU"], "there is no method 'SSDU': did you mean ssdu?"),
-        (["train", "--data", "x"], "train needs a method before its options: use one of idr, ssdu, supervised"),
+        (["train", "--out", "x"], "train needs a method before its options: use one of idr, ssdu, supervised"),
         (["trian"], "there is no command 'trian': did you mean train? Use one of demo, train"),
         (["info"], "these are missing: PATH (see 'sansref info --help')"),
         (["evaluate", "run"], "these are missing: --data (see 'sansref evaluate --help')"),
@@ -178,7 +178,7 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--mask", "variabel"], "unknown mask 'variabel': did you mean variable_density?"),
         (["--config", "magic"], "there is no configuration 'magic': give a YAML file, or one of"),
         (["--stages", "3"], "there is no option --stages here: it is an option of idr"),
-        (["--full", "3"], "there is no option --full here: it is an option of methods that learn from unpaired scans"),
+        (["--full", "."], "there is no option --full here: it is an option of methods that learn from unpaired scans"),
     ],
 )
 def test_wrong_options_of_training_are_one_line(fails, heads, tmp_path, words, message):
@@ -317,7 +317,6 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
         (["evaluate", nowhere, "--data", heads], "nowhere: is not a run directory (no config.yaml)"),
         (["reconstruct", heads, head, "--out", nowhere], "is not a run directory (no config.yaml)"),
         (["info", nowhere], "nowhere: does not exist"),
-        (["info", heads], "is not a run directory (no config.yaml)"),
         (["info", text], "is in no format that is read here"),
     ]:
         assert message in fails(*words)

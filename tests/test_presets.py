@@ -34,7 +34,7 @@ def parsed(monkeypatch, tmp_path):
     def run(*arguments):
         caught = []
 
-        def train(config, data, out, skip_bad, full):
+        def train(config, data, out, skip_bad, full, say):
             caught.append(config)
             return Outcome(RunDirectory(out))
 
