@@ -1,4 +1,4 @@
-"""Where networks work when Lightning does not decide it."""
+"""Where networks work outside training."""
 
 from __future__ import annotations
 

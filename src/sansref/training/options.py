@@ -76,13 +76,13 @@ class TrainingOptions:
     threads
         CPU threads; 0 leaves PyTorch's choice.
     accelerator
-        auto, cpu, gpu, ... as Lightning names them.
+        auto, cpu, gpu, ... as Lightning Fabric names them.
     devices
         Processes per machine, each with a GPU or its share of the cores, that train together.
     num_nodes
         Machines that train together, see docs/cluster.md.
     precision
-        Of the network, as Lightning names it; transforms are always float32.
+        Precision of the network, as Lightning Fabric names it; transforms are always float32.
     """
 
     epochs: int = 20
