@@ -263,9 +263,12 @@ def test_pulseq_leaves_a_protocol_that_tells_nothing(
     path = write(tmp_path / "meas.dat", (head, blocks))
     info = READER.describe(path)
     assert "Pulseq" in info.notes[0]
+    assert "place of the images in the patient is unknown" in info.notes[0]
     kept = int(ROWS / oversampling)
     assert (info.height, info.width, info.spacing) == (kept, COLUMNS, (160 / kept, 160 / COLUMNS))
     (scan,) = READER.read(path)
+    assert scan.meta.geometry is not None
+    assert not scan.meta.geometry.known  # its axes may run against the protocol's directions
     assert scan.mask[0].nonzero().flatten().tolist() == list(steps)
     first = ROWS // 2 - kept // 2
     expected = image[:, first : first + kept]

@@ -54,6 +54,8 @@ class MrdHeader:
         Whether a scanner of Siemens acquired the data.
     subject, contrast
         Patient identifier and protocol name, None where they are missing.
+    placed
+        False where directions are not those of the sequence's axes, so that the place of its images is unknown.
     notes
         What a person should know about how the header is read, as sentences.
     fovs
@@ -69,6 +71,7 @@ class MrdHeader:
     averages: int = 1
     calibration: str | None = None
     siemens: bool = False
+    placed: bool = True
     subject: str | None = None
     contrast: str | None = None
     notes: tuple[str, ...] = ()

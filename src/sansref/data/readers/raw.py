@@ -228,7 +228,9 @@ class RawFile:
             return None  # volumes lack slices
         size = (min(rows, self._layout.mask.shape[0]), columns, self._layout.scans)
         found = geometry_of(self._shape, self.heads[self._first_of_slice], size)
-        return replace(found, stack=self._stack * size[2]) if found and self._volumes > 1 else found
+        if found is None:
+            return None
+        return replace(found, stack=self._stack * size[2] if self._volumes > 1 else None, known=self.header.placed)
 
     @cached_property
     def _whitening(self) -> tuple[Tensor | None, str | None]:

@@ -40,7 +40,7 @@ NO_REGRIDDING = 1
 LARGEST_OVERSAMPLING = 8.0
 FOREIGN = (
     "A Pulseq sequence: matrix and centre are told by the lines. Its axes may run against the protocol's directions, so"
-    " check left and right, front and back."
+    " the place of the images in the patient is unknown: check left and right, front and back."
 )
 
 Protocol = dict[str, Any]
@@ -134,6 +134,7 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
         averages=int(heads["idx"]["average"].max()) + 1,
         calibration=CALIBRATION_MODES.get(int(_number(yaps.get("sPat", {}), "ucRefScanMode", 0))),
         siemens=True,
+        placed=not foreign,
         subject=_subject(protocol),
         contrast=printable(str(yaps.get("tProtocolName", ""))) or None,
         notes=(FOREIGN,) if foreign else (),
