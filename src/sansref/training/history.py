@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sansref.files import atomic_path
 
+_FIRST, _LAST = ("stage", "epoch"), ("learning_rate", "seconds")
+
 
 class History:
     """One CSV row per epoch, the same after a kill and a restart as without.
@@ -31,13 +33,14 @@ class History:
         row = {
             "stage": str(self._stage),
             "epoch": str(epoch),
-            **{name: f"{value:.6g}" for name, value in sorted(means.items())},
+            **{name: f"{value:.6g}" for name, value in means.items()},
             "learning_rate": f"{learning_rate:.6g}",
             "seconds": f"{seconds:.3f}",
         }
         self._rows.append(row)
+        parts = sorted({name for one in self._rows for name in one} - {*_FIRST, *_LAST})  # stages may log others
         with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer = csv.DictWriter(file, fieldnames=[*_FIRST, *parts, *_LAST])
             writer.writeheader()
             writer.writerows(self._rows)
         return row

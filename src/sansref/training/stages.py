@@ -70,6 +70,8 @@ def run_stages(
         done = files.folder / "done.json"
         if done.exists():
             results.append(StageResult(**json.loads(done.read_text())))
+            if processes.leader:
+                files.resume_point.unlink(missing_ok=True)  # where a kill came in between
             continue
         method = build(stage)
         targets = None
