@@ -19,8 +19,8 @@ from sansref.cli import main
 from sansref.training.history import read_history
 
 
-def _insert(point: str, act: Callable[[], object]) -> None:
-    """Let something happen before every call of a function in this process."""
+def _insert(point: str, act: Callable[..., object]) -> None:
+    """Let something happen before every call of a function in this process; it is told the arguments."""
     module, _, name = point.partition(":")
     owner: Any = importlib.import_module(module)
     *path, last = name.split(".")
@@ -29,13 +29,13 @@ def _insert(point: str, act: Callable[[], object]) -> None:
     original: Callable[..., Any] = getattr(owner, last)
 
     def preceded(*arguments: Any, **names: Any) -> Any:
-        act()
+        act(*arguments)
         return original(*arguments, **names)
 
     setattr(owner, last, preceded)
 
 
-def _forked(arguments: list[str], point: str, act: Callable[[], object], stderr: Path = Path(os.devnull)) -> int:
+def _forked(arguments: list[str], point: str, act: Callable[..., object], stderr: Path = Path(os.devnull)) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: the child computes on one thread only
         child = os.fork()
@@ -55,11 +55,11 @@ def _forked(arguments: list[str], point: str, act: Callable[[], object], stderr:
         os._exit(code)
 
 
-def _killed(arguments: list[str], point: str, call: int) -> None:
+def _killed(arguments: list[str], point: str, call: int, file: str | None = None) -> None:
     calls = itertools.count(1)
 
-    def kill() -> None:
-        if next(calls) == call:
+    def kill(*given: Any) -> None:
+        if file in (None, *(one.name for one in given if isinstance(one, Path))) and next(calls) == call:
             os.kill(os.getpid(), signal.SIGKILL)
 
     _, status = os.waitpid(_forked(arguments, point, kill), 0)
@@ -87,8 +87,8 @@ def forked() -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def killed() -> Callable[[list[str], str, int], None]:
-    """Play a command that must kill itself when a function is called for the so-manieth time."""
+def killed() -> Callable[..., None]:
+    """Play a command that must kill itself when a function is called for the so-manieth time, or so with one file."""
     return _killed
 
 

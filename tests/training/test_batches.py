@@ -52,8 +52,9 @@ def test_order_and_company_change_with_epoch_and_seed():
 class Recorder:
     """Stands for a method: hands out what it was asked."""
 
-    def examples(self, scan, draw, refined=None):
-        return [(scan, draw, refined)]
+    def examples(self, sample, draw):
+        assert sample.full is None
+        return [(sample.scan, draw, sample.refined)]
 
 
 def test_every_visit_in_every_epoch_is_a_draw_of_its_own():
@@ -270,8 +271,8 @@ def test_scans_without_a_full_one_of_their_size_are_one_line_with_the_cure():
 class Matchmaker:
     """Stands for an unpaired method."""
 
-    def examples(self, scan, draw, refined=None, full=None):
-        return [(scan[1], draw, full[1])]
+    def examples(self, sample, draw):
+        return [(sample.scan[1], draw, sample.full[1])]
 
 
 def test_every_visit_to_an_undersampled_scan_brings_a_full_one():

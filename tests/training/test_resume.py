@@ -20,22 +20,40 @@ SETTINGS = [
     *("--network.phases", "2", "--network.channels", "4"),
 ]
 
-EPOCH_END = "sansref.training.history:ResumePoint.on_train_epoch_end"
+LOOP = "sansref.training.loop:"
+SAVE = f"{LOOP}Loop.save"
 
-# What is called when the kill comes, and for which time in the life of the killed process.
+# What is called when the kill comes, and for which time in the life of the killed process, or which time with a file.
+# There are three epochs of two steps in each of three stages.
 POINTS = {
     "before anything is written": ("sansref.training.run:write_text", 1),
     "between the settings and the versions": ("sansref.training.run:write_text", 2),
     "while data are prepared": ("sansref.data.store:ArrayWriter.append", 9),
-    "in the first epoch": ("sansref.training.loop:Loop.training_step", 2),
-    "between the best weights and the log row": ("sansref.training.history:KeepBest.on_train_epoch_end", 1),
-    "after a stage's first epoch": ("sansref.training.loop:Loop.training_step", 3),
-    "between the log row and the checkpoint": (EPOCH_END, 2),
+    "in the first epoch": (f"{LOOP}Loop.step", 2),
+    "between the steps and the score": (f"{LOOP}Loop.score", 2),
+    "while it is scored": (f"{LOOP}Loop._score", 5),
+    "before the log row": ("sansref.training.history:History.add", 2),
+    "while the log row is written": ("csv:DictWriter.writerows", 2),
+    "between the log row and the best weights": (f"{LOOP}Loop.check", 2),
+    "before the first best weights": (f"{LOOP}Loop.save_weights", 1),
+    "while the best weights are written": (f"{LOOP}save_file", 2),
+    "between the best weights and the resume point": (SAVE, 1),
+    "before a later resume point": (SAVE, 3),
+    "while a resume point is written": ("torch:save", 2),
+    "after a stage's first epoch": (f"{LOOP}Loop.patience_is_over", 2),
+    "after the last epoch, while all wait": ("sansref.training.processes:Processes.wait", 1),
     "after the last epoch, before the stage is done": ("sansref.training.stages:write_text", 1),
-    "before a finished file is put in its place": ("pathlib:Path.replace", 12),
+    "before the log is put in its place": ("pathlib:Path.replace", 2, "metrics.csv"),
+    "before the best weights are put in their place": ("pathlib:Path.replace", 2, "best.safetensors"),
+    "before a resume point is put in its place": ("pathlib:Path.replace", 5, "last.ckpt"),
+    "before the model is put in its place": ("pathlib:Path.replace", 1, "model.safetensors"),
+    "between the end of a stage and the end of its resume point": ("pathlib:Path.unlink", 2, "last.ckpt"),
     "between two stages": ("sansref.training.stages:_refined", 1),
     "while data are refined": ("sansref.methods.idr:IDR.refine", 2),
-    "in a stage on refined data": ("sansref.training.loop:Loop.validation_step", 20),
+    "between the refined data and their place": ("sansref.training.stages:join", 1),
+    "before those of the stage before are dropped": ("sansref.training.stages:ArrayStore", 2),
+    "before the first step on refined data": (f"{LOOP}Loop.train", 4),
+    "in a stage on refined data": (f"{LOOP}Loop._score", 20),
     "after the last stage": ("shutil:copyfile", 1),
     "between the weights and the card": ("sansref.training.train:json.dumps", 3),
 }
@@ -49,15 +67,15 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 WAITING = """
 import itertools, sys, time
 from sansref.cli import main
-from sansref.training.history import ResumePoint
-original, calls = ResumePoint.on_train_epoch_end, itertools.count(1)
+from sansref.training.loop import Loop
+original, calls = Loop.save, itertools.count(1)
 
 def waiting(*arguments):
     if next(calls) == 5:
         time.sleep(240)
     original(*arguments)
 
-ResumePoint.on_train_epoch_end = waiting
+Loop.save = waiting
 main(sys.argv[1:])
 """
 
@@ -89,14 +107,14 @@ def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole, kill
     arguments = command(heads, tmp_path / "run")
     for point, call in [
         ("sansref.data.store:ArrayWriter.append", 5),
-        (EPOCH_END, 1),
-        (EPOCH_END, 2),
-        ("sansref.training.loop:Loop.training_step", 3),
+        (SAVE, 1),
+        (SAVE, 2),
+        (f"{LOOP}Loop.step", 3),
         ("sansref.methods.idr:IDR.refine", 1),
         ("sansref.methods.idr:IDR.refine", 2),
-        ("sansref.training.loop:Loop.training_step", 3),
+        (f"{LOOP}Loop.step", 3),
         ("sansref.training.stages:write_text", 1),
-        ("sansref.training.history:History.on_train_epoch_end", 2),
+        ("sansref.training.history:History.add", 2),
         ("shutil:copyfile", 1),
     ]:
         killed(arguments, point, call)
@@ -111,7 +129,7 @@ def test_an_early_stop_is_the_same_after_a_kill(heads, tmp_path, killed, rows, a
     assert [(row["stage"], row["epoch"]) for row in rows(tmp_path / "whole")] == [(s, e) for s in "012" for e in "01"]
     arguments = command(heads, tmp_path / "run", *settings)
     killed(arguments, "sansref.training.stages:write_text", 1)
-    killed(arguments, EPOCH_END, 1)
+    killed(arguments, SAVE, 1)
     killed(arguments, "sansref.training.stages:write_text", 1)
     main(arguments)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
@@ -147,7 +165,7 @@ def test_signals_end_a_run_as_they_end_any_program_and_it_goes_on(
 ):
     arguments = command(heads, tmp_path / "run")
     epochs = itertools.count(1)
-    child = forked(arguments, EPOCH_END, lambda: next(epochs) == 3 and time.sleep(240), tmp_path / "stderr")
+    child = forked(arguments, SAVE, lambda *_: next(epochs) == 3 and time.sleep(240), tmp_path / "stderr")
     wait_for_epochs(tmp_path / "run", 2)
     os.kill(child, number)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code

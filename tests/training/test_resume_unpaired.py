@@ -19,15 +19,17 @@ SETTINGS = [
     *("--network.width", "2", "--network.blocks", "1", "--network.extractor_layers", "3"),
 ]
 
-NEXT_EPOCH = "sansref.training.history:History.on_train_epoch_start"
+NEXT_EPOCH = "sansref.training.loop:Loop.train"
 
 # What is called when the kill comes, and for which time in the life of the killed process.
 POINTS = {
-    "between two turns in the middle of an epoch": ("sansref.methods.unpaired.iscl:ISCL.generator_loss", 4),
+    "between two turns in the middle of an epoch": ("sansref.methods.unpaired.turns:generator_loss", 4),
+    "between the gradient and the step of the last turn": ("sansref.training.processes:Processes.average_gradients", 9),
     "right after a checkpoint between two draws of the slow weights": (NEXT_EPOCH, 3),
-    "while the first mean stands in for the weights": ("sansref.training.loop:Loop.validation_step", 3),
+    "while the first mean stands in for the weights": ("sansref.training.loop:Loop._score", 3),
     "right after a checkpoint with a mean": (NEXT_EPOCH, 4),
-    "between the last mean and its checkpoint": ("sansref.training.history:ResumePoint.on_train_epoch_end", 4),
+    "while the last mean is written": ("sansref.training.loop:save_file", 4),
+    "between the last mean and its checkpoint": ("sansref.training.loop:Loop.save", 4),
 }
 
 
@@ -64,7 +66,7 @@ def test_a_run_killed_once_ends_the_same(command, tmp_path, whole, point, killed
 
 def test_a_run_killed_in_the_middle_of_every_epoch_ends_the_same(command, tmp_path, whole, killed, assert_same_run):
     for _ in range(EPOCHS - 1):
-        killed(command(tmp_path / "run"), "sansref.training.loop:Loop.training_step", STEPS + 2)
+        killed(command(tmp_path / "run"), "sansref.training.loop:Loop.step", STEPS + 2)
     main(command(tmp_path / "run"))
     assert_same_run(tmp_path / "run", whole)
 
@@ -73,15 +75,16 @@ def test_a_checkpoint_holds_live_slow_and_averaged_weights_apart(command, tmp_pa
     killed(command(tmp_path / "run"), "sansref.training.stages:write_text", 1)
     stage = tmp_path / "run" / "stages" / "00"
     saved, point = load_file(stage / "best.safetensors"), torch.load(stage / "last.ckpt", weights_only=True)
-    state, kernel = point["state_dict"], "generators.generator.out.weight"
-    assert int(state["mean.mean.n_averaged"]) == 3
-    assert not torch.equal(saved[kernel], state[f"method.{kernel}"])
-    assert any(torch.equal(saved[kernel], value) for name, value in state.items() if name.startswith("mean."))
-    discriminator, generator, extractor = (list(one["state"].values()) for one in point["optimizer_states"])
+    live, mean, kernel = point["method"], point["mean"], "generators.generator.out.weight"
+    assert int(mean["mean.n_averaged"]) == 3
+    assert not torch.equal(saved[kernel], live[kernel])
+    assert any(torch.equal(saved[kernel], value) for value in mean.values())
+    names = ("discriminator", "generator", "extractor")
+    discriminator, generator, extractor = (list(point[f"optimizer {name}"]["state"].values()) for name in names)
     assert not any("slow" in one for one in generator)
     for one in (*discriminator, *extractor):
         assert int(one["step"]) == STEPS * EPOCHS
         assert one["slow"].shape == one["exp_avg"].shape
     others = [name for name in saved if not name.startswith("generators.")]
-    assert all(torch.equal(saved[name], state[f"method.{name}"]) for name in others)
+    assert all(torch.equal(saved[name], live[name]) for name in others)
     assert any("extractor" in name for name in others)

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from sansref.data.store import ArrayStore, ArrayWriter
 from sansref.errors import FileError
-from sansref.kspace.cartesian import Cartesian
 from sansref.methods import IDR
-from sansref.training import refine as module
+from sansref.training import stages as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
 from sansref.training.loop import StageResult
+from sansref.training.processes import alone
 from sansref.training.progress import Progress
 from sansref.training.stages import refine, run_stages, stage_files
 
@@ -34,29 +34,35 @@ def shaken(method):
     return method
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_refined_data_are_the_reconstructions_of_the_acquired_samples(tiny, scans, tmp_path, keep):
-    method = shaken(tiny("idr", keep_acquired=keep).build())
-    refine(method, scans, SHAPES, tmp_path / "store")
+@pytest.fixture
+def one_process(tiny):
+    return alone(tiny().training)
+
+
+@pytest.mark.parametrize("consistency", ["hard", "none"])
+def test_refined_data_are_the_reconstructions_with_the_acquired_samples(
+    tiny, scans, tmp_path, one_process, consistency
+):
+    method = shaken(tiny("idr", data_consistency=consistency).build())
+    refine(method, scans, SHAPES, tmp_path / "store", one_process)
     store = ArrayStore(tmp_path / "store")
     assert len(store) == len(scans)
     for scan, kspace in zip(scans, store, strict=False):
         with torch.no_grad():
             image = method.reconstruct(scan.batch())
-        predicted = Cartesian(scan.mask[None], None).transform(image)[0]
+        predicted = scan.batch().grid.transform(image)[0]
         torch.testing.assert_close(kspace[0][~scan.mask], predicted[0][~scan.mask], atol=1e-5, rtol=1e-4)
-        # The acquired samples come back to the last digit, or as the network predicts them.
-        assert torch.equal(kspace[0][scan.mask], scan.kspace[0][scan.mask]) is keep
+        assert torch.equal(kspace[0][scan.mask], scan.kspace[0][scan.mask])
     assert method.training
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, scans, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, scans, tmp_path, monkeypatch, one_process):
     def full(self, array):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ArrayWriter, "append", full)
     with pytest.raises(FileError, match=r"cannot be written \(No space left on device\)"):
-        refine(tiny("idr").build(), scans, SHAPES, tmp_path / "store")
+        refine(tiny("idr").build(), scans, SHAPES, tmp_path / "store", one_process)
     assert not list(tmp_path.iterdir())
 
 
@@ -78,7 +84,8 @@ def play(tiny, scans, tmp_path):
         kept = WithoutHeldOut(scans, 0.2, 0)
         validation = ValidationSet(scans, config.sampling.family(emulated=True), 0.2, seed=0)
         progress = Progress("T", config.options.stages, options.epochs, 1, Console(quiet=True))
-        return run_stages(build or config.build, kept, SHAPES, validation, options, folder, progress), folder
+        one = alone(options)
+        return run_stages(build or config.build, kept, SHAPES, validation, options, folder, progress, one), folder
 
     return run
 
@@ -110,8 +117,13 @@ def test_every_stage_learns_from_data_refined_by_the_best_before(play, monkeypat
     assert best == stage_files(folder, min(range(3), key=lambda index: results[index].score)).best
 
 
-def test_a_fresh_start_has_new_weights_in_every_stage(play, monkeypatch, tiny):
-    begun = []
+def test_a_method_without_warm_start_has_new_weights_in_every_stage(play, monkeypatch, tiny):
+    begun, config = [], tiny("idr", stages=3)
+
+    def cold(stage):
+        method = config.build(stage)
+        method.warm_start = False
+        return method
 
     def fitted(method, scans, shapes, targets, validation, options, files, stage, *_):
         files.folder.mkdir(parents=True)
@@ -120,10 +132,11 @@ def test_a_fresh_start_has_new_weights_in_every_stage(play, monkeypatch, tiny):
         return StageResult(1.0 / (stage + 1), 0)
 
     monkeypatch.setattr(module, "fit", fitted)
-    play(stages=3, start="fresh")
+    play(build=cold, stages=3)
     for stage, weights in enumerate(begun):
-        new = tiny("idr", stages=3, start="fresh").build(stage).state_dict()
+        new = config.build(stage).state_dict()
         assert all(torch.equal(weights[name], new[name]) for name in new)
+    assert any(not torch.equal(begun[0][name], begun[1][name]) for name in begun[0])
 
 
 def test_targets_of_one_stage_at_most_are_on_disk_and_none_at_the_end(play, monkeypatch):

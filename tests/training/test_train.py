@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -50,15 +52,16 @@ def test_self_supervised_training_never_has_a_reference(play, method):
 
 def test_a_reference_does_not_reach_a_self_supervised_example(play, monkeypatch):
     seen = []
-    original = Loop.training_step
+    original = Loop.step
 
-    def watched(loop, batch, index):
+    def watched(loop, batch, share, epoch):
         seen.append(batch)
-        original(loop, batch, index)
+        return original(loop, batch, share, epoch)
 
-    monkeypatch.setattr(Loop, "training_step", watched)
+    monkeypatch.setattr(Loop, "step", watched)
     run = play("ssdu").run
     acquired = PreparedScans(run.path / "data" / "training")[0].mask
+    assert len(seen) == 5
     for batch in seen:
         assert not batch.target[:, 0][:, ~acquired].any()
         assert not batch.weight[:, ~acquired].any()
@@ -405,3 +408,21 @@ def test_validation_and_test_must_leave_something_to_train_on(play):
         match=r"cannot be split into training and validation 0\.5, test 0\.5.* --validation or --test to 0",
     ):
         play(validation=0.5, test=0.5)
+
+
+def test_training_loads_fabric_alone_and_works_without_its_bigger_sister_and_without_metrics():
+    """Fabric asks for the version of torchmetrics where that is installed, and does without where it is not."""
+    program = """
+import sys
+names = "pytorch_lightning", "lightning", "torchmetrics"
+sys.modules.update(dict.fromkeys(names))  # as if they were not installed
+import sansref.training.train
+print([name for name in sys.modules if name.split(".")[0] in names and sys.modules[name]])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert done.stdout == "[]\n", done.stderr
+    program = (
+        "import sys, sansref.training.train; print('pytorch_lightning' in sys.modules, 'lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert done.stdout == "set()\n", done.stderr

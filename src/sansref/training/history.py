@@ -10,6 +10,8 @@ from sansref.errors import FileError
 from sansref.files import csv_text, write_text
 from sansref.yaml_json import read_text
 
+_FIRST, _LAST = ("stage", "epoch"), ("learning_rate", "seconds")
+
 
 class History:
     """One CSV row per epoch, the same after a kill and a restart as without.
@@ -33,13 +35,14 @@ class History:
         row = {
             "stage": str(self._stage),
             "epoch": str(epoch),
-            **{name: f"{value:.6g}" for name, value in sorted(means.items())},
+            **{name: f"{value:.6g}" for name, value in means.items()},
             "learning_rate": f"{learning_rate:.6g}",
             "seconds": f"{seconds:.3f}",
         }
         self._rows.append(row)
-        names = list(row)
-        cells = [names, *([old.get(name, "") for name in names] for old in self._rows)]
+        parts = sorted({name for one in self._rows for name in one} - {*_FIRST, *_LAST})  # stages may log others
+        names = [*_FIRST, *parts, *_LAST]
+        cells = [names, *([one.get(name, "") for name in names] for one in self._rows)]
         # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
         write_text(self._path, csv_text(cells), parents=False)
         return row

@@ -223,8 +223,10 @@ class Loop(Generic[AnyBatch]):
         updates = self.method.step(batch)
         while (update := self._next(updates)) is not None:
             turn, loss, parts = update
-            if not self.processes.everywhere(torch.isfinite(loss)):
-                raise failed(f"the loss of turn {turn.name!r} is {float(loss.detach())}", epoch)
+            # Of all processes, or those that are well would wait for ever.
+            total = self.processes.summed(loss.detach())
+            if not torch.isfinite(total):
+                raise failed(f"the loss of turn {turn.name!r} is {float(total)}", epoch)
             optimizer = self.optimizers[turn.name]
             optimizer.zero_grad()
             self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]

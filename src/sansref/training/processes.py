@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
@@ -16,11 +21,18 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import Tensor, nn
 
-from sansref.errors import SansrefError, SettingError
+from sansref.errors import SettingError, TrainingError
 from sansref.training.options import TrainingOptions
 
 Placed = TypeVar("Placed", bound=nn.Module)
 Result = TypeVar("Result")
+
+PATIENCE = 5.0
+"""Seconds that processes get to leave by themselves when one has failed, before the one that started them ends them."""
+
+
+class Quiet(SystemExit):
+    """Leave without a word: another process has said what is wrong, or is about to."""
 
 
 class Processes:
@@ -62,15 +74,12 @@ class Processes:
     def wait(self) -> None:
         """Go on when all have come here."""
         if self.count > 1:
-            self._fabric.barrier()
+            with _linked():
+                self._fabric.barrier()
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum over processes."""
         return self._reduced(values) if self.count > 1 else values
-
-    def everywhere(self, true: Tensor) -> bool:
-        """Whether something is true in all processes."""
-        return int(self.summed(true.long())) == self.count
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace gradients by their mean over processes, in one message.
@@ -88,7 +97,8 @@ class Processes:
                 one.grad = mean.view_as(grad)
 
     def _reduced(self, values: Tensor) -> Tensor:
-        reduced: Tensor = self._fabric.all_reduce(values.clone(), reduce_op="sum")  # type: ignore[assignment]
+        with _linked():
+            reduced: Tensor = self._fabric.all_reduce(values.clone(), reduce_op="sum")  # type: ignore[assignment]
         return reduced
 
     def by_leader(self, task: Callable[[], object]) -> None:
@@ -100,9 +110,10 @@ class Processes:
                 done = True
         finally:
             if self.count > 1:
-                done = self._fabric.broadcast(done)
+                with _linked():
+                    done = self._fabric.broadcast(done)
         if not done:
-            sys.exit(2)
+            raise Quiet(2)
 
     def leader_first(self, task: Callable[[], Result]) -> Result:
         """The result of a task that writes what is missing and reads what is there; the others do it after the leader.
@@ -122,31 +133,102 @@ class Processes:
 def together(options: TrainingOptions) -> Iterator[Processes]:
     """Start the other processes, or find those that torchrun or SLURM has started, and lead them to one end.
 
-    Errors of the user, and Ctrl-C, are reported by the leader alone.
+    Whichever process fails first says why, and all leave with its exit code: 2 after an error of the user's, 130 after
+    Ctrl-C, 143 after SIGTERM, as the shell and job schedulers count.
 
     Raises
     ------
     SettingError
         If the processes that were started are not those that the options ask for, or the machine has no such device.
+    TrainingError
+        If one of the others has ended without a word, for instance because the system has killed it.
     """
     asked, started = options.processes, _started()
-    if asked == 1 and started == 1:
-        yield alone(options)
-        return
-    if started not in (1, asked):
-        raise SettingError(
-            f"this is one of {started} processes, but --devices {options.devices} x --num_nodes {options.num_nodes}"
-            f" asks for {asked}: give the number of each node's processes as --devices"
-        )
-    processes = Processes(_fabric(options, "ddp"))
-    try:
-        yield processes
-    except (SansrefError, KeyboardInterrupt) as error:
-        if processes.leader:
-            raise
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
-    finally:
+    with _leaving_on_sigterm():
+        if asked == 1 and started == 1:
+            yield alone(options)
+            return
+        if started not in (1, asked):
+            raise SettingError(
+                f"this is one of {started} processes, but --devices {options.devices} x --num_nodes"
+                f" {options.num_nodes} asks for {asked}: give the number of each node's processes as --devices"
+            )
+        fabric = _fabric(options, "ddp")
+        children: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+        try:
+            with _possible_here(options):
+                fabric.launch()
+            yield Processes(fabric)
+        except BaseException as error:
+            theirs, children[:] = list(children), []  # Fabric watches the list, and would kill this process, too
+            code = _ended_with(error, fabric.global_rank, fabric.world_size)
+            _end(theirs, 0)
+            if code is None:
+                raise
+            raise Quiet(code) from None
         torch.distributed.destroy_process_group()
+        _end(children, 60)
+
+
+@contextmanager
+def _leaving_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which ends a program on the spot, raise an exit: files are tidied up, and children ended."""
+    theirs = signal.getsignal(signal.SIGTERM)
+    if theirs is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, theirs)
+
+
+@contextmanager
+def _linked() -> Iterator[None]:
+    """Exchange something with the others while a block runs; gloo and NCCL tell of one that has left as they can."""
+    try:
+        yield
+    except RuntimeError as error:
+        problem = str(error).splitlines()[0]
+        raise TrainingError(
+            f"one of the processes that train together has ended ({problem}): see what it or the system says of it;"
+            " the same command goes on where they were"
+        ) from None
+
+
+def _ended_with(error: BaseException, rank: int, count: int) -> int | None:
+    """The exit code to leave with where another process has told of an error; None where this one has to."""
+    code = 130 if isinstance(error, KeyboardInterrupt) else 2
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+    if not torch.distributed.is_initialized():
+        return None
+    store = torch.distributed.distributed_c10d._get_default_store()
+    told = f"{rank} {code}"
+    try:
+        # Whoever writes first tells; the others find what it has written.
+        said = "by another" if isinstance(error, Quiet) else store.compare_set("end", "", told).decode()
+        torch.distributed.destroy_process_group()  # those that wait for this process wake up, and ask as well
+        left, patience = store.add("left", 1), time.monotonic() + PATIENCE
+        while rank == 0 and left < count and time.monotonic() < patience:  # the store leaves with the leader
+            time.sleep(0.02)
+            left = store.add("left", 0)
+    except RuntimeError:  # the leader has gone, without a word or after its patience
+        return code
+    if said == told:
+        return None
+    return code if isinstance(error, Quiet) else int(said.split()[1])
+
+
+def _end(children: list[subprocess.Popen[bytes]], patience: float) -> None:
+    """Wait for the processes that this one has started, and kill them when patience is over."""
+    for child in children:
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def alone(options: TrainingOptions) -> Processes:
@@ -170,7 +252,8 @@ def _started() -> int:
 
 def _fabric(options: TrainingOptions, strategy: str) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    try:
+    with _possible_here(options), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*fp16 is not supported on CPU")  # an error, below
         fabric = Fabric(
             accelerator=options.accelerator,
             strategy=strategy,
@@ -180,12 +263,19 @@ def _fabric(options: TrainingOptions, strategy: str) -> Fabric:
             # SLURM without requeuing by Fabric: the same command goes on by itself.
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
-        if strategy != "auto":
-            fabric.launch()
-    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+    if options.precision == "16-mixed" and fabric.device.type == "cpu":
+        raise SettingError("precision '16-mixed' cannot be used on a CPU: use --precision bf16-mixed")
+    return fabric
+
+
+@contextmanager
+def _possible_here(options: TrainingOptions) -> Iterator[None]:
+    """Tell in one line what Fabric says of devices that the machine does not have."""
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
         raise SettingError(
             f"{options.devices} device(s) of accelerator {options.accelerator!r} on {options.num_nodes} node(s), with"
             f" precision {options.precision!r}, cannot be used here ({' '.join(str(error).split())}):"
             " lower --devices, or use --accelerator auto"
         ) from None
-    return fabric

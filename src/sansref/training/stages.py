@@ -72,6 +72,8 @@ def run_stages(
         done = files.folder / "done.json"
         if done.exists():
             results.append(_result(done))
+            if processes.leader:
+                files.resume_point.unlink(missing_ok=True)  # where a kill came in between
             continue
         method = build(stage)
         targets = None
