@@ -21,7 +21,7 @@ def methods_of(name: str) -> list[str]:
         return [method for method, kind in METHODS.items() if kind.network_type is TranslatorOptions]
     if name.startswith("small-"):
         return [method for method, kind in METHODS.items() if kind.network_type is NetworkOptions]
-    return [name.split("-")[0]]
+    return ["idr_paper" if name.startswith("idr-") else name.split("-")[0]]
 
 
 CASES = [(name, method) for name in preset_names() for method in methods_of(name)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Hashable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ LONGEST_YAML = 1 << 20
 
 MOST_VALUES = 100_000
 """Values that a file of settings may stand for, with every alias written out."""
+
+DEEPEST = 50
+"""Brackets that may be open at a time; PyYAML takes seconds to give up on thousands."""
 
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -89,6 +94,9 @@ def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
         by its aliases.
     """
     text = read_text(path, cure, LONGEST_YAML)
+    opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    if max(opened, default=0) > DEEPEST:
+        raise FileError(path, "is not readable YAML (too deeply nested)", cure)
     loader = yaml.SafeLoader("")
     try:
         loader = yaml.SafeLoader(text)

@@ -110,5 +110,5 @@ def test_a_package_that_is_missing_is_one_line(tmp_path: Path, monkeypatch: pyte
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SettingError, match=r"writing MRD needs the package ismrmrd: pip install 'sansref\[raw\]'"):
+    with pytest.raises(SettingError, match=r"writing MRD needs the package ismrmrd: pip install "):
         write(tmp_path)

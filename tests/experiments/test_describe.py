@@ -48,7 +48,7 @@ def test_measured_data_of_several_coils(write_knee, tmp_path):
     assert full["matrix"] == "32 x 36, 2 slices, 3 coil(s)"
     assert full["coil maps"] == "from the central 24 x 24 samples"
     assert full["can train"] == "all methods"
-    assert under["coil maps"] == "none, the full centre of 6 x 6 is too small, 8 x 8 are needed"
+    assert under["coil maps"] == "none, the full centre of 6 x 6 is too small, 8 x 8 are needed (or --maps)"
     assert under["can train"] == "nothing with several coils"
 
 

@@ -293,7 +293,7 @@ def test_lpips_is_that_of_the_scored_images(play, trained, alexnet):
     found, out = play(lpips="alex", lpips_weights=alexnet)
     row, recipe = found.rows[2], trained.config().preparation
     scan = list(recipe.scans(row.info.path))[2]
-    truth, image = scored_reference(scan), trained.load().reconstruct(module.stack([module.measured(scan)]))[0]
+    truth, image = scored_reference(scan), trained.load().reconstruct(scan.batch())[0]
     expected = LPIPS.load("alex", alexnet)(image.abs().detach(), truth, float(truth.max()))
     assert row.scores["idr"].lpips == pytest.approx(float(expected), rel=1e-4)
     assert all(score.lpips > 0 for row in found.rows for score in row.scores.values())

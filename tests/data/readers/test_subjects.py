@@ -74,9 +74,8 @@ UNSURE = [
 
 def described(name: str, subject: str | None = None, by: str = BY_PATIENT) -> FileInfo:
     path = Path("/data") / name
-    return FileInfo(
-        path, "any", "magnitude", 1, 8, 8, 1, subject or path.name, None, None, None, (), by if subject else BY_NAME
-    )
+    told = BY_NAME if subject is None else by
+    return FileInfo(path, "any", "magnitude", 1, 8, 8, 1, subject or path.name, None, None, None, recognised_by=told)
 
 
 @pytest.fixture(autouse=True)

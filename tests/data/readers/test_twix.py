@@ -346,7 +346,7 @@ def test_the_protocol_may_be_all_that_tells_the_grid(tmp_path: Path, kspace: Any
 def test_without_the_package_one_line_says_so(tmp_path: Path, kspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "meas.dat", (protocol(), blocks_of(kspace)))
     monkeypatch.setitem(sys.modules, "twixtools.hdr_def", None)
-    with pytest.raises(SettingError, match=r"needs the package twixtools: pip install 'sansref\[raw\]'"):
+    with pytest.raises(SettingError, match=r"needs the package twixtools: pip install "):
         READER.describe(path)
 
 

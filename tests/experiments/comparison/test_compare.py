@@ -116,11 +116,11 @@ def test_test_scans_are_not_read_before_everything_is_trained(place, quiet, monk
     wanted = here.test_subjects(here.plan.cells[0].config)
     files = {info.path for info in here.files if info.subject in wanted}
 
-    def watched(self, path):
-        read.append(path)
-        if path in files:
+    def watched(self, info):
+        read.append(info.path)
+        if info.path in files:
             trained.append(all(is_trained(here, cell) for cell in here.plan.cells))
-        return scans(self, path)
+        return scans(self, info)
 
     monkeypatch.setattr(Preparation, "scans", watched)
     compare(here, console=quiet)

@@ -51,13 +51,13 @@ def test_a_fold_can_have_a_seed_of_its_own():
 
 
 def test_settings_of_acceleration_method_and_preset_arrive():
-    given = plan(methods={**METHODS, "paper": {"method": "idr", "preset": "idr-fastmri-t1-4x", "pool": 7}})
+    given = plan(methods={**METHODS, "paper": {"method": "idr_paper", "preset": "idr-fastmri-t1-4x", "pool": 7}})
     (first, second) = cells(given, "IDR")
     assert (first.config.sampling.acceleration, first.config.sampling.center) == (4.0, None)
     assert (second.config.sampling.acceleration, second.config.sampling.center) == (8.0, 0.04)
     assert (first.config.options.stages, first.config.training.epochs) == (2, 3)
     paper = cells(given, "paper")[0].config
-    assert (paper.options.refined_weight, paper.options.pool, paper.training.epochs) == (1.0, 7, 20)
+    assert (paper.options.reading, paper.options.pool, paper.training.epochs) == ("A", 7, 20)
     assert paper.preparation == first.config.preparation
     assert not paper.magnitude
 

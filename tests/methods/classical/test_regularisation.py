@@ -120,7 +120,7 @@ def test_an_impossible_number_of_iterations_is_refused(make_scans: MakeScans) ->
 def test_only_wavelets_need_pywavelets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pywt", None)
     Classical("total_variation", 0.1)
-    with pytest.raises(SettingError, match=r"l1_wavelet needs PyWavelets: pip install 'sansref\[classical\]'"):
+    with pytest.raises(SettingError, match=r"l1_wavelet needs PyWavelets: pip install PyWavelets"):
         Classical("l1_wavelet", 0.1)
 
 

@@ -260,5 +260,5 @@ def test_several_coils_without_maps_are_refused(make: Any) -> None:
 
 def test_without_pywavelets_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pywt", None)
-    with pytest.raises(SettingError, match=r"l1_wavelet needs PyWavelets: pip install 'sansref\[classical\]'"):
+    with pytest.raises(SettingError, match=r"l1_wavelet needs PyWavelets: pip install PyWavelets"):
         OrthogonalWavelet((32, 32))

@@ -83,7 +83,6 @@ class Workplace:
         """
         keep_outside(self.out, self.data, "--data")
         keep_outside(self.out, self.full, "--full")
-        claim(self.out, "comparison")
         if self.full is not None and not any(self.full_for(cell) for cell in self.plan.cells):
             raise SettingError("none of the methods learns from unpaired scans: leave out --full")
         for cell in {cell.label: cell for cell in self.plan.cells if cell.learned}.values():
@@ -102,6 +101,7 @@ class Workplace:
         sets = {cell.test_set: cell for cell in self.plan.cells}.values()
         for info in {info.path: info for cell in sets for info in self._test_files(cell)}.values():
             self._check_full(info)
+        claim(self.out, "comparison")
         self.check_data()
         self._clean()
 
