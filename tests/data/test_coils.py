@@ -180,9 +180,7 @@ def test_without_sigpy_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         return found(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        SettingError, match=r"estimating coil maps needs the package sigpy: pip install "
-    ):
+    with pytest.raises(SettingError, match=r"estimating coil maps needs the package sigpy: pip install "):
         espirit_maps(measured_scan(), CoilOptions())
 
 

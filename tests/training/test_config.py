@@ -58,8 +58,8 @@ def test_options_of_another_method_are_a_mistake():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "there is no method 'None': use one of idr, ssdu, supervised"),
-        ({"method": "magic"}, "there is no method 'magic': use one of idr, ssdu, supervised"),
+        ({}, "there is no method 'None': use one of idr, idr_paper, ssdu, supervised"),
+        ({"method": "magic"}, "there is no method 'magic': use one of idr, idr_paper, ssdu, supervised"),
         ({"method": "idr", "epoch": 3}, "unknown setting 'epoch' for method 'idr': did you mean epochs"),
         ({"method": "ssdu", "stages": 3}, "unknown setting 'stages' for method 'ssdu'"),
         ({"method": "ssdu", "network": {"layers": 3}}, r"unknown setting 'network\.layers' for method 'ssdu'"),

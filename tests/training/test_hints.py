@@ -60,7 +60,7 @@ def test_values_of_another_type_are_one_line(value: object, hint: object, words:
     ("settings", "words"),
     [
         ({"schedule": "cosine"}, "schedule takes one of plateau, linear, cooldown, not 'cosine'"),
-        ({"first_loss": "acquired"}, "first_loss takes one of all, disjoint"),
+        ({"data_consistency": "soft"}, "data_consistency takes one of none, hard, not 'soft'"),
         ({"network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, unet"),
         ({"magnitude": "yes"}, "magnitude takes true or false"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,6 @@ from sansref.kspace.measurement import Measurement
 from sansref.methods import KspaceExample, Method, Turn, Update
 from sansref.methods.ssdu import SSDU
 from sansref.metrics.holdout import held_out_error
-from sansref.training import loop as module
 from sansref.training.batches import ValidationSet
 from sansref.training.history import History, read_history
 from sansref.training.loop import Loop, StageFiles, fit
@@ -111,7 +111,7 @@ def test_loop_hands_the_network_no_more_than_the_given_samples(loop_of, validati
 
 def test_a_turn_gets_an_optimiser_for_its_parameters_alone(loop_of):
     loop = loop_of(schedule="plateau", learning_rate=0.02, plateau_factor=0.2, plateau_patience=3)
-    (optimizer,), (schedule,) = loop.optimizers.values(), loop.schedules
+    (optimizer,), (schedule,) = loop.optimizers.values(), loop.plateaus.values()
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert moved == {id(parameter) for parameter in loop.method.network.parameters()}
     assert optimizer.param_groups[0]["lr"] == loop.learning_rate == 0.02
@@ -196,14 +196,14 @@ def test_health_lets_training_go_on_and_asks_nothing_of_other_methods(loop_of):
 
 @pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
 def test_a_file_that_breaks_off_leaves_the_one_before(loop_of, tmp_path, monkeypatch, file):
-    def breaking(state, path):
-        path.write_bytes(b"half")
+    def breaking(content, path):
+        path.write_text("half")
         raise RuntimeError
 
-    monkeypatch.setattr(torch, "save", breaking)
-    monkeypatch.setattr(module, "save_file", breaking)
     (tmp_path / file).write_bytes(b"whole")
     loop = loop_of()
+    monkeypatch.setattr(torch, "save", breaking)
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: breaking(content, path))
     with pytest.raises(RuntimeError):
         loop.save(tmp_path / file, 0) if file == "last.ckpt" else loop.save_weights(tmp_path / file)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(file, b"whole")]
@@ -245,6 +245,19 @@ class Uphill(Method):
     def reconstruct(self, given):
         self.used_at.append(float(self.second.detach()))
         return torch.zeros_like(given.kspace[:, 0])
+
+
+def test_what_a_method_logs_keeps_no_graph_alive(make_scans):
+    class Careless(Uphill):
+        def asked(self, turn, loss):
+            return super().asked(turn, loss)._replace(parts={f"slope_{turn.name}": loss})
+
+    loop = Loop(Careless(), TEN_STEPS, 0, 1, alone(TEN_STEPS))
+    scan = make_scans((32, 32))[0]
+    batch = KspaceExample.stacked([KspaceExample(scan.measurement, scan.kspace, scan.mask.float())])
+    logged = loop.step(batch, 1.0, 0)
+    assert logged.keys() == {"slope_one", "slope_two", "loss", "loss_one", "loss_two"}
+    assert not any(value.requires_grad for value in logged.values())
 
 
 class TwoStages(Uphill):
@@ -632,6 +645,22 @@ def test_every_network_trains_in_every_precision_without_a_warning(play, name, p
         _, trained, files = play(network={"name": name}, precision=precision, epochs=1)
     assert all(value.dtype == weights for value in trained.state_dict().values() if value.is_floating_point())
     assert len(rows(files)) == 1
+
+
+def test_a_first_gradient_that_overflows_half_precision_is_left_out_without_a_warning(make_scans):
+    """As a GPU has it: the scaler then halves its factor and skips the optimiser's step."""
+
+    class Steep(Uphill):
+        def asked(self, turn, loss):
+            return super().asked(turn, 4 * loss)
+
+    loop = Loop(Steep(), replace(TEN_STEPS, average_from=None), 0, 2, alone(TEN_STEPS))
+    loop.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    scan = make_scans((32, 32))[0]
+    batch = KspaceExample.stacked([KspaceExample(scan.measurement, scan.kspace, scan.mask.float())])
+    loop.train([batch, batch], [1.0, 1.0], 0, Progress("T", 1, 5, 2, Console(quiet=True)))
+    assert loop.scaler.get_scale() == 2.0**125  # both turns of the first step
+    assert (float(loop.method.second.detach()), loop.learning_rate) == close(0.09, 0.08)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

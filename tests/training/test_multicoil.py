@@ -118,7 +118,8 @@ def test_train_evaluate_reconstruct(
     code, _, error = sansref(*train)
     assert code == 0, error
     slices = sum(len(PreparedScans(run / "data" / part)) for part in ("training", "validation"))
-    assert len(counted) == slices == 4  # two people, two slices each: nothing twice, and nothing of the test subject
+    # Two people, two slices each, and one to measure times with: nothing twice, and nothing of the test subject.
+    assert len(counted) == slices + 1 == 5
     counted.clear()
     (run / "model.json").unlink()  # as if the command had been killed
     assert sansref(*train)[0] == 0
@@ -156,6 +157,7 @@ def test_learning_where_no_full_scan_exists(sansref: Command, accelerated: Path,
         "kspace",
         "maps",
         "mask",
+        "recipe.json",
         "scans.json",
     ]
     code, out, error = sansref("evaluate", run, "--data", accelerated, "--subjects", "all")

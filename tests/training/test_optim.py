@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RAdam
 
 from sansref.methods import Turn
-from sansref.training.optim import WeightMean, look_ahead, optimizer_of
+from sansref.training.optim import WeightMean, look_ahead, optimizer_of, planned_rate
 from sansref.training.options import TrainingOptions
 
 RATE = 0.01
@@ -84,6 +84,23 @@ def test_adam_is_adam() -> None:
     optimizer = optimizer_of(Turn("t", [weight], lookahead=True), TrainingOptions(learning_rate=RATE, lookahead=0))
     assert isinstance(optimizer, Adam)
     assert pushed(optimizer, weight, [-5.0] * 4) == pytest.approx([RATE * n for n in (1, 2, 3, 4)], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("linear", {0.0: RATE, 0.25: 0.75 * RATE, 0.9: 0.1 * RATE, 1.0: 1e-7}),
+        ("cooldown", {0.0: RATE, 0.5: RATE, 0.7: RATE, 0.85: 0.5 * RATE, 1.0: 1e-7}),
+    ],
+)
+def test_the_rate_falls_by_plan_to_almost_zero(schedule: Any, rates: dict[float, float]) -> None:
+    options = TrainingOptions(learning_rate=RATE, schedule=schedule)
+    assert [planned_rate(options, part) for part in rates] == pytest.approx(list(rates.values()))
+
+
+def test_a_rate_below_the_least_does_not_rise() -> None:
+    options = TrainingOptions(learning_rate=1e-30, schedule="linear")
+    assert [planned_rate(options, part) for part in (0.0, 0.5, 1.0)] == [1e-30, 1e-30, 1e-30]
 
 
 # --- Lookahead -------------------------------------------------------------------------------------------------

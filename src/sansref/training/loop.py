@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sansref.data.store import ArrayStore
@@ -27,7 +27,7 @@ from sansref.metrics.quality import nmse
 from sansref.scan import Scan
 from sansref.training.batches import ExampleSet, ShapeBatches, ValidationItem, ValidationSet
 from sansref.training.history import History
-from sansref.training.optim import WeightMean, optimizer_of, schedule_of
+from sansref.training.optim import WeightMean, optimizer_of, planned_rate, plateau_of
 from sansref.training.options import TrainingOptions
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
@@ -170,11 +170,14 @@ class Loop(Generic[AnyBatch]):
     ) -> None:
         self.method = processes.placed(method)
         self.options, self.processes, self.steps = options, processes, steps
+        # Stages share one schedule: while data are still being refined, the rate has no reason to fall. New weights
+        # begin a training of their own.
+        self.stage, self.stages = (stage, method.stages) if method.warm_start else (0, 1)
         self.optimizers: dict[str, Optimizer] = {turn.name: optimizer_of(turn, options) for turn in method.turns}
-        self.schedules: list[LambdaLR | ReduceLROnPlateau] = [
-            schedule_of(optimizer, options, options.epochs * steps, *_place(method, stage))
-            for optimizer in self.optimizers.values()
-        ]
+        self.plateaus: dict[str, ReduceLROnPlateau] = {}
+        if options.schedule == "plateau":
+            self.plateaus = {turn: plateau_of(optimizer, options) for turn, optimizer in self.optimizers.items()}
+        self.follow_plan(0)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=options.precision == "16-mixed")
         self.mean: WeightMean | None = None
         if options.average_from is not None:
@@ -190,9 +193,7 @@ class Loop(Generic[AnyBatch]):
         for step, (batch, share) in enumerate(zip(batches, shares, strict=True), start=epoch * self.steps):
             parts = self.step(batch.to(self.processes.device), share, epoch)
             logged.add(parts, batch.size if share else 0)
-            for schedule in self.schedules:
-                if isinstance(schedule, LambdaLR):
-                    schedule.step()
+            self.follow_plan(step + 1)
             if self.mean is not None and step >= (self.options.average_from or 0.0) * self.options.epochs * self.steps:
                 self.mean.update()
             progress.step()
@@ -234,7 +235,7 @@ class Loop(Generic[AnyBatch]):
             self.scaler.step(optimizer)
             self.scaler.update()
             losses[f"loss_{turn.name}"] = loss.detach()
-            logged |= parts
+            logged |= {name: part.detach() for name, part in parts.items()}
         logged["loss"] = torch.stack(list(losses.values())).sum()
         return logged | losses if len(losses) > 1 else logged
 
@@ -260,9 +261,8 @@ class Loop(Generic[AnyBatch]):
         score = scores.over(self.processes)["score"]
         if not abs(score) < float("inf"):
             raise failed(f"the validation score is {score}", epoch)
-        for schedule in self.schedules:
-            if isinstance(schedule, ReduceLROnPlateau):
-                schedule.step(score)
+        for plateau in self.plateaus.values():
+            plateau.step(score)
         return score
 
     def _score(self, item: ValidationItem) -> Tensor:
@@ -300,6 +300,15 @@ class Loop(Generic[AnyBatch]):
         """
         waits = self.options.keep == "best" and self.options.schedule == "plateau"
         return waits and self.kept.epoch >= 0 and epoch - 1 - self.kept.epoch >= self.options.patience
+
+    def follow_plan(self, step: int) -> None:
+        """Set the learning rate of a step of the stage, where the schedule is to fall by plan."""
+        if self.plateaus:
+            return
+        rate = planned_rate(self.options, (self.stage + step / (self.options.epochs * self.steps)) / self.stages)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     @property
     def learning_rate(self) -> float:
@@ -348,8 +357,8 @@ class Loop(Generic[AnyBatch]):
         yield "scaler", self.scaler
         for turn, optimizer in self.optimizers.items():
             yield f"optimizer {turn}", optimizer
-        for turn, schedule in zip(self.optimizers, self.schedules, strict=True):
-            yield f"schedule {turn}", schedule
+        for turn, plateau in self.plateaus.items():
+            yield f"plateau {turn}", plateau
         if self.mean is not None:
             yield "mean", self.mean
 
@@ -380,8 +389,3 @@ def failed(problem: str, epoch: int) -> TrainingError:
     return TrainingError(
         f"{problem} in epoch {epoch}: train with a lower --learning_rate into another --out; the epochs before are kept"
     )
-
-
-def _place(method: Method, stage: int) -> tuple[int, int]:
-    """Which stage this is, of how many that share one schedule; new weights begin a training of their own."""
-    return (stage, method.stages) if method.warm_start else (0, 1)

@@ -1,4 +1,4 @@
-"""How weights move: the optimiser of a turn, its schedule, Lookahead, and the mean of the weights at the end."""
+"""How weights move: the optimiser of a turn, its learning rate, Lookahead, and the mean of the weights at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RAdam
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from sansref.methods import Turn
@@ -37,34 +37,16 @@ def optimizer_of(turn: Turn, options: TrainingOptions) -> Optimizer:
     return optimizer
 
 
-def schedule_of(
-    optimizer: Optimizer, options: TrainingOptions, steps: int, stage: int = 0, stages: int = 1
-) -> LambdaLR | ReduceLROnPlateau:
-    """How an optimiser's learning rate falls.
-
-    Parameters
-    ----------
-    optimizer
-        Its rate is lowered.
-    options
-        Name and numbers of the schedule.
-    steps
-        Number of steps of a stage.
-    stage, stages
-        Which of how many stages this is: while data are still being refined, the rate has no reason to fall.
-    """
-    if options.schedule == "plateau":
-        return ReduceLROnPlateau(
-            optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience
-        )
+def planned_rate(options: TrainingOptions, part: float) -> float:
+    """The learning rate after a part of a training, from 0 to 1, where the schedule is to fall by plan."""
     falling = 1.0 if options.schedule == "linear" else COOLDOWN
     least = min(1.0, FINAL_RATE / options.learning_rate)
+    return options.learning_rate * max(least, min(1.0, (1 - part) / falling))
 
-    def factor(step: int) -> float:
-        left = 1 - (stage + step / steps) / stages
-        return max(least, min(1.0, left / falling))
 
-    return LambdaLR(optimizer, factor)
+def plateau_of(optimizer: Optimizer, options: TrainingOptions) -> ReduceLROnPlateau:
+    """The schedule of that name: an optimiser's rate falls when the score has been no better for some epochs."""
+    return ReduceLROnPlateau(optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience)
 
 
 def look_ahead(optimizer: Optimizer, every: int, share: float = LOOKAHEAD_SHARE) -> None:
