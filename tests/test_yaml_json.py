@@ -39,6 +39,10 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
         ("", "holds no settings"),
         ("- 1\n", "holds no settings"),
         ("# " + "x" * LONGEST_YAML, "bytes"),
+        ("seed: 0x" + "f" * 8000, "number of 8002 characters in line 1"),
+        ("a: 1\nseed: 1" + ":59" * 200_000, "number of 600001 characters in line 2"),
+        ("1" + ":59" * 200_000 + ": 1", "number of 600001 characters"),
+        ('seed: !!float "1' + ":59" * 200_000 + '"', "number of 600001 characters"),
     ],
 )
 def test_yaml_that_cannot_be_meant_is_one_line_within_a_second(tmp_path: Path, text: str, problem: str) -> None:
