@@ -89,8 +89,8 @@ def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
     Raises
     ------
     FileError
-        If it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless number, or is made
-        to grow without bounds by its aliases.
+        If it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless number, or is
+        made to grow without bounds by its aliases.
     """
     text = read_text(path, cure, LONGEST_YAML)
     loader = yaml.SafeLoader("")
