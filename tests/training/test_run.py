@@ -178,7 +178,7 @@ def test_an_unfinished_run_is_named(finished):
         (b"method: idr\ncrop: [10000000, 3]\n", "crop"),
         (b"method: [" + b"[" * 200000, "is not readable YAML"),
         (b'method: idr\nmask: "a\\0.npy"\n', "impossible setting"),
-        (b"method: idr\nepochs: " + b"9" * 100000, "is not readable YAML"),
+        (b"method: idr\nepochs: " + b"9" * 100000, "number of 100000 characters"),
         (b"method: idr\nepochs: " + b"x" * 100000, "impossible setting"),
         (b"", "holds no settings"),
         (b"- 1\n- 2\n", "holds no settings"),
