@@ -34,11 +34,14 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
         ("a: 2026-13-45\n", "is not readable YAML"),
         ("? [1, 2]\n: 3\n", "is not readable YAML"),
         ("a: 1\n---\nb: 2\n", "is not readable YAML"),
-        ("a: " + "9" * 5000, "is not readable YAML"),
+        ("a: " + "9" * 5000, "number of 5000 characters"),
         ("stages: [1", "is not readable YAML"),
         ("", "holds no settings"),
         ("- 1\n", "holds no settings"),
         ("# " + "x" * LONGEST_YAML, "bytes"),
+        ("seed: 0x" + "f" * 8000, "number of 8002 characters in line 1"),
+        ("a: 1\nseed: 1" + ":59" * 200_000, "number of 600001 characters in line 2"),
+        ('seed: !!float "1' + ":59" * 200_000 + '"', "number of 600001 characters"),
     ],
 )
 def test_yaml_that_cannot_be_meant_is_one_line_within_a_second(tmp_path: Path, text: str, problem: str) -> None:

@@ -26,7 +26,11 @@ MOST_VALUES = 100_000
 DEEPEST = 50
 """Brackets that may be open at a time; PyYAML takes seconds to give up on thousands."""
 
+LONGEST_NUMBER = 400
+"""Characters of a number; to make one of a million takes minutes, and Python refuses to write it."""
+
 MERGE = "tag:yaml.org,2002:merge"
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
@@ -90,8 +94,8 @@ def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
     Raises
     ------
     FileError
-        If it cannot be read, is no YAML, holds no settings, gives one of them twice, or is made to grow without bounds
-        by its aliases.
+        If it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless number, or is
+        made to grow without bounds by its aliases.
     """
     text = read_text(path, cure, LONGEST_YAML)
     opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
@@ -116,7 +120,7 @@ def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
 
 
 def _check(path: Path, loader: yaml.SafeLoader, root: yaml.Node, cure: str) -> None:
-    """Refuse keys that are given twice, and aliases that stand for too much, before any value is made."""
+    """Refuse keys given twice, endless numbers, and aliases that stand for too much, before any value is made."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -127,6 +131,9 @@ def _check(path: Path, loader: yaml.SafeLoader, root: yaml.Node, cure: str) -> N
             raise FileError(path, f"holds itself in line {node.start_mark.line + 1} by an alias", cure)
         open_nodes.add(id(node))
         size = 1
+        if isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+            problem = f"holds a number of {len(node.value)} characters in line {node.start_mark.line + 1}"
+            raise FileError(path, problem, cure)
         if isinstance(node, yaml.SequenceNode):
             size += sum(size_of(item) for item in node.value)
         elif isinstance(node, yaml.MappingNode):

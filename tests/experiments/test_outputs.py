@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from sansref.data.readers import find_files, open_scan_file
-from sansref.errors import SettingError
+from sansref.errors import FileError, SettingError
 from sansref.experiments.outputs import made_by, output_name
 from sansref.experiments.reconstruct import Job, reconstruct_files
 
@@ -260,3 +261,15 @@ def test_the_command_line_knows_the_formats(sansref, trained, heads, tmp_path):
     code, _, error = sansref(*words[:-2], "tiff")
     assert code == 2
     assert "dicom" in error
+
+
+@pytest.mark.parametrize("name", ["../beside", "a/../../beside", "/beside"])
+def test_a_strangers_record_names_no_place_outside_its_folder(trained, heads, tmp_path, name):
+    head, out = heads / "sub-02_T1w.nii.gz", tmp_path / "out"
+    play(trained, [head], out, "nifti")
+    record = out / "reconstruction.json"
+    known = json.loads(record.read_text())
+    record.write_text(json.dumps({**known, "inputs": {name: entry for entry in known["inputs"].values()}}))
+    with pytest.raises(FileError, match=r"reconstruction\.json: is no record .* Choose another --out"):
+        play(trained, [head], out, "nifti")
+    assert names(tmp_path) == ["out/reconstruction.json", "out/sub-02_T1w_recon.nii.gz"]

@@ -9,6 +9,7 @@ import pytest
 from sansref.errors import SettingError
 from sansref.training.config import RunConfig
 from sansref.training.hints import checked
+from sansref.training.options import TrainingOptions
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,9 @@ def test_fitting_values(value: object, hint: object, expected: object) -> None:
         (3, tuple[int, ...], "a list, not 3"),
         ([3, "a"], tuple[int, ...], r"a list, not \(3, 'a'\)"),
         (4, str, "text, not 4"),
+        (2**53 + 1, int | None, "whole numbers up to"),
+        (-(10**30), float, "whole numbers up to"),
+        ([8, 10**30], tuple[int, int] | None, "whole numbers up to"),
     ],
 )
 def test_values_of_another_type_are_one_line(value: object, hint: object, words: str) -> None:
@@ -63,8 +67,15 @@ def test_values_of_another_type_are_one_line(value: object, hint: object, words:
         ({"data_consistency": "soft"}, "data_consistency takes one of none, hard, not 'soft'"),
         ({"network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, unet"),
         ({"magnitude": "yes"}, "magnitude takes true or false"),
+        ({"seed": 2**64}, "seed takes whole numbers up to"),
     ],
 )
 def test_a_configuration_with_a_misspelt_choice_trains_nothing(settings: dict[str, object], words: str) -> None:
     with pytest.raises(SettingError, match=words):
         RunConfig.from_flat({"method": "idr", **settings})
+
+
+def test_the_largest_seed_can_be_used_and_no_larger_one() -> None:
+    assert RunConfig.from_flat({"method": "idr", "seed": 2**53}).build().stages > 0
+    with pytest.raises(SettingError, match="data_seed takes whole numbers up to"):
+        TrainingOptions(data_seed=-(2**60))

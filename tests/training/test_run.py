@@ -178,7 +178,7 @@ def test_an_unfinished_run_is_named(finished):
         (b"method: idr\ncrop: [10000000, 3]\n", "crop"),
         (b"method: [" + b"[" * 200000, "is not readable YAML"),
         (b'method: idr\nmask: "a\\0.npy"\n', "impossible setting"),
-        (b"method: idr\nepochs: " + b"9" * 100000, "is not readable YAML"),
+        (b"method: idr\nepochs: " + b"9" * 100000, "number of 100000 characters"),
         (b"method: idr\nepochs: " + b"x" * 100000, "impossible setting"),
         (b"", "holds no settings"),
         (b"- 1\n- 2\n", "holds no settings"),
@@ -222,6 +222,9 @@ def test_damaged_weights_are_one_clear_line(finished, tiny):
         weights[min(weights)].view(-1)[0] = number
         save_file(weights, finished.weights)
         refused("holds NaN or infinite weights")
+    for kind in (torch.int64, torch.complex64, torch.float8_e4m3fn):
+        save_file({name: w.to(kind) for name, w in tiny("idr").build(1).state_dict().items()}, finished.weights)
+        refused("does not hold the weights of this run .*numbers of type")
     finished.weights.unlink()
     os.mkfifo(finished.weights)  # would be waited for
     refused("does not hold the weights of this run")

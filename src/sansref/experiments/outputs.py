@@ -279,12 +279,19 @@ def _read(path: Path) -> Any:
     cure = "Choose another --out"
     try:
         found = read_json(path, cure)
-        inputs = found["inputs"].values() if found.keys() >= {"weights", "formats"} else [None]
-        if found["version"] == VERSION and all(isinstance(entry, list) and entry for entry in inputs):
+        inputs = found["inputs"].items() if found.keys() >= {"weights", "formats"} else [("", None)]
+        if found["version"] == VERSION and all(
+            isinstance(entry, list) and entry and _stays_inside(name) for name, entry in inputs
+        ):
             return found
     except (FileError, KeyError, TypeError, AttributeError):
         pass
     raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether outputs of this name lie in their folder, whoever wrote the record that has it."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _remove(target: Path) -> None:

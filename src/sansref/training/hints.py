@@ -10,6 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from sansref.errors import SettingError, did_you_mean
 
+LARGEST = 2**53
+"""Of whole numbers, below which all are exact as floating point numbers too; seeds may be a thousand times as large."""
+
 
 def checked(name: str, value: Any, hint: Any) -> Any:
     """A value of the declared type: a list becomes a tuple, and a number that YAML leaves as text (1e-3) a number.
@@ -26,7 +29,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     Raises
     ------
     SettingError
-        If the value is not one of the choices, or of another type.
+        If the value is not one of the choices, of another type, or a whole number beyond any use.
     """
     if isinstance(value, list):
         value = tuple(value)
@@ -37,6 +40,9 @@ def checked(name: str, value: Any, hint: Any) -> Any:
             value = float(value)
     if not _fits(value, hint):
         raise SettingError(f"{name} takes {in_words(hint)}, not {value!r}{_nearest(value, hint)}")
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+        raise SettingError(f"{name} takes whole numbers up to {LARGEST}, which {value!r} is beyond")
     return value
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sansref.errors import SettingError
+from sansref.training.hints import checked
 
 MACHINE_SETTINGS = frozenset({"workers", "threads", "accelerator", "devices", "num_nodes"})
 """What says where a run is trained and not what it learns: the numbers agree to rounding whatever they are."""
@@ -135,6 +136,8 @@ class TrainingOptions:
         for name in ("workers", "threads", "lookahead", "folds"):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("seed", "data_seed"):
+            checked(name, getattr(self, name), int | None)
         if self.fold > 0 and self.folds == 0:
             raise SettingError(f"fold {self.fold} of how many? give --folds too")
         for name in ("held_out", "plateau_factor"):

@@ -89,7 +89,7 @@ class Intake:
         files, others = found.files, [] if found_full is None else found_full.files
         _refuse_pairs(files, others)
         subjects = self._split(files, others, data, full)
-        if self.say is not None:
+        if self.say is not None and not (self.run.path / "data" / "training").exists():  # else it was said before
             skip_bad = self.on_bad is not None
             processes = self.config.training.processes
             for row in list(survey(self.config, found, subjects, found_full, skip_bad, processes)):  # or an error

@@ -29,6 +29,9 @@ from sansref.yaml_json import read_json, read_yaml
 STAGES = r"\d+/(best\.safetensors|last\.ckpt|done\.json|epoch-\d+\.safetensors)"
 """Files in ``stages``."""
 
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""Types of weights; others would be rounded or lose their imaginary part without a word."""
+
 RESTORE = "Restore the file or train again"
 
 
@@ -285,6 +288,8 @@ def load_weights(method: Method, path: Path) -> None:
         if not path.is_file() or path.stat().st_size > 2 * expected + (1 << 20):
             raise RuntimeError("it is no file, or far too large")
         weights = load_file(path)
+        if odd := {str(value.dtype) for value in weights.values() if value.dtype not in FLOATING}:
+            raise RuntimeError(f"it holds numbers of type {', '.join(sorted(odd))}")
         method.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         problem = f"does not hold the weights of this run ({_short(error, str)})"

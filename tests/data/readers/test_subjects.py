@@ -33,6 +33,14 @@ SURE = [
     ("P1_day1/T1.nii P1_day2/T1.nii", "P1 P1"),
     ("100307/T1w.nii 100307/T2w.nii 100408/T1w.nii", "100307 100307 100408"),
     ("imagesTr/anna_T1.nii imagesTr/ben_T1.nii imagesTs/carl_T1.nii", "anna_T1 ben_T1 carl_T1"),
+    # a folder for each quality
+    ("noisy/anna.nii clean/anna.nii noisy/ben.nii", "anna anna ben"),
+    ("0.3T/001.nii 3T/001.nii 3T/002.nii", "001 001 002"),
+    ("lowfield/P1/T1.nii highfield/P1/T1.nii highfield/P2/T1.nii", "P1 P1 P2"),
+    ("test/P1.nii retest/P1.nii test/P2.nii", "P1 P1 P2"),
+    # contrasts written onto names
+    ("AnnaT1.nii AnnaT2.nii BenT1.nii", "Anna Anna BenT1"),
+    ("P1T1.nii P1T2.nii P2T1w.nii", "P1 P1 P2T1w"),
     # flat
     ("T1.nii.gz T2.nii.gz FLAIR.nii.gz", "data data data"),
     ("P0/T1.nii.gz P0/T2.nii.gz", "P0 P0"),
@@ -69,13 +77,22 @@ UNSURE = [
     "london/P1/T1.nii paris/P1/T1.nii paris/P2/T1.nii",
     "train/scan.nii test/scan.nii",
     "scan1/T1.nii scan2/T1.nii",
+    # one more number written onto names
+    "E1234S3.nii E1234S4.nii E1235S3.nii",
+    "P01V1/T1.nii P01V2/T1.nii P02V1/T1.nii",
+    # spelt in two ways
+    "Anna_T1.nii anna_T2.nii Ben_T1.nii",
+    "P1_T1.nii P01_T2.nii P2_T1.nii",
+    "sub-1_T1w.nii sub-01_T2w.nii sub-02_T1w.nii",
+    "subject_01/T1.nii subject01/T2.nii",
+    "J\N{LATIN SMALL LETTER O WITH DIAERESIS}rg.nii Jo\N{COMBINING DIAERESIS}rg.npy",
 ]
 
 
 def described(name: str, subject: str | None = None, by: str = BY_PATIENT) -> FileInfo:
     path = Path("/data") / name
-    told = BY_NAME if subject is None else by
-    return FileInfo(path, "any", "magnitude", 1, 8, 8, 1, subject or path.name, None, None, None, recognised_by=told)
+    known = by if subject else BY_NAME
+    return FileInfo(path, "any", "magnitude", 1, 8, 8, 1, subject or path.name, None, None, None, recognised_by=known)
 
 
 @pytest.fixture(autouse=True)

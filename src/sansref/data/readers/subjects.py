@@ -14,6 +14,7 @@ Files with the same data are of one person. Where names leave it open who shares
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -42,12 +43,20 @@ ACQUISITION = re.compile(
 #: Folders that sort files by what they are or are used for.
 SORTED = re.compile(
     r"anat|func|dwi|fmap|perf|raw|rawdata|data|source(?:data)?|derivatives|images?(?:tr|ts)?|imgs?|scans?|nifti|nii|dicoms?|dcm|mri?\d*"
-    r"|h5|mat|npy|k-?space|train(?:ing)?|val(?:idation)?|test(?:ing)?|(?:series|ser|se|scan|run|acq|echo)\d*",
+    r"|h5|mat|npy|k-?space|train(?:ing)?|val(?:idation)?|(?:re)?test(?:ing)?|(?:series|ser|se|scan|run|acq|echo)\d*"
+    r"|rescan|before|after|noisy|clean|denoised|inputs?|targets?|gt|ground[-_]?truth|refs?|references?|labell?ed"
+    r"|(?:full|under)(?:y)?[-_]?(?:sampled)?|(?:low|high)[-_]?(?:field|res(?:olution)?)?|[lh][rq]|\d+(?:[.p]\d+)?t(?:esla)?"
+    r"|orig(?:inal)?s?|(?:pre[-_]?)?processed|registered|corrected|(?:train|test)[ab]",
     re.IGNORECASE,
 )
 #: File names that every person's folder may have.
 GENERIC = re.compile(
     r"(?:scan|image|img|im|series|ser|file|data|raw|kspace|run|acq|brain|knee|head|vol|volume|mri?)\d*", re.IGNORECASE
+)
+#: What stands before a contrast, or before a letter and a number, that are written onto a name.
+JOINED = re.compile(
+    r"(?<![A-Za-z\d])((?:[A-Z]?[a-z]{2,}\d*|[A-Za-z]{1,4}\d+)(?=(?:T[12](?:w|c|ce)?|PDw?|FLAIR|DWI|SWI)(?![A-Za-z\d]))"
+    r"|[A-Za-z]{1,4}\d+(?=[A-Za-z]\d{1,3}(?![A-Za-z\d])))"
 )
 #: Folders that number people.
 NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
@@ -167,7 +176,24 @@ def _by_names(files: Sequence[FileInfo], root: Path) -> list[FileInfo]:
     if open_:
         known = {info.path: found[info.path][0] for info in files if info.path in found}
         found |= dict(zip((info.path for info in open_), _by_places(open_, known, root), strict=True))
+    _check_spelling(found.values(), root)
     return _told(files, [found[info.path] for info in files])
+
+
+def _check_spelling(found: Iterable[Found], root: Path) -> None:
+    """Refuse people whose names differ by capitals, separators or leading zeros alone: ``sub-01``, ``Sub1``."""
+    spelt: dict[str, set[Found]] = defaultdict(set)
+    for name, how in found:
+        key = re.sub(
+            r"(?<=[^\W\d])[-_ ]+(?=\d)|(?<!\d)0+(?=\d)",
+            "",
+            unicodedata.normalize("NFKC", _rest(name) or name).casefold(),
+        )
+        spelt[key].add((name, BY_PATIENT if how == BY_PATIENT else ""))
+    for alike in spelt.values():
+        names = {name for name, _ in alike}
+        if len(names) > 1 and any(how != BY_PATIENT for _, how in alike):
+            raise FileError(root, f"holds files of {_some(names)}, one person or several", CURE)
 
 
 def _stated(path: Path, root: Path) -> Found | None:
@@ -311,7 +337,8 @@ def _check_sharing(names: Iterable[str], root: Path, what: str = "files") -> Non
 def _words_of_person(name: str, letters: bool = False) -> list[str]:
     """Parts of a name without those that tell no person."""
     together = re.sub(r"(?<![A-Za-z])([A-Za-z]+)[-_ ](?=\d+(?![A-Za-z\d]))", _with_its_number, name)
-    words = [word for word in words_of(together) if not _tells_no_person(word)]
+    joined = re.sub(JOINED, r"\1_", together)  # AnnaT1, P1T2, P1V2
+    words = [word for word in words_of(joined) if not _tells_no_person(word)]
     if letters:  # P1a, P1b
         words = [part for word in words for part in re.split(r"(?<=\d)(?=[A-Za-z]$)", word)]
     return words
