@@ -269,7 +269,8 @@ def test_a_strangers_record_names_no_place_outside_its_folder(trained, heads, tm
     play(trained, [head], out, "nifti")
     record = out / "reconstruction.json"
     known = json.loads(record.read_text())
-    record.write_text(json.dumps({**known, "inputs": {name: entry for entry in known["inputs"].values()}}))
+    (entry,) = known["inputs"].values()
+    record.write_text(json.dumps({**known, "inputs": {name: entry}}))
     with pytest.raises(FileError, match=r"reconstruction\.json: is no record .* Choose another --out"):
         play(trained, [head], out, "nifti")
     assert names(tmp_path) == ["out/reconstruction.json", "out/sub-02_T1w_recon.nii.gz"]
