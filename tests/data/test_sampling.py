@@ -122,3 +122,9 @@ def test_an_unknown_name_is_one_line_with_the_choices() -> None:
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="is not there"):
         Sampling(str(tmp_path / "none.npy")).fixed(SHAPE)
+
+
+@pytest.mark.parametrize("acceleration", [0.5, float("nan"), float("inf")])
+def test_an_impossible_acceleration_is_refused_before_any_scan_is_read(acceleration: float) -> None:
+    with pytest.raises(SettingError, match=r"acceleration of .* is impossible"):
+        Sampling(acceleration=acceleration)

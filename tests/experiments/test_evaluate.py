@@ -516,3 +516,10 @@ def test_label_maps_are_not_scored(of_folders, tmp_path):
     found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
     assert {row.info.path.name for row in found.rows} == {"T1.nii", "T2.nii"}
     assert "T1_seg.nii" in found.note
+
+
+def test_what_cannot_be_evaluated_leaves_nothing(play, trained, heads, tmp_path):
+    learned = heads / f"{trained.subjects()['training'][0]}_T1w.nii.gz"
+    with pytest.raises(SettingError, match="use --subjects all"):
+        play(learned)
+    assert not (tmp_path / "out").exists()

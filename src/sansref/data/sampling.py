@@ -14,6 +14,7 @@ from sansref.kspace.extent import acquired_columns, is_full
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.maskfile import read_mask
 from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
+from sansref.kspace.sampling import check_request
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -50,6 +51,7 @@ class Sampling:
     mask_per: Literal["dataset", "scan"] = "dataset"
 
     def __post_init__(self) -> None:
+        check_request((1, 1), self.acceleration)
         if self.mask not in MASK_LAWS:
             if Path(self.mask).suffix.lower() not in (".npy", ".mat", ".png"):
                 cure = f"use one of {', '.join(MASK_LAWS)}, or a file"

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, printable
 from sansref.experiments.figures import Panel, error_figure
 from sansref.experiments.perceptual import PerceptualOptions
 from sansref.experiments.scores import (
@@ -151,13 +151,13 @@ class Evaluation:
                 f"NMSE take their noise for truth and punish smoothing; a perfect image would have about {limit:.1f} dB"
             )
         if self.learned:
-            yield f"the run was trained on {', '.join(self.learned)}: new subjects would score lower"
+            yield f"the run was trained on {', '.join(map(printable, self.learned))}: new subjects would score lower"
         else:
             yield "the run was trained on none of the scored subjects"
         if self.note:
             yield f"left out: {self.note}"
         if self.left_out:
-            yield f"left out, because the run learned from them or did not set them aside: {', '.join(self.left_out)}"
+            yield f"left out, because the run learned from them or did not set them aside: {', '.join(map(printable, self.left_out))}"
 
 
 def evaluate(
@@ -204,7 +204,6 @@ def evaluate(
     keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
     config = replace(config, selection=replace(config.selection, maps=options.maps))
-    claim(out, "evaluation")
     lpips, missing = options.load()
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
     evaluation = Evaluation(scoring=scoring, missing=missing)
@@ -214,6 +213,7 @@ def evaluate(
     parts = run.subjects() if knows(run, files) else None
     withheld = parts["training"] if parts is not None and not parts["validation"] else []
     files, evaluation.left_out = _chosen(files, run, subjects)
+    claim(out, "evaluation")
     evaluation.learned = sorted(learned_subjects(run, files) & {info.subject for info in files})
     methods: dict[str, Reconstruction] = {ZERO_FILLED: zero_filled}
     for name in options.classical:
