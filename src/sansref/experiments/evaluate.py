@@ -157,7 +157,8 @@ class Evaluation:
         if self.note:
             yield f"left out: {self.note}"
         if self.left_out:
-            yield f"left out, because the run learned from them or did not set them aside: {', '.join(map(printable, self.left_out))}"
+            names = ", ".join(map(printable, self.left_out))
+            yield f"left out, because the run learned from them or did not set them aside: {names}"
 
 
 def evaluate(
