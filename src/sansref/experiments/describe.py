@@ -102,9 +102,11 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
     if middle.maps is not None:
         yield "coil maps", "supplied"
     elif not usable:
-        side = calibration_side(middle.mask)
+        own, apart = calibration_side(middle.mask), middle.calibration
+        side = own if apart is None else max(own, calibration_side((apart != 0).any(0)))
         usable = side >= SMALLEST
-        yield "coil maps", f"from the central {side} x {side} samples" if usable else f"none, {_needed(side)}"
+        source = "samples" if side == own else "samples of a calibration scan"
+        yield "coil maps", f"from the central {side} x {side} {source}" if usable else f"none, {_needed(side)}"
     yield "can train", (ALL if full else UNDERSAMPLED) if usable else "nothing with several coils"
 
 

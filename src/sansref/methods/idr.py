@@ -18,7 +18,6 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
-from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partition import split_uniform
 from sansref.kspace.weighting import k_weights
@@ -98,10 +97,6 @@ class IDR(UnrolledMethod[IDROptions]):
         self.options = options
         self.family = family
         self.stages = options.stages
-
-    def refine(self, given: Measurement) -> Tensor:
-        """The k-space of the reconstruction, with the acquired samples put back."""
-        return given.grid.impose(given.grid.transform(self.reconstruct(given)), given.kspace)
 
     def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """One example of the stage."""

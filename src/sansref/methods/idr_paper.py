@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.family import MaskFamily
@@ -69,10 +68,6 @@ class IDRPaper(UnrolledMethod[IDRPaperOptions]):
         self.options = options
         self.family = family
         self.stages = options.stages
-
-    def refine(self, given: Measurement) -> Tensor:
-        """f_j(y) in k-space, with the acquired samples kept."""
-        return given.grid.impose(given.grid.transform(self.reconstruct(given)), given.kspace)
 
     def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """Lambda x Omega of the scan, later Lambda x Omega~ of its refined k-space."""

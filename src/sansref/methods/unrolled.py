@@ -66,6 +66,10 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         image = self.network(given)
         return given.data_consistent(image) if self.data_consistency == "hard" else image
 
+    def refine(self, given: Measurement) -> Tensor:
+        """The k-space of the reconstruction, with the acquired samples put back."""
+        return given.grid.impose(given.grid.transform(self.reconstruct(given)), given.kspace)
+
 
 def weighted_mse(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean squared error over real and imaginary parts of the whole grid, zeros included.

@@ -190,3 +190,33 @@ def test_axes_by_sizes() -> None:
 )
 def test_names_of_maps(name: str, expected: bool) -> None:
     assert is_maps_name(name) == expected
+
+
+@pytest.mark.parametrize("ending", ["npy", "mat", "h5"])
+@pytest.mark.parametrize("slices", [1, SLICES])
+def test_a_smaller_kspace_of_the_same_coils_is_a_calibration_scan(
+    make: Any, scan: Path, tmp_path: Path, ending: str, slices: int
+) -> None:
+    stored, path = make.noise(slices, COILS, 8, 6), tmp_path / f"ref.{ending}"
+    stored[:, :, 4, 3] *= 50  # DC
+    if ending == "npy":
+        np.save(path, stored)
+    elif ending == "mat":
+        savemat(path, {"ref": stored})
+    else:
+        with h5py.File(path, "w") as file:
+            file["ref"] = stored
+    for index, found in zip((2, 0), taken(scan, path, (2, 0)), strict=True):
+        assert found.maps is None
+        inside = found.calibration[:, 2:10, 2:8]  # DC of 8 x 6 lies at (4, 3), that of 12 x 10 at (6, 5)
+        np.testing.assert_allclose(inside.numpy(), stored[index if slices > 1 else 0], rtol=1e-5)
+        assert int((found.calibration != 0).any(0).sum()) == 8 * 6
+    note = open_scan_file(scan, ReaderOptions(axes=AXES, maps=str(path))).describe(scan).notes[-1]
+    assert "estimated from the calibration scan" in note
+
+
+def test_a_calibration_scan_of_other_coils_or_slices_is_refused(make: Any, scan: Path, tmp_path: Path) -> None:
+    for number, shape in enumerate(((SLICES, COILS - 1, 8, 6), (2, COILS, 8, 6))):
+        np.save(tmp_path / f"{number}.npy", make.noise(*shape))
+        with pytest.raises(FileError, match="do not fit"):
+            taken(scan, tmp_path / f"{number}.npy")

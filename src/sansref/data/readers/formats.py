@@ -28,11 +28,16 @@ from sansref.data.readers.record import NO_MAPS, FileInfo, ImageSlice, Reader, R
 from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError, printable
 from sansref.hdf5 import is_hdf5, open_hdf5
+from sansref.kspace.coils import rss
+from sansref.kspace.crop import centre_crop, centre_pad
 from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
 """What is read, for people."""
 
+
+PEAK = 8.0
+"""How far the centre of k-space stands above its median, at least."""
 
 ARRAYS = "BART (.cfl), NumPy (.npy, .npz), MATLAB (.mat) or HDF5"
 """What coil maps are read from."""
@@ -146,14 +151,15 @@ def _other_format(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _WithMaps:
-    """A reader whose k-space of several coils gets its maps from other files.
+    """A reader whose k-space of several coils gets its maps, or a calibration scan for them, from other files.
 
     Attributes
     ----------
     reader
         Of the scans.
     place
-        A file of maps, which must fit each scan, or a folder of such files that are named as the scans are.
+        A file of maps, which must fit each scan, or k-space of a smaller matrix; or a folder of such files that are
+        named as the scans are.
     axes
         Words for the axes of the scans; maps may have the same.
     """
@@ -178,7 +184,7 @@ class _WithMaps:
             return replace(info, notes=(*info.notes, "Maps are without effect: there is one coil."))
         file = maps_file(path, self.place)
         with _blamed_on(path, file):
-            (note,) = self._from(file, lambda reader: [reader.maps_note(file, info)])
+            (note,) = self._from(file, lambda reader: [_aid_note(reader, file, info)])
         return replace(info, notes=(*info.notes, note))
 
     def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
@@ -189,18 +195,60 @@ class _WithMaps:
             yield from self.reader.read(path, chosen)
             return
         file = maps_file(path, self.place)
-        maps = self._from(file, lambda reader: reader.read_maps(file, info, chosen))
+        aids = self._from(file, lambda reader: _aids(reader, file, info, chosen))
         for item in self.reader.read(path, chosen):
             with _blamed_on(path, file):
-                found: Tensor = next(maps)
+                kind, found = next(aids)
             assert isinstance(item, Scan)
-            yield replace(item, maps=found)
+            if kind == "calibration":
+                size = (item.mask.shape[0], item.mask.shape[1])
+                found = centre_crop(centre_pad(found, size), size)
+            yield replace(item, **{kind: found})
 
     def _from(self, file: Path, call: Callable[[ArrayReader], Iterable[Result]]) -> Iterator[Result]:
         reader = _arrays_reader(file, ReaderOptions(axes=self.axes))
         if isinstance(reader, MatlabReader | Hdf5ArraysReader):
             return items_in_child(file, lambda: call(reader))
         return iter(call(reader))
+
+
+def _aid_note(reader: ArrayReader, file: Path, info: FileInfo) -> str:
+    if _calibration_slices(reader, file, info):
+        return f"Coil maps are estimated from the calibration scan {printable(str(file))}."
+    return reader.maps_note(file, info)
+
+
+def _aids(reader: ArrayReader, file: Path, info: FileInfo, slices: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+    """For each slice its maps, complex64 (coils, height, width), or k-space of a calibration scan, and which it is."""
+    count = _calibration_slices(reader, file, info)
+    if not count:
+        yield from (("maps", maps) for maps in reader.read_maps(file, info, slices))
+        return
+    for scan in reader.read(file, [0 if count == 1 else index for index in slices]):
+        assert isinstance(scan, Scan)
+        yield "calibration", scan.kspace
+
+
+def _calibration_slices(reader: ArrayReader, file: Path, info: FileInfo) -> int:
+    """How many slices of a calibration scan a file holds, k-space of the same coils in a smaller matrix; 0 for none."""
+    try:
+        found = reader.describe(file)
+    except FileError:
+        return 0
+    sizes = (found.height, found.width), (info.height, info.width)
+    smaller = sizes[0] != sizes[1] and all(own <= size for own, size in zip(*sizes, strict=True))
+    fits = found.kind == "k-space" and found.coils == info.coils and found.slices in (1, info.slices)
+    if not (smaller and fits):
+        return 0
+    (first,) = reader.read(file, [0])
+    return found.slices if isinstance(first, Scan) and _is_peaked(rss(first.kspace)) else 0
+
+
+def _is_peaked(power: Tensor) -> bool:
+    """Whether an array (height, width) is highest near its centre, far above the rest, as k-space is and no map."""
+    row, column = divmod(int(power.argmax()), power.shape[1])
+    central = all(abs(at - size // 2) <= size // 4 for at, size in zip((row, column), power.shape, strict=True))
+    return central and float(power.max()) > PEAK * float(power[power > 0].median())
 
 
 def maps_file(path: Path, place: Path) -> Path:
