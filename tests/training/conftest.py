@@ -45,6 +45,7 @@ def _forked(arguments: list[str], point: str, act: Callable[..., object], stderr
     try:
         torch.set_num_threads(1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # workers of pytest have a handler of their own
         sys.stderr = stderr.open("w", buffering=1)
         _insert(point, act)
         main(arguments)

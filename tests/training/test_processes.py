@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -307,9 +308,10 @@ def _child(said: Path, world: dict[str, object], task: Callable[[int], object]) 
     try:
         torch.set_num_threads(1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # workers of pytest have a handler of their own
         os.environ.update({name: str(value) for name, value in world.items()}, TORCHELASTIC_RUN_ID="test")
         sys.stderr = said.open("w", buffering=1)
-        sys.stdout = sys.stderr
+        sys.stdout = StringIO()
         task(int(os.environ["RANK"]))
         code = 0
     except SystemExit as left:

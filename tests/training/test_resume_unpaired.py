@@ -28,7 +28,7 @@ POINTS = {
     "right after a checkpoint between two draws of the slow weights": (NEXT_EPOCH, 3),
     "while the first mean stands in for the weights": ("sansref.training.loop:Loop._score", 3),
     "right after a checkpoint with a mean": (NEXT_EPOCH, 4),
-    "while the last mean is written": ("sansref.training.loop:save_file", 4),
+    "while the last mean is written": ("sansref.training.loop:save", 4),
     "between the last mean and its checkpoint": ("sansref.training.loop:Loop.save", 4),
 }
 

@@ -83,9 +83,9 @@ def test_subjects_are_split_once_and_the_test_part_is_never_read(play, monkeypat
     read = []
     original = Preparation.scans
 
-    def watched(recipe, path):
-        read.append(path.name[:6])
-        return original(recipe, path)
+    def watched(recipe, info):
+        read.append(info.path.name[:6])
+        return original(recipe, info)
 
     monkeypatch.setattr(Preparation, "scans", watched)
     run = play(validation=0.2, test=0.4).run
@@ -168,6 +168,7 @@ def test_model_and_card_tell_what_was_learned(play, tiny):
         "model.safetensors",
         "splits.json",
         "stages",
+        "subjects.json",
     ]
 
 
@@ -254,9 +255,9 @@ def test_a_file_that_changes_while_it_is_read_is_named(play, write_heads, tmp_pa
     data = write_heads(tmp_path / "data", subjects=4)
     original = Preparation.scans
 
-    def replaced(recipe, path, slices=None):
-        yield from original(recipe, path, slices)
-        path.write_bytes(path.read_bytes() + b"more")
+    def replaced(recipe, info, slices=None):
+        yield from original(recipe, info, slices)
+        info.path.write_bytes(info.path.read_bytes() + b"more")
 
     monkeypatch.setattr(Preparation, "scans", replaced)
     with pytest.raises(FileError, match="has changed while it was read"):
@@ -283,7 +284,8 @@ def test_a_run_that_is_removed_while_it_is_trained_is_no_success(play, tmp_path,
     if when == "at the end":
         monkeypatch.setattr(module, "environment", lambda: remove() or {})
     else:
-        monkeypatch.setattr(Loop, "on_train_start", remove)
+        original = Loop.train
+        monkeypatch.setattr(Loop, "train", lambda *given: remove() or original(*given))
     with pytest.raises(FileError, match=r"has lost .*config|has lost \.sansref|cannot be written|has lost"):
         play()
 
@@ -303,7 +305,7 @@ def test_a_damaged_checkpoint_is_one_line(play, monkeypatch, damage):
     run = module.RunDirectory(play.folder / "run")
     (run.path / "stages" / "00" / "done.json").unlink()
     (run.path / "stages" / "00" / "last.ckpt").write_bytes(damage)
-    with pytest.raises(FileError, match=r"last\.ckpt: is no state of a training"):
+    with pytest.raises(FileError, match=r"last\.ckpt: is no state of this training"):
         play()
 
 
@@ -425,4 +427,4 @@ print([name for name in sys.modules if name.split(".")[0] in names and sys.modul
         "import sys, sansref.training.train; print('pytorch_lightning' in sys.modules, 'lightning' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
-    assert done.stdout == "set()\n", done.stderr
+    assert done.stdout == "False False\n", done.stderr

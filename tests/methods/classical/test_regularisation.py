@@ -91,7 +91,7 @@ def test_wavelets_are_spun_by_the_seed(make_scans: MakeScans) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_reconstruction_keeps_no_gradient(name: ClassicalName, make_scans: MakeScans) -> None:
     given = given_of(make_scans(SHAPE)[0])
-    image = Classical(name, 0.01, 2).reconstruct(given._replace(kspace=given.kspace.clone().requires_grad_()))
+    image = Classical(name, 0.01, 2).reconstruct(replace(given, kspace=given.kspace.clone().requires_grad_()))
     assert not image.requires_grad
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -214,15 +215,15 @@ def test_the_image_follows_the_units_of_the_samples_and_of_the_maps(make: Any, p
     given = make.scan(make.phantom((32, 32)).to(torch.complex64), 3)
     assert given.maps is not None
     image = l1_wavelet(given, 0.01, 30)
-    brighter = l1_wavelet(given._replace(kspace=2.0**power * given.kspace), 0.01, 30)
+    brighter = l1_wavelet(replace(given, kspace=2.0**power * given.kspace), 0.01, 30)
     assert torch.equal(brighter, 2.0**power * image)
-    stronger = l1_wavelet(given._replace(maps=4 * given.maps), 0.01, 30)
+    stronger = l1_wavelet(replace(given, maps=4 * given.maps), 0.01, 30)
     torch.testing.assert_close(stronger, image / 4)
 
 
 def test_a_constant_phase_passes_through(make: Any) -> None:
     given = make.scan(make.phantom((32, 32)), 2)
-    turned = l1_wavelet(given._replace(kspace=1j * given.kspace), 0.01, 30)
+    turned = l1_wavelet(replace(given, kspace=1j * given.kspace), 0.01, 30)
     torch.testing.assert_close(turned, 1j * l1_wavelet(given, 0.01, 30))
 
 
@@ -248,14 +249,14 @@ def test_scans_of_nothing_give_an_image_of_nothing(make: Any, maps: str | None) 
     coils = 1 if maps is None else 2
     given = make.scan(torch.zeros(20, 17, dtype=torch.complex64), coils, sigma=0)
     if maps == "zero":
-        given = given._replace(maps=torch.zeros(1, 2, 20, 17, dtype=torch.complex64))
+        given = replace(given, maps=torch.zeros(1, 2, 20, 17, dtype=torch.complex64))
     assert torch.equal(l1_wavelet(given, 0.01, 5, seeded(0)), torch.zeros(1, 20, 17, dtype=torch.complex64))
 
 
 def test_several_coils_without_maps_are_refused(make: Any) -> None:
     given = make.scan(make.phantom((32, 32)), 2)
     with pytest.raises(ValueError, match="k-space of 2 coils needs coil sensitivity maps"):
-        l1_wavelet(given._replace(maps=None), 0.01)
+        l1_wavelet(replace(given, maps=None), 0.01)
 
 
 def test_without_pywavelets_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
