@@ -200,10 +200,11 @@ class _WithMaps:
             with _blamed_on(path, file):
                 kind, found = next(aids)
             assert isinstance(item, Scan)
-            if kind == "calibration":
+            if kind == "maps":
+                yield replace(item, maps=found)
+            else:
                 size = (item.mask.shape[0], item.mask.shape[1])
-                found = centre_crop(centre_pad(found, size), size)
-            yield replace(item, **{kind: found})
+                yield replace(item, calibration=centre_crop(centre_pad(found, size), size))
 
     def _from(self, file: Path, call: Callable[[ArrayReader], Iterable[Result]]) -> Iterator[Result]:
         reader = _arrays_reader(file, ReaderOptions(axes=self.axes))
