@@ -286,7 +286,7 @@ def test_a_run_that_is_removed_while_it_is_trained_is_no_success(play, tmp_path,
     else:
         original = Loop.train
         monkeypatch.setattr(Loop, "train", lambda *given: remove() or original(*given))
-    with pytest.raises(FileError, match=r"has lost .*config|has lost \.sansref|cannot be written|has lost"):
+    with pytest.raises(FileError, match=r"has lost .*config|has lost|cannot be written|cannot be read"):
         play()
 
 
