@@ -26,11 +26,11 @@ class CycleGANOptions(ImageOptions):
     gan
         lsgan (least squares), or hinge as in ISCL's code.
     cycle_weight
-        Of the cycle loss, next to 1 for the adversarial one.
+        Weight of the cycle loss, next to 1 for the adversarial one.
     sampling_weight
-        Of the sampling-consistency loss of switchable ISCL.
+        Weight of the sampling-consistency loss of switchable ISCL.
     sampling_norm
-        Of the Fourier transform in it: backward (plain sum) or ortho.
+        Norm of the Fourier transform in it: backward (plain sum) or ortho.
     sampling_power
         1 for the modulus of k-space differences, 2 for its square.
     """
@@ -63,10 +63,7 @@ class CycleGAN(ImageTranslation[CycleGANOptions]):
     @property
     def turns(self) -> list[Turn]:
         """Discriminators, then generators."""
-        return [
-            Turn("discriminator", list(self.discriminators.parameters()), averaged=False, lookahead=True),
-            Turn("generator", list(self.generators.parameters())),
-        ]
+        return turns.adversarial_turns(self.discriminators, self.generators)
 
     def step(self, batch: ImagePair) -> Iterator[Update]:
         """Translate both images once, for both turns."""

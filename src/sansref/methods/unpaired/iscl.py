@@ -36,13 +36,13 @@ class ISCLOptions(CycleGANOptions):
     Attributes
     ----------
     bypass_weight
-        Of the bypass loss.
+        Weight of the bypass loss.
     boosting_weight
-        Of the discriminators' loss on images made by the noise extractor.
+        Weight of the discriminators' loss on images made by the noise extractor.
     output
         ensemble: generator_share * G(x) + (1 - generator_share) * (x - H(x)); or one of them, generator or extractor.
     generator_share
-        Of the generator in the ensemble (gamma in the paper).
+        Share of the generator in the ensemble (gamma in the paper).
     """
 
     gan: AdversarialName = "hinge"
@@ -86,11 +86,8 @@ class _Alternating(ImageTranslation[Options]):
     @property
     def turns(self) -> list[Turn]:
         """Discriminators, generators, extractor."""
-        return [
-            Turn("discriminator", list(self.discriminators.parameters()), averaged=False, lookahead=True),
-            Turn("generator", list(self.generators.parameters())),
-            Turn("extractor", list(self.extractor.parameters()), averaged=False, lookahead=True),
-        ]
+        extractor = Turn("extractor", list(self.extractor.parameters()), averaged=False, lookahead=True)
+        return [*turns.adversarial_turns(self.discriminators, self.generators), extractor]
 
     def step(self, batch: ImagePair) -> Iterator[Update]:
         """Translate both images and extract the artefact once, for all three turns."""
@@ -150,7 +147,7 @@ class SwitchableOptions(ISCLOptions):
     gan
         lsgan (least squares), or hinge as in ISCL's code.
     sampling_weight
-        Of the sampling-consistency loss.
+        Weight of the sampling-consistency loss.
     code_jitter
         Factor of the normal noise that is added to the fixed random vector of the code.
     code_refresh

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from sansref.methods.base import Turn
 from sansref.methods.examples import ImagePair
 from sansref.methods.unpaired.losses import (
     AdversarialLoss,
@@ -69,6 +70,14 @@ class CycleWeights(Protocol):
     def sampling_power(self) -> Literal[1, 2]:
         """Power of its moduli."""
         ...
+
+
+def adversarial_turns(discriminators: Discriminators, generators: Generators) -> list[Turn]:
+    """The turns that all adversarial methods begin with: discriminators, then generators."""
+    return [
+        Turn("discriminator", list(discriminators.parameters()), averaged=False, lookahead=True),
+        Turn("generator", list(generators.parameters())),
+    ]
 
 
 def discriminator_loss(
