@@ -30,7 +30,7 @@ def parse(parser: ArgumentParser, arguments: list[str], elsewhere: Mapping[str, 
     Parameters
     ----------
     parser
-        Of the command.
+        Parser of the command.
     arguments
         What follows the command's name.
     elsewhere

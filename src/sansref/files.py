@@ -157,7 +157,7 @@ def locked(path: Path, patience: float = 5) -> TextIO:
     Parameters
     ----------
     path
-        Of what is locked; the file lies beside it, as ``NAME.lock``.
+        Path of what is locked; the lock lies beside it, as ``NAME.lock``.
     patience
         Seconds to wait for another process to let go.
 

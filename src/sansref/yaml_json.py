@@ -39,7 +39,7 @@ def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
     Parameters
     ----------
     path
-        Of the file; a link is followed.
+        Path of the file; a link is followed.
     cure
         What the user can do about a file that cannot be used, as in :class:`~sansref.errors.FileError`.
     longest

@@ -66,7 +66,7 @@ def survey(
     Parameters
     ----------
     config
-        Of the training.
+        Configuration of the training.
     found, full
         Files of the folder, and of the one of full scans of other people.
     parts
@@ -256,7 +256,7 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
     Parameters
     ----------
     config
-        Of the training.
+        Configuration of the training.
     method
         Weights that nobody needs afterwards: their gradients change.
     scan

@@ -55,11 +55,11 @@ def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey,
     header
         How the lines were encoded.
     key
-        Of the image.
+        Key of the image.
     images
         Key and indices of the lines of each image of the file, calibration lines among them.
     heads
-        Of all lines.
+        Headers of all lines.
     """
 
     def distance(other: ImageKey) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ def calibration_kspace(
     header
         How the image was encoded.
     lines
-        Of the calibration.
+        Lines of the calibration scan.
     coils
         Receive channels of the image.
     slices

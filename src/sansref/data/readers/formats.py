@@ -156,7 +156,7 @@ class _WithMaps:
     Attributes
     ----------
     reader
-        Of the scans.
+        Reader of the scans.
     place
         A file of maps, which must fit each scan, or k-space of a smaller matrix; or a folder of such files that are
         named as the scans are.
@@ -255,7 +255,7 @@ def _is_peaked(power: Tensor) -> bool:
 def maps_file(path: Path, place: Path) -> Path:
     """The file of maps of a scan: ``place``, or the one in this folder that is named as the scan is.
 
-    Of scans in several folders, those of one lie in a folder of its name.
+    Where scans lie in several folders, the maps of each folder lie in a folder of its name.
 
     Raises
     ------

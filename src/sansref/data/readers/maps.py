@@ -45,9 +45,9 @@ def map_axes(shape: Sequence[int], scan: FileInfo, known: Iterable[Sequence[str]
     Parameters
     ----------
     shape
-        Of the maps.
+        Shape of the maps.
     scan
-        Whose maps they are.
+        Scan that the maps belong to.
     known
         Words for the axes that are tried first: those of the k-space, or of the format.
 
@@ -88,11 +88,11 @@ def read_maps(stored: Stored, words: tuple[str, ...], scan: FileInfo, index: int
     stored, words
         The array, and what its axes are.
     scan
-        Whose maps they are. Rows that its reader has cut off, as oversampling of the readout, are cut off here too.
+        Scan that the maps belong to. Rows that its reader cuts off, as readout oversampling, are cut off here too.
     index
-        Of the slice.
+        Index of the slice.
     name
-        Of the maps, for people.
+        Name of the maps, for people.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def read_maps(stored: Stored, words: tuple[str, ...], scan: FileInfo, index: int
     Raises
     ------
     FileError
-        Of the scan, where the maps are not finite or all zero.
+        Naming the scan, where the maps are not finite or all zero.
     """
     across, start, stop = (words.index("slice"), index, index + 1) if "slice" in words else (0, 0, stored.shape[0])
     block = stored.part(across, start, stop)

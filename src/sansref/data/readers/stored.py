@@ -116,7 +116,7 @@ class Paired:
     stored
         The real numbers.
     axis
-        Whose pairs are complex numbers; its length is even.
+        Axis along which pairs are complex numbers; its length is even.
     """
 
     stored: Stored
