@@ -16,13 +16,11 @@ import torch
 from torch.nn import functional as F
 
 import _measure
-from sansref.data.example import example_image
 from sansref.data.prepare import scaled
-from sansref.data.prepared import store_scans
-from sansref.data.sampling import Sampling
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.store import ArrayStore, ArrayWriter
-from sansref.memory import keep_freed_memory
+from sansref.data.scan_store import ArrayStore, ArrayWriter, store_scans
+from sansref.data.simulate import Simulation, example_image, simulate
+from sansref.data.undersample import Sampling
+from sansref.machine import keep_freed_memory
 from sansref.methods import IDR, SSDU, Method, Supervised, collate
 from sansref.methods.idr import IDROptions
 from sansref.methods.ssdu import SSDUOptions

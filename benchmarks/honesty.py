@@ -26,16 +26,16 @@ import yaml
 from torch import Tensor
 
 from _measure import table
+from sansref.commands.compare.compare import compare
+from sansref.commands.compare.plan import load_plan
+from sansref.commands.compare.workplace import Workplace
 from sansref.data.readers import open_scan_file, scan_folder
 from sansref.data.selection import Selection, resized_image
-from sansref.data.slices import nifti_slices
-from sansref.experiments.comparison.compare import compare
-from sansref.experiments.comparison.plan import load_plan
-from sansref.experiments.comparison.records import read_scores
-from sansref.experiments.comparison.workplace import Workplace
 from sansref.files import write_text
-from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.grid import centre_crop
+from sansref.outputs.writers import nifti_slices
+from sansref.results.score_rows import read_scores
 
 #: Sides of the images, and of the k-space that was acquired before it was padded.
 MATRIX, ACQUIRED = 96, 64

@@ -17,8 +17,8 @@ import torch
 from benchmarks.study.idr_readings import IDRReadingsOptions
 from rich.console import Console
 
-from sansref.experiments.demo import DemoOptions, acquire, acquired_alone
-from sansref.experiments.scores import score_scan
+from sansref.commands.demo import DemoOptions, acquire, acquired_alone
+from sansref.results.scores import score_scan
 from sansref.training.run import RunDirectory
 from sansref.training.train import learn
 

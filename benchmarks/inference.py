@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 import _measure
 import _peers
-from sansref.data.sampling import Sampling
+from sansref.data.undersample import Sampling
 from sansref.kspace.coils import birdcage_maps, combine
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.measurement import Measurement
-from sansref.memory import keep_freed_memory
+from sansref.machine import keep_freed_memory
 from sansref.methods.ssdu import SSDUOptions
 from sansref.networks.istanet import to_channels
 from sansref.networks.reconstructor import NetworkOptions

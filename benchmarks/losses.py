@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import _peers
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.methods import Draw, KspaceExample, Needs, Sample, Update
 from sansref.methods.unrolled import UnrolledMethod

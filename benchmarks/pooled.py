@@ -12,10 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from sansref.experiments.comparison.plan import load_plan
-from sansref.experiments.comparison.records import SliceScore, read_scores
-from sansref.experiments.comparison.tables import build_table, comparison_markdown
-from sansref.experiments.tables import Scoring
+from sansref.commands.compare.plan import load_plan
+from sansref.commands.compare.tables import build_table, comparison_markdown
+from sansref.results.score_rows import SliceScore, read_scores
+from sansref.results.score_tables import Scoring
 
 
 def read_all(paths: list[Path]) -> list[SliceScore]:

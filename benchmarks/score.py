@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from _measure import table
+from sansref.commands.demo import list_snapshots
 from sansref.data.readers import scan_folder
-from sansref.experiments.demo import list_snapshots
 from sansref.training.run import RunDirectory
 
 

@@ -3,7 +3,7 @@
 Every contender runs in a process of its own, in interleaved rounds. The work of the convolutions is counted by hooks
 in the first step, times three for forward and backward; the peak is that of one 3x3 convolution 32 -> 32, forward and
 backward. sansref, plain PyTorch and deepinv draw a new partition of the samples in every step. Keeping freed memory
-(``sansref.memory``) helps whoever asks for it, so that the peers are shown with it too.
+(``sansref.machine``) helps whoever asks for it, so that the peers are shown with it too.
 
 OMP_WAIT_POLICY=passive python benchmarks/training_step.py [--batch 1 4] [--rounds 5] [--precision bf16]
 """
@@ -24,9 +24,9 @@ from torch.nn import functional as F
 import _measure
 import _peers
 from _plain import PlainISTANet, plain_loss
-from sansref.data.sampling import Sampling
+from sansref.data.undersample import Sampling
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.memory import keep_freed_memory
+from sansref.machine import keep_freed_memory
 from sansref.methods.base import Draw, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.ssdu import SSDU, SSDUOptions

@@ -16,15 +16,15 @@ import torch
 from hypothesis import settings
 from rich.console import Console
 
+from helpers import dicom_files, raw_files
 from sansref.cli import main
-from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
+from sansref.data.undersample import Sampling
+from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.config import RunConfig
-from sansref.training.options import TrainingOptions
-from sansref.training.registry import METHODS
+from sansref.training.config import RunConfig, TrainingOptions
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
@@ -177,3 +177,15 @@ def sansref(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def dicom() -> Any:
+    """Makers of DICOM series."""
+    return dicom_files
+
+
+@pytest.fixture(scope="session")
+def mrd() -> Any:
+    """Makers of raw data."""
+    return raw_files

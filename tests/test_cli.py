@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from sansref import __version__, cli
-from sansref.data.prepared import PreparedScans
+from sansref.data.scan_store import PreparedScans
 from sansref.methods import Needs
+from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions
 from sansref.presets import preset_file
-from sansref.training.registry import METHODS
 
 QUICK = ["--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
 SMALL = ["--network.phases", "2", "--network.channels", "4", *QUICK]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from scipy.io import savemat
 
-from sansref.data.prepared import PreparedScans
+from sansref.data.scan_store import PreparedScans
 from sansref.kspace.coils import birdcage_maps
 
 SMALL = ["--network.phases", "2", "--network.channels", "4", "--epochs", "1", "--threads", "1", "--accelerator", "cpu"]

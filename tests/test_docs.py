@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from sansref.cli import METHOD_LINES
-from sansref.experiments.comparison.records import read_scores
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Draw, Sample, collate
+from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, Reconstructor
+from sansref.results.score_rows import read_scores
 from sansref.scan import Scan, ScanMeta
-from sansref.training.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 

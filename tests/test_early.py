@@ -12,7 +12,7 @@ import pytest
 
 from sansref import cli
 from sansref.early import check_early, option_names
-from sansref.training.registry import METHODS
+from sansref.methods.registry import METHODS
 
 LOADED = """
 import json, sys

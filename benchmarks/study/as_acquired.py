@@ -15,8 +15,8 @@ from _air import air_power
 
 from sansref.data.prepare import scaled
 from sansref.data.readers import open_scan_file
-from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.grid import centre_crop
 from sansref.training.run import RunDirectory
 
 PARTS = 5

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.mirror import VIEWS
 from sansref.kspace.noise import noise_level, white_noise
-from sansref.kspace.partition import select_variable_density, split_uniform
-from sansref.kspace.units import Partition
-from sansref.kspace.views import VIEWS
-from sansref.kspace.weighting import k_weights
+from sansref.kspace.partitions import Partition, k_weights, select_variable_density, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.idr import another_mask, within_reach

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sansref.data.readers import open_scan_file
-from sansref.experiments.reconstruct import (
+from sansref.commands.reconstruct import (
     Accelerator,
     reconstruct_slices,
     usable_device,
     whole_files,
     whole_volume,
 )
+from sansref.data.readers import open_scan_file
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
 

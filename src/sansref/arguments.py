@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sansref.errors import FileError, SettingError, did_you_mean
-from sansref.training.hints import checked, choices, holds_numbers, in_words
+from sansref.training.config import checked, choices, holds_numbers, in_words
 
 if TYPE_CHECKING:
     from argparse import Action

@@ -111,7 +111,7 @@ def _run(arguments: list[str]) -> None:
         sys.stderr.write(f"sansref: {error}\n")
         sys.exit(2)
     except (MemoryError, OSError, RuntimeError) as error:
-        from sansref.memory import out_of_memory
+        from sansref.machine import out_of_memory
 
         if not out_of_memory(error):
             raise
@@ -127,8 +127,8 @@ def demo(arguments: list[str]) -> None:
     """Learn from one undersampled in-vivo slice without any reference, then uncover the truth and score."""
     parser = new_parser("sansref demo", demo)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
-    from sansref.experiments.demo import DemoOptions, run_demo
-    from sansref.experiments.tables import score_table, show
+    from sansref.commands.demo import DemoOptions, run_demo
+    from sansref.results.score_tables import score_table, show
 
     parser.add_class_arguments(DemoOptions, None)
     options = parse(parser, arguments).as_dict()
@@ -146,8 +146,8 @@ def train(arguments: list[str]) -> None:
     from dataclasses import fields
 
     from sansref.methods import Needs
+    from sansref.methods.registry import METHODS, find_method
     from sansref.training.config import RunConfig
-    from sansref.training.registry import METHODS, find_method
 
     if not arguments or arguments[0].startswith("-"):
         raise SettingError(f"train needs a method before its options: use one of {', '.join(METHODS)}")
@@ -193,7 +193,7 @@ def train(arguments: list[str]) -> None:
         outcome = run_training(config, data, out, skip_bad, full=full, say=print)
     finally:
         if unpaired:
-            from sansref.experiments.health import draw_health
+            from sansref.results.health_figure import draw_health
 
             draw_health(out)
     if not outcome.leader:
@@ -231,7 +231,7 @@ def reconstruct(arguments: list[str]) -> None:
     check_run(options.run, options.files)
     for file in options.files:
         check_place(file)
-    from sansref.experiments.reconstruct import Job, reconstruct_files
+    from sansref.commands.reconstruct import Job, reconstruct_files
     from sansref.training.run import RunDirectory
 
     formats, reading = tuple(options.format), (options.array, options.axes, options.maps)
@@ -269,9 +269,9 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     _add_trust(parser)
-    from sansref.experiments.evaluate import CLASSICAL, ScoreOptions
-    from sansref.experiments.evaluate import evaluate as run_evaluation
-    from sansref.experiments.tables import score_table, show
+    from sansref.commands.evaluate import CLASSICAL, ScoreOptions
+    from sansref.commands.evaluate import evaluate as run_evaluation
+    from sansref.results.score_tables import score_table, show
     from sansref.training.run import RunDirectory
 
     parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
@@ -308,11 +308,11 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they divide the cores")
     ray_help = "train on a Ray cluster whose nodes all see --data and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
-    from sansref.experiments.comparison.compare import compare as run_comparison
-    from sansref.experiments.comparison.plan import load_plan
-    from sansref.experiments.comparison.tables import comparison_markdown
-    from sansref.experiments.comparison.workplace import Workplace
-    from sansref.experiments.perceptual import PerceptualOptions
+    from sansref.commands.compare.compare import compare as run_comparison
+    from sansref.commands.compare.plan import load_plan
+    from sansref.commands.compare.tables import comparison_markdown
+    from sansref.commands.compare.workplace import Workplace
+    from sansref.results.scores import PerceptualOptions
 
     parser.add_class_arguments(PerceptualOptions, None)
     options = parse(parser, arguments).as_dict()
@@ -341,8 +341,8 @@ def info(arguments: list[str]) -> None:
     parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     options = parse(parser, arguments)
     check_place(options.path)
+    from sansref.commands.info import describe
     from sansref.data.readers import ReaderOptions
-    from sansref.experiments.describe import describe
     from sansref.training.survey import told
 
     reading = ReaderOptions(
@@ -357,8 +357,7 @@ def serve(arguments: list[str]) -> None:
     parser = new_parser("sansref serve", serve)
     parser.add_argument("run", type=Path, help="run directory")
     _add_trust(parser)
-    from sansref.serving.limits import Limits
-    from sansref.serving.options import ServeOptions
+    from sansref.serving.options import Limits, ServeOptions
 
     parser.add_class_arguments(ServeOptions, None)
     parser.add_class_arguments(Limits, None)

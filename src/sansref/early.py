@@ -114,7 +114,7 @@ def option_names(command: str) -> set[str]:
     """
     names, here = set(OWN), Path(__file__).parent
     for path in here.rglob("*.py"):
-        if command == "train" and path.relative_to(here).parts[0] in ("experiments", "serving"):
+        if command == "train" and path.relative_to(here).parts[0] in ("commands", "results", "serving"):
             continue
         text = path.read_text(encoding="utf-8")
         if path.name == "cli.py":

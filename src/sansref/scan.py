@@ -98,7 +98,7 @@ class Scan:
     calibration
         K-space of a calibration scan of its own, which coil maps may be estimated from, complex64 (coils, height,
         width): of the same field of view, zero where not acquired. None where there is none. It is used up by
-        :func:`sansref.data.coils.with_coils`.
+        :func:`sansref.data.coil_maps.with_coils`.
     meta
         Where the scan comes from.
     """

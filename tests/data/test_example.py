@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sansref.data.example import example_image
+from sansref.data.simulate import example_image
 from sansref.errors import SansrefError
 
 

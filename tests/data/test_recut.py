@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sansref.data.export import save_nifti
+from sansref.data.placement import recut
 from sansref.data.prepare import Preparation
-from sansref.data.recut import recut
 from sansref.data.selection import Selection, resized_kspace
 from sansref.data.simulate import Simulation
 from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.outputs.writers import save_nifti
 from sansref.scan import Geometry, Scan, ScanMeta
 
 AFFINE = np.array([[-2.0, 0.5, 0.0, 30.0], [0.3, 1.5, 0.1, -20.0], [0.0, 0.2, 5.0, 7.0], [0.0, 0.0, 0.0, 1.0]])

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sansref.kspace.coils import birdcage_maps, rss
-from sansref.kspace.compression import compressed, compression_matrix
+from sansref.kspace.coils import birdcage_maps, compressed, compression_matrix, rss
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
 

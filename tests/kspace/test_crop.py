@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sansref.kspace.crop import centre_crop
+from sansref.kspace.grid import centre_crop
 
 
 @given(st.data(), st.integers(1, 20), st.integers(1, 20))

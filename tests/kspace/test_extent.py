@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.kspace.crop import centre_crop
-from sansref.kspace.extent import acquired_columns, columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.masks import draw_mask
+from sansref.kspace.grid import acquired_columns, centre_crop, columns_within, is_full
+from sansref.kspace.masks.laws import draw_mask
 from sansref.randomness import seeded
 
 SHAPE = (48, 40)

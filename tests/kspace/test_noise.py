@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.grid import distance
-from sansref.kspace.masks import draw_mask
+from sansref.kspace.masks.laws import draw_mask
 from sansref.kspace.noise import noise_level, white_noise
 from sansref.randomness import seeded
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.physics import Physics, conjugate_gradients
 from sansref.methods import SSDU, Draw, Sample, SSDUOptions, collate

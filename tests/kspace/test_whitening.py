@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.kspace.whitening import whitened, whitening_matrix
+from sansref.kspace.noise import whitened, whitening_matrix
 
 
 def correlated_noise(coils: int, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

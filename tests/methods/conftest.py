@@ -15,7 +15,7 @@ from torch import Tensor
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.grid import Shape
-from sansref.kspace.masks import draw_mask
+from sansref.kspace.masks.laws import draw_mask
 from sansref.kspace.measurement import Measurement
 from sansref.methods import ImagePair, Method
 from sansref.randomness import seeded

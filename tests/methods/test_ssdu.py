@@ -8,12 +8,11 @@ from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.family import MaskFamily
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import Shape, central_mask
-from sansref.kspace.masks import SamplingMask, draw_mask
-from sansref.kspace.partition import split_uniform
-from sansref.kspace.weighting import k_weights
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.masks.laws import SamplingMask, draw_mask
+from sansref.kspace.partitions import k_weights, split_uniform
 from sansref.methods import SSDU, Draw, KspaceExample, Needs, Sample, SSDUOptions, collate
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor

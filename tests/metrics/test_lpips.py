@@ -17,8 +17,7 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 from sansref.errors import FileError, SettingError
 from sansref.metrics import lpips as module
-from sansref.metrics.lpips import LPIPS
-from sansref.metrics.lpips_features import BACKBONES, Features, MissingWeightsError, load_features
+from sansref.metrics.lpips import BACKBONES, LPIPS, Features, MissingWeightsError, load_features
 
 VGG_WIDTHS = [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0]
 

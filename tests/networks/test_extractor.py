@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sansref.networks.extractor import NoiseExtractor
+from sansref.networks.discriminator import NoiseExtractor
 from sansref.randomness import seeded
 
 PLANE = (-2, -1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sansref.serving.engine import Engine
-from sansref.serving.limits import Limits
+from sansref.serving.options import Limits
 from sansref.serving.server import Server
 
 HEADER = """<?xml version="1.0"?>

@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from sansref.serving.backlog import Backlog
-from sansref.serving.intake import Work
+from sansref.serving.gathering import Backlog, Work
 
 
 def work(size=10):

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sansref.serving.limits import Limits
 from sansref.serving.messages import ClientError, GoneError, Message, Stream
+from sansref.serving.options import Limits
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(FEW, max_examples=400)

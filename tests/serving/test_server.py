@@ -8,7 +8,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from sansref.experiments.reconstruct import reconstruct_slices, whole_files
+from sansref.commands.reconstruct import reconstruct_slices, whole_files
 
 
 @pytest.fixture

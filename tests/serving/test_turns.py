@@ -6,8 +6,8 @@ import time
 import pytest
 
 from sansref.serving import turns
-from sansref.serving.limits import cost
 from sansref.serving.messages import ClientError
+from sansref.serving.options import cost
 from sansref.serving.turns import Turns, UnwantedError
 
 QUICK, LONG = 1.0, 1e8

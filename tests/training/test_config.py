@@ -6,13 +6,12 @@ import pytest
 import torch
 import yaml
 
-from sansref.data.coils import CoilOptions
+from sansref.data.coil_maps import CoilOptions
 from sansref.errors import SettingError
 from sansref.methods import Needs, SSDUOptions
+from sansref.methods.registry import METHODS
 from sansref.networks import TranslatorOptions
-from sansref.training.config import RunConfig
-from sansref.training.options import TrainingOptions
-from sansref.training.registry import METHODS
+from sansref.training.config import RunConfig, TrainingOptions
 
 
 @pytest.mark.parametrize("method", METHODS)

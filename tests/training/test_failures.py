@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sansref import cli
-from sansref.experiments import health
-from sansref.networks.unpaired import SwitchableDiscriminator, SwitchableGenerator
+from sansref.networks.translators import SwitchableDiscriminator, SwitchableGenerator
+from sansref.results import health_figure as health
 from sansref.training.history import read_history
 from sansref.training.loop import Loop
 

@@ -12,17 +12,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from sansref.data.store import ArrayStore, ArrayWriter
+from sansref.data.scan_store import ArrayStore, ArrayWriter
 from sansref.errors import SettingError, TrainingError
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.methods import KspaceExample, Method, Turn, Update
 from sansref.methods.ssdu import SSDU
-from sansref.metrics.holdout import held_out_error
+from sansref.metrics.held_out import held_out_error
 from sansref.training.batches import ValidationSet
+from sansref.training.config import TrainingOptions
 from sansref.training.history import History, read_history
 from sansref.training.loop import Loop, StageFiles, fit
-from sansref.training.options import TrainingOptions
 from sansref.training.processes import alone
 from sansref.training.progress import Progress
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from sansref.data.prepared import PreparedScans
+from sansref.data.scan_store import PreparedScans
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.randomness import seeded

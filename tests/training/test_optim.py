@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RAdam
 
 from sansref.methods import Turn
+from sansref.training.config import TrainingOptions
 from sansref.training.optim import WeightMean, look_ahead, optimizer_of, planned_rate
-from sansref.training.options import TrainingOptions
 
 RATE = 0.01
 RADAM = TrainingOptions(learning_rate=RATE, optimizer="radam")

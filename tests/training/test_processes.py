@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from sansref.cli import main
-from sansref.data.store import ArrayStore, ArrayWriter, join
+from sansref.data.scan_store import ArrayStore, ArrayWriter, join
 from sansref.errors import SettingError, TrainingError
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.methods.idr import IDR
 from sansref.training.batches import ShapeBatches, ValidationSet
+from sansref.training.config import TrainingOptions
 from sansref.training.history import read_history
 from sansref.training.loop import Loop, _shared_out
-from sansref.training.options import TrainingOptions
 from sansref.training.processes import Processes, alone, together
 
 SETTINGS = [

@@ -28,7 +28,7 @@ SAVE = f"{LOOP}Loop.save"
 POINTS = {
     "before anything is written": ("sansref.training.run:write_text", 1),
     "between the settings and the versions": ("sansref.training.run:write_text", 2),
-    "while data are prepared": ("sansref.data.store:ArrayWriter.append", 9),
+    "while data are prepared": ("sansref.data.scan_store:ArrayWriter.append", 9),
     "in the first epoch": (f"{LOOP}Loop.step", 2),
     "between the steps and the score": (f"{LOOP}Loop.score", 2),
     "while it is scored": (f"{LOOP}Loop._score", 5),
@@ -106,7 +106,7 @@ def test_a_run_killed_once_ends_the_same(heads, tmp_path, whole, point, killed, 
 def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole, killed, assert_same_run):
     arguments = command(heads, tmp_path / "run")
     for point, call in [
-        ("sansref.data.store:ArrayWriter.append", 5),
+        ("sansref.data.scan_store:ArrayWriter.append", 5),
         (SAVE, 1),
         (SAVE, 2),
         (f"{LOOP}Loop.step", 3),

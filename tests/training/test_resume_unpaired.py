@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sansref.cli import main
-from sansref.experiments import health
+from sansref.results import health_figure as health
 
 # Slow weights are drawn after 3 and 6 of 8 steps; the mean takes in those of the last 3, from within the third epoch.
 STEPS, EPOCHS = 2, 4

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from sansref.data.store import ArrayStore, ArrayWriter
+from sansref.data.scan_store import ArrayStore, ArrayWriter
 from sansref.errors import FileError
 from sansref.methods import IDR
 from sansref.training import stages as module

@@ -12,8 +12,8 @@ from rich.console import Console
 from sansref.data.readers import scan_files
 from sansref.errors import FileError, SettingError
 from sansref.methods import Needs
-from sansref.training.parts import survey_of
-from sansref.training.registry import METHODS
+from sansref.methods.registry import METHODS
+from sansref.training.subjects import survey_of
 from sansref.training.survey import survey, tried
 from sansref.training.train import dry_run, train
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sansref.data.prepare import Preparation
-from sansref.data.prepared import PreparedScans
+from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.training import train as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut

@@ -15,14 +15,14 @@ import torch
 from rich.console import Console
 
 from sansref.cli import main
-from sansref.data.prepared import PreparedScans
 from sansref.data.readers import ReaderOptions, scan_folder
+from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
-from sansref.kspace.crop import centre_crop
 from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.grid import centre_crop
 from sansref.training import train as module
-from sansref.training.parts import Intake, learned_subjects
 from sansref.training.run import RunDirectory
+from sansref.training.subjects import Intake, learned_subjects
 from sansref.training.train import train
 
 QUIET = Console(quiet=True)

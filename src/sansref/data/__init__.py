@@ -1,1 +1,1 @@
-"""Where scans come from and where images go: readers, simulation, splits, stores, export."""
+"""Where scans come from: readers, raw acquisitions, simulation, splits by subject, coil maps, prepared scans."""

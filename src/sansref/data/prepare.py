@@ -10,20 +10,19 @@ from typing import Any
 
 import torch
 
-from sansref.data.coils import CoilOptions, with_coils
-from sansref.data.prepared import PreparedScans, made_by_recipe, store_scans
+from sansref.data.coil_maps import CoilOptions, with_coils
+from sansref.data.placement import recut
 from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
-from sansref.data.readers.names import subject_of
-from sansref.data.recut import recut
-from sansref.data.sampling import Sampling
+from sansref.data.readers.subjects import subject_of
+from sansref.data.scan_store import PreparedScans, made_by_recipe, store_scans
 from sansref.data.selection import Selection, resized_image, resized_kspace
 from sansref.data.simulate import Simulation, simulate
+from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
-from sansref.kspace.crop import centre_crop
-from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import ifft2c
+from sansref.kspace.grid import centre_crop, is_full
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 

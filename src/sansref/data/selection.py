@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sansref.data.placement import recut
 from sansref.data.readers import Plane, ReaderOptions
-from sansref.data.readers.record import NO_MAPS
-from sansref.data.recut import recut
+from sansref.data.readers.reader import NO_MAPS
 from sansref.errors import FileError, SettingError, SizeError
 from sansref.kspace.coils import normalised
-from sansref.kspace.crop import centre_crop, centre_pad
-from sansref.kspace.extent import columns_within, is_full
 from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.grid import centre_crop, centre_pad, columns_within, is_full
 from sansref.scan import Scan
 
 LONGEST_SIDE = 8192

@@ -8,14 +8,16 @@ its scanner (Shimron et al., PNAS 2022), so the scans are marked as such.
 
 from __future__ import annotations
 
+import gzip
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.errors import SettingError
+from sansref.errors import SansrefError, SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.noise import white_noise
@@ -146,3 +148,33 @@ def _smooth_phase(shape: tuple[int, int], strength: float, generator: torch.Gene
     low_pass = torch.exp(-(cycles[0][:, None] ** 2 + cycles[1] ** 2) / (2 * PHASE_CYCLES**2))
     field: Tensor = torch.fft.ifft2(torch.fft.fft2(white) * low_pass).real
     return strength * field / field.square().mean().sqrt()
+
+
+SIDE = 256
+
+
+def example_image() -> Tensor:
+    """A sagittal head slice, magnitude.
+
+    Returns
+    -------
+    Tensor
+        float32 (256, 256) in [0, 1], superior up.
+
+    Raises
+    ------
+    SansrefError
+        If the installed matplotlib comes without its sample data.
+    """
+    from matplotlib import cbook
+
+    try:
+        with gzip.open(cbook.get_sample_data("s1045.ima.gz", asfileobj=False)) as file:
+            pixels = np.frombuffer(file.read(), dtype="<u2")
+    except FileNotFoundError as error:
+        raise SansrefError(
+            "This matplotlib was installed without its sample image (sample_data/s1045.ima.gz); "
+            "reinstall it with: pip install --force-reinstall matplotlib"
+        ) from error
+    image = torch.from_numpy(pixels.astype(np.float32)).reshape(SIDE, SIDE)
+    return image / image.max()

@@ -1,4 +1,8 @@
-"""Combining coil images, and simulated coil sensitivity maps."""
+"""Coils: their images combined, their channels compressed, and simulated sensitivity maps.
+
+Virtual coils are the principal components of calibration samples (Buehrer et al., MRM 57:1131, 2007; Huang et al.,
+Magn Reson Imaging 26:133, 2008).
+"""
 
 from __future__ import annotations
 
@@ -80,3 +84,45 @@ def birdcage_maps(shape: tuple[int, int], coils: int, generator: torch.Generator
     right = columns - RING_RADIUS * angles.cos()[:, None, None]
     maps = torch.polar(torch.hypot(down, right).reciprocal(), torch.atan2(down, right))
     return maps / rss(maps)
+
+
+def compression_matrix(samples: Tensor, coils: int) -> Tensor:
+    """The combinations of coils that hold most of the energy of calibration samples.
+
+    Parameters
+    ----------
+    samples
+        Complex (coils, ...), at least one of them not zero.
+    coils
+        Number of virtual coils, from 1 to the number of coils.
+
+    Returns
+    -------
+    Tensor
+        Complex (virtual coils, coils). The rows are orthonormal, so that noise which is white and of equal strength in
+        all coils, as after pre-whitening, is so in the virtual ones too; they come in the order of falling energy.
+
+    Raises
+    ------
+    ValueError
+        If there is no such number of virtual coils.
+    """
+    if not 1 <= coils <= len(samples):
+        raise ValueError(f"{len(samples)} coils cannot be compressed to {coils}")
+    flat = samples.flatten(1)
+    # Single precision would square the condition number of what may span many orders of magnitude.
+    covariance = flat.to(torch.complex128) @ flat.to(torch.complex128).mH
+    _, vectors = torch.linalg.eigh(covariance)
+    principal = vectors.flip(-1)[:, :coils].mH
+    return _with_real_largest(principal).to(samples.dtype)
+
+
+def compressed(kspace: Tensor, matrix: Tensor) -> Tensor:
+    """Virtual coils (virtual coils, ...) of k-space (coils, ...), where nothing acquired stays exactly zero."""
+    return torch.tensordot(matrix, kspace, dims=1)
+
+
+def _with_real_largest(rows: Tensor) -> Tensor:
+    """Turn each row's largest entry to the positive real axis: eigenvectors have no phase of their own."""
+    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    return rows * (largest.conj() / largest.abs())

@@ -1,6 +1,8 @@
-"""Geometry of the k-space grid: the central box, the distance from DC, the fully sampled centre."""
+"""The k-space grid: central boxes, distance from DC, crops, and which part of the grid a scan reached."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -89,3 +91,95 @@ def full_centre(array: Tensor) -> Shape:
             else:
                 sides = larger
     return sides[0], sides[1]
+
+
+def centre_crop(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """The central part of the last two axes.
+
+    Index ``n // 2`` of the input, where DC and the image's centre lie, stays at ``n // 2`` of the
+    output for even and odd sizes.
+
+    Parameters
+    ----------
+    data
+        (..., height, width).
+    size
+        Height and width of the part.
+
+    Returns
+    -------
+    Tensor
+        A view, (..., *size).
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive or exceeds the input's.
+    """
+    plane = data.shape[-2:]
+    for wanted, available in zip(size, plane, strict=True):
+        if not 0 < wanted <= available:
+            raise ValueError(f"size {tuple(size)} must be positive and fit into {tuple(plane)}")
+    top, left = (available // 2 - wanted // 2 for wanted, available in zip(size, plane, strict=True))
+    return data[..., top : top + size[0], left : left + size[1]]
+
+
+def centre_pad(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre.
+
+    Parameters
+    ----------
+    data
+        (..., height, width).
+    size
+        Height and width; an axis that is larger stays as it is.
+    """
+    pads: list[int] = []
+    for wanted, old in zip(reversed(size), reversed(data.shape[-2:]), strict=True):
+        new = max(wanted, old)
+        before = new // 2 - old // 2
+        pads += [before, new - old - before]
+    return torch.nn.functional.pad(data, pads)
+
+
+ASYMMETRY = 1 / 10
+"""Share of the columns by which the padding of a full scan may differ between its sides; 7/8 partial Fourier leaves out
+more."""
+
+
+def is_full(mask: Tensor) -> bool:
+    """Whether a mask, bool (height, width), is that of a scan without gaps.
+
+    Outer columns may be missing, since files are often zero-padded in the phase-encoding direction, but no more than
+    half of them, and about as many on both sides: what partial Fourier leaves out on one side was not acquired.
+    """
+    first, stop = acquired_columns(mask)
+    inside, width = mask[:, first:stop], mask.shape[1]
+    lopsided = abs((width - stop) - first) > ASYMMETRY * width + 1
+    return bool(inside.all()) and 2 * inside.shape[1] > width and not lopsided
+
+
+def acquired_columns(mask: Tensor) -> tuple[int, int]:
+    """First and one past the last column with samples, of a mask (height, width); 0 and 0 where there are none."""
+    columns = mask.any(dim=0).nonzero()
+    return (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+
+
+def columns_within(mask: Tensor, width: int) -> tuple[int, int]:
+    """First and one past the last column that a full scan reached, on the grid of another field of view.
+
+    Parameters
+    ----------
+    mask
+        bool (height, width) of a full scan: a block of columns about DC.
+    width
+        Columns of the new grid. It reaches as far in k-space as the old one, in steps of another size.
+    """
+    first, stop = acquired_columns(mask)
+    old = mask.shape[1]
+    if stop - first == old:
+        return 0, width
+    steps = width / old
+    low = math.ceil((first - old // 2) * steps)
+    high = math.floor((stop - 1 - old // 2) * steps)
+    return max(width // 2 + low, 0), min(width // 2 + high + 1, width)

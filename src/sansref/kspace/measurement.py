@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.mirror import View
 from sansref.kspace.physics import Physics
-from sansref.kspace.views import View
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
 
     A method owns its networks and knows nothing of the training loop. It is built from its network and its options,
     dataclasses of ``network_type`` and ``options_type``, and, if it learns from undersampled scans alone, from the
-    :class:`~sansref.kspace.family.MaskFamily` of their masks. ``needs`` decides what the data layer hands over: a
+    :class:`~sansref.kspace.masks.family.MaskFamily` of their masks. ``needs`` decides what the data layer hands over: a
     method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often it is fitted; before each
     fit but the first the training data are refined, and the fit begins with the best weights so far if ``warm_start``
     is true, with new ones if not. ``relative`` is true where every image is put on a scale of its own, so that scores

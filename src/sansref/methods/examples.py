@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.views import View
+from sansref.kspace.mirror import View
 
 
 class Batch(Protocol):

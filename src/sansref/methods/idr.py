@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.noise import noise_level, white_noise
-from sansref.kspace.partition import split_uniform
-from sansref.kspace.weighting import k_weights
+from sansref.kspace.partitions import k_weights, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod

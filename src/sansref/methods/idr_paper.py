@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.partition import select_variable_density
+from sansref.kspace.partitions import select_variable_density
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.idr import CENTER, within_reach

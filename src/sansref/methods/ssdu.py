@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily
 from sansref.kspace.grid import fraction_sides
-from sansref.kspace.partition import multi, split_gaussian, split_uniform
-from sansref.kspace.units import Partition
-from sansref.kspace.weighting import k_weights
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.partitions import Partition, k_weights, multi, split_gaussian, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod

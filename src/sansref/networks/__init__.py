@@ -2,8 +2,8 @@
 
 from sansref.networks.istanet import ISTANet, load_official_weights
 from sansref.networks.reconstructor import Network, NetworkOptions, Reconstructor
+from sansref.networks.translators import TranslatorOptions
 from sansref.networks.unet import UNet
-from sansref.networks.unpaired import TranslatorOptions
 
 __all__ = [
     "ISTANet",

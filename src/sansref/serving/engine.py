@@ -8,17 +8,17 @@ from contextlib import suppress
 
 import torch
 
-from sansref.data.coils import CoilOptions, espirit_maps
+from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_scan
+from sansref.data.coil_maps import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.provenance import Provenance
 from sansref.errors import FileError, SansrefError
-from sansref.experiments.reconstruct import Accelerator, Job, Worker, reconstruct_scan
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
+from sansref.serving.gathering import Work
 from sansref.serving.images import Reconstruction
-from sansref.serving.intake import Work
-from sansref.serving.limits import Limits
+from sansref.serving.options import Limits
 from sansref.serving.turns import Turns
 from sansref.training.run import RunDirectory
 

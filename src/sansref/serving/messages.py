@@ -21,7 +21,7 @@ from enum import IntEnum
 from ismrmrd import Acquisition, AcquisitionHeader, Image, WaveformHeader
 
 from sansref.errors import SansrefError, printable
-from sansref.serving.limits import GREETING, TEXT_BYTES, WAVEFORM_BYTES, Limits
+from sansref.serving.options import GREETING, TEXT_BYTES, WAVEFORM_BYTES, Limits
 
 CONFIG_FILE_BYTES = 1024
 AT_ONCE = 65536

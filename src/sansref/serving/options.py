@@ -1,4 +1,4 @@
-"""Where the server listens, and how it ends."""
+"""Where the server listens, how it ends, and what one client may ask of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,74 @@ from pathlib import Path
 from typing import Literal
 
 from sansref.errors import SettingError
-from sansref.serving.limits import DAY
+
+MEBIBYTE = 2**20
+DAY = 86400
+#: Headers of scanners have tens of kilobytes; some converters add the whole protocol.
+TEXT_BYTES = 4 * MEBIBYTE
+#: A physiological waveform is read past, this much of it.
+WAVEFORM_BYTES = 64 * MEBIBYTE
+#: Images whose lines are complete and that wait for the network, for each client.
+WAITING_IMAGES = 2
+#: Seconds in which a new client must have sent its header, if its timeout is not shorter.
+GREETING = 20.0
+#: Times the timeout, in which one image must become complete.
+IMAGE_TIMEOUTS = 30
+#: Images that take longer than so many seconds wait for each other, and quick ones do not wait for them.
+QUICK = 10.0
+#: Of one core of a server of 2020, as a first guess; each image that is done corrects it.
+SECONDS_A_UNIT = 1e-6
+
+
+def cost(pixels: int, coils: int) -> float:
+    """What it takes to reconstruct an image, in units that are equally long on one machine.
+
+    Coil maps are found for each pixel from a matrix of coils by coils; everything else takes, for a network of usual
+    size, about what 40 of its elements do (measured for 1 to 16 coils on one core, to a factor of two).
+    """
+    return pixels * (40.0 + (coils**2 if coils > 1 else 0))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may ask of the server.
+
+    Attributes
+    ----------
+    clients
+        Clients served at once; one more is told so and sent away.
+    timeout
+        Seconds without progress (a line that is still missing, or an image in work), for one message, or without taking
+        an image, after which a client is sent away.
+    max_matrix
+        Largest declared matrix in any direction, readout oversampling included, and largest readout.
+    max_coils
+        Receive channels of a line.
+    max_held
+        Mebibytes of lines held for one client until their images are reconstructed.
+    max_acceleration
+        Points of the declared matrix for each sample that was really sent of it.
+    max_seconds
+        That the reconstruction of one image may take.
+    """
+
+    clients: int = 4
+    timeout: float = 120.0
+    max_matrix: int = 2048
+    max_coils: int = 128
+    max_held: int = 2048
+    max_acceleration: float = 24.0
+    max_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        most_of = {"clients": 1000, "timeout": DAY, "max_matrix": 65535, "max_coils": 1024, "max_seconds": DAY}
+        for name, most in most_of.items():
+            if not 0 < getattr(self, name) <= most:
+                raise SettingError(f"{name} must be positive and at most {most}, got {getattr(self, name)}")
+        if self.max_held < 1:
+            raise SettingError(f"max_held must be positive, got {self.max_held}")
+        if not self.max_acceleration >= 1:
+            raise SettingError(f"max_acceleration must be at least 1, got {self.max_acceleration}")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sansref.errors import SettingError
-from sansref.serving.limits import Limits
 from sansref.serving.log import LOGGER, logging_to
-from sansref.serving.options import ServeOptions
+from sansref.serving.options import Limits, ServeOptions
 
 
 def serve(run: Path, options: ServeOptions, limits: Limits, trust_code: bool = False) -> None:

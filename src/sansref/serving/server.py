@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from sansref.errors import SettingError
 from sansref.serving.engine import Engine
 from sansref.serving.images import Pixel
-from sansref.serving.limits import Limits
 from sansref.serving.log import LOGGER
 from sansref.serving.messages import LOOK, Stream
+from sansref.serving.options import Limits
 from sansref.serving.session import Session
 
 #: Clients that are being told that there is no room; more are cut off without a word.

@@ -11,13 +11,12 @@ from contextlib import closing
 from ismrmrd import Acquisition
 
 from sansref.errors import FileError, SansrefError, printable
-from sansref.serving.backlog import Backlog
 from sansref.serving.engine import Engine
+from sansref.serving.gathering import Backlog, Intake, Work
 from sansref.serving.images import Pixel, mrd_image
-from sansref.serving.intake import Intake, Work
-from sansref.serving.limits import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
 from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
+from sansref.serving.options import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
 from sansref.serving.turns import UnwantedError
 
 

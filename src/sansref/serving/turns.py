@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from sansref.serving.limits import QUICK, SECONDS_A_UNIT
 from sansref.serving.log import LOGGER
 from sansref.serving.messages import LOOK, ClientError
+from sansref.serving.options import QUICK, SECONDS_A_UNIT
 
 Result = TypeVar("Result")
 #: Seconds after which a computation that has not ended is told again; after which the log says so.
@@ -57,7 +57,7 @@ class Turns:
         Parameters
         ----------
         units
-            What it costs, see :func:`sansref.serving.limits.cost`.
+            What it costs, see :func:`sansref.serving.options.cost`.
         work
             The computation. It runs in a thread of its own: what is left of it when it is broken off in the middle,
             such as the thread's modes of PyTorch, ends with the thread.

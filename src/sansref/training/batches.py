@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from sansref.data.store import ArrayStore
+from sansref.data.scan_store import ArrayStore
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily, is_columns
+from sansref.kspace.masks.family import MaskFamily, is_columns
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.partition import hold_out
-from sansref.kspace.units import Unit
-from sansref.kspace.views import VIEWS
+from sansref.kspace.mirror import VIEWS
+from sansref.kspace.partitions import Unit, hold_out
 from sansref.methods import Draw, KspaceExample, Method, Sample
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -88,7 +87,7 @@ class ExampleSet(Dataset[list[Any]]):
     targets
         Refined k-space of every scan, or None in a first stage.
     mirror
-        Show each example from one of the :data:`~sansref.kspace.views.VIEWS`, by chance.
+        Show each example from one of the :data:`~sansref.kspace.mirror.VIEWS`, by chance.
     """
 
     def __init__(

@@ -16,19 +16,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from sansref.data.store import ArrayStore
+from sansref.data.scan_store import ArrayStore
 from sansref.errors import FileError, TrainingError
 from sansref.files import atomic_path, write_bytes
-from sansref.memory import keep_freed_memory
+from sansref.machine import keep_freed_memory
 from sansref.methods import Method, Update, collate
 from sansref.methods.examples import AnyBatch
-from sansref.metrics.holdout import held_out_error
+from sansref.metrics.held_out import held_out_error
 from sansref.metrics.quality import nmse
 from sansref.scan import Scan
 from sansref.training.batches import ExampleSet, ShapeBatches, ValidationItem, ValidationSet
+from sansref.training.config import TrainingOptions
 from sansref.training.history import History
 from sansref.training.optim import WeightMean, optimizer_of, planned_rate, plateau_of
-from sansref.training.options import TrainingOptions
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
 

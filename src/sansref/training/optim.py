@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from sansref.methods import Turn
-from sansref.training.options import TrainingOptions
+from sansref.training.config import TrainingOptions
 
 LOOKAHEAD_SHARE = 0.5
 """How far slow weights follow the fast ones (alpha in Zhang et al., NeurIPS 2019)."""

@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sansref.errors import SettingError, TrainingError
-from sansref.training.options import TrainingOptions
+from sansref.training.config import TrainingOptions
 
 Placed = TypeVar("Placed", bound=nn.Module)
 Result = TypeVar("Result")

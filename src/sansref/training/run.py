@@ -17,13 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import sansref
-from sansref.data.prepared import PREPARED
+from sansref.data.scan_store import PREPARED
 from sansref.errors import FileError, SettingError, printable
 from sansref.files import MARK, claim, remove_leftovers, remove_made, write_text
 from sansref.methods import Method
-from sansref.training.config import RunConfig
-from sansref.training.options import MACHINE_SETTINGS
-from sansref.training.registry import METHODS, lies_in
+from sansref.methods.registry import METHODS, lies_in
+from sansref.training.config import MACHINE_SETTINGS, RunConfig
 from sansref.yaml_json import read_json, read_yaml
 
 STAGES = r"\d+/(best\.safetensors|last\.ckpt|done\.json|epoch-\d+\.safetensors)"

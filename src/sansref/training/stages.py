@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from sansref.data.store import ARRAYS, ArrayStore, ArrayWriter, join
+from sansref.data.scan_store import ARRAYS, ArrayStore, ArrayWriter, join
 from sansref.errors import FileError, SettingError
 from sansref.files import PART, atomic_folder, remove_made, write_text
 from sansref.kspace.measurement import Measurement
 from sansref.methods import Method
 from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
+from sansref.training.config import TrainingOptions
 from sansref.training.loop import StageFiles, StageResult, fit
-from sansref.training.options import TrainingOptions
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
 from sansref.training.run import RESTORE, load_weights

@@ -13,10 +13,9 @@ import torch
 
 from sansref.data.readers import FileInfo, ScanFiles
 from sansref.data.selection import Selection
-from sansref.device import device_of
 from sansref.errors import FileError
 from sansref.kspace.noise import noise_level
-from sansref.memory import memory_in_use, peak_of_memory
+from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from sansref.data.prepared import PreparedScans
+from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.files import atomic_path, keep_outside, write_text, writing
 from sansref.methods import Needs
@@ -21,11 +21,11 @@ from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig
 from sansref.training.loop import StageResult
-from sansref.training.parts import Intake, survey_of
 from sansref.training.processes import Processes, alone, together
 from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment
 from sansref.training.stages import run_stages
+from sansref.training.subjects import Intake, survey_of
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def train(
         Folder of full scans of other people, for a method that learns from unpaired scans; without it, half of the
         training subjects of ``data`` take their place.
     known
-        Fingerprints that the files of ``data`` and ``full`` must have, as in :class:`~sansref.training.parts.Intake`.
+        Fingerprints that the files of ``data`` and ``full`` must have, see :class:`~sansref.training.subjects.Intake`.
     say
         Called first with lines on what is learned from and what it will take, see :mod:`sansref.training.survey`; None
         spares the trial that they take.

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sansref.data.mrd.acquisitions import Lines, head_of
 from sansref.data.mrd.assemble import assemble, layout_of
+from sansref.data.mrd.gridding import planar
 from sansref.data.mrd.header import parse_header
-from sansref.data.mrd.lines import Lines, head_of
-from sansref.data.mrd.placement import planar
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft1c, ifft2c
-from sansref.kspace.whitening import whitened
+from sansref.kspace.noise import whitened
 from sansref.scan import Scan, ScanMeta
 
 META = ScanMeta("p7", "a.h5", slice=4)

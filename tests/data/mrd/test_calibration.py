@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.data.coils import CoilOptions, with_coils
+from sansref.data.coil_maps import CoilOptions, with_coils
 from sansref.data.readers.ismrmrd import IsmrmrdReader
 from sansref.errors import FileError
 from sansref.kspace.coils import birdcage_maps

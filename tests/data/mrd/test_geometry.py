@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from sansref.data.mrd.acquisitions import HEAD, Lines, head_of
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader, parse_header
-from sansref.data.mrd.lines import HEAD, Lines, head_of
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Geometry, ScanMeta
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sansref.data.mrd.lines import HEAD
-from sansref.data.mrd.noise import MOST_SAMPLES, NoiseScan
+from sansref.data.mrd.acquisitions import HEAD
+from sansref.data.mrd.calibration import MOST_SAMPLES, NoiseScan
 from sansref.errors import FileError
-from sansref.kspace.whitening import whitening_matrix
+from sansref.kspace.noise import whitening_matrix
 
 
 def head(dwell: float = 10.0) -> Any:

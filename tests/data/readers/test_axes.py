@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sansref.data.readers import ReaderOptions
-from sansref.data.readers.axes import fitted_axes, parse_axes, ruled_axes
+from sansref.data.readers.reader import fitted_axes, parse_axes, ruled_axes
 from sansref.errors import FileError, SettingError
 
 PATH = Path("a.npy")

@@ -16,8 +16,8 @@ import pytest
 from sansref.data.prepare import Preparation
 from sansref.data.readers import ReaderOptions, find_files, open_scan_file, scan_folder
 from sansref.data.readers.dicom import DicomReader
-from sansref.data.slices import nifti_slices
 from sansref.errors import FileError, SettingError
+from sansref.outputs.writers import nifti_slices
 
 READER = DicomReader()
 REAL = Path(pydicom.data.__file__).parent / "test_files"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sansref.data.readers import find_files, open_scan_file
 from sansref.data.readers.dicom import DicomReader
-from sansref.data.readers.dicom_files import is_dicom
+from sansref.data.readers.dicom_headers import is_dicom
 from sansref.data.readers.isolated import IsolatedReader
 
 KINDS = ("classic", "enhanced", "rle", "jpeg-ls", "jpeg 2000")

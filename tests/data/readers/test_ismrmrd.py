@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.coils import CoilOptions, with_coils
+from sansref.data.coil_maps import CoilOptions, with_coils
 from sansref.data.readers import open_scan_file
 from sansref.data.readers.ismrmrd import IsmrmrdReader
-from sansref.data.slices import nifti_slices
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
+from sansref.outputs.writers import nifti_slices
 
 READER = IsmrmrdReader()
 ROWS, COLUMNS = 32, 16

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.data.readers import isolated as isolated_module
+from sansref.data.readers.damage import reading
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.guard import reading
 from sansref.data.readers.isolated import IsolatedReader, Limits, in_child, isolated
 from sansref.errors import FileError, SettingError
 from sansref.scan import Scan

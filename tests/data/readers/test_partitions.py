@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.readers import ReaderOptions, open_scan_file, partitions
+from sansref.data.readers import ReaderOptions, open_scan_file
+from sansref.data.readers import checked_slice as partitions
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sansref.data.readers import FileInfo, ReaderOptions, scan_folder
-from sansref.data.readers.record import BY_NAME, BY_PATIENT, BY_STUDY
+from sansref.data.readers.reader import BY_NAME, BY_PATIENT, BY_STUDY
 from sansref.data.readers.subjects import with_subjects
 from sansref.errors import FileError, SettingError
 

@@ -16,13 +16,13 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 from torch import Tensor
 
-from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
+from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.partition import hold_out
+from sansref.kspace.partitions import hold_out
 from sansref.methods.classical.regularisation import GRID, Choice, Classical, ClassicalName, choose_regularisation
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta

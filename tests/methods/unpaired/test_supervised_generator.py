@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
+from sansref.data.undersample import Sampling
 from sansref.methods import Draw, ImagePair, Needs, Sample, SupervisedGenerator, collate
 from sansref.networks.norms import BatchInstanceNorm
 from sansref.randomness import seeded

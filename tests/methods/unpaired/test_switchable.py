@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from sansref.data.sampling import Sampling
 from sansref.data.simulate import Simulation, simulate
+from sansref.data.undersample import Sampling
 from sansref.errors import SettingError
 from sansref.kspace.measurement import Measurement
 from sansref.methods import ISCL, Draw, ISCLOptions, Sample, SwitchableISCL, SwitchableOptions

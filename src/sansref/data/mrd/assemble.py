@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sansref.data.mrd.acquisitions import Data, Heads, Lines
 from sansref.data.mrd.calibration import calibration_kspace, calibration_lines
+from sansref.data.mrd.gridding import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.mrd.lines import Data, Heads, Lines
-from sansref.data.mrd.placement import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place, planar
 from sansref.errors import FileError
-from sansref.kspace.crop import centre_crop
-from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
-from sansref.kspace.whitening import whitened
+from sansref.kspace.grid import centre_crop, is_full
+from sansref.kspace.noise import whitened
 from sansref.scan import Scan, ScanMeta
 
 #: Samples of scanners stay far below; the square of larger ones is infinite in single precision.

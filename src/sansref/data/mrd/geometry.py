@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from sansref.data.mrd.acquisitions import Heads
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.mrd.lines import Heads
 from sansref.scan import Geometry
 
 Vector = npt.NDArray[np.float64]

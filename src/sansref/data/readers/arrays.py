@@ -1,8 +1,4 @@
-"""Scans from files of named arrays that say nothing of MRI: the array and its axes chosen, then slices one at a time.
-
-Complex numbers, or pairs of real ones along an axis named ``complex``, are k-space; other real ones magnitude images.
-Complex arrays that are called as coil maps are, and fit the k-space, are its maps.
-"""
+"""Scans from files of named arrays that say nothing of MRI: what their axes are, and their slices one at a time."""
 
 from __future__ import annotations
 
@@ -17,14 +13,29 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sansref.data.readers.acquired import acquired_samples
-from sansref.data.readers.axes import PAIRS, fitted_axes, parse_axes, ruled_axes
+from sansref.data.readers.array_parts import Array, Paired, Stored, paired
+from sansref.data.readers.checked_slice import (
+    check_centre,
+    check_kspace,
+    check_magnitude,
+    image_of,
+    plane,
+    scan_of,
+    transformed,
+)
 from sansref.data.readers.maps import SET, inside_note, is_maps_name, map_axes, read_maps
-from sansref.data.readers.names import contrast_of, subject_of
-from sansref.data.readers.partitions import transformed
-from sansref.data.readers.planes import check_centre, check_kspace, check_magnitude, image_of, plane, scan_of
-from sansref.data.readers.record import FileInfo, ImageSlice, ReaderOptions, chosen_slices
-from sansref.data.readers.stored import Array, Paired, Stored, paired
+from sansref.data.readers.reader import (
+    PAIRS,
+    FileInfo,
+    ImageSlice,
+    ReaderOptions,
+    acquired_samples,
+    chosen_slices,
+    fitted_axes,
+    parse_axes,
+    ruled_axes,
+)
+from sansref.data.readers.subjects import contrast_of, subject_of
 from sansref.errors import FileError, printable
 from sansref.scan import Scan
 
@@ -86,7 +97,7 @@ class ArrayReader(ABC):
     """Reader of a format of arrays.
 
     K-space of one coil that was fully sampled also gives its image as ``reference``. Which samples were acquired is
-    found from the data, see :func:`sansref.data.readers.acquired.acquired_samples`. The scale is that of the file.
+    found from the data, see :func:`sansref.data.readers.reader.acquired_samples`. The scale is that of the file.
 
     Parameters
     ----------

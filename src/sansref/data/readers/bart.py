@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sansref.data.readers.array_parts import FlatFile
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.axes import fitted_axes, parse_axes
-from sansref.data.readers.guard import reading
-from sansref.data.readers.planes import plane
-from sansref.data.readers.stored import FlatFile
+from sansref.data.readers.checked_slice import plane
+from sansref.data.readers.damage import reading
+from sansref.data.readers.reader import fitted_axes, parse_axes
 from sansref.errors import FileError, printable
 
 FIRST_LINE = "# Dimensions"

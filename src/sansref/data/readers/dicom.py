@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from sansref.data.mrd.header import identifier
-from sansref.data.readers.dicom_files import FORMAT, header_of, is_dicom
-from sansref.data.readers.dicom_pixels import check_decodable, check_streams, images
-from sansref.data.readers.dicom_series import Series, series_of
-from sansref.data.readers.guard import reading
-from sansref.data.readers.planes import check_images
-from sansref.data.readers.record import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.data.readers.checked_slice import check_images
+from sansref.data.readers.damage import reading
+from sansref.data.readers.dicom_headers import FORMAT, header_of, is_dicom
+from sansref.data.readers.dicom_series import Series, check_decodable, check_streams, images, series_of
+from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, Plane, chosen_slices
 from sansref.errors import FileError, printable
 from sansref.scan import ScanMeta
 

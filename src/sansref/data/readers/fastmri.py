@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 
 from sansref.data.mrd.header import MrdHeader, identifier, parse_header
-from sansref.data.readers.acquired import acquired_samples
+from sansref.data.readers.array_parts import Stored
 from sansref.data.readers.arrays import Entry
-from sansref.data.readers.guard import check_plausible_size, reading
+from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.data.readers.hdf5_arrays import Hdf5Array
 from sansref.data.readers.maps import inside_note, is_maps_name, map_axes, read_maps
-from sansref.data.readers.names import subject_of
-from sansref.data.readers.record import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, chosen_slices
-from sansref.data.readers.stored import Stored
+from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, acquired_samples, chosen_slices
+from sansref.data.readers.subjects import subject_of
 from sansref.errors import FileError, printable
 from sansref.hdf5 import bytes_behind, is_hdf5, open_hdf5
-from sansref.kspace.extent import is_full
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
+from sansref.kspace.grid import is_full
 from sansref.scan import Scan, ScanMeta
 
 Samples = npt.NDArray[np.bool_]

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from sansref.data.readers.dicom_series import first_files
 from sansref.data.readers.formats import FORMATS, open_scan_file
-from sansref.data.readers.names import ends_with_contrast, names_labels
-from sansref.data.readers.record import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, ReaderOptions
-from sansref.data.readers.subjects import with_subjects
+from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, ReaderOptions
+from sansref.data.readers.subjects import ends_with_contrast, names_labels, with_subjects
 from sansref.errors import FileError
 
 TABLES_AND_TEXT = frozenset(

@@ -12,24 +12,24 @@ from torch import Tensor
 
 from sansref.data.readers.arrays import ArrayReader
 from sansref.data.readers.bart import BartReader
+from sansref.data.readers.damage import check_file, minding_memory
 from sansref.data.readers.dicom import DicomReader
-from sansref.data.readers.dicom_files import is_compressed
+from sansref.data.readers.dicom_headers import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.guard import check_file, minding_memory
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
 from sansref.data.readers.ismrmrd import IsmrmrdReader
 from sansref.data.readers.isolated import Result, in_child, isolated, items_in_child
 from sansref.data.readers.maps import CURE
 from sansref.data.readers.matlab import MatlabReader
-from sansref.data.readers.names import stem_of
 from sansref.data.readers.nifti import NiftiReader
 from sansref.data.readers.numpy_arrays import NpyReader, NpzReader
-from sansref.data.readers.record import NO_MAPS, FileInfo, ImageSlice, Reader, ReaderOptions, chosen_slices
+from sansref.data.readers.reader import NO_MAPS, FileInfo, ImageSlice, Reader, ReaderOptions, chosen_slices
+from sansref.data.readers.subjects import stem_of
 from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError, printable
 from sansref.hdf5 import is_hdf5, open_hdf5
 from sansref.kspace.coils import rss
-from sansref.kspace.crop import centre_crop, centre_pad
+from sansref.kspace.grid import centre_crop, centre_pad
 from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"

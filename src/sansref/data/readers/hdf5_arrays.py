@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from sansref.data.readers.array_parts import Array, Stored
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.guard import check_plausible_size, reading
-from sansref.data.readers.stored import Array, Stored
+from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.errors import FileError, printable
 from sansref.hdf5 import bytes_behind, objects_of, open_hdf5
 

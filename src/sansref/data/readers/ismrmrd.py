@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from sansref.data.mrd.acquisitions import HEAD, Data, Heads, compact, first_encoding
 from sansref.data.mrd.header import parse_header
-from sansref.data.mrd.lines import HEAD, Data, Heads, compact, first_encoding
-from sansref.data.readers.guard import check_plausible_size, reading
-from sansref.data.readers.raw import Integers, RawFile, RawReader
+from sansref.data.readers.acquisitions import Integers, RawFile, RawReader
+from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.errors import FileError, printable
 from sansref.hdf5 import is_hdf5, open_hdf5
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.data.readers.planes import arranged
-from sansref.data.readers.record import FileInfo
-from sansref.data.readers.stored import Stored
+from sansref.data.readers.array_parts import Stored
+from sansref.data.readers.checked_slice import arranged
+from sansref.data.readers.reader import FileInfo
 from sansref.errors import FileError, printable
 from sansref.kspace.coils import normalised
 

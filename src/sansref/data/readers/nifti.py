@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from sansref.data.placement import is_placing
-from sansref.data.readers.guard import check_plausible_size, reading
-from sansref.data.readers.names import contrast_of, subject_of
-from sansref.data.readers.planes import check_images
-from sansref.data.readers.record import FileInfo, ImageSlice, Plane, chosen_slices
-from sansref.data.readers.stored import FlatFile, InMemory, Stored, check_fits
+from sansref.data.readers.array_parts import FlatFile, InMemory, Stored, check_fits
+from sansref.data.readers.checked_slice import check_images
+from sansref.data.readers.damage import check_plausible_size, reading
+from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.data.readers.subjects import contrast_of, subject_of
 from sansref.errors import FileError
-from sansref.memory import available_memory
+from sansref.machine import available_memory
 from sansref.scan import Geometry, ScanMeta
 
 FORMAT = "NIfTI"

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sansref.data.mrd.acquisitions import Heads
 from sansref.data.mrd.header import Limits, MrdHeader, identifier
-from sansref.data.mrd.lines import Heads
 from sansref.errors import FileError, printable
 
 FORMAT = "Siemens twix"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.methods.classical.total_variation import total_variation
 from sansref.methods.classical.wavelet import l1_wavelet, pywavelets
-from sansref.metrics.holdout import held_out_error
+from sansref.metrics.held_out import held_out_error
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -106,7 +106,7 @@ def choose_regularisation(
     """Choose the regularisation whose images best predict samples that they were not made from.
 
     Every scan is reconstructed from its samples outside ``held_out``, and scored by
-    :func:`~sansref.metrics.holdout.held_out_error` on those inside. The best of the grid is refined once: the middles,
+    :func:`~sansref.metrics.held_out.held_out_error` on those inside. The best of the grid is refined once: the middles,
     on a logarithmic scale, between it and its neighbours are tried too. Of equally good ones the smallest of the grid
     is taken. A scan's reference is never read.
 

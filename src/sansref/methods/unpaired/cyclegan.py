@@ -14,7 +14,7 @@ from sansref.methods.examples import ImagePair
 from sansref.methods.unpaired import turns
 from sansref.methods.unpaired.losses import ADVERSARIAL, AdversarialName, FourierNorm
 from sansref.methods.unpaired.translation import ImageOptions, ImageTranslation
-from sansref.networks.unpaired import TranslatorOptions, TwoDiscriminators, TwoGenerators
+from sansref.networks.translators import TranslatorOptions, TwoDiscriminators, TwoGenerators
 
 
 @dataclass(frozen=True)

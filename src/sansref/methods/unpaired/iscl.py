@@ -20,7 +20,7 @@ from sansref.methods.unpaired import turns
 from sansref.methods.unpaired.cyclegan import CycleGANOptions
 from sansref.methods.unpaired.losses import ADVERSARIAL, AdversarialName
 from sansref.methods.unpaired.translation import ImageTranslation
-from sansref.networks.unpaired import (
+from sansref.networks.translators import (
     SwitchableDiscriminator,
     SwitchableGenerator,
     TranslatorOptions,

@@ -14,7 +14,7 @@ from sansref.methods.base import Draw, Needs, Sample, Turn, Update
 from sansref.methods.examples import ImagePair
 from sansref.methods.unpaired.translation import ImageOptions, ImageTranslation
 from sansref.methods.unpaired.turns import UNPAIRED_TRAINING, clip_mixtures
-from sansref.networks.unpaired import TranslatorOptions
+from sansref.networks.translators import TranslatorOptions
 
 
 @dataclass(frozen=True)

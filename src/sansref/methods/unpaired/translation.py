@@ -17,7 +17,7 @@ from sansref.methods.examples import ImagePair
 from sansref.methods.unrolled import Consistency
 from sansref.networks.generator import CODE_LENGTH
 from sansref.networks.istanet import to_channels, to_complex
-from sansref.networks.unpaired import TranslatorOptions
+from sansref.networks.translators import TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan
 

@@ -24,7 +24,7 @@ from sansref.methods.unpaired.losses import (
     sampling_loss,
 )
 from sansref.networks.norms import BatchInstanceNorm
-from sansref.networks.unpaired import SwitchableDiscriminator, SwitchableGenerator, TwoDiscriminators, TwoGenerators
+from sansref.networks.translators import SwitchableDiscriminator, SwitchableGenerator, TwoDiscriminators, TwoGenerators
 
 Generators = TwoGenerators | SwitchableGenerator
 Discriminators = TwoDiscriminators | SwitchableDiscriminator

@@ -1,0 +1,220 @@
+"""Working off one cell of the grid: train or choose it, and when all are trained, score it."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, replace
+from typing import cast
+
+from rich.console import Console
+
+from sansref.commands.compare.plan import Cell
+from sansref.commands.compare.workplace import Workplace, drop_data, hash_of, read_record
+from sansref.data.prepare import prepare
+from sansref.data.scan_store import PREPARED
+from sansref.errors import FileError, SansrefError
+from sansref.files import claim, locked, remove_leftovers, remove_made, write_text
+from sansref.methods import Needs
+from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
+from sansref.metrics.lpips import LPIPS
+from sansref.results.health_figure import draw_health
+from sansref.results.score_rows import SliceScore, read_scores, write_scores
+from sansref.results.scores import Reconstruction, Score, score_best_scale, score_scan, zero_filled
+from sansref.scan import Scan
+from sansref.training.batches import held_out_mask
+from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
+from sansref.training.train import train
+
+SCANS = 8
+"""Scans that a regularisation is chosen on, at most, evenly spread over those for validation."""
+
+
+def choose(place: Workplace, cell: Cell) -> None:
+    """Choose a method's regularisation on scans that are not for the test, without their references.
+
+    They are the scans that trained methods are validated on; those that they are trained on where there are none.
+
+    Raises
+    ------
+    SansrefError
+        If the data are unusable.
+    """
+    subjects, options = split_by_subject(place.files, cell.config.training), cell.config.training
+    known = subjects["validation"] or subjects["training"]
+    chosen = [info for info in place.files if info.subject in known]
+    folder = place.run_of(cell).path
+    claim(folder, "choice")
+    remove_leftovers(folder)
+    remove_made(folder / "data", PREPARED)  # of a choice that was killed, with other settings perhaps
+    if place.known:
+        refuse_changes(place.data, place.known[0], fingerprints(place.files, place.data), f"{place.out}")
+    prepared = prepare(unchanged(chosen), cell.config.preparation, folder / "data", references=False)
+    count = min(len(prepared), SCANS)
+    scans = [prepared[number * len(prepared) // count] for number in range(count)]
+    held_out = [held_out_mask(scan, options.held_out, options.seed, item) for item, scan in enumerate(scans)]
+    family = cell.config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
+    found = choose_regularisation(_name(cell), scans, held_out, family)
+    record = {
+        "regularisation": found.regularisation,
+        "held_out_error": found.held_out,
+        "tried": found.tried,
+        "scans": len(scans),
+        "method": cell.method,
+        **place.recipe(cell),
+    }
+    write_text(place.choice_file(cell), json.dumps(record, indent=2))
+
+
+def chosen(place: Workplace, cell: Cell) -> Classical:
+    """The method with its chosen regularisation.
+
+    Raises
+    ------
+    FileError
+        If the choice cannot be read.
+    """
+    file = place.choice_file(cell)
+    try:
+        return Classical(_name(cell), float(read_record(file)["regularisation"]), seed=cell.config.training.seed)
+    except (KeyError, TypeError, ValueError):
+        raise FileError(file, "says no regularisation", "Remove it and run the same command again") from None
+
+
+def _name(cell: Cell) -> ClassicalName:
+    return cast(ClassicalName, cell.method)
+
+
+def is_trained(place: Workplace, cell: Cell) -> bool:
+    """Whether nothing is left to train or to choose."""
+    if cell.learned:
+        return place.run_of(cell).finished
+    return not cell.chosen or place.choice_file(cell).exists()
+
+
+def train_cell(place: Workplace, cell: Cell, console: Console | None = None) -> None:
+    """Train a cell, or go on where a killed command has stopped; a finished cell is left alone.
+
+    Raises
+    ------
+    SansrefError
+        If its data or settings are unusable, or training fails.
+    """
+    if is_trained(place, cell):
+        return
+    folder = place.run_of(cell).path
+    if cell.learned:
+        _train(place, cell, console)
+    else:
+        choose(place, cell)
+    drop_data(folder)
+
+
+def _train(place: Workplace, cell: Cell, console: Console | None) -> None:
+    folder = place.run_of(cell).path
+    try:
+        train(cell.config, place.data, folder, console=console, full=place.full_for(cell), known=place.known)
+    finally:
+        if cell.config.needs is Needs.UNPAIRED:
+            draw_health(folder)  # above all where training has failed
+
+
+def reconstruction_of(place: Workplace, cell: Cell) -> Reconstruction:
+    """How a trained cell reconstructs.
+
+    Raises
+    ------
+    FileError
+        If it has not been trained, or its weights cannot be read.
+    """
+    if cell.learned:
+        return place.run_of(cell).load(cell.config).reconstruct
+    return chosen(place, cell).reconstruct if cell.chosen else zero_filled
+
+
+def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceScore]:
+    """Score a trained cell on the test scans, or read its scores if they were taken on the same scans.
+
+    Raises
+    ------
+    FileError
+        If the test scans are not those that a finished cell was scored on.
+    """
+    scans = place.test_scans(cell)
+    folder = place.run_of(cell).path
+    backbone = None if lpips is None else lpips.name
+    wanted = {
+        "test": hash_of(scans),
+        "recipe": place.recipe(cell),  # the samples do not tell what the references and the held-out samples are
+        "normalise": place.plan.normalise,
+        "lpips": backbone,
+    }
+    record, scores = folder / "scored.json", folder / "scores.csv"
+    found = read_record(record)
+    if found and found.get("test") != wanted["test"]:
+        problem = f"was scored on other test scans than those in {place.out / 'test'}"
+        raise FileError(folder, problem, "Remove its scored.json to score it again")
+    if found == wanted and scores.exists():
+        # Its method may have been given another label since.
+        return [replace(row, label=cell.label) for row in read_scores(scores)]
+    judge = _Judge(place, cell, lpips)
+    where = (cell.label, cell.acceleration, cell.fold, cell.seed)
+    rows = [
+        SliceScore(*where, scan.meta.subject, scan.meta.slice, **asdict(judge.score(scan, item)))
+        for item, scan in enumerate(scans)
+    ]
+    write_scores(scores, rows)
+    write_text(record, json.dumps(wanted, indent=2))
+    return read_scores(scores)  # as every later command sees them
+
+
+class _Judge:
+    """Scores scans by one cell."""
+
+    def __init__(self, place: Workplace, cell: Cell, lpips: LPIPS | None) -> None:
+        self.cell, self.lpips, self.normalise = cell, lpips, place.plan.normalise
+        self.reconstruct = reconstruction_of(place, cell)
+        self.family = cell.config.sampling.family(emulated=True)
+
+    def score(self, scan: Scan, item: int) -> Score:
+        """Of test scan ``item``, from whose number the held-out samples follow."""
+        if self.cell.rescaled:
+            return score_best_scale(scan, self.lpips, self.normalise)
+        options = self.cell.config.training
+        place = (options.held_out, options.seed_of_data, item)
+        return score_scan(self.reconstruct, scan, self.family, *place, self.lpips, self.normalise)[0]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell is not trained: one line, and where in the code if it was no error that a user can cause."""
+
+    problem: str
+    trace: str = ""
+
+
+Outcomes = Generator[tuple[Cell, Failure | None]]
+"""Cells as they end, in any order; None is one that is trained."""
+
+
+def attempt(place: Workplace, cell: Cell, console: Console, patience: float = 5) -> Failure | None:
+    """Train a cell, or go on where another process has left it.
+
+    Parameters
+    ----------
+    place, cell
+        What.
+    console
+        Where progress is drawn.
+    patience
+        Seconds to wait for another process to let go of the cell.
+    """
+    try:
+        with locked(place.run_of(cell).path, patience):
+            train_cell(place, cell, console)
+    except SansrefError as error:
+        return Failure(str(error))
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+    return None

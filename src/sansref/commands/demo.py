@@ -1,0 +1,270 @@
+"""The demo: learn from one undersampled in-vivo slice and nothing else, then uncover the truth and score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from safetensors.torch import load_file
+
+from sansref.data.prepare import scaled
+from sansref.data.scan_store import PreparedScans, store_scans
+from sansref.data.selection import Selection, resized_image
+from sansref.data.simulate import Simulation, example_image, simulate
+from sansref.data.undersample import Sampling
+from sansref.errors import SettingError
+from sansref.files import claim, write_text
+from sansref.methods import IDROptions, Method, SSDUOptions
+from sansref.metrics.quality import psnr
+from sansref.networks import NetworkOptions
+from sansref.randomness import seeded
+from sansref.results.figures import Panel, agreement_figure, error_figure, stage_figure
+from sansref.results.report import Figure, Section, Table, write_report
+from sansref.results.score_tables import BEST, score_cells, score_markdown
+from sansref.results.scores import RANGE_NOTE, Score, Summary, score_scan, zero_filled
+from sansref.scan import Scan, ScanMeta
+from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.history import read_history
+from sansref.training.run import RunDirectory
+from sansref.training.stages import stage_files
+from sansref.training.train import learn, logged_to
+
+_SOURCE = "s1045.ima.gz of matplotlib's sample data"
+_NAMES = {"ssdu": "SSDU", "idr": "IDR"}
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Settings of the demo.
+
+    Attributes
+    ----------
+    seed
+        Of phase, noise, mask, partitions and weights.
+    matrix
+        Rows and columns of the slice; fewer than 256 lower the resolution.
+    acceleration
+        Grid points over acquired samples.
+    snr
+        Signal-to-noise ratio of the simulated scan.
+    stages
+        Stages of IDR; SSDU is trained for as many steps as all of them together.
+    epochs
+        Epochs per stage.
+    repeats
+        Steps per epoch, each on a new partition of the one scan.
+    phases, channels
+        Size of the ISTA-Net+.
+    learning_rate
+        Adam's, at the start of a stage.
+    threads
+        CPU threads; 0 leaves PyTorch's choice.
+    """
+
+    seed: int = 0
+    matrix: int = 256
+    acceleration: float = 4.0
+    snr: float = 50.0
+    stages: int = 6
+    epochs: int = 5
+    repeats: int = 8
+    phases: int = 5
+    channels: int = 16
+    learning_rate: float = 2e-3
+    threads: int = 0
+
+    def config(self, method: str) -> RunConfig:
+        """The run configuration of one of the two methods, for equal numbers of steps."""
+        alone = method == "ssdu"
+        return RunConfig(
+            method=method,
+            options=SSDUOptions() if alone else IDROptions(stages=self.stages),
+            network=NetworkOptions(phases=self.phases, channels=self.channels),
+            selection=Selection(matrix=(self.matrix, self.matrix)),
+            simulation=Simulation(snr=self.snr),
+            sampling=Sampling(acceleration=self.acceleration, mask_seed=self.seed),
+            training=TrainingOptions(
+                epochs=self.epochs * self.stages if alone else self.epochs,
+                repeats=self.repeats,
+                batch_size=1,
+                learning_rate=self.learning_rate,
+                snapshots=True,
+                seed=self.seed,
+                threads=self.threads,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A method after one epoch: the score that training saw, and the truth."""
+
+    stage: int
+    epoch: int
+    score: float
+    psnr: float
+
+
+def run_demo(options: DemoOptions, out: Path, console: Console | None = None) -> dict[str, Summary]:
+    """Play the demo and write ``report.html``, ``table.md`` and PNG figures.
+
+    Parameters
+    ----------
+    options
+        Settings.
+    out
+        Folder; a demo that was killed continues in it.
+    console
+        Where progress is drawn.
+
+    Returns
+    -------
+    dict
+        Scores by method.
+    """
+    truth, acquired = acquire(options)
+    claim(out, "demo")
+    runs = {}
+    for method in _NAMES:
+        runs[method] = RunDirectory(out / method)
+        config = options.config(method)
+        runs[method].start(config, _SOURCE)
+        if not runs[method].finished:
+            with logged_to(runs[method].path / "log.txt"):
+                learn(config, acquired_alone(acquired, runs[method].path / "data"), None, runs[method], console)
+    # Only from here on does anything look at the truth.
+    return _uncover(options, truth, runs, out)
+
+
+def acquire(options: DemoOptions) -> tuple[Scan, Scan]:
+    """The simulated scan with its truth, and what a scanner would have handed over of it."""
+    if not 32 <= options.matrix <= 256:
+        raise SettingError(f"the demo's matrix must lie between 32 and 256, got {options.matrix}")
+    config = options.config("idr")
+    image = resized_image(example_image(), config.selection)
+    meta = ScanMeta(subject="s1045", source=_SOURCE, synthetic=True)
+    full = simulate(image, config.simulation, seeded(options.seed, "simulate"), meta)
+    truth = scaled(config.sampling.undersample(full, seeded(options.seed, "mask")))
+    return truth, truth.without_reference()
+
+
+def acquired_alone(scan: Scan, folder: Path) -> PreparedScans:
+    """Store the one scan, which has no reference, as training data."""
+    return PreparedScans(folder) if folder.exists() else store_scans([scan], folder, references=False)
+
+
+def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], out: Path) -> dict[str, Summary]:
+    """Score, draw and report."""
+    config = options.config("idr")
+    assert truth.reference is not None
+    methods = {"zero-filled": zero_filled, **{_NAMES[name]: run.load().reconstruct for name, run in runs.items()}}
+    scores: dict[str, Score] = {}
+    panels: list[Panel] = []
+    for name, method in methods.items():
+        score, image = score_scan(
+            method, truth, config.sampling.family(emulated=True), config.training.held_out, options.seed, 0
+        )
+        scores[name] = score
+        panels.append(Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}"))
+    snapshots = {_NAMES[name]: list_snapshots(run, truth) for name, run in runs.items()}
+    summaries = {name: Summary.of([score]) for name, score in scores.items()}
+    zoom = tuple(round(options.matrix * part) for part in (0.35, 0.4, 0.25, 0.25))
+    error_figure(out / "reconstructions.png", truth.reference.abs(), panels, zoom=(zoom[0], zoom[1], zoom[2], zoom[3]))
+    curves = {name: _psnr_per_stage(found, options) for name, found in snapshots.items()}
+    stage_figure(out / "stages.png", curves, baselines={"zero-filled": scores["zero-filled"].psnr})
+    rho = agreement_figure(
+        out / "agreement.png",
+        {name: [snapshot.score for snapshot in found] for name, found in snapshots.items()},
+        {name: [snapshot.psnr for snapshot in found] for name, found in snapshots.items()},
+    )
+    write_text(out / "table.md", score_markdown(summaries))
+    write_text(out / "scores.json", json.dumps({name: asdict(score) for name, score in scores.items()}, indent=2))
+    _report(options, truth, summaries, rho, runs, out)
+    return summaries
+
+
+@torch.inference_mode()
+def list_snapshots(run: RunDirectory, truth: Scan) -> list[Snapshot]:
+    """Score every epoch of a run against the truth, from all acquired samples."""
+    method = run.config().build().eval()
+    found = []
+    for row in read_history(run.path / "metrics.csv"):
+        stage, epoch = int(row["stage"]), int(row["epoch"])
+        method.load_state_dict(load_file(stage_files(run.path, stage).snapshot(epoch)))
+        found.append(Snapshot(stage, epoch, float(row["score"]), _psnr(method, truth)))
+    return found
+
+
+def _psnr(method: Method, truth: Scan) -> float:
+    assert truth.reference is not None
+    image, reference = method.reconstruct(truth.batch())[0].abs(), truth.reference.abs()
+    return float(psnr(image, reference, float(reference.max())))
+
+
+def _psnr_per_stage(snapshots: list[Snapshot], options: DemoOptions) -> list[float]:
+    """PSNR of the model that the reference-free score would choose after each stage's worth of training."""
+    chosen = []
+    for stage in range(options.stages):
+        done = snapshots[: (stage + 1) * options.epochs]
+        chosen.append(min(done, key=lambda snapshot: snapshot.score).psnr)
+    return chosen
+
+
+def _report(
+    options: DemoOptions,
+    truth: Scan,
+    summaries: dict[str, Summary],
+    rho: float,
+    runs: dict[str, RunDirectory],
+    out: Path,
+) -> None:
+    headings, rows = score_cells(summaries)
+    acquired = int(truth.mask.sum())
+    sections = [
+        Section(
+            "Reconstructions",
+            [
+                "Both networks saw nothing but the acquired samples of this one slice. The truth was read after "
+                "training had ended."
+            ],
+            [Table(f"One slice; {RANGE_NOTE}", headings, rows, best=BEST)],
+            [
+                Figure(
+                    out / "reconstructions.png",
+                    "Reconstructions, a zoom, and errors at one common scale.",
+                    "Reference, zero-filled, SSDU and IDR images with error maps",
+                )
+            ],
+        ),
+        Section(
+            "Stage by stage",
+            [
+                "The model that the reference-free score would choose after each stage; SSDU is shown after the same "
+                "number of training steps."
+            ],
+            [],
+            [Figure(out / "stages.png", "True PSNR per stage.", "PSNR of SSDU and IDR against the stage")],
+        ),
+        Section(
+            "Can the reference-free score be trusted?",
+            [
+                f"Each dot is one epoch. Spearman's rank correlation between the score, which training can see, and "
+                f"the true PSNR, which it cannot, is {rho:.3f} (1 would rank all epochs perfectly)."
+            ],
+            [],
+            [Figure(out / "agreement.png", "Held-out error against true PSNR.", "Scatter plot of score and PSNR")],
+        ),
+    ]
+    facts = {
+        "Image": f"{_SOURCE}, {options.matrix} x {options.matrix}, synthetic complex k-space from a magnitude image",
+        "Sampling": f"{truth.acceleration:.2f}x, {acquired:,} of {truth.mask.numel():,} samples",
+        "Noise": f"SNR {options.snr:g}",
+        "Seed": str(options.seed),
+    }
+    lead = "Two networks learned to reconstruct one undersampled head slice from that slice alone."
+    settings = yaml.safe_dump({name: run.read_config() for name, run in runs.items()}, sort_keys=False)
+    write_report(out / "report.html", "Learning from one undersampled scan", lead, sections, facts, settings)

@@ -1,0 +1,158 @@
+"""What a scan file or a run directory holds, as name and value pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sansref.data.coil_maps import SMALLEST, calibration_side
+from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
+from sansref.data.scan_store import PreparedScans
+from sansref.errors import FileError
+from sansref.kspace.grid import full_centre, is_full
+from sansref.kspace.masks.family import is_columns
+from sansref.networks import NetworkOptions
+from sansref.scan import Scan
+from sansref.training.config import RunConfig
+from sansref.training.history import read_history
+from sansref.training.run import RunDirectory
+from sansref.training.subjects import survey_of
+
+USUAL = "idr"
+"""The method whose training a folder is described for."""
+ALL = "all methods"
+UNDERSAMPLED = "idr, ssdu; switchable, iscl, cyclegan beside full scans of other people"
+
+
+def describe(
+    path: Path, options: ReaderOptions | None = None, trust_code: bool = False, *, skip_bad: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Describe a run directory, a scan file, or a folder of them with what a training would take of it.
+
+    Parameters
+    ----------
+    path
+        Any of them.
+    options
+        How files are read, for the formats that leave a choice, and whose they are.
+    trust_code
+        As for :class:`~sansref.training.run.RunDirectory`.
+    skip_bad
+        Leave unreadable files of a folder out, rather than raise.
+
+    Raises
+    ------
+    FileError
+        If it is none of them, holds scan files that cannot be used, or names a method whose code is not trusted.
+    """
+    if not path.is_dir():
+        return _file(path, options)
+    run = RunDirectory(path, trust_code)
+    return _run(run) if run.config_file.exists() else _folder(path, options or ReaderOptions(), skip_bad)
+
+
+def _folder(path: Path, options: ReaderOptions, skip_bad: bool) -> Iterator[tuple[str, str]]:
+    try:
+        find_files(path)
+    except FileError as error:
+        problem = f"is not a run directory (no config.yaml), and as a folder of scans it {error.problem}"
+        raise FileError(path, problem, error.cure) from None
+    yield "folder", str(path)
+    yield "training", f"as by 'sansref train {USUAL} --data {path}' with its usual settings"
+    reading = {name: getattr(options, name) for name in ("plane", "array", "axes", "subject_from")}
+    config = RunConfig.from_flat({"method": USUAL, **reading})
+    yield from survey_of(config, path, skip_bad)
+
+
+def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]]:
+    reader = open_scan_file(path, options)
+    info = reader.describe(path)
+    yield "file", str(info.path)
+    yield "format", f"{info.format}, {info.kind}"
+    yield "subject", info.subject
+    yield "contrast", info.contrast or "not stated"
+    yield "matrix", f"{info.height} x {info.width}, {info.slices} slices, {info.coils} coil(s)"
+    spacing = "not stated" if info.spacing is None else f"{info.spacing[0]:.3g} x {info.spacing[1]:.3g} mm"
+    yield "pixel spacing", spacing
+    if info.kind == "k-space":
+        (middle,) = reader.read(path, [info.slices // 2])
+        if isinstance(middle, Scan):
+            yield from _sampling(info, middle)
+    else:
+        yield "can train", ALL
+        yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
+    if is_label_map(info, options):
+        yield "note", "this is a label map or a mask: nothing is learned from it, and folders are read without it"
+    for note in info.notes:
+        yield "note", note
+
+
+def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
+    """How k-space was sampled, told from one slice, and what that is good for."""
+    fraction = info.acquired_fraction or 1 / middle.acceleration
+    yield "acquired", f"{fraction:.1%} of the encoded grid ({1 / fraction:.2f}x)"
+    full = is_full(middle.mask)
+    if not full:
+        rows, columns = full_centre(middle.mask)
+        whole_columns = is_columns(middle.mask)
+        yield "left out", "whole columns" if whole_columns else "single samples"
+        yield "full centre", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
+    usable = info.coils == 1 or middle.maps is not None
+    if middle.maps is not None:
+        yield "coil maps", "supplied"
+    elif not usable:
+        own, apart = calibration_side(middle.mask), middle.calibration
+        side = own if apart is None else max(own, calibration_side((apart != 0).any(0)))
+        usable = side >= SMALLEST
+        source = "samples" if side == own else "samples of a calibration scan"
+        yield "coil maps", f"from the central {side} x {side} {source}" if usable else f"none, {_needed(side)}"
+    yield "can train", (ALL if full else UNDERSAMPLED) if usable else "nothing with several coils"
+
+
+def _needed(side: int) -> str:
+    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
+
+
+def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    config = run.config()
+    rows = read_history(run.path / "metrics.csv")
+    yield "run", str(run.path)
+    yield "method", f"{config.method} (needs {config.needs} scans)"
+    network = config.network
+    name = network.name if isinstance(network, NetworkOptions) else f"generator of width {network.width}"
+    yield "network", f"{name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
+    scans = PreparedScans(training) if (training := run.path / "data" / "training").exists() else None
+    emulated = f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
+    own = "" if scans is None else _own_masks(scans)
+    if scans is not None and not any(meta.emulated for meta in scans.metas):
+        yield "sampling", own
+    else:
+        yield "sampling", f"{emulated}; {own}" if own else emulated
+    if scans is not None:
+        yield "k-space", _origin(scans)
+    yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
+    if rows:
+        keep = config.training.keep
+        kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
+        yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
+    for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
+        yield part, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
+
+
+def _own_masks(scans: PreparedScans) -> str:
+    """How many scans were undersampled before they came here, and how far; empty if none was."""
+    own = [item for item, meta in enumerate(scans.metas) if not meta.emulated]
+    if not own:
+        return ""
+    found = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
+    far = f"{found[0]:.3g}x" if f"{found[0]:.3g}" == f"{found[-1]:.3g}" else f"{found[0]:.3g}x to {found[-1]:.3g}x"
+    which = "the scans" if len(own) == len(scans) else f"{len(own)} of {len(scans)} scans"
+    return f"{which} were undersampled by the scanner ({far})"
+
+
+def _origin(scans: PreparedScans) -> str:
+    """Where training scans come from, in words."""
+    simulated = sum(meta.synthetic for meta in scans.metas)
+    if simulated in (0, len(scans)):
+        return "simulated from magnitudes" if simulated else "measured"
+    return f"of {len(scans)} scans, {simulated} are simulated from magnitudes"

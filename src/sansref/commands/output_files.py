@@ -1,0 +1,301 @@
+"""What a reconstruction writes for its files, and the record by which the same command goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from sansref.data.provenance import Provenance, files_behind
+from sansref.data.readers import FileInfo
+from sansref.data.readers.dicom_headers import FORMAT as DICOM
+from sansref.data.readers.dicom_headers import is_dicom
+from sansref.data.readers.formats import maps_file
+from sansref.data.readers.reader import NO_MAPS
+from sansref.data.readers.subjects import stem_of
+from sansref.errors import FileError, SettingError
+from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
+from sansref.kspace.masks.laws import MASK_LAWS
+from sansref.outputs.dicom import dicom_name, dicom_slices
+from sansref.outputs.mrd import mrd_slices
+from sansref.outputs.writers import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
+from sansref.scan import ScanMeta
+from sansref.training.run import RunDirectory
+from sansref.yaml_json import read_json
+
+Format = Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"]
+
+VERSION = 1
+"""Of the record's layout."""
+
+RECORD = "reconstruction.json"
+"""Name of the record in the folder of images."""
+
+ENDINGS: dict[Format, str] = {
+    **{"nifti": "_recon.nii.gz", "hdf5": ".h5", "png": "_png"},
+    **{"dicom": "_dicom", "mrd": ".mrd"},
+}
+"""What follows the name of an input in the name of its output; those of PNG and DICOM are folders."""
+
+SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
+"""Of the files in those folders."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for one file.
+
+    Attributes
+    ----------
+    info
+        The file.
+    out
+        Folder for the images.
+    formats
+        As the user names them.
+    made
+        By what the images were made.
+    name
+        How the names of the outputs begin, from the folder on, see :func:`output_names`; None is
+        :func:`output_name`.
+    """
+
+    info: FileInfo
+    out: Path
+    formats: Sequence[Format]
+    made: Provenance
+    name: str | None = None
+
+    def open(self, opened: ExitStack, image: Tensor, meta: ScanMeta) -> list[PutSlice]:
+        """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed."""
+        shape = (self.info.slices, image.shape[0], image.shape[1])
+        writers = {
+            "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing),
+            "hdf5": lambda path: fastmri_slices(path, shape),
+            "png": lambda path: png_slices(path, meta.geometry),
+            "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),
+            "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made),
+        }
+        return [opened.enter_context(writers[name](path)) for name, path in self._targets().items()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there; outputs appear whole or not at all."""
+        return all(map(os.path.exists, self._targets().values()))  # also where a path is too long to be one
+
+    def paths(self) -> tuple[Path, ...]:
+        """All files, in the order of the formats."""
+        found: list[Path] = []
+        for name, path in self._targets().items():
+            inside = SLICE_NAMES.get(name)
+            found += [path / inside(index) for index in range(self.info.slices)] if inside else [path]
+        return tuple(found)
+
+    def _targets(self) -> dict[Format, Path]:
+        own: Format = "dicom" if self.info.format == DICOM else "hdf5" if self.info.kind == "k-space" else "nifti"
+        names = dict.fromkeys(own if name == "source" else name for name in self.formats)
+        begin = self.name or output_name(self.info.path)
+        return {name: self.out / f"{begin}{ENDINGS[name]}" for name in names}
+
+
+def output_name(path: Path) -> str:
+    """How the names of a file's outputs begin: as its own, and for DICOM as its folder's, since any disc has an IM0001.
+
+    Nothing that stands in a file has a say in where outputs go. Names that would become too long with their ending are
+    cut, with a digest of what they were.
+    """
+    name = f"{path.parent.resolve().name}_{stem_of(path)}" if is_dicom(path) else stem_of(path)
+    return fitting(name, LONGEST_NAME - max(map(len, ENDINGS.values())))
+
+
+def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str]:
+    """How the names of the outputs of files begin, in which folder of ``out`` they lie.
+
+    Outputs lie in one folder where the names of files allow it; else in subfolders, as their files lie below ``root``:
+    a DICOM series beside its folder's place, other files in their own folder. A file that ``out`` has images of already
+    keeps their name.
+
+    Parameters
+    ----------
+    files
+        Scan files.
+    root
+        Folder above all of them.
+    out
+        Folder for the images.
+
+    Raises
+    ------
+    SettingError
+        If two files have one name all the same, or one's folder the name of another's output.
+    FileError
+        If the record of ``out`` cannot be read.
+    """
+    found = _read(out / RECORD)
+    known: dict[str, list[str]] = {}
+    for name, identity in found["inputs"].items() if found else ():
+        known.setdefault(identity[0], []).append(name)
+    alone = {path: output_name(path) for path in files}
+    mirrored = len(set(alone.values())) < len(alone)
+    names: dict[str, Path] = {}
+    for path, own in alone.items():
+        name = _mirrored(path, root, own) if mirrored else own
+        earlier = known.get(str(path.resolve()), [name])
+        name = name if name in earlier else earlier[0]
+        if (other := names.setdefault(name, path)) != path:
+            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
+    folders = {str(folder): path for name, path in names.items() for folder in Path(name).parents}
+    for name, path in names.items():
+        for ending in ENDINGS.values():
+            if (inside := folders.get(f"{name}{ending}")) is not None:
+                raise SettingError(f"{path} and the folder of {inside} would have one name in {out}: rename one")
+    return {path: name for name, path in names.items()}
+
+
+def _mirrored(path: Path, root: Path, name: str) -> str:
+    folder = whole_path(path).parent
+    if is_dicom(path) and folder != root:
+        folder = folder.parent
+    return (folder.relative_to(root) / name).as_posix()
+
+
+def whole_path(path: Path) -> Path:
+    """From the root on, without looking where links lead."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def made_by(run: RunDirectory) -> Provenance:
+    """What the images of a finished run say of how they came about.
+
+    Raises
+    ------
+    FileError
+        If its configuration cannot be read.
+    """
+    config = run.config()
+    sampling = config.sampling
+    known = sampling.mask in MASK_LAWS
+    law = f"{sampling.mask}, {sampling.acceleration:g}x" if known else f"mask file {Path(sampling.mask).name}"
+    return Provenance(config.method, _digest(run.weights), _digest(run.config_file), law)
+
+
+def begin(
+    out: Path,
+    weights: Path,
+    formats: Iterable[Format],
+    files: Mapping[Path, str],
+    reading: tuple[str | None, str | None] = (None, None),
+    maps: str | None = None,
+) -> None:
+    """Make a folder ready for the images of files, or check that it holds the same reconstruction.
+
+    What killed commands have left half written is removed, and so are the images of files that have changed since or
+    are read another way now.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    weights
+        Of the trained run.
+    formats
+        What is written.
+    files
+        With their names from :func:`output_names`.
+    reading
+        Their array and axes, where they are others than those of the run's training data.
+    maps
+        Where their coil maps lie, see :class:`sansref.data.selection.Selection`.
+
+    Raises
+    ------
+    SettingError
+        If the folder holds images of other weights, in other formats, of other files, or of unknown origin.
+    FileError
+        If the record cannot be read or the folder not be written.
+    """
+    wanted = {"weights": _digest(weights), "formats": sorted(set(formats))}
+    found = _read(out / RECORD)
+    for name, value in wanted.items():
+        if found and found[name] != value:
+            raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
+    if out.exists():
+        remove_leftovers(out)
+    known: dict[str, list[str | int]] = found["inputs"] if found else {}
+    changed: list[Path] = []
+    for path in filter(os.path.exists, files):
+        name, identity = files[path], [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
+        there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in ENDINGS.values())))
+        if there and name not in known:
+            raise SettingError(f"{there[0]} is no work of this command: choose another --out")
+        if name in known and known[name][0] != identity[0]:
+            raise SettingError(f"{out} holds the images of {known[name][0]}, not of {path}: choose another --out")
+        if name in known and known[name] != identity:
+            changed += there
+        known[name] = identity
+    # Before the record says that they belong to what the files hold now.
+    for target in changed:
+        _remove(target)
+    write_text(out / RECORD, json.dumps({"version": VERSION, **wanted, "inputs": known}, indent=1))
+
+
+def _identity(path: Path) -> list[str | int]:
+    """Where a file lies; the size in bytes of all that it is read from, and when that was last changed."""
+    try:
+        files = files_behind(path)
+    except FileError:  # whoever reads it says what is wrong with it
+        files = (path,)
+    states = [file.stat() for file in files]
+    changed = max(state.st_mtime_ns for state in states)
+    return [str(path.resolve()), sum(state.st_size for state in states), changed]
+
+
+def _maps(path: Path, maps: str | None) -> list[str | int]:
+    """The same of a scan's coil maps."""
+    if maps in (None, NO_MAPS):
+        return [f"maps {maps}"] if maps else []
+    try:
+        return _identity(maps_file(path, Path(str(maps))))
+    except FileError:  # as above
+        return [str(maps)]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> Any:
+    """The record, or None where there is none."""
+    if not path.exists():
+        return None
+    cure = "Choose another --out"
+    try:
+        found = read_json(path, cure)
+        inputs = found["inputs"].items() if found.keys() >= {"weights", "formats"} else [("", None)]
+        if found["version"] == VERSION and all(
+            isinstance(entry, list) and entry and _stays_inside(name) for name, entry in inputs
+        ):
+            return found
+    except (FileError, KeyError, TypeError, AttributeError):
+        pass
+    raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether outputs of this name lie in their folder, whoever wrote the record that has it."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir():
+        remove_made(target, r"slice-\d+\.(png|dcm)")
+    else:
+        target.unlink()

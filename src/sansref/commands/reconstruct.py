@@ -1,0 +1,318 @@
+"""Reconstruct files with a trained run and write them in the formats their users know."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from torch import Tensor
+
+from sansref.commands.output_files import Format, Outputs, begin, made_by, output_names, whole_path
+from sansref.data.prepare import Preparation
+from sansref.data.readers import FileInfo, find_files, open_scan_file
+from sansref.data.readers.dicom_series import first_files
+from sansref.data.readers.reader import Kind
+from sansref.data.selection import Selection
+from sansref.errors import FileError, SettingError
+from sansref.files import keep_outside, remove_leftovers
+from sansref.machine import device_of, keep_freed_memory
+from sansref.methods import Method
+from sansref.results.scores import magnitude
+from sansref.scan import Scan, ScanMeta
+from sansref.training.run import RunDirectory
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every file.
+
+    Attributes
+    ----------
+    run
+        A finished run.
+    out
+        Folder for the images.
+    formats
+        source is DICOM for DICOM, NIfTI for other image volumes and fastMRI's HDF5 for k-space files.
+    accelerator
+        Where networks work; auto takes a GPU if there is one.
+    array, axes
+        How files of arrays are read, where it is another way than that of the run's training data.
+    maps
+        Coil maps of these files, see :class:`sansref.data.selection.Selection`; never those of the training data.
+    """
+
+    run: RunDirectory
+    out: Path
+    formats: Sequence[Format] = ("source",)
+    accelerator: Accelerator = "auto"
+    array: str | None = None
+    axes: str | None = None
+    maps: str | None = None
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """One file that is done.
+
+    Attributes
+    ----------
+    path
+        The scan file.
+    kind
+        What it holds.
+    written
+        Its images.
+    earlier
+        Whether they were there already.
+    emulated
+        Whether it was undersampled here before it was reconstructed; not known of earlier ones.
+    """
+
+    path: Path
+    kind: Kind
+    written: tuple[Path, ...]
+    earlier: bool = False
+    emulated: bool = False
+
+
+Outcome = Reconstructed | FileError
+"""What became of one file: done, or why it cannot be read."""
+
+
+def reconstruct_files(
+    job: Job,
+    files: Sequence[Path],
+    on_bad: Callable[[FileError], None] | None = None,
+    address: str | None = None,
+    console: Console | None = None,
+) -> Iterator[Reconstructed]:
+    """Reconstruct every slice of every file, at full size. The same call goes on where a killed one was.
+
+    Parameters
+    ----------
+    job
+        What is done with every file.
+    files
+        Scan files, or folders of them. Where names of files occur twice, their images lie in subfolders as the
+        files do. Fully sampled k-space, or magnitude images, are undersampled first as the run's training scans
+        were; undersampled k-space is used as it is.
+    on_bad
+        Called for an unreadable file, which is then left out; None stops at the first.
+    address
+        Of a Ray cluster whose nodes all see the files, the run and the folder for the images: HOST:PORT, auto, or
+        local; None works without Ray.
+    console
+        Where progress is drawn.
+
+    Yields
+    ------
+    Reconstructed
+        Each file; on a cluster, in the order in which they are done.
+
+    Raises
+    ------
+    FileError
+        For a file that cannot be read and may not be left out; those done before are kept.
+    SettingError
+        If an output would replace a scan or another output, the folder holds another reconstruction, or no file can be
+        used; if there is no such GPU or cluster.
+    """
+    console = console or Console(stderr=True)
+    keep_freed_memory()
+    found = _scan_files(files, job.out)
+    # Nothing is begun with a run that cannot be used.
+    if address is None:
+        outcomes = _here(Worker(job), found, console)
+    else:
+        job.run.load()
+        outcomes = _on_cluster(job, found, console, address)
+    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes), job.maps)
+    bad, usable = [], False
+    # Closed at once, whatever ends the loop: a cluster must not stay connected.
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Reconstructed):
+                usable = True
+                yield outcome
+            elif on_bad is None:
+                raise outcome
+            else:
+                bad.append(outcome)
+                on_bad(outcome)
+    remove_leftovers(job.out)  # of processes that died on the way
+    if not usable:
+        raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
+
+
+def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[Outcome]:
+    for number, (path, name) in enumerate(files.items(), start=1):
+        yield worker.outcome(path, name, _Watch(console, f"{number}/{len(files)} {path.name}"))
+
+
+def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[Outcome]:
+    from sansref.commands.reconstruct_on_ray import on_cluster
+
+    outcomes = on_cluster(job, files, address)
+    hidden = not console.is_terminal
+    yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
+
+
+def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Look into folders, name outputs, and see to it that nothing is written over a scan, among scans or twice."""
+    for folder in (file for file in files if file.is_dir()):
+        keep_outside(out, folder)
+    listed = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
+    found = first_files({whole_path(path): path for path in listed}.values())
+    roots = [whole_path(file if file.is_dir() else file.parent) for file in files]
+    names = output_names(found, Path(os.path.commonpath(roots)), out)
+    taken = {folder: path for path in found for folder in (path.parent.resolve(), path.resolve().parent)}
+    for folder in {(out / name).parent for name in names.values()}:
+        if (path := taken.get(folder.resolve())) is not None:
+            raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
+    return names
+
+
+def whole_files(
+    recipe: Preparation, array: str | None = None, axes: str | None = None, maps: str | None = None
+) -> Preparation:
+    """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``.
+
+    Coil maps are of those who were scanned: those of the training data are of no use here.
+    """
+    read = recipe.selection.reader_options
+    chosen = Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
+    return replace(recipe, selection=chosen)
+
+
+def reconstruct_slices(
+    method: Method, recipe: Preparation, path: Path, device: torch.device | None = None
+) -> Iterator[tuple[Tensor, ScanMeta]]:
+    """Yield the magnitude of each slice that holds a signal, float32 (height, width) in the file's units.
+
+    The method must be on ``device``, None is the CPU; the images are on the CPU.
+    """
+    for scan in recipe.scans(path):
+        yield reconstruct_scan(method, scan, device or torch.device("cpu")), scan.meta
+
+
+def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> Iterator[tuple[Tensor, ScanMeta]]:
+    """Yield images of a file as they come, and then zeros for its slices without any signal.
+
+    Raises
+    ------
+    FileError
+        If there is no image.
+    """
+    blank, image, meta = set(range(info.slices)), torch.empty(0), None
+    for image, meta in images:
+        blank.discard(meta.slice)
+        yield image, meta
+    if meta is None:
+        raise FileError(info.path, "shows one grey value in each of its slices", "Leave it out")
+    for index in sorted(blank):
+        yield torch.zeros_like(image), replace(meta, slice=index)
+
+
+def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
+    """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units.
+
+    Raises
+    ------
+    FileError
+        If it is not finite, as damaged weights can make it.
+    """
+    with torch.inference_mode():
+        image = method.reconstruct(scan.batch().to(device))[0].cpu()
+    found = magnitude(image, scan) * scan.meta.scale
+    if not found.isfinite().all():
+        problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
+        raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
+    return found
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Draws the progress of one file's slices."""
+
+    console: Console
+    name: str
+
+    def slices(self, images: Iterator[tuple[Tensor, ScanMeta]], count: int) -> Iterator[tuple[Tensor, ScanMeta]]:
+        hidden = not self.console.is_terminal
+        yield from track(images, escape(self.name), count, console=self.console, transient=True, disable=hidden)
+
+
+def usable_device(accelerator: Accelerator) -> torch.device:
+    """Where networks work; SettingError if there is no GPU where one is asked for."""
+    device = device_of(accelerator)
+    if accelerator == "gpu" and device.type == "cpu":
+        raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")
+    return device
+
+
+class Worker:
+    """A trained method at work on files.
+
+    Parameters
+    ----------
+    job
+        What is done with every file.
+
+    Raises
+    ------
+    FileError
+        If the run cannot be used.
+    SettingError
+        If there is no GPU where one is asked for.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.device = job, usable_device(job.accelerator)
+        self.method = job.run.load().to(self.device)
+        self.made = made_by(job.run)
+        self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
+
+    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> Outcome:
+        """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
+        try:
+            return self._reconstructed(path, name, watch or _Watch(Console(quiet=True), path.name))
+        except FileError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+                return FileError(path, f"has images whose path would be too long ({error.path.parent})", error.cure)
+            if error.path != path:
+                raise
+            return error
+
+    def _reconstructed(self, path: Path, name: str, watch: _Watch) -> Reconstructed:
+        info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
+        outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
+        if outputs.complete:
+            return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
+        images = reconstruct_slices(self.method, self.recipe, path, self.device)
+        emulated = _write(outputs, whole_volume(watch.slices(images, info.slices), info))
+        return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
+
+
+def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here."""
+    puts, emulated = None, False
+    with ExitStack() as opened:
+        for image, meta in images:
+            if puts is None:
+                puts = outputs.open(opened, image, meta)
+            for put in puts:
+                put(meta.slice, image)
+            emulated |= meta.emulated
+    return emulated

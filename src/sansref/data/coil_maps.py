@@ -1,0 +1,250 @@
+"""Coils of measured k-space: compression, sensitivity maps and the reference, before a method sees the scan.
+
+All of it is estimated from the fully sampled centre of what a scan has acquired, after emulated undersampling: what
+an accelerated scan would not have measured cannot come back through its maps. A calibration scan of its own is used
+where its fully sampled centre is larger. Maps that came with a scan are taken, scaled to a sum of squares of 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sansref.errors import FileError, SettingError
+from sansref.kspace.coils import combine, compressed, compression_matrix, normalised, rss
+from sansref.kspace.fourier import ifft2c
+from sansref.kspace.grid import centre_crop
+from sansref.machine import available_memory
+from sansref.scan import Scan
+
+LARGEST = 24
+"""Side of the centre that is enough for maps: the default of BART's ``ecalib`` and of sigpy."""
+
+SMALLEST = 8
+"""Side of the smallest centre that gives usable maps: fewer samples do not tell signal from null space."""
+
+SMALLEST_KERNEL = 4
+"""Kernels are at most half as wide as the centre; smaller ones cannot follow the maps."""
+
+
+@dataclass(frozen=True)
+class CoilOptions:
+    """How k-space measured with several coils is combined.
+
+    Attributes
+    ----------
+    coil_maps
+        espirit: estimate sensitivity maps from the fully sampled centre of each slice that comes without maps; none:
+        leave several coils without them, which only --virtual_coils 1 makes usable.
+    calibration
+        Side of the centre that maps and virtual coils are estimated from, in samples; null takes the largest that is
+        fully sampled, at most 24. It is never held out, nor is it where maps came with the scan: they may be of it.
+    map_kernel
+        Width of ESPIRiT's kernel, at least 4; at most half the side of the centre is used.
+    map_threshold
+        Singular values of the calibration matrix below this share of the largest are noise.
+    map_crop
+        Maps are zero where ESPIRiT's eigenvalue is below this; 0 leaves maps over the whole field of view.
+    virtual_coils
+        Compress to so many coils, where there are more; null keeps all.
+    coil_reference
+        What the reference of a fully sampled scan is: combined, its coils combined by the maps; or rss, the root of
+        their sum of squares with the phase of the combined image, the magnitude that fastMRI scores against.
+    """
+
+    coil_maps: Literal["espirit", "none"] = "espirit"
+    calibration: int | None = None
+    map_kernel: int = 6
+    map_threshold: float = 0.02
+    map_crop: float = 0.8
+    virtual_coils: int | None = None
+    coil_reference: Literal["combined", "rss"] = "combined"
+
+    def __post_init__(self) -> None:
+        if self.map_kernel < SMALLEST_KERNEL:
+            raise SettingError(f"map_kernel must be at least {SMALLEST_KERNEL}, got {self.map_kernel}")
+        if self.calibration is not None and self.calibration < SMALLEST:
+            raise SettingError(f"calibration must be at least {SMALLEST}, got {self.calibration}")
+        for name, value in (("map_threshold", self.map_threshold), ("map_crop", self.map_crop)):
+            if not 0 <= value < 1:
+                raise SettingError(f"{name} must lie in [0, 1), got {value}")
+        if self.virtual_coils is not None and self.virtual_coils < 1:
+            raise SettingError(f"virtual_coils must be at least 1, got {self.virtual_coils}")
+
+
+def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
+    """A scan with fewer coils, with maps, and with a reference, as far as it lacks them.
+
+    Parameters
+    ----------
+    scan
+        As it was acquired, or undersampled in emulation. With one coil it needs no maps. Maps that came with it are
+        kept, and compressed as its coils are; a simulated scan, whose maps are the truth, stays as it is.
+    full
+        The fully sampled scan that ``scan`` was taken from; None where there is none. Nothing but the reference is
+        made of it.
+    options
+        How.
+
+    Returns
+    -------
+    Scan
+        ``maps`` have sum over coils |map|^2 = 1 where there is signal, and are 0 elsewhere.
+
+    Raises
+    ------
+    FileError
+        If the fully sampled centre is too small, or shows no coil sensitivity.
+    SettingError
+        If the package that estimates maps is not installed.
+    """
+    whole = None if full is None else full.kspace
+    complete = scan.maps is not None and scan.reference is not None  # it was simulated
+    if len(scan.kspace) > 1 and not complete:
+        guide = _guide(scan, options)
+        matrix = _compression(guide, options)
+        estimated = guide is scan and (matrix is not None or options.coil_maps == "espirit")
+        # Whoever made the maps that came with the scan may have made them of its centre.
+        if estimated or scan.maps is not None:
+            scan = replace(scan, meta=replace(scan.meta, calibration=_side_used(scan, options)))
+        if matrix is not None:
+            scan, guide = _compressed(scan, matrix), _compressed(guide, matrix)
+            whole = None if whole is None else compressed(whole, matrix)
+        if len(scan.kspace) > 1 and scan.maps is None and options.coil_maps == "espirit":
+            scan = replace(scan, maps=espirit_maps(guide, options))
+    if scan.calibration is not None:
+        scan = replace(scan, calibration=None)
+    if full is None or whole is None or scan.reference is not None:
+        return scan
+    return replace(scan, reference=_reference(whole, scan.maps, full, options))
+
+
+def _guide(scan: Scan, options: CoilOptions) -> Scan:
+    """What tells what the coils see: the scan itself, or its calibration scan where that has the larger centre."""
+    if scan.calibration is None:
+        return scan
+    apart = replace(
+        scan, kspace=scan.calibration, mask=(scan.calibration != 0).any(0), reference=None, calibration=None
+    )
+    return max(scan, apart, key=lambda each: _side_used(each, options))
+
+
+def _compressed(scan: Scan, matrix: Tensor) -> Scan:
+    """Virtual coils of a scan, which see through the maps of its coils as these do; one of them needs no map."""
+    maps = None if scan.maps is None or len(matrix) == 1 else normalised(compressed(scan.maps, matrix))
+    return replace(scan, kspace=compressed(scan.kspace, matrix), maps=maps, calibration=None)
+
+
+def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
+    """Side, at most ``most``, of the largest fully sampled square around DC of a mask (height, width)."""
+    side = 0
+    while side < min(most, *mask.shape) and bool(centre_crop(mask, (side + 1, side + 1)).all()):
+        side += 1
+    return side
+
+
+def _side_used(scan: Scan, options: CoilOptions) -> int:
+    return calibration_side(scan.mask, options.calibration or LARGEST)
+
+
+def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
+    """The fully sampled centre of a scan, complex64 (coils, side, side).
+
+    Raises
+    ------
+    FileError
+        If it is too small.
+    """
+    found = _side_used(scan, options)
+    needed = options.calibration or SMALLEST
+    if found < needed:
+        raise FileError(
+            scan.meta.source,
+            f"has a fully sampled centre of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
+            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}, or give --maps; of a mask"
+            " that is emulated, raise --center",
+        )
+    return centre_crop(scan.kspace, (found, found))
+
+
+def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
+    """Coil sensitivity maps by ESPIRiT (Uecker et al., MRM 71:990, 2014), as sigpy computes them.
+
+    Parameters
+    ----------
+    scan
+        With several coils.
+    options
+        Settings of ESPIRiT.
+
+    Returns
+    -------
+    Tensor
+        complex64 (coils, height, width). Their phase is relative to the principal component of the coils, which sees
+        all of the object, so that the combined image has no holes in its phase; BART does the same.
+
+    Raises
+    ------
+    FileError
+        If the fully sampled centre is too small or shows no coil sensitivity, or memory does not suffice.
+    SettingError
+        If sigpy is not installed.
+    """
+    try:
+        from sigpy.mri.app import EspiritCalib
+    except ImportError:
+        raise SettingError("estimating coil maps needs the package sigpy: pip install sigpy") from None
+    centre = calibration_of(scan, options)
+    _check_memory(scan)
+    # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.
+    turn = compression_matrix(centre, len(centre))
+    with np.errstate(all="ignore"):  # places without any signal are divided by zero, and set to it below
+        found = EspiritCalib(
+            compressed(scan.kspace, turn).numpy(),
+            calib_width=centre.shape[-1],
+            kernel_width=min(options.map_kernel, centre.shape[-1] // 2),
+            thresh=options.map_threshold,
+            crop=options.map_crop,
+            show_pbar=False,
+        ).run()
+    maps = compressed(torch.from_numpy(found), turn.mH).nan_to_num()
+    if not maps.any():
+        raise FileError(
+            scan.meta.source,
+            f"shows no coil sensitivity in slice {scan.meta.slice}",
+            "Lower --map_crop, or leave it out",
+        )
+    return maps
+
+
+def _check_memory(scan: Scan) -> None:
+    """Refuse a scan whose pixels' matrices of coils by coils, and one addend of them, are larger than the memory."""
+    coils = len(scan.kspace)
+    needed, there = 2 * coils * scan.kspace.nbytes, available_memory()
+    if there is not None and needed > there:
+        raise FileError(
+            scan.meta.source,
+            f"has {coils} coils, whose maps take {needed / 2**30:.1f} GiB of memory; {there / 2**30:.1f} GiB are free",
+            f"Train with fewer --virtual_coils, such as {min(12, coils - 1)}",
+        )
+
+
+def _compression(scan: Scan, options: CoilOptions) -> Tensor | None:
+    wanted = options.virtual_coils
+    if wanted is None or wanted >= len(scan.kspace):
+        return None
+    return compression_matrix(calibration_of(scan, options), wanted)
+
+
+def _reference(whole: Tensor, maps: Tensor | None, full: Scan, options: CoilOptions) -> Tensor | None:
+    """The reference of fully sampled k-space ``whole`` (coils, height, width) in the coils of ``maps``."""
+    if maps is None and len(whole) > 1:
+        return None
+    images = ifft2c(whole)
+    combined = images[0] if maps is None else combine(images, maps)
+    # All coils as they were measured: what is scored against must not depend on their compression.
+    return torch.polar(rss(ifft2c(full.kspace)), combined.angle()) if options.coil_reference == "rss" else combined

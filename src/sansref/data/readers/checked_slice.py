@@ -1,0 +1,184 @@
+"""From a stored array to slices, with everything checked that would spoil an image without a word."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sansref.data.readers.array_parts import Array, Stored
+from sansref.data.readers.reader import MOST_LONE_ZEROS, FileInfo, ImageSlice, acquired_samples
+from sansref.errors import FileError
+from sansref.kspace.fourier import ifft1c, ifft2c
+from sansref.kspace.grid import is_full
+from sansref.scan import Scan, ScanMeta
+
+#: Interpolation leaves a little undershoot, as a part of the largest value; more means that it is no magnitude image.
+MOST_UNDERSHOOT = 0.05
+#: K-space with this many times more energy around a corner than around the centre has its DC there.
+CORNER_OVER_CENTRE = 4.0
+
+EXPORT = "Export it again, or leave it out"
+
+logger = logging.getLogger(__name__)
+
+
+def plane(stored: Stored, words: tuple[str, ...], index: int, across: str = "slice") -> Array:
+    """One slice of an array whose axes are ``words``, as stored: (coils, rows, columns)."""
+    there = across in words
+    first, stop = (index, index + 1) if there else (0, stored.shape[0])
+    return arranged(stored.part(words.index(across) if there else 0, first, stop), words, ("coil", "row", "column"))
+
+
+def arranged(block: Array, words: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+    """The axes ``wanted`` in this order, with one of length 1 for each that is not there; the others have length 1."""
+    others = [place for place, word in enumerate(words) if word not in wanted]
+    order = others + [words.index(word) for word in wanted if word in words]
+    return block.transpose(order).reshape([block.shape[words.index(word)] if word in words else 1 for word in wanted])
+
+
+def check_kspace(path: Path, kspace: Array, where: str) -> None:
+    """Refuse k-space (any shape) that single precision cannot hold, and such that is all zero."""
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(kspace.astype(np.complex64)).all()
+    if not finite:
+        raise FileError(path, f"holds NaN or infinite k-space in {where}", EXPORT)
+    if not kspace.any():
+        raise FileError(path, f"holds only zeros in the k-space of {where}", EXPORT)
+
+
+def check_centre(path: Path, kspace: Array) -> None:
+    """Refuse k-space (coils, rows, columns) whose DC is in a corner, or in the middle of an edge."""
+    energy = (np.abs(kspace).astype(np.float64) ** 2).sum(axis=0)
+    rows, columns = energy.shape
+    if min(rows, columns) < 8:
+        return
+    centre = np.s_[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    for axes in ((0, 1), (0,), (1,)):
+        if np.fft.fftshift(energy, axes)[centre].sum() > CORNER_OVER_CENTRE * energy[centre].sum():
+            problem = "holds k-space whose low frequencies are not in the centre"
+            raise FileError(path, problem, "Store it with DC in the centre of every axis (fftshift)")
+
+
+def scan_of(path: Path, kspace: Array, info: FileInfo, index: int) -> Scan:
+    """The scan of one slice, stored as (coils, rows, columns).
+
+    Raises
+    ------
+    FileError
+        If it is not finite or all zero.
+    """
+    check_kspace(path, kspace, f"slice {index}")
+    acquired = torch.from_numpy(acquired_samples(kspace))
+    samples = torch.from_numpy(np.ascontiguousarray(kspace, dtype=np.complex64)).masked_fill(~acquired, 0)
+    scan = Scan(samples, acquired, ScanMeta(info.subject, str(path), slice=index))
+    return replace(scan, reference=ifft2c(samples)[0]) if info.coils == 1 and is_full(acquired) else scan
+
+
+def image_of(image: Array, info: FileInfo, index: int) -> ImageSlice:
+    """One slice of magnitudes, stored as (1, rows, columns), after :func:`check_magnitude`."""
+    values = torch.from_numpy(np.ascontiguousarray(image[0], dtype=np.float32)).clamp_(min=0)
+    return ImageSlice(values, ScanMeta(info.subject, str(info.path), slice=index, synthetic=True))
+
+
+def check_magnitude(path: Path, stored: Stored, words: tuple[str, ...]) -> None:
+    """Refuse an array of real numbers that are no magnitudes, read slice by slice."""
+    count = stored.shape[words.index("slice")] if "slice" in words else 1
+    check_images(path, (plane(stored, words, index) for index in range(count)))
+
+
+def check_images(path: Path, images: Iterable[Array]) -> None:
+    """Refuse real images (any shape), all those of a file, that are no magnitudes.
+
+    Raises
+    ------
+    FileError
+        If they hold what single precision cannot, only zeros, or more below zero than interpolation leaves.
+    """
+    least, largest = np.float32(np.inf), np.float32(-np.inf)
+    with np.errstate(all="ignore"):
+        for image in images:
+            # NaN stays NaN in these.
+            least = np.minimum(least, np.float32(image.min()))
+            largest = np.maximum(largest, np.float32(image.max()))
+    if not (np.isfinite(least) and np.isfinite(largest)):
+        raise FileError(path, "holds NaN or infinite values", EXPORT)
+    if least == largest == 0:
+        raise FileError(path, "holds only zeros", EXPORT)
+    if least < -MOST_UNDERSHOOT * largest:
+        problem = f"holds negative values (down to {least:.4g}, the largest is {largest:.4g}), so it is no magnitude"
+        cure = "Give magnitude images, or k-space as complex numbers, whose parts --axes may name complex in an array"
+        raise FileError(path, problem, cure)
+    if least < 0:
+        logger.warning("%s: values down to %.4g are set to 0 (undershoot of an interpolation)", path, least)
+
+
+#: Bytes of k-space that are transformed at once.
+TRANSFORMED = 1 << 26
+
+
+@contextmanager
+def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[Array]:
+    """Slices of a 3-D scan, complex64 (slices, coils, rows, columns), kept in a temporary file.
+
+    The transform along the partitions is centred and orthonormal, as that of the plane is.
+
+    Raises
+    ------
+    FileError
+        If some partitions were left out where others were acquired, if k-space is not finite, or if there is no room
+        for the temporary file.
+    """
+    sizes = dict(zip(words, stored.shape, strict=True))
+    shape = (sizes["partition"], sizes.get("coil", 1), sizes["row"], sizes["column"])
+    step = max(1, TRANSFORMED // (8 * shape[0] * shape[1] * shape[3]))
+    with tempfile.TemporaryFile() as file:
+        _reserve(path, file.fileno(), 8 * int(np.prod(shape)))
+        volume = np.memmap(file, np.complex64, "r+", shape=shape)
+        counts = np.zeros((shape[0] + 1,), dtype=np.int64)
+        acquired = np.zeros(shape[0], dtype=bool)
+        for first in range(0, shape[2], step):
+            rows = slice(first, min(first + step, shape[2]))
+            block = arranged(stored.part(words.index("row"), rows.start, rows.stop), words, ORDER)
+            there = (block != 0).any(axis=1)
+            acquired |= there.any(axis=(1, 2))
+            counts += np.bincount(there.sum(axis=0).ravel(), minlength=len(counts))
+            if there.any():
+                check_kspace(path, block, f"rows {rows.start} to {rows.stop - 1}")
+            volume[:, :, rows] = ifft1c(torch.from_numpy(block.astype(np.complex64)), 0).numpy()
+        _check_sampling(path, counts, acquired)
+        yield volume
+
+
+ORDER = ("partition", "coil", "row", "column")
+
+
+def _reserve(path: Path, descriptor: int, size: int) -> None:
+    # Asked for now, as an error: a disk that is full later would kill the process through the memory map.
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        problem = f"needs {size / 1e9:.1f} GB for a temporary file in {tempfile.gettempdir()} ({error.strerror})"
+        raise FileError(path, problem, "Free some space, or set TMPDIR to another folder") from error
+
+
+def _check_sampling(path: Path, counts: Array, acquired: Array) -> None:
+    """Refuse undersampling along the partitions.
+
+    ``counts`` tells of how many places in the plane had 0, 1, ... partitions. Outer partitions may be missing
+    everywhere, but no more than half of them.
+    """
+    there = np.flatnonzero(acquired)
+    whole = len(there)
+    gaps = whole == 0 or whole < there[-1] - there[0] + 1 or 2 * whole <= len(acquired)
+    partly = counts[1:whole].sum()
+    if gaps or partly > MOST_LONE_ZEROS * counts[1:].sum():
+        problem = "is undersampled along the axis named partition"
+        raise FileError(path, problem, "Name a fully sampled k-space axis partition (the readout always is), as --axes")

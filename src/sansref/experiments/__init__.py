@@ -1,1 +1,0 @@
-"""What is made of finished runs: the demo, scores, tables, figures and reports."""

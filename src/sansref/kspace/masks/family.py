@@ -1,0 +1,112 @@
+"""Masks like the one a scan was acquired with: their density, and further masks of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.masks.density import estimated_density, order_sample
+from sansref.kspace.masks.mask import SamplingMask
+from sansref.kspace.partitions import never_held_out
+from sansref.randomness import seeded
+
+# Of a 256 x 256 plane this many masks take 32 MiB.
+_REMEMBERED = 512
+
+
+class MaskFamily:
+    """The law behind the acquired masks.
+
+    Parameters
+    ----------
+    draw
+        Draws a mask of the law. None where the law is unknown, as for scans that came undersampled: then the
+        density is estimated from each scan's own mask and masks are drawn from that.
+    seed
+        Of the masks drawn.
+    withheld
+        Share of the acquired samples outside the centre that the masks handed in lack, since they are held out of
+        training to validate on. An estimate from the masks knows it already; of a known law, the density is lowered.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Shape, torch.Generator], SamplingMask] | None = None,
+        seed: int = 0,
+        withheld: float = 0.0,
+    ) -> None:
+        self._draw = draw
+        self._seed = seed
+        self._withheld = 0.0 if draw is None else withheld
+        self._others: dict[tuple[object, int], Tensor] = {}
+        self._densities: dict[object, Tensor] = {}
+
+    def density(self, acquired: Tensor, calibration: int = 0) -> Tensor:
+        """Probability that the law acquires each location, float32 (height, width).
+
+        Of a Poisson-disc law, and of masks whose law is unknown, it is estimated from one mask.
+
+        Parameters
+        ----------
+        acquired
+            Mask, bool (height, width).
+        calibration
+            Side of the square around DC that is not withheld either, see :class:`sansref.scan.ScanMeta`.
+        """
+        key = self._key(acquired), calibration if self._withheld else 0
+        if key not in self._densities:
+            _make_room(self._densities)
+            self._densities[key] = self._density(acquired, calibration)
+        return self._densities[key]
+
+    def _density(self, acquired: Tensor, calibration: int) -> Tensor:
+        shape = _shape(acquired)
+        if self._draw is None:
+            return estimated_density(acquired, is_columns(acquired))
+        density = self._draw(shape, seeded(self._seed, "density")).density
+        if self._withheld == 0:
+            return density
+        rows, columns = never_held_out(shape, least=calibration)
+        spared = central_mask(shape, (shape[0] if is_columns(acquired) else rows, columns))
+        return torch.where(spared, density, (1 - self._withheld) * density)
+
+    def another(self, acquired: Tensor, number: int) -> Tensor:
+        """Draw a further mask of the same kind, bool (height, width); the same for the same ``number``."""
+        key = (self._key(acquired), number)
+        if key not in self._others:
+            _make_room(self._others)
+            self._others[key] = self._draw_another(acquired, number)
+        return self._others[key]
+
+    def _draw_another(self, acquired: Tensor, number: int) -> Tensor:
+        generator = seeded(self._seed, "pool", number)
+        if self._draw is not None:
+            return self._draw(_shape(acquired), generator).array
+        density = self.density(acquired).double()
+        if is_columns(acquired):
+            return order_sample(density[0], int(acquired[0].sum()), generator).expand_as(acquired)
+        return order_sample(density, int(acquired.sum()), generator)
+
+    def _key(self, acquired: Tensor) -> object:
+        shape = _shape(acquired)
+        return shape if self._draw is not None else (shape, np.packbits(acquired.numpy()).tobytes())
+
+
+def _make_room(remembered: dict[Any, Any]) -> None:
+    """Keep memory bounded where every scan has a mask of its own."""
+    if len(remembered) >= _REMEMBERED:
+        remembered.clear()
+
+
+def is_columns(mask: Tensor) -> bool:
+    """Whether a mask (height, width) is 1-D: every column acquired whole or not at all."""
+    return bool((mask == mask[:1]).all())
+
+
+def _shape(mask: Tensor) -> Shape:
+    return mask.shape[0], mask.shape[1]

@@ -1,0 +1,187 @@
+"""Sampling masks from files: NumPy, MATLAB (v5 and v7.3) and PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sansref.errors import FileError
+from sansref.hdf5 import is_hdf5, open_hdf5
+from sansref.kspace.grid import full_centre
+from sansref.kspace.masks.density import estimated_density
+from sansref.kspace.masks.mask import SamplingMask
+
+Values = NDArray[Any]
+DCPlace = Literal["auto", "centre", "corner"]
+
+EVIDENCE = math.log(1000)
+"""DC is found where chance would fully sample the low frequencies less than once in a thousand masks."""
+
+
+def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "auto") -> SamplingMask:
+    """Read a sampling mask.
+
+    Parameters
+    ----------
+    path
+        ``.npy``, ``.mat`` (the array whose name has "mask" in it, or else the only 2-D numeric one) or ``.png``.
+        Values are 0 where not acquired, and 1 or 255 (in a PNG any one grey level) where acquired. Axes of length
+        1 are dropped.
+    height
+        Rows of the grid, needed where the file holds a single line of columns.
+    dc
+        Where the file has DC: at index ``n // 2`` (``"centre"``), at index 0 (``"corner"``, as the masks of
+        ISTA-Net), or where the low frequencies are fully sampled (``"auto"``).
+
+    Returns
+    -------
+    SamplingMask
+        DC-centred, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
+        or over bands of columns (:func:`sansref.kspace.masks.density.estimated_density`).
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, does not hold one mask, or does not show where DC is.
+    """
+    if dc not in ("auto", "centre", "corner"):
+        raise ValueError(f"dc must be 'auto', 'centre' or 'corner', got {dc!r}")
+    path = Path(path)
+    array = _plane(path, _binary(path, _load(path)), height)
+    columns = bool((array == array[:1]).all())
+    corner = _dc_in_corner(path, array, columns) if dc == "auto" else dc == "corner"
+    if corner:
+        array = torch.fft.fftshift(array)
+    return SamplingMask(
+        array=array,
+        density=estimated_density(array, columns),
+        columns=columns,
+        law="file",
+        asked=array.numel() / int(array.sum()),
+    )
+
+
+def _load(path: Path) -> Values:
+    readers: dict[str, Callable[[Path], Values]] = {".npy": _read_npy, ".mat": _read_mat, ".png": _read_png}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise FileError(path, "is not a mask format that can be read", f"Save the mask as {', '.join(readers)}")
+    if not path.is_file():
+        raise FileError(path, "is not there", "Give the path of a mask file")
+    try:
+        return reader(path)
+    except FileError:
+        raise
+    except Exception as error:  # the format libraries raise errors of almost any type on damaged files
+        raise FileError(
+            path, f"cannot be read as {path.suffix.lower()} ({type(error).__name__})", "Save the mask again"
+        ) from error
+
+
+def _read_npy(path: Path) -> Values:
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_mat(path: Path) -> Values:
+    import h5py
+    import scipy.io
+
+    if not is_hdf5(path):
+        return _only_mask(path, scipy.io.loadmat(path))
+    with open_hdf5(path) as file:
+        # MATLAB stores arrays by columns, so that HDF5 shows them transposed; text is stored as numbers.
+        arrays = {
+            name: item[()].T
+            for name, item in file.items()
+            if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") != b"char"
+        }
+    return _only_mask(path, arrays)
+
+
+def _only_mask(path: Path, variables: Mapping[str, Any]) -> Values:
+    planes = {
+        name: value
+        for name, value in variables.items()
+        if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "buif"
+    }
+    named = [name for name in planes if "mask" in name.lower()]
+    candidates = named or list(planes)
+    if not candidates:
+        raise FileError(path, "holds no 2-D numeric array", "Save the mask as a matrix named mask")
+    if len(candidates) > 1:
+        raise FileError(
+            path, f"holds several arrays ({', '.join(candidates)})", "Leave only the mask, or name only it mask"
+        )
+    return planes[candidates[0]]
+
+
+def _read_png(path: Path) -> Values:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        grey = np.asarray(image.convert("L"))
+    levels = np.unique(grey)
+    if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
+        raise FileError(
+            path,
+            f"has {len(levels)} grey levels from {levels[0]} to {levels[-1]}",
+            "Save the mask in black (not acquired) and one other level, without smoothing",
+        )
+    return grey > 0
+
+
+def _binary(path: Path, values: Values) -> Values:
+    if values.dtype.kind not in "buif":
+        raise FileError(path, f"holds values of type {values.dtype}", "Save the mask as 0 and 1")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise FileError(path, "holds NaN or infinite values", "Save the mask as 0 and 1")
+    acquired: Values = values != 0
+    if not acquired.any():
+        raise FileError(path, "acquires nothing: every value is 0", "Give a mask that is 1 where acquired")
+    levels = np.unique(values[acquired])
+    if len(levels) > 1 or levels[0] not in (1, 255):
+        raise FileError(path, f"holds values other than 0 and 1, such as {levels[0]:g}", "Save the mask as 0 and 1")
+    return acquired
+
+
+def _plane(path: Path, acquired: Values, height: int | None) -> Tensor:
+    array = torch.from_numpy(np.ascontiguousarray(acquired.squeeze()))
+    if array.ndim == 1:
+        if height is None:
+            raise FileError(
+                path, f"holds a single line of {len(array)} columns", "Give the height of the grid or save a 2-D mask"
+            )
+        return array.expand(height, -1).clone()
+    if array.ndim != 2:
+        raise FileError(path, f"has the shape {acquired.shape}", "Save one mask of shape (height, width)")
+    if height is not None and array.shape[0] != height:
+        raise FileError(path, f"has {array.shape[0]} rows where {height} are needed", "Give a mask of the scan's size")
+    return array
+
+
+def _dc_in_corner(path: Path, array: Tensor, columns: bool) -> bool:
+    centre, corner = _evidence(array, columns), _evidence(torch.fft.fftshift(array), columns)
+    if array.all() or (centre >= EVIDENCE and centre > 2 * corner):
+        return False
+    if corner >= EVIDENCE and corner > 2 * centre:
+        return True
+    raise FileError(
+        path,
+        "does not show whether DC is in the centre or in the corner: neither alone is fully sampled",
+        "Say which with --mask-dc centre or --mask-dc corner",
+    )
+
+
+def _evidence(array: Tensor, columns: bool) -> float:
+    """Minus the logarithm of the chance that uniform sampling would fill as large a box around DC."""
+    rows, width = full_centre(array)
+    draws = width if columns else rows * width
+    return -draws * math.log(float(array.double().mean()))

@@ -1,0 +1,125 @@
+"""The machine: how much memory there is, keeping what tensors leave behind, and where networks work."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import re
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+#: How libraries that do not raise ``MemoryError`` say that memory ran out.
+MEMORY_WORDS = re.compile(
+    r"out of memory|bad_?alloc|memory allocation failed|(unable|not able|can't|cannot|could not|failed) (to )?allocate",
+    re.IGNORECASE,
+)
+
+
+def available_memory() -> int | None:
+    """Bytes that new work can take without swapping; None where the system is not Linux.
+
+    The limits of this process (``ulimit``) and of its control group (a container, a job of a cluster) count as well.
+    """
+    free = [_kilobytes("/proc/meminfo", "MemAvailable"), *_left_in_group()]
+    for limit, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        most, used = resource.getrlimit(limit)[0], _kilobytes("/proc/self/status", field)
+        if most != resource.RLIM_INFINITY and used is not None:
+            free.append(most - used)
+    return max(0, min(known)) if (known := [size for size in free if size is not None]) else None
+
+
+def data_size() -> int:
+    """Bytes of this process that count against its limit of data (``ulimit -d``); 0 where nobody knows."""
+    return _kilobytes("/proc/self/status", "VmData") or 0
+
+
+def _kilobytes(path: str, field: str) -> int | None:
+    """A field of one of the tables under /proc, in bytes."""
+    try:
+        lines = Path(path).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _left_in_group(root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """What each control group around this process leaves, of version 2 or 1; cached files count as free."""
+    left: list[int] = []
+    try:
+        lines = [line.split(":", 2) for line in table.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return left
+    for _, controllers, place in lines:
+        if controllers not in ("", "memory"):
+            continue
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        own = root / controllers / place.strip("/")
+        for group in (own, *own.parents):
+            try:
+                most, used = (int((group / f"memory.{name}").read_text()) for name in names)
+                cached = next(line for line in (group / "memory.stat").read_text().splitlines() if "inactive_f" in line)
+            except (OSError, StopIteration, ValueError):  # no such group in a container, or "max"
+                continue
+            left.append(most - used + int(cached.split()[-1]))
+    return left
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that memory ran out: by its type, its number or its words."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.ENOMEM):
+            return True
+        if MEMORY_WORDS.search(str(one)):
+            return True
+        one = one.__cause__ or one.__context__
+    return False
+
+
+def memory_in_use() -> int:
+    """Bytes of this process that lie in memory; 0 where the system is not Linux."""
+    return _kilobytes("/proc/self/status", "VmRSS") or 0
+
+
+@contextmanager
+def peak_of_memory() -> Iterator[Callable[[], int]]:
+    """Give a function that says, in bytes, the most that this process had in memory since the block began.
+
+    Where the system cannot tell that of the block alone, it is the most that the process ever had.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5): resets VmHWM
+    yield lambda: _kilobytes("/proc/self/status", "VmHWM") or 0
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next ones, where the C library is glibc.
+
+    glibc maps every block above 32 MB anew and returns it to the system when it is freed, and gives back the upper end
+    of smaller ones. A training step frees and asks for the same tensors over and over, and the system has to clear
+    their pages each time: at batch size 4 and 256 x 256 that can double the time of a step
+    (``benchmarks/training_step.py``). The price is that the largest use of memory stays until the end.
+
+    Nothing is changed where the user has set malloc's own variables (``MALLOC_*_``, ``GLIBC_TUNABLES``).
+    """
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if platform.libc_ver()[0] != "glibc" or chosen:
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The GPU of this process if there is one, unless the accelerator is ``cpu``."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

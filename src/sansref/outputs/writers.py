@@ -1,0 +1,275 @@
+"""Writing images as NIfTI, HDF5 and PNG, a slice at a time, in any order, so that no volume is held in memory.
+
+Each writer is a context that gives a function to put slices with. What is written appears under its name only when the
+context ends well; one that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from sansref.data.placement import for_people, is_placing
+from sansref.errors import FileError
+from sansref.files import atomic_folder, atomic_path, remove_made, unrefused
+from sansref.scan import Geometry
+
+Array = npt.NDArray[np.floating]
+
+DISPLAY_PERCENTILE = 99.8
+"""Upper end of what is shown: a few bright vessels must not darken the rest."""
+
+
+def check_nifti_name(path: str | Path) -> Path:
+    """The path, if it ends as NIfTI must; raises ``FileError`` otherwise."""
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise FileError(path, "is not a NIfTI name", "Let it end in .nii or .nii.gz")
+    return path
+
+
+def save_nifti(
+    path: Path,
+    array: npt.NDArray[np.float32],
+    geometry: Geometry | None,
+    spacing: tuple[float, float] | None,
+) -> None:
+    """Save a volume, its axes in the file's order, as float32 NIfTI in the place of the patient it was cut from.
+
+    Parameters
+    ----------
+    path
+        Ends in .nii or .nii.gz.
+    array
+        Three axes, in the order of ``geometry``'s affine, and perhaps a fourth that counts volumes.
+    geometry
+        Placement of the array. None: it is (height, width, slices), with unknown placement. One that is not known, or
+        gives voxels no place, leaves its sizes alone.
+    spacing
+        Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The
+        distance of the slices is then written as 1 mm.
+    """
+    import nibabel
+
+    affine = None
+    zooms: tuple[float, ...] = (*(spacing or (1.0, 1.0)), 1.0)
+    if geometry is not None:
+        affine = np.array(geometry.affine, dtype=np.float64)
+        if not (geometry.known and is_placing(affine)):
+            zooms, affine = _sizes(affine), None
+    image: Any = nibabel.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
+    if affine is None:
+        image.header.set_zooms((*zooms, *[1.0] * (array.ndim - 3)))
+    else:
+        image.set_sform(affine, code="scanner")
+        image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+
+
+def _sizes(affine: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """Sizes of voxels, 1 where there are none."""
+    with np.errstate(all="ignore"):
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return tuple(float(size) if 0 < size < np.inf else 1.0 for size in sizes)
+
+
+def save_png(
+    path: Path,
+    image: Tensor | Array,
+    window: tuple[float, float] | None = None,
+    geometry: Geometry | None = None,
+) -> None:
+    """Save an image as 8-bit greyscale.
+
+    Parameters
+    ----------
+    path
+        The file.
+    image
+        Real, (height, width). Pixels are not resampled to square ones.
+    window
+        Values shown black and white; None is 0 to the 99.8th percentile.
+    geometry
+        Placement by which the image is turned for display, in the radiological convention: superior
+        (in an axial slice, anterior) up, the patient's right on the left; anterior on the left of a
+        sagittal slice. None leaves rows and columns as they are.
+
+    Raises
+    ------
+    ValueError
+        If the image is not real, finite and 2-D, or the window is empty.
+    """
+    from PIL import Image
+
+    array = real_image(image)
+    if window is not None and not window[0] < window[1]:
+        raise ValueError(f"window must rise, got {window}")
+    low, high = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
+    array = for_people(array, geometry)
+    # A blank image has an empty default window, and stays black.
+    grey = np.clip((array - low) / (high - low), 0, 1) if high > low else np.zeros_like(array)
+    Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
+
+
+def real_image(data: Tensor | Array) -> npt.NDArray[np.float32]:
+    """As float32 in memory, (height, width); raises ``ValueError`` if it is not real, finite and 2-D."""
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if array.ndim != 2 or np.iscomplexobj(array):
+        raise ValueError(f"image must be real with 2 axes, got {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("image has NaN or infinite values")
+    return array.astype(np.float32)
+
+
+PutSlice = Callable[[int, Tensor | Array], None]
+"""Writes one real slice (height, width) at an index."""
+
+
+@contextmanager
+def nifti_slices(
+    path: str | Path,
+    shape: tuple[int, int, int],
+    geometry: Geometry | None = None,
+    spacing: tuple[float, float] | None = None,
+) -> Iterator[PutSlice]:
+    """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
+
+    Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
+
+    Parameters
+    ----------
+    path
+        Ends in .nii or .nii.gz.
+    shape
+        Slices, height and width.
+    geometry, spacing
+        As in :func:`~sansref.outputs.writers.save_nifti`; the array's axes are put back in the source's order.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put are zero.
+
+    Raises
+    ------
+    FileError
+        If the name has another ending, or the system refuses to write.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    path = check_nifti_name(path)
+    slice_axis = 2 if geometry is None else geometry.slice_axis
+    stack = (geometry and geometry.stack) or shape[0]
+    sizes = list(shape[1:])
+    sizes.insert(slice_axis, stack)
+    sizes += [shape[0] // stack] if stack < shape[0] else []
+    # In the order in which NIfTI stores voxels.
+    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), tuple(sizes), "F") as array:
+        volumes = array.reshape(*array.shape[:3], -1, order="F")
+        slices = np.moveaxis(volumes, (3, slice_axis), (0, 1))
+
+        def put(index: int, image: Tensor | Array) -> None:
+            slices[divmod(index, stack)] = real_image(image)
+
+        yield put
+        save_nifti(temporary, array, geometry, spacing)
+
+
+@contextmanager
+def mapped_array(
+    path: Path, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
+) -> Iterator[npt.NDArray[np.float32]]:
+    """A float32 array of zeros on disk, removed at the end; its last axis varies fastest, or with "F" its first."""
+    try:
+        with path.open("w+b") as file:
+            # Without room reserved for it, writing to a mapped file on a full disk kills the process.
+            os.posix_fallocate(file.fileno(), 0, np.dtype(np.float32).itemsize * prod(shape))
+            yield np.memmap(file, np.float32, "r+", shape=shape, order=order)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def put_into(slices: Any) -> PutSlice:
+    """Put slices at their places in an array or HDF5 dataset (slices, height, width)."""
+
+    def put(index: int, image: Tensor | Array) -> None:
+        slices[index] = real_image(image)
+
+    return put
+
+
+@contextmanager
+def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
+    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` (slices, height, width).
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        Slices, height and width.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put are zero.
+
+    Raises
+    ------
+    FileError
+        If the system refuses to write.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    import h5py
+
+    with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
+        put_there = put_into(file.create_dataset("reconstruction", shape, np.float32))
+
+        def put(index: int, image: Tensor | Array) -> None:
+            put_there(index, image)
+            target.check()
+
+        yield put
+
+
+@contextmanager
+def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
+    """A folder of 8-bit images as :func:`~sansref.outputs.writers.save_png` writes them, named by :func:`png_name`.
+
+    Parameters
+    ----------
+    folder
+        Appears whole, in the place of one that there was before.
+    geometry
+        Placement by which images are turned upright; None leaves them as they are.
+
+    Yields
+    ------
+    PutSlice
+        Slices that are never put have no file.
+
+    Raises
+    ------
+    FileError
+        If the system refuses to write.
+    ValueError
+        If a slice is not real, finite and 2-D.
+    """
+    with atomic_folder(Path(folder)) as temporary:
+        yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
+        remove_made(Path(folder), r"slice-\d+\.png")  # a folder cannot be renamed to one that holds something
+
+
+def png_name(index: int) -> str:
+    """File name of a slice's image."""
+    return f"slice-{index:03d}.png"

@@ -1,0 +1,331 @@
+"""Which subjects a run learns from, validates on and never reads; and their prepared scans."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from sansref.data.prepare import Preparation, prepare
+from sansref.data.provenance import fingerprint
+from sansref.data.readers import FileInfo, ScanFiles, scan_files
+from sansref.data.scan_store import PreparedScans
+from sansref.data.subject_splits import Fold, split_halves, split_subjects
+from sansref.errors import FileError, SettingError
+from sansref.files import write_text
+from sansref.methods import Needs
+from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.run import RunDirectory
+from sansref.training.survey import survey, told
+from sansref.yaml_json import read_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Prepared scans of a run.
+
+    Attributes
+    ----------
+    training
+        Scans to learn from; the undersampled ones, for an unpaired method.
+    validation
+        Scans of other subjects, or None.
+    full
+        Full scans of other people, for an unpaired method.
+    """
+
+    training: PreparedScans
+    validation: PreparedScans | None = None
+    full: PreparedScans | None = None
+
+
+@dataclass
+class Intake:
+    """Reads the folders of a run.
+
+    Attributes
+    ----------
+    config
+        Everything that determines the run but the data.
+    run
+        The run directory, started.
+    on_bad
+        Called for an unreadable file, which is then left out; None stops at the first.
+    console
+        Where progress is drawn.
+    known
+        Fingerprints that the files of ``--data`` and of ``--full`` must have; None takes them as they are.
+    say
+        Called with each line of the survey of the training, None for none.
+    """
+
+    config: RunConfig
+    run: RunDirectory
+    on_bad: Callable[[FileError], None] | None
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    known: tuple[Mapping[str, str], Mapping[str, str]] | None = None
+    say: Callable[[str], object] | None = None
+
+    def parts(self, data: Path, full: Path | None) -> Parts:
+        """Split and prepare; what an earlier, killed command has done is used again.
+
+        Parameters
+        ----------
+        data
+            Folder of scans, or one file.
+        full
+            Folder of full scans of other people, for an unpaired method; None takes half of the subjects of ``data``
+            that are neither for validation nor for test.
+        """
+        found, found_full = self.files(data, full)
+        files, others = found.files, [] if found_full is None else found_full.files
+        _refuse_pairs(files, others)
+        subjects = self._split(files, others, data, full)
+        if self.say is not None and not (self.run.path / "data" / "training").exists():  # else it was said before
+            skip_bad = self.on_bad is not None
+            processes = self.config.training.processes
+            for row in list(survey(self.config, found, subjects, found_full, skip_bad, processes)):  # or an error
+                self.say(told(row))
+        training = self._prepare("training", files, subjects)
+        validation = self._prepare("validation", files, subjects)
+        full_scans = self._prepare("full", others or files, subjects)
+        self._check(training, validation)
+        assert training is not None
+        return Parts(training, validation, full_scans)
+
+    def files(self, data: Path, full: Path | None) -> tuple[ScanFiles, ScanFiles | None]:
+        """Describe the files, and see to it that they are those that an earlier command has begun with.
+
+        Raises
+        ------
+        FileError
+            If a file cannot be used, or files have changed since, naming them.
+        """
+        found, others = self._files(data), None if full is None else self._files(full)
+        now = fingerprints(found.files, data), fingerprints(others.files, full) if full and others else {}
+        known = self.known
+        if self.run.splits_file.exists():
+            known = (self.run.files(), self.run.full_files())
+            if known != now and not self.run.committed:  # a damaged file has stopped it, perhaps, and was replaced
+                self.run.begin_anew()
+                known = self.known
+        for folder, before, after in zip((data, full), known or (), now, strict=False):
+            if folder is not None:
+                refuse_changes(folder, before, after, str(self.run.path))
+        return found, others
+
+    def _files(self, data: Path) -> ScanFiles:
+        found = scan_files(data, self.config.selection.reader_options, skip_bad=self.on_bad is not None)
+        for error in found.bad:
+            assert self.on_bad is not None
+            self.on_bad(error)
+        if found.left_out:
+            logger.info("%s: left out %s", data, found.left_out)
+        return found
+
+    def _split(
+        self, files: list[FileInfo], others: list[FileInfo], data: Path, full: Path | None
+    ) -> dict[str, list[str]]:
+        if self.run.splits_file.exists():
+            return self.run.subjects()
+        parts = parts_of(self.config, files, others)
+        write_text(self.run.files_file, json.dumps(fingerprints(files, data), indent=1))
+        if full is not None:
+            write_text(self.run.full_files_file, json.dumps(fingerprints(others, full), indent=1))
+        write_text(self.run.splits_file, json.dumps(parts, indent=2))
+        people = {"data": [_person(info) for info in files], "full": [_person(info) for info in others]}
+        write_text(_people_file(self.run), json.dumps(people, indent=1))
+        logger.info("subjects: %s", parts)
+        return parts
+
+    def _prepare(self, part: str, files: list[FileInfo], subjects: dict[str, list[str]]) -> PreparedScans | None:
+        """References are written only for a method, or a score, that needs them."""
+        chosen = [info for info in files if info.subject in subjects.get(part, [])]
+        if not chosen:
+            return None
+        options = self.config.training
+        references = {
+            "training": self.config.needs is Needs.PAIRED,
+            "validation": options.score == "reference",
+            "full": False,
+        }
+        recipe: Preparation = replace(self.config.preparation, undersampled=part != "full")
+        title = f"reading {part} scans"
+        shown = track(
+            unchanged(chosen),
+            title,
+            total=len(chosen),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        return prepare(shown, recipe, self.run.path / "data" / part, references[part], self.on_bad)
+
+    def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
+        if training is None:
+            raise SettingError("there is no training scan: add subjects or lower --validation and --test")
+        options, paired = self.config.training, self.config.needs is Needs.PAIRED
+        if validation is None and (options.score == "reference" or (paired and options.score_decides(stages=1))):
+            # Samples held out of a scan whose reference is the target would be no secret.
+            raise SettingError("learning from references needs other subjects to validate on: add some")
+
+
+def split_by_subject(files: list[FileInfo], options: TrainingOptions) -> dict[str, list[str]]:
+    """Subjects for training, validation and test; the same for all methods that are given the same options."""
+    names = {info.subject for info in files}
+    fractions = {"training": 0.0, "validation": options.validation if len(names) > 1 else 0.0, "test": options.test}
+    fold = Fold(options.fold, options.folds) if options.folds else None
+    return split_subjects(names, fractions, options.seed_of_data, fold)
+
+
+def parts_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
+    """Subjects of all parts of a training; ``others`` are full scans of other people, if there are any."""
+    options = config.training
+    if len({info.subject for info in files}) == 1:  # which the survey of the training says
+        options = replace(options, test=0.0)
+    parts = split_by_subject(files, options)
+    if others:
+        parts["full"] = sorted({info.subject for info in others})
+    elif config.needs is Needs.UNPAIRED:
+        parts["full"], parts["training"] = split_halves(parts["training"], config.training.seed_of_data)
+    return parts
+
+
+def survey_of(
+    config: RunConfig, data: Path, skip_bad: bool = False, full: Path | None = None
+) -> Iterator[tuple[str, str]]:
+    """Tell what a training on these folders would learn from and what it would take; nothing is written.
+
+    Raises
+    ------
+    SansrefError
+        For unusable files or settings.
+    """
+    options = config.selection.reader_options
+    found = scan_files(data, options, skip_bad=skip_bad)
+    others = None if full is None else scan_files(full, options, skip_bad=skip_bad)
+    _refuse_pairs(found.files, [] if others is None else others.files)
+    parts = parts_of(config, found.files, [] if others is None else others.files)
+    yield from survey(config, found, parts, others, skip_bad, config.training.processes)
+
+
+def home_of(run: RunDirectory) -> Path | None:
+    """The folder that a run was trained on, as far as its configuration says."""
+    data = run.read_config().get("data")
+    return Path(data) if isinstance(data, str) else None
+
+
+def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
+    """Subjects of these files that a run trained or validated on, as far as the files are those of the run."""
+    parts, learned = run.subjects(), set()
+    full = parts.get("full", [])
+    if knows(run, files):
+        learned |= {*parts["training"], *parts["validation"]}
+        if not run.full_files():
+            learned |= set(full)
+    if _are_among(files, run.full_files(), run.read_config().get("full")):
+        learned |= set(full)
+    known = _learned_content(run)
+    return learned | {info.subject for info in files if known and fingerprint(info.path) in known}
+
+
+def _person(info: FileInfo) -> dict[str, str]:
+    """Whose a file is, for the record; its content tells it where it has another name."""
+    found = {"file": str(info.path), "subject": info.subject, "recognised_by": info.recognised_by}
+    return found | {"content": fingerprint(info.path)}
+
+
+def _people_file(run: RunDirectory) -> Path:
+    return run.path / "subjects.json"
+
+
+def _learned_content(run: RunDirectory) -> set[str]:
+    """Fingerprints of the files that a run learned from; none where it did not write them down."""
+    file, parts = _people_file(run), run.subjects()
+    if not file.exists():
+        return set()
+    cure = "Restore the file or train again"
+    people = read_json(file, cure)
+    learned = {*parts["training"], *parts["validation"], *parts.get("full", [])}
+    try:
+        found = {one["content"] for one in people["data"] if one["subject"] in learned}
+        return found | {str(one["content"]) for one in people["full"]}
+    except (KeyError, TypeError):
+        raise FileError(file, "does not say whose files the run was given", cure) from None
+
+
+def knows(run: RunDirectory, files: list[FileInfo]) -> bool:
+    """Whether files belong to the data that a run was trained on: the same folder, or a copy of it.
+
+    Names of subjects do not tell, every BIDS folder has its sub-01; one file of the same content does.
+    """
+    return _are_among(files, run.files(), run.read_config().get("data"))
+
+
+def _are_among(files: list[FileInfo], known: Mapping[str, str], home: object) -> bool:
+    seen = set(known.values())
+    inside = Path(str(home)) if home else None
+    return any(
+        (inside is not None and info.path.resolve().is_relative_to(inside)) or (seen and fingerprint(info.path) in seen)
+        for info in files
+    )
+
+
+def _refuse_pairs(files: list[FileInfo], others: list[FileInfo]) -> None:
+    seen = {fingerprint(info.path) for info in files} if others else set()
+    for info in others:
+        if fingerprint(info.path) in seen:
+            raise FileError(info.path, "is in both folders", "Give full scans of other people, or one folder as --data")
+
+
+def fingerprints(files: Iterable[FileInfo], data: Path) -> dict[str, str]:
+    """What files are known again by, by their path in the folder ``data``, or their name if it is the file itself."""
+    return {
+        info.path.name if info.path == data else info.path.relative_to(data).as_posix(): fingerprint(info.path)
+        for info in files
+    }
+
+
+def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str], used: str) -> None:
+    """See to it that data are what they were.
+
+    Parameters
+    ----------
+    data
+        The folder.
+    known, now
+        Fingerprints by name.
+    used
+        What goes on with them, for the message.
+
+    Raises
+    ------
+    FileError
+        Naming what has come, gone or changed.
+    """
+    shared = known.keys() & now.keys()
+    found = [
+        *(f"{name} has changed" for name in sorted(shared) if known[name] != now[name]),
+        *(f"{name} is gone" for name in sorted(known.keys() - shared)),
+        *(f"{name} is new" for name in sorted(now.keys() - shared)),
+    ]
+    if found:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        problem = f"does not hold the files any more that {used} was begun with ({', '.join(found[:3])}{more})"
+        raise FileError(data, problem, "Restore them, or choose another --out")
+
+
+def unchanged(files: Iterable[FileInfo]) -> Iterator[FileInfo]:
+    """Give files one after the other to be read, and refuse one that has changed meanwhile."""
+    for info in files:
+        before = fingerprint(info.path)
+        yield info
+        if fingerprint(info.path) != before:
+            raise FileError(info.path, "has changed while it was read", "Wait until it is whole, then go on")

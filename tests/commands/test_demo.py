@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from sansref.commands import demo as module
+from sansref.commands.demo import DemoOptions, acquire, run_demo
+from sansref.data.scan_store import PreparedScans
+from sansref.errors import SettingError
+from sansref.metrics.quality import psnr
+from sansref.training.history import read_history
+from sansref.training.run import RunDirectory
+
+OPTIONS = DemoOptions(matrix=32, stages=2, epochs=2, repeats=2, phases=2, channels=4, threads=1)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return run_demo(OPTIONS, out, QUIET), out
+
+
+def test_report_table_and_figures_are_written(played):
+    summaries, out = played
+    assert list(summaries) == ["zero-filled", "SSDU", "IDR"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".sansref",
+        "agreement.png",
+        "idr",
+        "reconstructions.png",
+        "report.html",
+        "scores.json",
+        "ssdu",
+        "stages.png",
+        "table.md",
+    ]
+    html = (out / "report.html").read_text()
+    scores = json.loads((out / "scores.json").read_text())
+    for name, summary in summaries.items():
+        assert scores[name]["psnr"] == summary.mean.psnr
+        assert f"{summary.mean.psnr:.2f}" in html
+        assert f"| {name} | {summary.mean.psnr:.2f} |" in (out / "table.md").read_text()
+    assert html.count("data:image/png") == 3
+
+
+def test_the_truth_is_never_in_a_run_directory(played):
+    _, out = played
+    truth, acquired = acquire(OPTIONS)
+    assert acquired.reference is None
+    missing = truth.reference.numpy().tobytes()
+    for name in ("ssdu", "idr"):
+        (scan,) = PreparedScans(out / name / "data")
+        assert scan.reference is None
+        assert torch.equal(scan.kspace, truth.kspace)
+        assert not scan.kspace[0][~truth.mask].any()
+        assert not [path for path in (out / name).rglob("*") if "reference" in path.name]
+        assert not [path for path in (out / name).rglob("*") if path.is_file() and missing in path.read_bytes()]
+
+
+def test_nothing_looks_at_the_truth_before_training_has_ended(tmp_path, monkeypatch):
+    truth, _ = acquire(OPTIONS)
+    poisoned = replace(truth, reference=torch.full_like(truth.reference, torch.nan))
+    monkeypatch.setattr(module, "acquire", lambda options: (poisoned, truth.without_reference()))
+    monkeypatch.setattr(module, "_uncover", lambda options, truth, runs, out: runs)
+    runs = run_demo(replace(OPTIONS, epochs=1), tmp_path, QUIET)
+    assert all(run.finished for run in runs.values())
+
+
+def test_both_methods_take_the_same_number_of_steps(played):
+    _, out = played
+    rows = {name: read_history(out / name / "metrics.csv") for name in ("ssdu", "idr")}
+    assert len(rows["ssdu"]) == len(rows["idr"]) == 4
+    assert {row["stage"] for row in rows["ssdu"]} == {"0"}
+    assert OPTIONS.config("ssdu").training.repeats == OPTIONS.config("idr").training.repeats
+
+
+def test_every_epoch_is_uncovered(played):
+    _, out = played
+    truth, _ = acquire(OPTIONS)
+    run = RunDirectory(out / "idr")
+    found = module.list_snapshots(run, truth)
+    assert [(snapshot.stage, snapshot.epoch) for snapshot in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    best = min(found, key=lambda snapshot: snapshot.score)
+    with torch.no_grad():
+        image = run.load().reconstruct(truth.batch())[0].abs()
+    reference = truth.reference.abs()
+    assert best.psnr == pytest.approx(float(psnr(image, reference, float(reference.max()))), rel=1e-5)
+
+
+def test_a_demo_that_has_ended_is_only_drawn_again(played, monkeypatch):
+    summaries, out = played
+    monkeypatch.setattr(module, "learn", lambda *arguments: pytest.fail("the demo was trained again"))
+    assert run_demo(OPTIONS, out, QUIET) == summaries
+
+
+def test_other_settings_need_another_folder(played):
+    with pytest.raises(SettingError, match=r"other settings \(.*seed 0 -> 1\): choose another --out"):
+        run_demo(replace(OPTIONS, seed=1), played[1], QUIET)
+
+
+@pytest.mark.parametrize("matrix", [31, 257])
+def test_matrix_must_be_one_of_the_slice(matrix, tmp_path):
+    with pytest.raises(SettingError, match=f"the demo's matrix must lie between 32 and 256, got {matrix}"):
+        run_demo(replace(OPTIONS, matrix=matrix), tmp_path, QUIET)
+
+
+def test_scan_has_the_acceleration_and_noise_asked_for():
+    truth, _ = acquire(replace(OPTIONS, matrix=64, acceleration=3.0))
+    assert truth.acceleration == pytest.approx(3.0, rel=0.01)
+    assert not torch.equal(truth.kspace, acquire(replace(OPTIONS, matrix=64, acceleration=3.0, seed=1))[0].kspace)

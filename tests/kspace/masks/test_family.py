@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.masks.density import estimated_density
+from sansref.kspace.masks.family import MaskFamily, is_columns
+from sansref.kspace.masks.laws import SamplingMask, draw_mask
+from sansref.kspace.partitions import never_held_out
+from sansref.randomness import seeded
+from sansref.scan import Scan, ScanMeta
+from sansref.training.batches import held_out_mask
+
+SHAPE = (48, 40)
+
+
+def pool(family: MaskFamily, acquired: Tensor, count: int) -> list[Tensor]:
+    return [family.another(acquired, number) for number in range(count)]
+
+
+def law(shape: Shape, generator: torch.Generator) -> SamplingMask:
+    return draw_mask("variable_density", shape, 4, generator)
+
+
+def points(seed: int = 0, shape: Shape = SHAPE) -> Tensor:
+    return law(shape, seeded(seed)).array
+
+
+def columns(seed: int = 0) -> Tensor:
+    return draw_mask("random_columns", SHAPE, 3, seeded(seed)).array
+
+
+def test_a_known_law_gives_its_own_density_whatever_the_mask() -> None:
+    family = MaskFamily(law)
+    assert torch.equal(family.density(points(1)), law(SHAPE, seeded(5)).density)
+    assert torch.equal(family.density(points(1)), family.density(points(2)))
+    assert family.density(points(1, (32, 50))).shape == (32, 50)
+
+
+@pytest.mark.parametrize("calibration", [0, 15])
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool, calibration: int) -> None:
+    """Over scans of the law, samples are acquired and kept as often as the density says."""
+    shape, share = (32, 40), 0.3
+
+    def draw(shape: Shape, generator: torch.Generator) -> SamplingMask:
+        return draw_mask("random_columns" if columnwise else "variable_density", shape, 3, generator)
+
+    kept = torch.zeros(shape)
+    for number in range(400):
+        mask = draw(shape, seeded("mask", number)).array
+        one = Scan(torch.zeros(1, *shape, dtype=torch.complex64), mask, ScanMeta("s", "f", calibration=calibration))
+        kept += mask & ~held_out_mask(one, share, 0, number)
+    plain, less = (MaskFamily(draw, withheld=h).density(mask, calibration) for h in (0.0, share))
+    torch.testing.assert_close(kept / 400, less, atol=0.12, rtol=0)
+    assert float((kept / 400 - less).mean()) == pytest.approx(0, abs=0.01)  # whole samples are withheld
+    assert float((kept / 400 - plain).mean()) < -0.05
+    centre = central_mask(shape, never_held_out(shape, least=calibration))
+    assert torch.equal(less[centre], plain[centre])
+    assert torch.equal(MaskFamily(withheld=share).density(mask), MaskFamily().density(mask))
+
+
+def test_masks_of_a_known_law_come_from_that_law_and_repeat() -> None:
+    family = MaskFamily(law, seed=3)
+    masks = pool(family, points(), 4)
+    assert [int(mask.sum()) for mask in masks] == [int(points().sum())] * 4
+    assert all(mask.shape == SHAPE and mask.dtype == torch.bool for mask in masks)
+    distinct = {mask.numpy().tobytes() for mask in [*masks, points()]}
+    assert len(distinct) == 5
+    for again in (pool(family, points(9), 4), pool(MaskFamily(law, seed=3), points(), 4)):
+        assert all(torch.equal(a, b) for a, b in zip(masks, again, strict=True))
+    assert not torch.equal(masks[0], pool(MaskFamily(law, seed=4), points(), 1)[0])
+
+
+def test_a_larger_pool_begins_with_the_smaller_one() -> None:
+    family = MaskFamily(law)
+    few, many = pool(family, points(), 2), pool(family, points(), 4)
+    assert all(torch.equal(a, b) for a, b in zip(few, many[:2], strict=True))
+
+
+def test_an_unknown_law_is_estimated_from_each_mask() -> None:
+    family = MaskFamily()
+    for mask in (points(1), points(2), columns()):
+        assert torch.equal(family.density(mask), estimated_density(mask, is_columns(mask)))
+
+
+def test_masks_of_an_unknown_law_are_like_the_one_acquired() -> None:
+    acquired = points()
+    masks = pool(MaskFamily(), acquired, 40)
+    assert all(int(mask.sum()) == int(acquired.sum()) for mask in masks)
+    centre = (slice(22, 26), slice(18, 22))
+    assert all(bool(mask[centre].all()) for mask in masks)
+    average = torch.stack(masks).float().mean(0)
+    density = estimated_density(acquired, columns=False)
+    # Each location is a coin thrown 40 times: the squared distance from its probability is p (1 - p) / 40.
+    expected = (density * (1 - density) / 40).mean()
+    assert 0.8 * expected < (average - density).square().mean() < 1.25 * expected
+
+
+def test_masks_like_a_column_mask_are_column_masks() -> None:
+    acquired = columns()
+    for mask in pool(MaskFamily(), acquired, 5):
+        assert is_columns(mask)
+        assert int(mask[0].sum()) == int(acquired[0].sum())
+
+
+def test_columns_are_told_from_points() -> None:
+    assert is_columns(columns())
+    assert is_columns(torch.ones(SHAPE, dtype=torch.bool))
+    assert not is_columns(points())
+    almost = columns()
+    almost[3, int(almost[0].nonzero()[0])] = False
+    assert not is_columns(almost)

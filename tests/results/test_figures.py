@@ -1,0 +1,305 @@
+# ruff: noqa: RUF001  (signs as a reader sees them)
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from sansref.errors import FileError
+from sansref.results.error_figure import DPI, build_error_figure, common_error_limit, worst_region
+from sansref.results.figures import (
+    Panel,
+    agreement_figure,
+    build_agreement_figure,
+    build_stage_figure,
+    error_figure,
+    stage_figure,
+)
+
+
+def _reference(height: int = 24, width: int = 24) -> Tensor:
+    """Values from 0 to 2, so that shares of the maximum differ from the values."""
+    return 2 * torch.rand(height, width, generator=torch.Generator().manual_seed(0)).square()
+
+
+def _panel(title: str, error: float, reference: Tensor) -> Panel:
+    return Panel(title, reference + error, f"{error:g}")
+
+
+def _axes(figure: matplotlib.figure.Figure, row: str) -> list[matplotlib.axes.Axes]:
+    return [axes for axes in figure.axes if axes.get_label() == row and axes.images]
+
+
+def _texts(figure: matplotlib.figure.Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+def test_png_widens_by_one_column_per_panel(tmp_path: Path) -> None:
+    reference = _reference()
+    sizes = []
+    for count in (1, 2, 6):
+        path = tmp_path / "new" / f"{count}.png"
+        error_figure(path, reference, [_panel(f"method {i}", 0.01 * i, reference) for i in range(count)], "title")
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
+            sizes.append(image.size)
+    (one, height), (two, _), (six, _) = sizes
+    assert two - one == pytest.approx((six - two) / 4, abs=2)
+    assert two - one > 250
+    assert {size[1] for size in sizes} == {height}
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["1.png", "2.png", "6.png"]
+
+
+def test_all_images_share_a_window_and_all_errors_a_scale() -> None:
+    reference = _reference()
+    errors = [0.5, 0.06, 0.02]
+    figure = build_error_figure(reference, [_panel(f"method {e}", e, reference) for e in errors])
+    images, maps = _axes(figure, "image"), _axes(figure, "error")
+    assert len(images) == 4
+    assert len(maps) == 3
+    white = float(np.percentile(reference.double().numpy(), 99.8))
+    assert {axes.images[0].get_clim() for axes in images} == {(0, white)}
+    # The zero-filled image (25 % of the maximum) is left out, the next has 3 %.
+    assert {axes.images[0].get_clim() for axes in maps} == {(0, 5)}
+    for axes, error in zip(maps, errors, strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), 100 * error / float(reference.max()), rtol=1e-4)
+    assert "|image − reference|\n0 to 5 % of the\nreference's maximum" in _texts(figure)
+    assert "5 %" in _texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("levels", "limit"), [((3.0,), 3), ((3.1,), 5), ((40, 9, 2), 10), ((0,), 0.1), ((0, 0), 0.1), ((400, 400), 100)]
+)
+def test_error_limit_holds_all_maps_but_the_worst(levels: Sequence[float], limit: float) -> None:
+    assert common_error_limit([np.full((4, 4), float(level)) for level in levels]) == limit
+
+
+def test_error_limit_ignores_a_few_pixels() -> None:
+    error = np.full((100, 100), 1.5)
+    error[0, :20] = 60
+    assert common_error_limit([error]) == 2
+
+
+def test_error_limit_can_be_given() -> None:
+    reference = _reference()
+    figure = build_error_figure(reference, [_panel("a", 0.1, reference)], error_limit=40)
+    assert _axes(figure, "error")[0].images[0].get_clim() == (0, 40)
+
+
+def test_zoom_shows_the_boxed_region_of_every_image() -> None:
+    reference = _reference(20, 30)
+    panels = [_panel("a", 0.1, reference), _panel("b", 0.2, reference)]
+    figure = build_error_figure(reference, panels, zoom=(4, 6, 5, 10))
+    zoomed = _axes(figure, "zoom")
+    for axes, image in zip(zoomed, [reference, *(panel.image for panel in panels)], strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), image[4:9, 6:16], rtol=1e-6)
+        assert axes.images[0].get_clim() == _axes(figure, "image")[0].images[0].get_clim()
+    for axes in _axes(figure, "image"):
+        (box,) = axes.patches
+        assert box.get_bbox().bounds == (5.5, 3.5, 10, 5)
+    plain = build_error_figure(reference, panels)
+    assert not _axes(plain, "zoom")
+    assert figure.get_size_inches()[1] - plain.get_size_inches()[1] == pytest.approx(1.06)
+
+
+def test_texts_are_drawn_as_given_and_do_not_collide(tmp_path: Path) -> None:
+    reference = _reference()
+    title, caption = "a title of $many words_{ that is wider than its column", "33.41 dB / 0.9123"
+    panels = [Panel(title, reference, caption), Panel("b", reference, caption)]
+    error_figure(tmp_path / "figure.png", reference, panels, "subject $1")
+    figure = build_error_figure(reference, panels, "subject $1")
+    assert {"reference", "b", caption, "subject $1"} <= set(_texts(figure))
+    figure.draw_without_rendering()
+    heads = [text for axes in _axes(figure, "image") for text in axes.texts if text.get_text()]
+    boxes = [text.get_window_extent() for text in [*heads, figure.texts[0]]]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert max(box.y1 for box in boxes) <= figure.bbox.y1
+    assert " ".join(heads[2].get_text().split("\n")) == title
+
+
+def test_tall_images_keep_square_pixels() -> None:
+    reference = _reference(64, 16)
+    figure = build_error_figure(reference, [_panel("a", 0.1, reference)])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        if axes.images:
+            x, y = axes.transData.transform([(0, 0), (1, 1)]).T
+            assert abs(x[1] - x[0]) == pytest.approx(abs(y[1] - y[0]))
+            assert axes.get_xlim()[0] <= -0.5
+            assert axes.get_xlim()[1] >= 15.5
+
+
+def test_a_nearly_empty_reference_has_a_window() -> None:
+    reference = torch.zeros(64, 64)
+    reference[3, 3] = 1
+    figure = build_error_figure(reference, [_panel("a", 0.1, reference)])
+    assert _axes(figure, "image")[0].images[0].get_clim() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "image", "message"),
+    [
+        (torch.ones(4, 4), torch.ones(4, 5), r"panel 'a' must have the reference's shape \(4, 4\), got \(4, 5\)"),
+        (torch.ones(4, 4), torch.ones(1, 4, 4), r"panel 'a' must be real \(height, width\).*\(1, 4, 4\)"),
+        (torch.ones(4, 4) + 0j, torch.ones(4, 4), r"reference must be real \(height, width\), got torch.complex64"),
+        (torch.ones(4, 4), torch.full((4, 4), math.nan), "panel 'a' has NaN or infinite values"),
+        (torch.zeros(4, 4), torch.ones(4, 4), "reference must have a positive maximum, got 0"),
+    ],
+)
+def test_error_figure_refuses_unusable_images(reference: Tensor, image: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_error_figure(reference, [Panel("a", image)])
+
+
+def test_without_a_reference_the_panels_stand_alone() -> None:
+    image = torch.rand(8, 12, generator=torch.Generator().manual_seed(0))
+    figure = build_error_figure(None, [Panel("a", 2 * image, "first"), Panel("b", image)], "a title that is long " * 9)
+    assert [axes.get_label() for axes in figure.axes] == ["image", "image"]
+    assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
+    assert figure.axes[1].images[0].get_clim()[1] == pytest.approx(float(image.quantile(0.998)), rel=0.02)
+    assert "\n" in figure.texts[0].get_text()
+    with pytest.raises(ValueError, match="panel 'b' must have the first panel's shape"):
+        build_error_figure(None, [Panel("a", image), Panel("b", image[:4])])
+
+
+def test_error_figure_needs_a_panel() -> None:
+    with pytest.raises(ValueError, match="panels must not be empty"):
+        build_error_figure(torch.ones(4, 4), [])
+
+
+def test_error_limit_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="error_limit must be positive, got 0"):
+        build_error_figure(torch.ones(4, 4), [Panel("a", torch.ones(4, 4))], error_limit=0)
+
+
+@pytest.mark.parametrize("zoom", [(-1, 0, 2, 2), (0, 0, 0, 2), (3, 0, 2, 2), (0, 5, 2, 2)])
+def test_error_figure_refuses_a_region_outside(zoom: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"zoom must lie inside the image of 4 x 6 pixels, got \("):
+        build_error_figure(torch.ones(4, 6), [Panel("a", torch.ones(4, 6))], zoom=zoom)
+
+
+def test_figures_touch_no_global_state(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    stage_figure(tmp_path / "stages.png", {"idr": [1.0, 2.0]})
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_unwritable_figure_is_a_file_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="cannot be written"):
+        stage_figure(tmp_path / "file" / "figure.png", {"idr": [1.0]})
+
+
+def test_stage_figure_draws_curves_and_baselines(tmp_path: Path) -> None:
+    curves = {"idr": [30.0, 33.0, 33.5], "other $1": [29.0, 34.0]}
+    baselines = {"supervised": 35.0, "zero-filled": 24.0}
+    figure = build_stage_figure(curves, "SSIM", "round", baselines)
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines["idr"].get_xdata()) == [1, 2, 3]
+    assert list(lines["other $1"].get_ydata()) == curves["other $1"]
+    assert set(lines["zero-filled"].get_ydata()) == {24.0}
+    assert lines["idr"].get_marker() != lines["other $1"].get_marker()
+    assert lines["supervised"].get_linestyle() != lines["zero-filled"].get_linestyle() != "-"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("round", "SSIM")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["supervised", "other $1", "idr", "zero-filled"]
+    stage_figure(tmp_path / "stages.png", curves, "SSIM", "round", baselines)
+    with Image.open(tmp_path / "stages.png") as image:
+        assert image.format == "PNG"
+
+
+def test_stages_are_whole_numbers() -> None:
+    for values in ([30.0], [30.0, 31.0], [30.0] * 9):
+        figure = build_stage_figure({"idr": values})
+        figure.draw_without_rendering()
+        low, high = figure.axes[0].get_xlim()
+        ticks = [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+        assert ticks
+        assert all(tick == round(tick) for tick in ticks)
+
+
+@pytest.mark.parametrize("curves", [{}, {"idr": [1.0], "ssdu": []}])
+def test_stage_figure_refuses_empty_curves(curves: Mapping[str, Sequence[float]]) -> None:
+    with pytest.raises(ValueError, match="curves must be at least one, none of them empty, got the lengths"):
+        build_stage_figure(curves)
+
+
+def test_rho_is_one_when_the_score_ranks_perfectly(tmp_path: Path) -> None:
+    score = {"idr": [0.5, 0.3, 0.2], "ssdu": [0.4, 0.25]}
+    truth = {"ssdu": [31.0, 33.0], "idr": [30.0, 32.0, 34.0]}
+    assert agreement_figure(tmp_path / "figure.png", score, truth) == pytest.approx(1)
+    worst = {name: [-value for value in values] for name, values in truth.items()}
+    assert build_agreement_figure(score, worst)[1] == pytest.approx(-1)
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.format == "PNG"
+
+
+def test_rho_is_that_of_scipy_over_all_methods() -> None:
+    rng = np.random.default_rng(0)
+    score = {name: list(rng.uniform(0.01, 3, 7)) for name in "abc"}
+    truth = {name: list(rng.normal(30, 2, 7)) for name in "abc"}
+    figure, rho = build_agreement_figure(score, truth)
+    expected = spearmanr([-v for values in score.values() for v in values], [v for t in truth.values() for v in t])
+    assert rho == pytest.approx(expected.statistic)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    assert f"{abs(rho):.2f}" in axes.get_title(loc="left")
+    for points, name in zip(axes.collections, "abc", strict=True):
+        np.testing.assert_allclose(points.get_offsets(), np.stack([score[name], truth[name]], 1))
+    shapes = {points.get_paths()[0].vertices.tobytes() for points in axes.collections}
+    assert len(shapes) == 3
+
+
+@pytest.mark.parametrize("spread", [1.0001, 1.3, 8.0, 1e4])
+def test_score_axis_has_labels_at_any_range(spread: float) -> None:
+    figure, _ = build_agreement_figure({"idr": [0.02, 0.02 * spread]}, {"idr": [30.0, 31.0]})
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    labels = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert len(set(labels)) == len(labels) >= 2
+
+
+def test_rho_is_undefined_without_spread() -> None:
+    assert math.isnan(build_agreement_figure({"idr": [0.1, 0.1]}, {"idr": [30.0, 31.0]})[1])
+    assert math.isnan(build_agreement_figure({"idr": [0.1, 0.2]}, {"idr": [30.0, 30.0]})[1])
+
+
+@pytest.mark.parametrize(
+    ("score", "truth", "message"),
+    [
+        ({"a": [0.1, 0.2]}, {"b": [1.0, 2.0]}, "must have the same checkpoints"),
+        ({"a": [0.1, 0.2]}, {"a": [1.0]}, "must have the same checkpoints"),
+        ({"a": [0.1]}, {"a": [1.0]}, "must have at least two checkpoints"),
+        ({"a": [0.1, 0.0]}, {"a": [1.0, 2.0]}, "scores must be finite and positive"),
+        ({"a": [0.1, 0.2]}, {"a": [1.0, math.nan]}, "truth finite"),
+    ],
+)
+def test_agreement_refuses_unusable_points(
+    score: dict[str, list[float]], truth: dict[str, list[float]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_agreement_figure(score, truth)
+
+
+def test_the_worst_region_is_where_most_methods_fail() -> None:
+    reference = torch.ones(30, 24)
+    images = [reference.clone() for _ in range(3)]
+    for image in images[:2]:
+        image[21:24, 3:6] = 0
+    images[2][2, 20] = 50  # of one method alone
+    row, column, height, width = worst_region(reference, images)
+    assert (height, width) == (10, 8)
+    assert row <= 21 and row + height >= 24
+    assert column <= 3 and column + width >= 6
