@@ -43,8 +43,8 @@ VARIANTS = {
 
 def method_of(device: torch.device, phases: int, channels: int) -> Supervised:
     torch.manual_seed(0)
-    network = Reconstructor(NetworkOptions(phases=phases, channels=channels, init="xavier"))
-    return Supervised(network, SupervisedOptions(gamma=GAMMA)).to(device)
+    network = Reconstructor(NetworkOptions(phases=phases, channels=channels, init="xavier", symmetry=GAMMA))
+    return Supervised(network, SupervisedOptions()).to(device)
 
 
 def example_of(size: int, batch: int, device: torch.device) -> KspaceExample:

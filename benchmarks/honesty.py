@@ -45,9 +45,9 @@ METHODS = ("zero-filled", "total variation", "SSDU", "IDR", "supervised")
 #: Changes of what the methods share.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "complex": {},
-    "real": {"phase": 0.0},
-    "no noise": {"snr": None},
-    "SNR 20": {"snr": 20.0},
+    "real": {"simulation": {"phase": 0.0}},
+    "no noise": {"simulation": {"snr": None}},
+    "SNR 20": {"simulation": {"snr": 20.0}},
     "zero-padded": {"slices": 0, "matrix": None},
 }
 
@@ -58,7 +58,7 @@ def plan_of(variant: str) -> dict[str, Any]:
         "kind": "comparison",
         "extends": str(STUDY),
         "title": f"What makes a benchmark easy: {variant}",
-        "shared": {"slices": SLICES, **VARIANTS[variant]},
+        "shared": {"data": {"slices": SLICES, **VARIANTS[variant]}},
         "accelerations": [4],
         "run_folds": [3],
         "methods": {

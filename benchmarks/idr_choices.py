@@ -33,7 +33,7 @@ VARIANTS: list[tuple[str, str, dict[str, object]]] = [
     ("SSDU, 4 central samples kept", "ssdu", {"split_center": 4 / 128}),
     ("IDR, default", "idr", {}),
     ("IDR, mse", "idr", {"loss": "mse"}),
-    ("IDR, symmetry term 0.01", "idr", {"gamma": 0.01}),
+    ("IDR, symmetry term 0.01", "idr", {"symmetry": 0.01}),
     ("IDR, published initialisation", "idr", {"init": "xavier"}),
     ("IDR, pool of 4", "idr", {"pool": 4}),
     ("IDR, refined samples count 0.3", "idr", {"refined_weight": 0.3}),
@@ -53,9 +53,7 @@ def play(method: str, choice: dict[str, object], seed: int, folder: Path) -> tup
     config = options.config("ssdu" if method == "ssdu" else "idr")
     if method == READINGS:
         config = replace(config, method=READINGS, options=IDRReadingsOptions(stages=options.stages))
-    own = {name: value for name, value in choice.items() if name != "init"}
-    network = replace(config.network, init=choice.get("init", config.network.init))
-    config = replace(config, options=replace(config.options, **own), network=network)
+    config = config.changed(**choice)
     if choice.get("stages") == 1:
         config = replace(config, training=replace(config.training, epochs=options.epochs * options.stages))
     run = RunDirectory(folder)
@@ -63,7 +61,7 @@ def play(method: str, choice: dict[str, object], seed: int, folder: Path) -> tup
     with (folder / "progress.txt").open("w") as quiet:
         learn(config, acquired_alone(acquired, folder / "data"), None, run, Console(file=quiet))
     family = config.sampling.family(emulated=True)
-    score, _ = score_scan(run.load().reconstruct, truth, family, config.training.held_out, seed, 0)
+    score, _ = score_scan(run.load().reconstruct, truth, family, config.split.held_out, seed, 0)
     return score.held_out, score.psnr, score.ssim
 
 

@@ -37,8 +37,9 @@ def played(options: argparse.Namespace, method: str) -> Path:
     length = {"epochs": options.epochs, "stages": options.stages}
     if method == "ssdu":
         length = {"epochs": options.epochs * options.stages}
-    flat = {"method": method, **SHARED, **length, "seed": options.seed, "network": NETWORK}
-    return train(RunConfig.from_flat(flat), options.data, options.out / method).run.path
+    config = RunConfig.from_values({"method": method, "network": NETWORK})
+    config = config.changed(**SHARED, **length, seed=options.seed)
+    return train(config, options.data, options.out / method).run.path
 
 
 def refinements(run: Path) -> dict[int, float]:

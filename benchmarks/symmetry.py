@@ -43,7 +43,7 @@ class SomePhases(SSDU):
         for index, phase in enumerate(phases):
             whole = Phase.forward if index in chosen else without_residual
             phase.forward = partial(whole, phase)
-        self.gamma = GAMMA * len(phases) / len(chosen)
+        self.network.penalty_weight = GAMMA * len(phases) / len(chosen)
         yield from super().step(batch)
         for phase in phases:
             del phase.forward
@@ -66,8 +66,9 @@ def main() -> None:
     for name, (method, gamma) in VARIANTS.items():
         scores, seconds = [], []
         for seed in options.seeds:
-            flat = {"method": method, **SHARED, "epochs": options.epochs, "gamma": gamma, "seed": seed, "data_seed": 0}
-            run = train(RunConfig.from_flat({**flat, "network": NETWORK}), options.data, options.out / f"{name}-{seed}")
+            config = RunConfig.from_values({"method": method, "network": NETWORK, "split": {"seed": 0}})
+            config = config.changed(**SHARED, epochs=options.epochs, seed=seed, symmetry=gamma)
+            run = train(config, options.data, options.out / f"{name}-{seed}")
             history = read_history(run.run.path / "metrics.csv")
             scores.append(min(float(row["score"]) for row in history))
             seconds.append(sum(float(row["seconds"]) for row in history))

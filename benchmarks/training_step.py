@@ -78,8 +78,8 @@ def with_ssdu(size: int, batch: int, gamma: float, plain: bool) -> Losing:
     """SSDU's loss with sansref's network, or with the plain one of the same weights."""
     _, given = scans(size, batch)
     # Random weights: the identity's last convolutions are zero, and would hide a difference between the networks.
-    options = NetworkOptions(phases=PHASES, channels=CHANNELS, init="xavier")
-    method = SSDU(Reconstructor(options), SSDUOptions(gamma=gamma), Sampling().family(emulated=True))
+    options = NetworkOptions(phases=PHASES, channels=CHANNELS, init="xavier", symmetry=gamma)
+    method = SSDU(Reconstructor(options), SSDUOptions(), Sampling().family(emulated=True))
     step = 0
 
     def examples() -> KspaceExample:

@@ -24,7 +24,7 @@ from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.config import RunConfig
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
@@ -146,12 +146,11 @@ def tiny() -> Callable[..., RunConfig]:
 
     def make(method: str = "idr", network: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
         kind = METHODS[method]
-        given = {**kind.training_defaults, "epochs": 2, "threads": 1, "accelerator": "cpu"}
-        training = TrainingOptions(**{"batch_size": 4, **given})
-        flat = RunConfig(method, kind.options_type(), NETWORKS[kind.network_type], training=training).flat()
-        changes = {"stages": 2, **changes} if method == "idr" else changes
-        changes = {"crop": [80, 80], **changes} if kind.network_type is TranslatorOptions else changes
-        return RunConfig.from_flat({**flat, **changes, "network": {**flat["network"], **(network or {})}})
+        config = RunConfig(method, kind.options_type(), NETWORKS[kind.network_type])
+        given: dict[str, Any] = {"batch_size": 4, **kind.defaults, "training.epochs": 2, "threads": 1}
+        given |= {"stages": 2} if method == "idr" else {}
+        given |= {"crop": [80, 80]} if kind.network_type is TranslatorOptions else {}
+        return config.changed(**given, accelerator="cpu").changed(**changes, network=network or {})
 
     return make
 

@@ -25,7 +25,7 @@ def small_run(trained, tmp_path):
     copy.parent.mkdir()
     subprocess.run(["cp", "-r", str(trained.path), str(copy)], check=True)
     config = copy / "config.yaml"
-    text = config.read_text().replace("slices: 0", "slices: 2").replace("matrix: null", "matrix:\n- 16\n- 16")
+    text = config.read_text().replace("slices: 0", "slices: 2").replace("  matrix: null", "  matrix: [16, 16]")
     config.write_text(text)
     return copy
 

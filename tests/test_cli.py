@@ -140,10 +140,10 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["--epochs", "many"], "--epochs takes a whole number, not many"),
-        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--epochs", "0"], "training.epochs must be at least 1, got 0"),
         (["--epoch", "3"], "there is no option --epoch: did you mean --epochs?"),
         (["-epochs", "3"], "there is no option -epochs: did you mean --epochs?"),
-        (["--Phases", "3"], "there is no option --Phases: did you mean --network.phases?"),
+        (["--Phases", "3"], "there is no option --Phases: did you mean --phases?"),
         (["--lr", "3"], "there is no option --lr: did you mean --learning_rate?"),
         (["--accel=3"], "there is no option --accel: did you mean --acceleration or --accelerator?"),
         (["--skip_bad", "true"], "--skip_bad takes no value, but 'true' follows it"),
@@ -155,21 +155,21 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--score", "mine"], "--score takes one of held_out, reference, not mine"),
         (["--network.name", "foo"], "--network.name takes one of ista_plus, ista, unet, not foo"),
         (["--coil_maps", "esprit"], "--coil_maps takes one of espirit, none, not esprit: did you mean espirit?"),
-        (["--network", "3"], "--network is a group of settings: give them one by one, such as --network.name"),
+        (["--network", "3"], "there is no option --network"),
         (["--network.phases", "0"], "network.phases must lie in 1..1000, got 0"),
-        (["--learning-rate", "0"], "learning_rate must be positive, got 0.0"),
+        (["--learning-rate", "0"], "training.learning_rate must be positive, got 0.0"),
         (["--acceleration", "0.5"], "an acceleration of 0.5 is impossible"),
         (["--mask", "foo"], "unknown mask 'foo': use one of"),
         (["--ratio", "2"], "ratio must lie between 0 and 1, got 2"),
         (["--partitions", "0"], "partitions must be at least 1, got 0"),
         (["--slices", "-1"], "central must lie in (0, 1] and slices must not be negative"),
         (["--crop", "[0,0]"], "crop must be a positive height and width of at most 8192, got 0 and 0"),
-        (["--workers", "-1"], "workers must be at least 0, got -1"),
+        (["--workers", "-1"], "machine.workers must be at least 0, got -1"),
         (["--accelerator", "abacus"], "1 device(s) of accelerator 'abacus' on 1 node(s)"),
         (["--learning_rate", "1e30"], "the loss of turn 'network' is"),
         (["--validation", "0.99"], "6 subject(s) cannot be split"),
         (["--config"], "--config needs a value"),
-        (["--epochs"], "--epochs needs a value: a whole number"),
+        (["--epochs"], "--training.epochs needs a value: a whole number"),
         (["--config", "smal-4x"], "there is no configuration 'smal-4x': did you mean small-4x?"),
         (
             ["--config", "one-table-small"],
@@ -194,13 +194,13 @@ def test_files_too_small_for_the_options_are_named(fails, heads, tmp_path):
 
 def test_pairs_of_numbers_are_written_as_people_write_them(sansref, heads, tmp_path):
     file = tmp_path / "own.yaml"
-    file.write_text("matrix: 16,20\n")
+    file.write_text("data: {matrix: 16x20}\n")
     for number, words in enumerate(
         (["--matrix", "16,20"], ["--matrix=16x20"], ["--matrix", "[16, 20]"], ["--config", file])
     ):
         run = tmp_path / str(number)
         assert sansref("train", "ssdu", "--data", heads, "--out", run, *SMALL, "--slices", "1", *words)[0] == 0
-        assert yaml.safe_load((run / "config.yaml").read_text())["matrix"] == [16, 20]
+        assert yaml.safe_load((run / "config.yaml").read_text())["data"]["matrix"] == [16, 20]
 
 
 def test_swapped_arguments_are_named(fails, trained, heads, tmp_path):
@@ -271,18 +271,21 @@ def test_options_without_effect_on_undersampled_scans_are_said(sansref, write_kn
     ("content", "message"),
     [
         ("epochs: [1", "is not readable YAML (while parsing a flow sequence"),
-        ("epochs: many", "epochs takes a whole number, not 'many'"),
+        ("training: {epochs: many}", "training.epochs takes a whole number, not many"),
         ("epochs: 3\nepochs: 4", "gives 'epochs' twice"),
         ("network:\n  phases: 3\n  phases: 4", "gives 'phases' twice"),
-        ("schedule: plato", "schedule takes one of plateau, linear, cooldown, not 'plato': did you mean plateau?"),
-        ("matrix: 128", "matrix takes 2 whole numbers such as 128,128 or null, not 128"),
+        (
+            "training: {schedule: plato}",
+            "training.schedule takes one of plateau, linear, cooldown, not plato: did you mean",
+        ),
+        ("data: {matrix: 128}", "data.matrix takes 2 whole numbers such as 128,128 or null, not 128"),
         ("foo: 3", "there is no setting 'foo'"),
         ("3: foo", "there is no setting '3'"),
         ("config: small-4x", "there is no setting 'config'"),
-        ("epoch: 3", "there is no setting 'epoch': did you mean epochs?"),
-        ("stages: 3", "there is no setting 'stages' here: it is an option of idr"),
+        ("epoch: 3", "there is no setting 'epoch': did you mean training.epochs?"),
+        ("method: {stages: 3}", "there is no setting 'method.stages'"),
         ("network:\n  phase: 3", "there is no setting 'network.phase': did you mean network.phases?"),
-        ("network: 3", "network must hold settings such as 'phases: 9', got 3"),
+        ("network: 3", "network holds settings such as network.name, not 3"),
         ("extends: one-table-small", "is the plan of a comparison. Use 'sansref compare"),
         ("kind: comparison", "is the plan of a comparison. Use 'sansref compare"),
         ("- 3", "holds no settings"),
@@ -422,8 +425,8 @@ def test_train(sansref, heads, tmp_path, method):
         f"{method.upper()} {words} score" for words in shown
     ]
     settings = yaml.safe_load((run / "config.yaml").read_text())
-    assert settings["method"] == method
-    assert settings["data"] == str(heads)
+    assert settings["method"]["name"] == method
+    assert settings["data"]["folder"] == str(heads)
     network = json.loads((run / "model.json").read_text())["config"]["network"]
     assert 2 in (network.get("phases"), network.get("width"))
 
@@ -579,8 +582,10 @@ def test_whose_scans_they_are_is_asked_and_can_be_said(sansref, fails, heads, tm
         code, out, _ = sansref(*words, "--subject_from", "P[0-9]")
         assert code == 0
         assert "recognised by   --subject_from P[0-9]: P1, P2\n" in out
-    assert yaml.safe_load((tmp_path.parent / "of-people" / "config.yaml").read_text())["subject_from"] == "P[0-9]"
-    assert "(subject_from 'P[0-9]' -> 'file'): choose" in fails(*train, "--subject_from", "file")
+    assert (
+        yaml.safe_load((tmp_path.parent / "of-people" / "config.yaml").read_text())["data"]["subject_from"] == "P[0-9]"
+    )
+    assert "(data.subject_from 'P[0-9]' -> 'file'): choose" in fails(*train, "--subject_from", "file")
     assert "subject_from" in fails(*train, "--subject_from", "(")
 
 
@@ -638,7 +643,7 @@ def test_the_code_that_a_run_names_is_executed_only_on_demand(sansref, trained, 
     }[command]
     for method, helper in (("runs.x.helper:Mine", run), (f"own_{command}:Mine", tmp_path)):
         (helper / f"{method.partition(':')[0].split('.')[-1]}.py").write_text(HELPER)
-        (run / "config.yaml").write_text(config.replace("method: idr", f"method: {method}"))
+        (run / "config.yaml").write_text(config.replace("name: idr\n", f"name: {method}\n"))
         code, _, said = sansref(command, run, *words)
         assert code == 2
         assert "--trust_code" in said
@@ -657,7 +662,7 @@ def test_training_never_removes_scans_that_lie_beside_a_configuration(sansref, w
     place = tmp_path / "study"
     data = write_heads(place / "data")
     shutil.copytree(data, place / "stages")
-    (place / "config.yaml").write_text("epochs: 1\n")
+    (place / "config.yaml").write_text("training: {epochs: 1}\n")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     for given in (data, write_heads(tmp_path.with_name(f"{tmp_path.name}-other"))):
         code, _, said = sansref("train", "idr", "--config", place / "config.yaml", "--data", given, "--out", place)

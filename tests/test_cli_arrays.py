@@ -44,7 +44,7 @@ def test_axes_and_array_go_into_the_run(sansref, data, tmp_path):
     assert "subject0.npy: holds k-space of shape 2x32x32 and does not say what its axes are. Say it, for" in err
     code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, "--axes", "slice,row,column", *SMALL)
     assert code == 0, err
-    assert yaml.safe_load((run / "config.yaml").read_text())["axes"] == "slice,row,column"
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["axes"] == "slice,row,column"
     code, _, err = sansref("reconstruct", run, data / "subject0.npy", "--out", out)
     assert code == 0, err
     with h5py.File(out / "subject0.h5") as file:
@@ -90,7 +90,7 @@ def test_supplied_maps_from_training_to_images(sansref, tmp_path, monkeypatch):
     assert "--maps" in err
     code, _, err = sansref(*command, "--maps", "maps")
     assert code == 0, err
-    assert yaml.safe_load((run / "config.yaml").read_text())["maps"] == str(tmp_path / "maps")
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["maps"] == str(tmp_path / "maps")
     held = PreparedScans(run / "data" / "training")[0]
     assert np.allclose(np.abs(held.maps.numpy()), np.abs(maps), atol=1e-5)
     one, out = data / "subject0.npy", tmp_path / "out"

@@ -8,7 +8,12 @@ from sansref.presets import comparison_names
 PLAN = {
     "kind": "comparison",
     "title": "Two methods",
-    "shared": {"test": 0.3, "network": {"phases": 1, "channels": 2}, "epochs": 1, "threads": 1, "accelerator": "cpu"},
+    "shared": {
+        "split": {"test": 0.3},
+        "network": {"phases": 1, "channels": 2},
+        "training": {"epochs": 1},
+        "machine": {"threads": 1, "accelerator": "cpu"},
+    },
     "accelerations": [4],
     "methods": {"zero-filled": {"method": "zero_filled"}, "SSDU": {"method": "ssdu"}},
     "baseline": "SSDU",

@@ -18,10 +18,10 @@ ISTA = {"phases": 2, "channels": 4}
 RUNS: dict[str, dict[str, Any]] = {
     "ssdu": {"method": "ssdu", "network": ISTA},
     "ssdu_coils": {"method": "ssdu", "network": ISTA},
-    "ssdu_gauss": {"method": "ssdu", "network": ISTA, "data_consistency": "none"},
+    "ssdu_gauss": {"method": {"name": "ssdu", "data_consistency": "none"}, "network": ISTA},
     "ssdu_unet": {"method": "ssdu", "network": {"name": "unet", "channels": 4, "pools": 2}},
     "idr": {"method": "idr", "network": ISTA},
-    "supervised": {"method": "supervised", "network": ISTA, "data_consistency": "hard"},
+    "supervised": {"method": {"name": "supervised", "data_consistency": "hard"}, "network": ISTA},
     "supervised_real": {"method": "supervised", "network": {**ISTA, "complex": False, "name": "ista"}},
     "switchable": {"method": "switchable", "network": TRANSLATORS},
     "iscl": {"method": "iscl", "network": TRANSLATORS},
@@ -33,7 +33,7 @@ RUNS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_a_finished_run_gives_the_image_that_it_always_gave(name: str) -> None:
     golden = load_file(FOLDER / f"{name}.safetensors")
-    method = RunConfig.from_flat(RUNS[name]).build().eval()
+    method = RunConfig.from_values(RUNS[name]).build().eval()
     weights = {key.removeprefix("weights."): value for key, value in golden.items() if key.startswith("weights.")}
     missing, unexpected = method.load_state_dict(weights, strict=False)
     assert not unexpected

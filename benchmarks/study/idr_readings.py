@@ -77,8 +77,6 @@ class IDRReadingsOptions:
         Start a stage from the best network so far (warm) or from new weights (fresh).
     loss
         mse (the paper), or mixed: SSDU's normalised l1 plus l2.
-    gamma
-        Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
     stages: int = 8
@@ -99,7 +97,6 @@ class IDRReadingsOptions:
     ensemble: bool = False
     start: Literal["warm", "fresh"] = "warm"
     loss: LossName = "mixed"
-    gamma: float = 0.0
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.pool < 1:
@@ -131,7 +128,7 @@ class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
     options_type: ClassVar[type[Any]] = IDRReadingsOptions
 
     def __init__(self, network: Network, options: IDRReadingsOptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss, options.data_consistency)
+        super().__init__(network, options.loss, options.data_consistency)
         self.options = options
         self.family = family
         self.stages = options.stages

@@ -25,7 +25,7 @@ for path in sorted(p for name in tested for p in Path(sys.argv[2]).glob(f"{name}
         image = scan.reference
         measured = int(full[scan.meta.slice].mask.sum())
         power = air_power(image) * image.numel() / measured  # of the noise, per measured sample
-        held = held_out_mask(scan, config.training.held_out, config.training.seed_of_data, scan.meta.slice)
+        held = held_out_mask(scan, config.split.held_out, config.data_seed, scan.meta.slice)
         weight = 1 / family.density(scan.mask)[held].clamp(min=1e-3)
         floor = power * float(weight.sum()) / float((weight * scan.kspace[0][held].abs().square()).sum())
         nmse = power * measured / float(image.abs().square().sum())

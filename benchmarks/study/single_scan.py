@@ -23,8 +23,8 @@ config = RunDirectory(Path(runs[0])).config()
 recipe = config.preparation
 (scan,) = replace(recipe, selection=replace(recipe.selection, axes=axes)).scans(Path(file))
 family = config.sampling.family(scan.meta.emulated)
-rest = scan.restricted(~held_out_mask(scan, config.training.held_out, 0, 0))
-inner = held_out_mask(rest, config.training.held_out, 1, 0)
+rest = scan.restricted(~held_out_mask(scan, config.split.held_out, 0, 0))
+inner = held_out_mask(rest, config.split.held_out, 1, 0)
 methods = {"zero-filled": zero_filled}
 for name in ("l1_wavelet", "total_variation"):
     start = time.time()
@@ -39,7 +39,7 @@ for name, method in methods.items():
     start = time.time()
     method(scan.batch())
     spent = time.time() - start
-    score, images[name] = score_scan(method, scan, family, config.training.held_out, 0, 0)
+    score, images[name] = score_scan(method, scan, family, config.split.held_out, 0, 0)
     print(f"{name} | {score.held_out:.4f} | {score.psnr:.2f} | {score.ssim:.4f} | {spent:.2f}", flush=True)
 if scan.reference is not None:
     images["reference"] = magnitude(scan.reference, scan)

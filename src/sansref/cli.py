@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.arguments import new_parser, parse
 from sansref.early import check_early, check_place, check_run
 from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
+from sansref.settings import new_parser, parse
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -47,7 +47,7 @@ usage: sansref COMMAND [options]
 methods:
 {os.linesep.join(f"  {name:<21} {line}" for name, line in METHOD_LINES.items())}
 
-'sansref COMMAND --help' lists every option; any option of train can stand in a YAML file given by --config.
+'sansref COMMAND --help' lists the options; settings of train can stand in a YAML file given by --config.
 """
 
 
@@ -125,7 +125,7 @@ def _run(arguments: list[str]) -> None:
 
 def demo(arguments: list[str]) -> None:
     """Learn from one undersampled in-vivo slice without any reference, then uncover the truth and score."""
-    parser = new_parser("sansref demo", demo)
+    parser = new_parser("sansref demo", demo.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
     from sansref.commands.demo import DemoOptions, run_demo
     from sansref.results.score_tables import score_table, show
@@ -147,40 +147,32 @@ def train(arguments: list[str]) -> None:
 
     from sansref.methods import Needs
     from sansref.methods.registry import METHODS, find_method
-    from sansref.training.config import RunConfig
+    from sansref.training.config import RunConfig, add_settings
 
     if not arguments or arguments[0].startswith("-"):
         raise SettingError(f"train needs a method before its options: use one of {', '.join(METHODS)}")
     method, *rest = arguments
-    kind = find_method(method)
-    parser = new_parser(f"sansref train {method}", train)
-    parser.add_argument("--config", action="config", help="YAML file, or the name of a preset")
-    parser.add_argument("--method", default=method, help="as in a run's config.yaml; the same as METHOD")
-    unpaired = kind.needs is Needs.UNPAIRED
-    names = ["--data", "--undersampled"] if unpaired else ["--data"]
-    parser.add_argument(*names, type=Path, required=True, help="folder of scans, or one file")
+    unpaired = find_method(method).needs is Needs.UNPAIRED
+    parser = new_parser(f"sansref train {method}", train.__doc__)
+    parser.add_argument("--data.folder", type=Path, default=None, help="folder of scans, or one file")
     if unpaired:
         full_help = "folder of full scans of other people; without it, half of the training subjects take their place"
-        parser.add_argument("--full", type=Path, default=None, help=full_help)
-    parser.add_argument("--out", type=Path, required=True, help="run directory")
+        parser.add_argument("--data.full", type=Path, default=None, help=full_help)
+    parser.add_argument("--out", type=Path, default=None, help="run directory")
+    parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     dry_help = "say what would be learned from, and what it would take, and write nothing"
     parser.add_argument("--dry_run", action="store_true", help=dry_help)
-    for group in (kind.options_type, *RunConfig.groups.values()):
-        parser.add_class_arguments(group, None)
-    parser.add_class_arguments(kind.network_type, "network")
-    parser.set_defaults(dict(kind.training_defaults))
-    parser.add_argument("--magnitude", type=bool, default=False, help="simulate from measured k-space's magnitudes")
+    add_settings(parser, method)
     of_others = dict.fromkeys(("full", "undersampled"), "methods that learn from unpaired scans")
     of_others |= {entry.name: other for other, one in METHODS.items() for entry in fields(one.options_type)}
-    options = parse(parser, rest, of_others).as_dict()
-    data, out, skip_bad = options.pop("data"), options.pop("out"), options.pop("skip_bad")
-    options.pop("config", None)
-    if options["method"] != method:
-        raise SettingError(f"the configuration is for method {options['method']!r}, not {method!r}")
-    full, dry_run = options.pop("full", None), options.pop("dry_run")
-    config = RunConfig.from_flat(options)
-    if dry_run:
+    options = parse(parser, rest, of_others, needed=("data.folder", "out")).as_dict()
+    if options["method"]["name"] != method:
+        raise SettingError(f"the configuration is for method {options['method']['name']!r}, not {method!r}")
+    data, full, out = options["data"]["folder"], options["data"].get("full"), options["out"]
+    skip_bad = options["skip_bad"]
+    config = RunConfig.from_parsed(options)
+    if options["dry_run"]:
         from sansref.training.survey import told
         from sansref.training.train import dry_run as look
 
@@ -204,7 +196,7 @@ def train(arguments: list[str]) -> None:
 
 def reconstruct(arguments: list[str]) -> None:
     """Reconstruct every slice of every file with a trained run. The same command goes on where it was killed."""
-    parser = new_parser("sansref reconstruct", reconstruct)
+    parser = new_parser("sansref reconstruct", reconstruct.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("files", type=Path, nargs="+", help="scan files or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder for the images")
@@ -255,7 +247,7 @@ def reconstruct(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Score a trained run, beside the zero-filled image, on subjects that it did not learn from."""
-    parser = new_parser("sansref evaluate", evaluate)
+    parser = new_parser("sansref evaluate", evaluate.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--data", type=Path, required=True, help="folder of scans, or one file")
     parser.add_argument("--out", type=Path, default=None, help="folder for scores and figures; RUN/evaluation")
@@ -298,7 +290,7 @@ def compare(arguments: list[str]) -> None:
     """Train and score methods on the same slices, masks and splits. The same command continues what was killed."""
     from sansref.presets import comparison_names
 
-    parser = new_parser("sansref compare", compare)
+    parser = new_parser("sansref compare", compare.__doc__)
     known = ", ".join(comparison_names())
     parser.add_argument("plan", help=f"what is compared: a YAML file, or one of {known}")
     parser.add_argument("--data", type=Path, required=True, help="folder of scans")
@@ -329,7 +321,7 @@ def compare(arguments: list[str]) -> None:
 
 def info(arguments: list[str]) -> None:
     """Say what a scan file or a run holds, and of a folder of scans what a training would learn from."""
-    parser = new_parser("sansref info", info)
+    parser = new_parser("sansref info", info.__doc__)
     parser.add_argument("path", type=Path, help="scan file, folder of scan files, or run directory")
     parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
     axes_help = "what the axes of an array are, such as coil,row,column"
@@ -354,7 +346,7 @@ def info(arguments: list[str]) -> None:
 
 def serve(arguments: list[str]) -> None:
     """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
-    parser = new_parser("sansref serve", serve)
+    parser = new_parser("sansref serve", serve.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     _add_trust(parser)
     from sansref.serving.options import Limits, ServeOptions

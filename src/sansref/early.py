@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -10,21 +9,14 @@ from pathlib import Path
 from sansref.errors import FileError, SettingError, did_you_mean
 from sansref.presets import preset_file
 
-#: Commands whose options are those of classes that need PyTorch.
-SLOW = ("demo", "train", "evaluate", "compare")
 #: Options that name something to be read.
 PLACES = ("data", "undersampled", "full")
 #: Methods that learn from one folder alone.
 OF_UNDERSAMPLED = ("idr", "ssdu", "supervised")
-#: Options that the parser itself has.
-OWN = ("help", "config", "print_config")
-
-_CLASS = re.compile(r"^@dataclass.*\nclass (\w+).*\n((?:(?: .*)?\n)*)", re.MULTILINE)
-_FIELD = re.compile(r"^    (\w+): .*=", re.MULTILINE)
 
 
 def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> None:
-    """Refuse a path that does not exist, a preset or method that is not known, and an option that no command has.
+    """Refuse a path that does not exist, and a preset or method that is not known.
 
     What passes may still be wrong: the parser of the command looks at everything.
 
@@ -42,7 +34,7 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
     FileError
         If something that is to be read does not exist, or is no run.
     SettingError
-        If there is no such option, preset or method.
+        If there is no such preset or method.
     """
     first = list(takewhile(lambda word: not word.startswith("-"), words))  # words behind an option may be its values
     if command == "train" and not first:
@@ -51,8 +43,6 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
     if command == "train" and not own and first[0] not in methods:
         cure = f"use one of {', '.join(methods)}, or module:Class for one of your own"
         raise SettingError(f"there is no method {first[0]!r}{did_you_mean(first[0], methods, cure)}")
-    if command in SLOW and not own:
-        _check_options(" ".join(["sansref", command, *first[: command == "train"]]), words)
     if command == "compare" and first:
         preset_file(first[0])
     given = {name: value for name, value in pairwise(words) if not value.startswith("-")}
@@ -94,36 +84,3 @@ def check_place(place: Path) -> None:
     """
     if not place.exists() and not place.is_symlink():
         raise FileError(place, "does not exist", "Check the spelling of the path")
-
-
-def _check_options(name: str, words: Sequence[str]) -> None:
-    known: set[str] = set()
-    for word in words:
-        if found := re.match(r"--([\w.-]+)", word):
-            option = found[1].replace("-", "_")
-            known = known or option_names(name.split()[1])
-            if option not in known:
-                said = did_you_mean(option, sorted(known), dashes="--")
-                raise SettingError(f"there is no option --{option}{said} (see '{name} --help')")
-
-
-def option_names(command: str) -> set[str]:
-    """Names of the options of a command with all methods, and of more, as the sources of this package say.
-
-    To ask the classes themselves, they would have to be imported, and PyTorch with them.
-    """
-    names, here = set(OWN), Path(__file__).parent
-    for path in here.rglob("*.py"):
-        if command == "train" and path.relative_to(here).parts[0] in ("commands", "results", "serving"):
-            continue
-        text = path.read_text(encoding="utf-8")
-        if path.name == "cli.py":
-            names |= set(re.findall(r'"--(\w+)"', text))
-        for kind, body in _CLASS.findall(text):
-            fields = _FIELD.findall(body)
-            names |= (
-                {f"network.{name}" for name in fields}
-                if kind in ("NetworkOptions", "TranslatorOptions")
-                else set(fields)
-            )
-    return names | {"network"}

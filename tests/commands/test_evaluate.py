@@ -87,10 +87,10 @@ def test_subjects_can_be_chosen(play, subjects, scored, left_out):
 @pytest.mark.parametrize(("name", "parts"), [("sub-03_T1w.nii.gz", {}), ("", {"validation": 0.0, "test": 0.5})])
 def test_training_scans_are_scored_on_what_the_run_was_not_given(tiny, heads, tmp_path, monkeypatch, name, parts):
     data = heads / name
-    config = tiny("ssdu", epochs=1, slices=3, seed=5, data_seed=1, **parts)
+    config = tiny("ssdu", epochs=1, slices=3, seed=5, split={"seed": 1}, **parts)
     run = train(config, data, tmp_path / "run", console=QUIET).run
     scans, given = PreparedScans(run.path / "data" / "training"), []
-    learned = WithoutHeldOut(scans, config.training.held_out, config.training.seed)
+    learned = WithoutHeldOut(scans, config.split.held_out, config.training.seed)
     original = module.score_scan
 
     def watched(reconstruct, scan, family, held_out, seed, item, *rest):
@@ -119,11 +119,9 @@ def test_scores_are_those_of_every_slice(play, trained, heads):
     config, method = trained.config(), trained.load()
     row = found.rows[1]
     scan = list(config.preparation.scans(row.info.path))[1]
-    options = config.training
+    share, seed = config.split.held_out, config.training.seed
     for name, reconstruct in (("zero-filled", zero_filled), ("idr", method.reconstruct)):
-        score, _ = score_scan(
-            reconstruct, scan, config.sampling.family(emulated=True), options.held_out, options.seed, 1
-        )
+        score, _ = score_scan(reconstruct, scan, config.sampling.family(emulated=True), share, seed, 1)
         assert row.scores[name] == score
     assert list(row.scores) == ["zero-filled", BEST_SCALE, "idr"]
     assert row.scores[BEST_SCALE] == score_best_scale(scan)

@@ -51,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirector
     """A run of a method of the user's, in a module that every process finds."""
     (tmp_path / "own.py").write_text(OWN.replace("PLACE", repr(str(tmp_path))))
     monkeypatch.chdir(tmp_path)
-    config = RunConfig.from_flat({"method": "own:Held", "network": NETWORK})
+    config = RunConfig.from_values({"method": "own:Held", "network": NETWORK})
     made = RunDirectory(tmp_path / "run", trust_code=True)
     made.start(config, "none")
     save_file(config.build().state_dict(), made.weights)

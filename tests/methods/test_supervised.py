@@ -17,7 +17,7 @@ from sansref.scan import Scan, ScanMeta
 def method(data_consistency: Any = "none") -> Supervised:
     torch.manual_seed(0)
     network = Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
-    return Supervised(network, SupervisedOptions(loss="mse", gamma=0.0, data_consistency=data_consistency))
+    return Supervised(network, SupervisedOptions(loss="mse", data_consistency=data_consistency))
 
 
 def scan(coils: int = 1, dtype: torch.dtype = torch.complex64) -> Scan:

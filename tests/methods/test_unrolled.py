@@ -35,9 +35,9 @@ def weights(*shape: int) -> Tensor:
     return torch.where(values < 0.5, 0, 4 * values)
 
 
-def method(name: Any = "ista_plus", gamma: float = 0.01, loss: Any = "mse") -> UnrolledMethod:
-    network = Reconstructor(NetworkOptions(name, phases=2, channels=4, pools=2, init="xavier"))
-    return Supervised(network, SupervisedOptions(loss=loss, gamma=gamma))
+def method(name: Any = "ista_plus", symmetry: float = 0.01, loss: Any = "mse") -> UnrolledMethod:
+    network = Reconstructor(NetworkOptions(name, phases=2, channels=4, pools=2, init="xavier", symmetry=symmetry))
+    return Supervised(network, SupervisedOptions(loss=loss))
 
 
 def batch(coils: int = 1) -> KspaceExample:
@@ -113,7 +113,7 @@ def test_the_symmetry_penalty_is_the_sum_over_phases_of_means() -> None:
 @pytest.mark.parametrize(("data_loss", "data_term"), [("mse", weighted_mse), ("mixed", mixed_l1_l2)])
 @pytest.mark.parametrize("coils", [1, 3])
 @pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
-def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(
+def test_the_loss_is_the_data_term_plus_the_weighted_symmetry_term(
     name: str, coils: int, data_loss: str, data_term: Callable[..., Tensor]
 ) -> None:
     learned, examples = method(name, 0.3, data_loss), batch(coils)
@@ -129,8 +129,8 @@ def test_the_loss_is_the_data_term_plus_gamma_times_the_symmetry_term(
     assert not any(part.requires_grad for part in parts.values())
 
 
-def test_without_gamma_no_symmetry_term_is_made() -> None:
-    _, loss, parts = next(method(gamma=0.0).step(batch()))
+def test_without_weight_no_symmetry_term_is_made() -> None:
+    _, loss, parts = next(method(symmetry=0.0).step(batch()))
     assert float(parts["symmetry"]) == 0.0
     assert float(loss.detach()) == float(parts["data"])
 

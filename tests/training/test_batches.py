@@ -113,7 +113,7 @@ def test_mirrored_examples_are_views_of_the_ones_they_replace(make_scans, tiny):
 
 
 def test_only_methods_that_learn_from_kspace_can_mirror(tiny):
-    with pytest.raises(SettingError, match="'iscl' learns from images: leave out --mirror"):
+    with pytest.raises(SettingError, match=r"'iscl' learns from images: leave out training\.mirror"):
         tiny("iscl", mirror=True)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,42 +11,46 @@ from sansref.errors import SettingError
 from sansref.methods import Needs, SSDUOptions
 from sansref.methods.registry import METHODS
 from sansref.networks import TranslatorOptions
-from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.config import GROUPS, MachineOptions, RunConfig, SplitOptions, TrainingOptions
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_flat_names_survive_yaml_and_come_back_as_the_same_configuration(tiny, method):
+def test_settings_survive_yaml_and_come_back_as_the_same_configuration(tiny, method):
     network = {"complex": METHODS[method].network_type is TranslatorOptions}
     config = tiny(method, crop=[30, 28], matrix=[24, 26], snr=None, network=network, magnitude=True, seed=3)
-    again = RunConfig.from_flat(yaml.safe_load(yaml.safe_dump(config.flat())))
+    again = RunConfig.from_values(yaml.safe_load(yaml.safe_dump(config.values())))
     assert again == config
     assert again.selection.crop == (30, 28)
-    assert again.flat() == config.flat()
+    assert again.values() == config.values()
 
 
-def test_no_two_groups_of_options_share_a_name():
-    for method, entry in METHODS.items():
-        names = [option.name for kind in (entry.options_type, *RunConfig.groups.values()) for option in fields(kind)]
-        names += ["method", "magnitude", "network", "data", "full", "undersampled", "out", "config", "skip_bad"]
-        assert len(set(names)) == len(names), method
+def test_settings_stand_in_eight_groups(tiny):
+    values = tiny("idr").values()
+    assert values.pop("format") == 2
+    assert tuple(values) == GROUPS
+    assert values["method"]["name"] == "idr"
+    assert values["data"]["simulation"]["snr"] == 30.0
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_defaults_are_a_configuration(method):
-    config = RunConfig.from_flat({"method": method})
-    assert config.flat()["method"] == method
+    config = RunConfig.from_values({"method": method})
+    assert config == RunConfig.from_values({"method": {"name": method}})
+    assert config.values()["method"]["name"] == method
     unpaired = dict.fromkeys(("switchable", "iscl", "cyclegan"), Needs.UNPAIRED)
     paired = dict.fromkeys(("supervised", "supervised_generator"), Needs.PAIRED)
     assert config.needs is (unpaired | paired).get(method, Needs.UNDERSAMPLED)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_brings_its_own_settings_of_training(method):
-    plain, own = TrainingOptions(), METHODS[method].training_defaults
-    config = RunConfig.from_flat({"method": method})
-    assert config.training == replace(plain, **own)
-    assert RunConfig.from_flat({"method": method, "optimizer": "adam"}).training.optimizer == "adam"
+def test_a_method_brings_defaults_of_its_own(method):
+    config, own = RunConfig.from_values({"method": method}), METHODS[method].defaults
+    training = {name.removeprefix("training."): value for name, value in own.items() if name.startswith("training.")}
+    assert config.training == replace(TrainingOptions(), **training)
     assert (config.training.optimizer == "radam") == (METHODS[method].network_type is TranslatorOptions)
+    assert getattr(config.network, "symmetry", 0.0) == (0.01 if method == "idr_paper" else 0.0)
+    given = RunConfig.from_values({"method": method, "training": {"optimizer": "adam"}})
+    assert given.training.optimizer == "adam"
 
 
 def test_options_of_another_method_are_a_mistake():
@@ -59,37 +63,65 @@ def test_options_of_another_method_are_a_mistake():
     [
         ({}, "there is no method 'None': use one of idr, idr_paper, ssdu, supervised"),
         ({"method": "magic"}, "there is no method 'magic': use one of idr, idr_paper, ssdu, supervised"),
-        ({"method": "idr", "epoch": 3}, "unknown setting 'epoch' for method 'idr': did you mean epochs"),
-        ({"method": "ssdu", "stages": 3}, "unknown setting 'stages' for method 'ssdu'"),
-        ({"method": "ssdu", "network": {"layers": 3}}, r"unknown setting 'network\.layers' for method 'ssdu'"),
-        ({"method": "ssdu", "network": 3}, "network must hold settings such as 'phases: 9', got 3"),
+        ({"method": {"stages": 3}}, "there is no method 'None'"),
+        ({"method": "idr", "epochs": 3}, "there is no setting 'epochs': did you mean training.epochs?"),
+        ({"method": "idr", "training": {"epoch": 3}}, "there is no setting 'training.epoch': did you mean training"),
+        ({"method": {"name": "ssdu", "stages": 3}}, "there is no setting 'method.stages'"),
+        ({"method": "ssdu", "network": {"layers": 3}}, r"there is no setting 'network\.layers'"),
+        ({"method": "ssdu", "network": 3}, r"network holds settings such as network\.name, not 3"),
+        ({"method": "ssdu", "data": {"simulation": 3}}, r"data.simulation holds settings such as"),
         ({"method": "ssdu", "network": {"phases": 0}}, r"network\.phases must .*, got 0"),
-        ({"method": "ssdu", "epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"method": "ssdu", "training": {"epochs": 0}}, r"training\.epochs must be at least 1, got 0"),
+        ({"method": "idr", "training": {"schedule": "cosine"}}, "schedule takes one of plateau, linear, cooldown, not"),
+        ({"method": {"name": "idr", "data_consistency": "soft"}}, "data_consistency takes one of none, hard, not soft"),
+        ({"method": "idr", "network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, unet"),
+        ({"method": "idr", "data": {"magnitude": "perhaps"}}, "data.magnitude takes true or false"),
     ],
 )
 def test_impossible_configurations_are_named(values, message):
     with pytest.raises(SettingError, match=message):
-        RunConfig.from_flat(values)
+        RunConfig.from_values(values)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("kind", "name", "value", "message"),
     [
-        *[(name, 0, "at least 1") for name in ("epochs", "repeats", "batch_size", "plateau_patience", "patience")],
-        *[(name, -1, "at least 0") for name in ("workers", "threads", "lookahead", "folds")],
-        *[("average_from", value, "be null") for value in (-0.1, 1.0)],
-        *[(name, value, "between 0 and 1") for name in ("held_out", "plateau_factor") for value in (0.0, 1.0)],
-        *[("learning_rate", value, "be positive") for value in (0.0, -1.0, float("nan"))],
+        *[(TrainingOptions, name, 0, "at least 1") for name in ("epochs", "repeats", "batch_size", "patience")],
+        *[(MachineOptions, name, 0, "at least 1") for name in ("devices", "num_nodes")],
+        *[(MachineOptions, name, -1, "at least 0") for name in ("workers", "threads")],
+        (TrainingOptions, "lookahead", -1, "at least 0"),
+        (SplitOptions, "folds", -1, "at least 0"),
+        *[(TrainingOptions, "average_from", value, "be null") for value in (-0.1, 1.0)],
+        *[(SplitOptions, "held_out", value, "between 0 and 1") for value in (0.0, 1.0)],
+        *[(TrainingOptions, "plateau_factor", value, "between 0 and 1") for value in (0.0, 1.0)],
+        *[(TrainingOptions, "learning_rate", value, "be positive") for value in (0.0, -1.0, float("nan"))],
     ],
 )
-def test_impossible_training_options_are_named(name, value, message):
+def test_impossible_options_are_named(kind, name, value, message):
     with pytest.raises(SettingError, match=rf"{name} must .*{message}.*, got {value}"):
-        TrainingOptions(**{name: value})
+        kind(**{name: value})
 
 
 def test_a_fold_without_their_number_is_refused():
-    with pytest.raises(SettingError, match="fold 1 of how many"):
-        TrainingOptions(fold=1)
+    with pytest.raises(SettingError, match=r"split.fold is 1: give split.folds too"):
+        SplitOptions(fold=1)
+
+
+def test_settings_are_changed_by_their_short_or_whole_names():
+    config = RunConfig.from_values({"method": "idr"})
+    changed = config.changed(epochs=3, **{"network.phases": 2}, seed=5, snr=None, split={"seed": 7})
+    assert (changed.training.epochs, changed.network.phases, changed.training.seed) == (3, 2, 5)
+    assert (changed.simulation.snr, changed.split.seed, changed.data_seed) == (None, 7, 7)
+    assert config.changed() == config
+    with pytest.raises(SettingError, match="there is no setting 'epoch': did you mean"):
+        config.changed(epoch=3)
+
+
+def test_the_largest_seed_can_be_used_and_no_larger_one():
+    assert RunConfig.from_values({"method": "idr", "training": {"seed": 2**53}}).build().stages > 0
+    for values in ({"training": {"seed": 2**64}}, {"split": {"seed": -(2**60)}}):
+        with pytest.raises(SettingError, match=r"\.seed takes whole numbers up to"):
+            RunConfig.from_values({"method": "idr", **values})
 
 
 def test_new_weights_depend_on_seed_and_stage_alone(tiny):

@@ -20,7 +20,7 @@ from sansref.methods import KspaceExample, Method, Turn, Update
 from sansref.methods.ssdu import SSDU
 from sansref.metrics.held_out import held_out_error
 from sansref.training.batches import ValidationSet
-from sansref.training.config import TrainingOptions
+from sansref.training.config import MachineOptions, TrainingOptions
 from sansref.training.history import History, read_history
 from sansref.training.loop import Loop, StageFiles, fit
 from sansref.training.processes import alone
@@ -57,7 +57,7 @@ def loop_of(tiny):
 
     def make(method="ssdu", **changes):
         config = tiny(method, **changes)
-        return Loop(config.build(), config.training, 0, 1, alone(config.training))
+        return Loop(config.build(), config.training, 0, 1, alone(config.machine, config.training.precision))
 
     return make
 
@@ -252,7 +252,7 @@ def test_what_a_method_logs_keeps_no_graph_alive(make_scans):
         def asked(self, turn, loss):
             return super().asked(turn, loss)._replace(parts={f"slope_{turn.name}": loss})
 
-    loop = Loop(Careless(), TEN_STEPS, 0, 1, alone(TEN_STEPS))
+    loop = Loop(Careless(), TEN_STEPS, 0, 1, alone(CPU))
     scan = make_scans((32, 32))[0]
     batch = KspaceExample.stacked([KspaceExample(scan.measurement, scan.kspace, scan.mask.float())])
     logged = loop.step(batch, 1.0, 0)
@@ -273,9 +273,8 @@ TEN_STEPS = TrainingOptions(
     keep="last",
     average_from=0.6,
     lookahead=3,
-    threads=1,
-    accelerator="cpu",
 )
+CPU = MachineOptions(threads=1, accelerator="cpu")
 SECOND = [0.0, 0.1, 0.19, 0.27, 0.34, 0.40, 0.45, 0.49, 0.52, 0.54, 0.55]
 MEANS = {"after step 8": (0.49 + 0.52) / 2, "after step 10": (0.49 + 0.52 + 0.54 + 0.55) / 4}
 # Drawn half-way back after 3, 6 and 9 steps: 0.27 to 0.135, 0.315 to 0.225, 0.315 to 0.27.
@@ -292,7 +291,7 @@ def climb(make_scans, tmp_path):
         files = StageFiles(tmp_path / name / "00", tmp_path / name / "metrics.csv")
         scored = ValidationSet(scans[:1], MaskFamily(), 0.2, seed=0)
         progress = Progress("T", 1, options.epochs, 2, Console(quiet=True))
-        fit(method, scans, [(32, 32)] * 2, None, scored, options, files, stage, progress, alone(options))
+        fit(method, scans, [(32, 32)] * 2, None, scored, options, files, stage, progress, alone(CPU))
         return method, files
 
     return run
@@ -402,7 +401,7 @@ def test_the_turn_whose_loss_is_not_finite_is_named_and_moves_nothing(climb, tur
 
 def test_a_step_of_which_this_process_has_nothing_counts_for_nothing(make_scans):
     """Its place is taken by another's item, whose loss must neither move the weights nor enter the means."""
-    loop = Loop(Uphill(), TEN_STEPS, 0, 2, alone(TEN_STEPS))
+    loop = Loop(Uphill(), TEN_STEPS, 0, 2, alone(CPU))
     scan = make_scans((32, 32))[0]
     batch = KspaceExample.stacked([KspaceExample(scan.measurement, scan.kspace, scan.mask.float())])
     means = loop.train([batch, batch], [1.0, 0.0], 0, Progress("T", 1, 5, 2, Console(quiet=True)))
@@ -426,7 +425,16 @@ def play(make_scans, tiny, tmp_path):
         files = StageFiles(tmp_path / name / f"{stage:02d}", tmp_path / name / "metrics.csv")
         progress = Progress("T", 2, config.training.epochs, 1, Console(quiet=True))
         result = fit(
-            trained, scans, SHAPES, targets, validation, config.training, files, stage, progress, alone(config.training)
+            trained,
+            scans,
+            SHAPES,
+            targets,
+            validation,
+            config.training,
+            files,
+            stage,
+            progress,
+            alone(config.machine, config.training.precision),
         )
         return result, trained, files
 
@@ -654,7 +662,7 @@ def test_a_first_gradient_that_overflows_half_precision_is_left_out_without_a_wa
         def asked(self, turn, loss):
             return super().asked(turn, 4 * loss)
 
-    loop = Loop(Steep(), replace(TEN_STEPS, average_from=None), 0, 2, alone(TEN_STEPS))
+    loop = Loop(Steep(), replace(TEN_STEPS, average_from=None), 0, 2, alone(CPU))
     loop.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     scan = make_scans((32, 32))[0]
     batch = KspaceExample.stacked([KspaceExample(scan.measurement, scan.kspace, scan.mask.float())])

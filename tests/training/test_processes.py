@@ -28,7 +28,7 @@ from sansref.errors import SettingError, TrainingError
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods.idr import IDR
 from sansref.training.batches import ShapeBatches, ValidationSet
-from sansref.training.config import TrainingOptions
+from sansref.training.config import MachineOptions
 from sansref.training.history import read_history
 from sansref.training.loop import Loop, _shared_out
 from sansref.training.processes import Processes, alone, together
@@ -221,7 +221,7 @@ class Link:
         return self.said
 
 
-ONE = TrainingOptions(accelerator="cpu")
+ONE = MachineOptions(accelerator="cpu")
 
 
 def test_what_is_the_leaders_alone_no_other_does():
@@ -276,7 +276,7 @@ def test_collections_are_joined_in_order(tmp_path):
 
 # --- two processes as torchrun starts them, but forked, which spares the imports ---------------------------------
 
-TWO = TrainingOptions(devices=2, accelerator="cpu", threads=1)
+TWO = MachineOptions(devices=2, accelerator="cpu", threads=1)
 
 
 def pair(folder: Path, task: Callable[[int], object]) -> list[tuple[int, str]]:

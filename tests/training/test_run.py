@@ -31,9 +31,16 @@ def finished(run, tiny):
     return run
 
 
+def written(config):
+    """Settings with the folder of the data."""
+    values = config.values()
+    values["data"]["folder"] = "/data"
+    return values
+
+
 def test_a_new_run_records_settings_data_and_versions(run, tiny):
     run.start(tiny("idr", seed=4), "/data")
-    assert yaml.safe_load(run.config_file.read_text()) == {**tiny("idr", seed=4).flat(), "data": "/data"}
+    assert yaml.safe_load(run.config_file.read_text()) == written(tiny("idr", seed=4))
     recorded = json.loads((run.path / "environment.json").read_text())
     assert recorded.keys() == environment().keys()
     assert recorded["torch"] == torch.__version__.split("+")[0] or recorded["torch"] == torch.__version__
@@ -69,10 +76,10 @@ def test_an_empty_folder_may_become_a_run(run, tiny):
 @pytest.mark.parametrize(
     ("changes", "data", "named"),
     [
-        ({"seed": 1}, "/data", r"\(seed 0 -> 1\)"),
-        ({"network": {"phases": 3}}, "/data", r"\(network \{.*'phases': 2.*\} -> \{.*'phases': 3.*\}\)"),
-        ({"seed": 1, "epochs": 9}, "/data", r"\(epochs 2 -> 9, seed 0 -> 1\)"),
-        ({}, "/other", r"\(data '/data' -> '/other'\)"),
+        ({"seed": 1}, "/data", r"\(training.seed 0 -> 1\)"),
+        ({"network": {"phases": 3}}, "/data", r"\(network.phases 2 -> 3\)"),
+        ({"seed": 1, "epochs": 9}, "/data", r"\(training.epochs 2 -> 9, training.seed 0 -> 1\)"),
+        ({}, "/other", r"\(data.folder '/data' -> '/other'\)"),
     ],
 )
 def test_other_settings_for_a_run_that_has_learned_are_named(run, tiny, changes, data, named):
@@ -93,17 +100,18 @@ def test_a_run_may_go_on_elsewhere(run, tiny):
 def test_a_run_goes_on_after_an_update_that_brought_a_setting(run, tiny):
     run.start(tiny(), "/data")
     (run.path / "metrics.csv").touch()
-    old = {name: value for name, value in run.read_config().items() if name != "lookahead"}
+    old = run.read_config()
+    del old["training"]["lookahead"]
     run.config_file.write_text(yaml.safe_dump(old))
     run.start(tiny(), "/data")
-    with pytest.raises(SettingError, match=r"\(lookahead 6 -> 5\)"):
+    with pytest.raises(SettingError, match=r"\(training.lookahead 6 -> 5\)"):
         run.start(tiny(lookahead=5), "/data")
 
 
 def test_another_method_is_named(run, tiny):
     run.start(tiny("idr"), "/data")
     (run.path / "metrics.csv").touch()
-    with pytest.raises(SettingError, match=r"method 'idr' -> 'ssdu'.*stages 2 -> None"):
+    with pytest.raises(SettingError, match=r"method.name 'idr' -> 'ssdu'.*method.stages 2 -> None"):
         run.start(tiny("ssdu"), "/data")
 
 
@@ -114,7 +122,7 @@ def test_a_run_that_has_learned_nothing_is_begun_anew_with_other_settings(run, t
         (run.path / part).mkdir(parents=True)
     run.splits_file.write_text("{}")
     run.start(tiny(seed=1), "/data")
-    assert run.read_config() == {**tiny(seed=1).flat(), "data": "/data"}
+    assert run.read_config() == written(tiny(seed=1))
     assert sorted(path.name for path in run.path.iterdir()) == [".sansref", "config.yaml", "environment.json"]
 
 
@@ -166,27 +174,39 @@ def test_an_unfinished_run_is_named(finished):
         (b"\xff\xfe\x00", "is no text in UTF-8"),
         (b"a: &a [*a]\n", "holds itself"),
         (b"method: idr\nmethod: ssdu\n", "gives 'method' twice"),
-        (b"method: idr\ndata: 5\n", "impossible 'data'"),
-        (b"method: idr\nnetwork: {phases: 10000000}\n", "network.phases"),
-        (b"method: idr\nnetwork: {phases: 900, channels: 4000}\n", "network"),
-        (b"method: idr\nnetwork: {name: unet, pools: 60}\n", "network.pools"),
-        (b"method: switchable\nnetwork: {width: 1000000}\n", "network.width"),
-        (b"method: switchable\nnetwork: {blocks: 1000000}\n", "network.blocks"),
-        (b"method: switchable\nnetwork: {extractor_layers: 1000000}\n", "network.extractor_layers"),
-        (b"method: idr\ncoils: 1000000\n", "coils"),
-        (b"method: idr\nmatrix: [1000000, 1000000]\n", "matrix"),
-        (b"method: idr\ncrop: [10000000, 3]\n", "crop"),
         (b"method: [" + b"[" * 200000, "is not readable YAML"),
-        (b'method: idr\nmask: "a\\0.npy"\n', "impossible setting"),
-        (b"method: idr\nepochs: " + b"9" * 100000, "number of 100000 characters"),
-        (b"method: idr\nepochs: " + b"x" * 100000, "impossible setting"),
         (b"", "holds no settings"),
         (b"- 1\n- 2\n", "holds no settings"),
-        (b"method: magic\n", "there is no method 'magic'"),
-        (b"method: idr\nepochs: many\n", "holds an impossible setting"),
-        (b"method: idr\nepochs: 0\n", r"holds an impossible setting \(epochs must be at least 1, got 0\)"),
-        (b"method: idr\nnetwork: {phases: many}\n", "holds an impossible setting"),
-        (b"method: idr\nflux: 3\n", "unknown setting 'flux'"),
+        (b"method: idr\nepochs: " + b"9" * 100000, "number of 100000 characters"),
+        (b"method: idr\nepochs: 3\n", r"is not of this version \('format: 2' is missing\)"),
+        (b"format: 2\nmethod: idr\ndata: 5\n", "holds no settings of the data"),
+        *[
+            (b"format: 2\ndata: {}\nmethod: " + settings, problem)
+            for settings, problem in (
+                (b"idr\nnetwork: {phases: 10000000}\n", r"network\.phases"),
+                (b"idr\nnetwork: {phases: 900, channels: 4000}\n", "network"),
+                (b"idr\nnetwork: {name: unet, pools: 60}\n", r"network\.pools"),
+                (b"switchable\nnetwork: {width: 1000000}\n", r"network\.width"),
+                (b"switchable\nnetwork: {blocks: 1000000}\n", r"network\.blocks"),
+                (b"switchable\nnetwork: {extractor_layers: 1000000}\n", r"network\.extractor_layers"),
+                (b'idr\nsampling: {mask: "a\\0.npy"}\n', "impossible setting"),
+                (b"idr\ntraining: {epochs: " + b"x" * 100000 + b"}", "impossible setting"),
+                (b"magic\n", "there is no method 'magic'"),
+                (b"idr\ntraining: {epochs: many}\n", "holds an impossible setting"),
+                (b"idr\ntraining: {epochs: 0}\n", r"impossible setting \(training\.epochs must be at least 1, got 0\)"),
+                (b"idr\nnetwork: {phases: many}\n", "holds an impossible setting"),
+                (b"idr\nflux: 3\n", "there is no setting 'flux'"),
+                (b"idr\ncoils: 1000000\n", "coils holds settings"),
+            )
+        ],
+        *[
+            (b"format: 2\nmethod: idr\ndata: {" + settings + b"}\n", problem)
+            for settings, problem in (
+                (b"simulation: {coils: 1000000}", "coils"),
+                (b"matrix: [1000000, 1000000]", "matrix"),
+                (b"crop: [10000000, 3]", "crop"),
+            )
+        ],
     ],
 )
 def test_a_damaged_configuration_is_one_clear_line(finished, content, problem):

@@ -36,7 +36,7 @@ def shaken(method):
 
 @pytest.fixture
 def one_process(tiny):
-    return alone(tiny().training)
+    return alone(tiny().machine)
 
 
 @pytest.mark.parametrize("consistency", ["hard", "none"])
@@ -84,7 +84,7 @@ def play(tiny, scans, tmp_path):
         kept = WithoutHeldOut(scans, 0.2, 0)
         validation = ValidationSet(scans, config.sampling.family(emulated=True), 0.2, seed=0)
         progress = Progress("T", config.options.stages, options.epochs, 1, Console(quiet=True))
-        one = alone(options)
+        one = alone(config.machine)
         return run_stages(build or config.build, kept, SHAPES, validation, options, folder, progress, one), folder
 
     return run

@@ -151,7 +151,7 @@ def test_model_and_card_tell_what_was_learned(play, tiny):
     weights, kept = load_file(run.weights), load_file(run.path / "stages" / f"0{best}" / "best.safetensors")
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
     assert card["score"] == min(scores) == pytest.approx(min(float(row["score"]) for row in rows), rel=1e-5)
-    assert card["config"] == tiny("idr").flat()
+    assert card["config"] == tiny("idr").values()
     assert card["training_scans"] == 20
     assert card["environment"]["threads"] == 1
     assert list(rows[0]) == ["stage", "epoch", "data", "loss", "score", "symmetry", "learning_rate", "seconds"]

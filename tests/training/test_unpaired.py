@@ -157,7 +157,7 @@ def test_full_scans_come_from_one_folder_and_undersampled_ones_from_the_other(st
     assert all(scan.mask.all() for scan in parts["full"])
     assert not any(scan.mask.all() for scan in parts["training"])
     assert references(run) == []
-    assert (run.read_config()["data"], run.read_config()["full"]) == (str(heads), str(others))
+    assert (run.folder("folder"), run.folder("full")) == (str(heads), str(others))
 
 
 def test_scans_undersampled_by_the_scanner_keep_their_samples(take_in, write_knee, tmp_path):

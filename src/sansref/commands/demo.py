@@ -27,7 +27,7 @@ from sansref.results.report import Figure, Section, Table, write_report
 from sansref.results.score_tables import BEST, score_cells, score_markdown
 from sansref.results.scores import RANGE_NOTE, Score, Summary, score_scan, zero_filled
 from sansref.scan import Scan, ScanMeta
-from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.config import MachineOptions, RunConfig, TrainingOptions
 from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 from sansref.training.stages import stage_files
@@ -94,8 +94,8 @@ class DemoOptions:
                 learning_rate=self.learning_rate,
                 snapshots=True,
                 seed=self.seed,
-                threads=self.threads,
             ),
+            machine=MachineOptions(threads=self.threads),
         )
 
 
@@ -166,7 +166,7 @@ def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], o
     panels: list[Panel] = []
     for name, method in methods.items():
         score, image = score_scan(
-            method, truth, config.sampling.family(emulated=True), config.training.held_out, options.seed, 0
+            method, truth, config.sampling.family(emulated=True), config.split.held_out, options.seed, 0
         )
         scores[name] = score
         panels.append(Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}"))

@@ -263,9 +263,9 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
         except FileError:
             if not skip_bad:
                 raise
-    options = config.training
     # Other samples than those that images are scored on.
-    held_out = [held_out_mask(scan, options.held_out, options.seed + 1, item) for item, scan in enumerate(scans)]
+    share, seed = config.split.held_out, config.training.seed + 1
+    held_out = [held_out_mask(scan, share, seed, item) for item, scan in enumerate(scans)]
     family = config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     if not scans:
         raise SettingError("no slice is left to choose a regularisation on: leave out --classical, or give other data")
@@ -308,11 +308,13 @@ class _Judge:
         return scan.reference is not None and coils > 1 and not scan.meta.synthetic
 
     def _scores(self, scan: Scan, item: int, withheld: bool) -> dict[str, Score]:
-        options, family, lpips = self.config.training, self.families[scan.meta.emulated], self.lpips
-        seed = options.seed if withheld else options.seed_of_data
+        options, family, lpips = self.config, self.families[scan.meta.emulated], self.lpips
+        seed = options.training.seed if withheld else options.data_seed
         scores = {}
         for name, method in self.methods.items():
-            scores[name], _ = score_scan(method, scan, family, options.held_out, seed, item, lpips, self.normalise)
+            scores[name], _ = score_scan(
+                method, scan, family, options.split.held_out, seed, item, lpips, self.normalise
+            )
             if name == ZERO_FILLED:
                 scores[BEST_SCALE] = score_best_scale(scan, lpips, self.normalise)
         return scores

@@ -60,7 +60,7 @@ def _folder(path: Path, options: ReaderOptions, skip_bad: bool) -> Iterator[tupl
     yield "folder", str(path)
     yield "training", f"as by 'sansref train {USUAL} --data {path}' with its usual settings"
     reading = {name: getattr(options, name) for name in ("plane", "array", "axes", "subject_from")}
-    config = RunConfig.from_flat({"method": USUAL, **reading})
+    config = RunConfig.from_values({"method": USUAL, "data": reading})
     yield from survey_of(config, path, skip_bad)
 
 

@@ -103,13 +103,14 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often it is fitted; before each
     fit but the first the training data are refined, and the fit begins with the best weights so far if ``warm_start``
     is true, with new ones if not. ``relative`` is true where every image is put on a scale of its own, so that scores
-    must not compare absolute values. ``training_defaults`` are the settings of training that differ for this method.
+    must not compare absolute values. ``defaults`` are the settings whose default is another one for this method, by
+    their whole names.
     """
 
     needs: ClassVar[Needs]
     options_type: ClassVar[type[Any]]
     network_type: ClassVar[type[Any]] = NetworkOptions
-    training_defaults: ClassVar[Mapping[str, Any]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {}
     relative: bool = False
     stages: int = 1
     warm_start: bool = True

@@ -58,8 +58,6 @@ class IDROptions:
         reconstruction as the network returns it.
     loss
         mse (the paper), or mixed: SSDU's normalised l1 plus l2.
-    gamma
-        Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
     stages: int = 8
@@ -70,7 +68,6 @@ class IDROptions:
     k_weighting: bool = True
     data_consistency: Consistency = "hard"
     loss: LossName = "mixed"
-    gamma: float = 0.0
 
     def __post_init__(self) -> None:
         if self.stages < 1:
@@ -92,7 +89,7 @@ class IDR(UnrolledMethod[IDROptions]):
     options_type: ClassVar[type[Any]] = IDROptions
 
     def __init__(self, network: Network, options: IDROptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss, options.data_consistency)
+        super().__init__(network, options.loss, options.data_consistency)
         self.options = options
         self.family = family
         self.stages = options.stages

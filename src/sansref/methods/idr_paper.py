@@ -10,6 +10,7 @@ Later stages read Lambda x Omega~ of the refined k-space f_{j-1}(y), in which th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -40,15 +41,12 @@ class IDRPaperOptions:
         Number of undersampling masks Omega~: the scan's own and pool - 1 others of its kind.
     reading
         What later stages are compared with: A, the refined k-space everywhere; B, the acquired samples.
-    gamma
-        Weight of ISTA-Net's symmetry term, L_cons in the paper.
     """
 
     stages: int = 15
     selection: float = 0.5
     pool: int = 4
     reading: Literal["A", "B"] = "A"
-    gamma: float = 0.01
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.pool < 1:
@@ -62,9 +60,10 @@ class IDRPaper(UnrolledMethod[IDRPaperOptions]):
 
     needs: ClassVar[Needs] = Needs.UNDERSAMPLED
     options_type: ClassVar[type[Any]] = IDRPaperOptions
+    defaults: ClassVar[Mapping[str, Any]] = {"network.symmetry": 0.01}
 
     def __init__(self, network: Network, options: IDRPaperOptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, "mse")
+        super().__init__(network, "mse")
         self.options = options
         self.family = family
         self.stages = options.stages

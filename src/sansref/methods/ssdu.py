@@ -45,8 +45,6 @@ class SSDUOptions:
         hard puts the acquired samples into the reconstruction, as the layer does that SSDU's original network ends in;
         none leaves it as the network returns it. The loss never compares the network with its own input, so that what
         it returns there is arbitrary.
-    gamma
-        Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
     split: Literal["uniform", "gaussian"] = "uniform"
@@ -58,7 +56,6 @@ class SSDUOptions:
     loss: LossName = "mixed"
     k_weighting: bool = False
     data_consistency: Consistency = "hard"
-    gamma: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -76,7 +73,7 @@ class SSDU(UnrolledMethod[SSDUOptions]):
     options_type: ClassVar[type[Any]] = SSDUOptions
 
     def __init__(self, network: Network, options: SSDUOptions, family: MaskFamily) -> None:
-        super().__init__(network, options.gamma, options.loss, options.data_consistency)
+        super().__init__(network, options.loss, options.data_consistency)
         self.options = options
         self.family = family
 

@@ -24,13 +24,10 @@ class SupervisedOptions:
     data_consistency
         hard puts the acquired samples into the reconstruction, and the loss acts on all others only; none leaves the
         reconstruction as the network returns it.
-    gamma
-        Weight of ISTA-Net's symmetry term; 0.01 in the papers, which makes a step about half again as long.
     """
 
     loss: LossName = "mixed"
     data_consistency: Consistency = "none"
-    gamma: float = 0.0
 
 
 class Supervised(UnrolledMethod[SupervisedOptions]):
@@ -44,7 +41,7 @@ class Supervised(UnrolledMethod[SupervisedOptions]):
     options_type: ClassVar[type[Any]] = SupervisedOptions
 
     def __init__(self, network: Network, options: SupervisedOptions) -> None:
-        super().__init__(network, options.gamma, options.loss, options.data_consistency)
+        super().__init__(network, options.loss, options.data_consistency)
         self.options = options
 
     def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:

@@ -19,15 +19,12 @@ Options = TypeVar("Options")
 
 
 class UnrolledMethod(Method[Options, KspaceExample]):
-    """One network, one turn, loss = data term + gamma x the network's penalty.
+    """One network, one turn, loss = data term + the network's penalty times its weight.
 
     Parameters
     ----------
     network
         Maps acquired samples to an image.
-    gamma
-        Weight of the network's penalty: of ISTA-Net's symmetry constraint, L_cons with gamma = 0.01 in arXiv
-        2211.13440.
     loss
         Data term: mse (:func:`weighted_mse`) or mixed (:func:`mixed_l1_l2`).
     data_consistency
@@ -35,11 +32,10 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         and examples give it no weight: :meth:`unless_consistent`.
     """
 
-    def __init__(self, network: Network, gamma: float, loss: LossName, data_consistency: Consistency = "none") -> None:
+    def __init__(self, network: Network, loss: LossName, data_consistency: Consistency = "none") -> None:
         super().__init__()
         self.data_consistency = data_consistency
         self.network = network
-        self.gamma = gamma
         self.data_loss = _LOSSES[loss]
 
     @property
@@ -48,14 +44,15 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         return [Turn("network", list(self.network.parameters()))]
 
     def step(self, batch: KspaceExample) -> Iterator[Update]:
-        """Lower the data term on the weighted samples plus gamma times the penalty."""
-        if self.gamma > 0:
+        """Lower the data term on the weighted samples plus the network's penalty times its weight."""
+        weight = self.network.penalty_weight
+        if weight > 0:
             image, penalty = self.network.with_penalty(batch.given)
         else:
             image, penalty = self.network(batch.given), torch.zeros((), device=batch.target.device)
         data = self.data_loss(batch.given.physics.transform(image), batch.target, batch.weight)
         parts = {"data": data.detach(), "symmetry": penalty.detach()}
-        yield Update(self.turns[0], data + self.gamma * penalty, parts)
+        yield Update(self.turns[0], data + weight * penalty, parts)
 
     def unless_consistent(self, weight: Tensor, given: Tensor) -> Tensor:
         """Weights without those of the samples that are given, bool, if these go into the image as they are."""

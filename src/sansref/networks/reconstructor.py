@@ -52,6 +52,8 @@ class NetworkOptions:
         instead of at noise and needs far fewer steps.
     complex
         Two channels for real and imaginary part; False reconstructs real images, as the papers do.
+    symmetry
+        Weight of ISTA-Net's symmetry penalty in the loss; 0.01 in arXiv 2211.13440.
     """
 
     name: Literal["ista_plus", "ista", "unet"] = "ista_plus"
@@ -61,11 +63,14 @@ class NetworkOptions:
     bias: bool = True
     init: Literal["xavier", "identity"] = "identity"
     complex: bool = True
+    symmetry: float = 0.0
 
     def __post_init__(self) -> None:
         for name, most in (("phases", 1000), ("channels", 4096), ("pools", 12)):
             if not 1 <= getattr(self, name) <= most:
                 raise SettingError(f"network.{name} must lie in 1..{most}, got {getattr(self, name)}")
+        if not self.symmetry >= 0:
+            raise SettingError(f"network.symmetry must be at least 0, got {self.symmetry}")
         # Convolutions of 3 x 3: six of every phase, or three of every level on both ways, of which each has four times
         # the weights of the one above it.
         layers = 4**self.pools * 4 if self.name == "unet" else self.phases * 6
@@ -73,7 +78,12 @@ class NetworkOptions:
 
 
 class Network(nn.Module, ABC):
-    """What turns acquired samples into an image, and can be learned."""
+    """What turns acquired samples into an image, and can be learned.
+
+    ``penalty_weight`` is the weight of its penalty (:meth:`with_penalty`) in the loss.
+    """
+
+    penalty_weight: float = 0.0
 
     @abstractmethod
     def forward(self, given: Measurement) -> Tensor:
@@ -97,6 +107,7 @@ class Reconstructor(Network):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.channels = 2 if options.complex else 1
+        self.penalty_weight = options.symmetry
         self.network: ISTANet | UNet
         if options.name == "unet":
             self.network = UNet(self.channels, self.channels, options.channels, options.pools)

@@ -108,10 +108,10 @@ def fit(
     batches = ShapeBatches(
         list(shapes) * options.repeats, options.batch_size, options.seed, processes.rank, processes.count
     )
-    if options.workers:
+    if processes.workers:
         _ = examples[0], validation[0]  # an impossible setting is one line here, and a traceback from a worker
-    training = DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=options.workers)
-    scoring = DataLoader(_shared_out(validation, processes), batch_size=None, num_workers=options.workers)
+    training = DataLoader(examples, batch_sampler=batches, collate_fn=collate, num_workers=processes.workers)
+    scoring = DataLoader(_shared_out(validation, processes), batch_size=None, num_workers=processes.workers)
 
     files.folder.mkdir(parents=True, exist_ok=True)
     loop = Loop(method, options, stage, len(batches), processes)

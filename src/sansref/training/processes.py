@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sansref.errors import SettingError, TrainingError
-from sansref.training.config import TrainingOptions
+from sansref.training.config import MachineOptions, Precision
 
 Placed = TypeVar("Placed", bound=nn.Module)
 Result = TypeVar("Result")
@@ -42,10 +42,12 @@ class Processes:
     ----------
     fabric
         Knows the device, the precision and the other processes.
+    workers
+        Further processes that make its batches.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
+    def __init__(self, fabric: Fabric, workers: int = 0) -> None:
+        self._fabric, self.workers = fabric, workers
         self.rank, self.count = fabric.global_rank, fabric.world_size
 
     @property
@@ -130,7 +132,7 @@ class Processes:
 
 
 @contextmanager
-def together(options: TrainingOptions) -> Iterator[Processes]:
+def together(machine: MachineOptions, precision: Precision = "32-true") -> Iterator[Processes]:
     """Start the other processes, or find those that torchrun or SLURM has started, and lead them to one end.
 
     Whichever process fails first says why, and all leave with its exit code: 2 after an error of the user's, 130 after
@@ -143,22 +145,22 @@ def together(options: TrainingOptions) -> Iterator[Processes]:
     TrainingError
         If one of the others has ended without a word, for instance because the system has killed it.
     """
-    asked, started = options.processes, _started()
+    asked, started = machine.processes, _started()
     with _leaving_on_sigterm():
         if asked == 1 and started == 1:
-            yield alone(options)
+            yield alone(machine, precision)
             return
         if started not in (1, asked):
             raise SettingError(
-                f"this is one of {started} processes, but --devices {options.devices} x --num_nodes"
-                f" {options.num_nodes} asks for {asked}: give the number of each node's processes as --devices"
+                f"this is one of {started} processes, but --devices {machine.devices} x --num_nodes"
+                f" {machine.num_nodes} asks for {asked}: give the number of each node's processes as --devices"
             )
-        fabric = _fabric(options, "ddp")
+        fabric = _fabric(machine, precision, "ddp")
         children: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
         try:
-            with _possible_here(options):
+            with _possible_here(machine, precision):
                 fabric.launch()
-            yield Processes(fabric)
+            yield Processes(fabric, machine.workers)
         except BaseException as error:
             theirs, children[:] = list(children), []  # Fabric watches the list, and would kill this process, too
             code = _ended_with(error, fabric.global_rank, fabric.world_size)
@@ -231,7 +233,7 @@ def _end(children: list[subprocess.Popen[bytes]], patience: float) -> None:
             child.wait()
 
 
-def alone(options: TrainingOptions) -> Processes:
+def alone(machine: MachineOptions | None = None, precision: Precision = "32-true") -> Processes:
     """The process that trains by itself.
 
     Raises
@@ -239,7 +241,8 @@ def alone(options: TrainingOptions) -> Processes:
     SettingError
         If the machine has no such device, or not in this precision.
     """
-    return Processes(_fabric(options, "auto"))
+    machine = machine or MachineOptions()
+    return Processes(_fabric(machine, precision, "auto"), machine.workers)
 
 
 def _started() -> int:
@@ -250,32 +253,32 @@ def _started() -> int:
     return 1
 
 
-def _fabric(options: TrainingOptions, strategy: str) -> Fabric:
+def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    with _possible_here(options), warnings.catch_warnings():
+    with _possible_here(machine, precision), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*fp16 is not supported on CPU")  # an error, below
         fabric = Fabric(
-            accelerator=options.accelerator,
+            accelerator=machine.accelerator,
             strategy=strategy,
-            devices=options.devices,
-            num_nodes=options.num_nodes,
-            precision=options.precision,
+            devices=machine.devices,
+            num_nodes=machine.num_nodes,
+            precision=precision,
             # SLURM without requeuing by Fabric: the same command goes on by itself.
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
-    if options.precision == "16-mixed" and fabric.device.type == "cpu":
+    if precision == "16-mixed" and fabric.device.type == "cpu":
         raise SettingError("precision '16-mixed' cannot be used on a CPU: use --precision bf16-mixed")
     return fabric
 
 
 @contextmanager
-def _possible_here(options: TrainingOptions) -> Iterator[None]:
+def _possible_here(machine: MachineOptions, precision: Precision) -> Iterator[None]:
     """Tell in one line what Fabric says of devices that the machine does not have."""
     try:
         yield
     except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:
         raise SettingError(
-            f"{options.devices} device(s) of accelerator {options.accelerator!r} on {options.num_nodes} node(s), with"
-            f" precision {options.precision!r}, cannot be used here ({' '.join(str(error).split())}):"
+            f"{machine.devices} device(s) of accelerator {machine.accelerator!r} on {machine.num_nodes} node(s), with"
+            f" precision {precision!r}, cannot be used here ({' '.join(str(error).split())}):"
             " lower --devices, or use --accelerator auto"
         ) from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -22,7 +22,7 @@ from sansref.errors import FileError, SettingError, printable
 from sansref.files import MARK, claim, remove_leftovers, remove_made, write_text
 from sansref.methods import Method
 from sansref.methods.registry import METHODS, lies_in
-from sansref.training.config import MACHINE_SETTINGS, RunConfig
+from sansref.training.config import FORMAT, RunConfig, named_method
 from sansref.yaml_json import read_json, read_yaml
 
 STAGES = r"\d+/(best\.safetensors|last\.ckpt|done\.json|epoch-\d+\.safetensors)"
@@ -157,10 +157,10 @@ class RunDirectory:
         """How a configuration differs from the one that the run was started with; empty if it does not, or has not."""
         if not self.config_file.exists():
             return ""
-        wanted, found = _as_written(config, data, full), self.read_config()
-        defaults = RunConfig.from_flat({"method": config.method}).flat()
+        wanted, found = by_name(_as_written(config, data, full)), by_name(self.read_config())
+        defaults = by_name(RunConfig.from_values({"method": config.method}).values())
         # A run may go on elsewhere, and after an update that has brought new settings.
-        names = (wanted.keys() | found.keys()) - MACHINE_SETTINGS
+        names = {name for name in wanted.keys() | found.keys() if not name.startswith("machine.")}
         found |= {name: defaults[name] for name in names & defaults.keys() - found.keys()}
         differing = sorted(name for name in names if wanted.get(name) != found.get(name))
         return ", ".join(f"{name} {_short(found.get(name))} -> {_short(wanted.get(name))}" for name in differing)
@@ -174,7 +174,7 @@ class RunDirectory:
         return self.path / "environment.json"
 
     def read_config(self) -> dict[str, Any]:
-        """The flat configuration, with the data folder.
+        """The settings as they were written, with the data folder.
 
         Raises
         ------
@@ -185,10 +185,19 @@ class RunDirectory:
         if not self.config_file.exists():
             raise FileError(self.path, "is not a run directory (no config.yaml)", cure)
         values = read_yaml(self.config_file, cure)
-        for place in ("data", "full"):
-            if not isinstance(values.get(place, ""), str):
-                raise FileError(self.config_file, f"holds an impossible {place!r}, which is no path", cure)
+        if values.get("format") != FORMAT:
+            problem = f"is not of this version ('format: {FORMAT}' is missing)"
+            raise FileError(self.config_file, problem, "Train again, or use the version that trained it")
+        if not isinstance(values.get("data"), dict):
+            raise FileError(self.config_file, "holds no settings of the data", cure)
         return values
+
+    def folder(self, name: Literal["folder", "full"] = "folder") -> str | None:
+        """Where the data lay, or the full scans of other people; None where the configuration does not say."""
+        found = self.read_config()["data"].get(name)
+        if not isinstance(found, str | None):
+            raise FileError(self.config_file, f"holds an impossible data.{name}, which is no path", RESTORE)
+        return found
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -199,11 +208,9 @@ class RunDirectory:
             If it cannot be read or holds an impossible setting, or names a method whose code is not to be trusted.
         """
         values = self.read_config()
-        for place in ("data", "full"):
-            values.pop(place, None)
-        self._check_method(str(values.get("method")))
+        self._check_method(str(named_method(values.get("method")).get("name")))
         try:
-            return RunConfig.from_flat(values)
+            return RunConfig.from_values(values)
         except (SettingError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise FileError(self.config_file, f"holds an impossible setting ({_short(error, str)})", RESTORE) from None
 
@@ -315,7 +322,17 @@ def read_fingerprints(path: Path) -> dict[str, str]:
 
 
 def _as_written(config: RunConfig, data: str, full: str | None) -> dict[str, Any]:
-    return {**config.flat(), "data": data} | ({} if full is None else {"full": full})
+    values = config.values()
+    values["data"] |= {"folder": data} | ({} if full is None else {"full": full})
+    return values
+
+
+def by_name(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Settings in groups by their whole names, such as data.simulation.snr."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= by_name(value, f"{group}{name}.") if isinstance(value, Mapping) else {f"{group}{name}": value}
+    return found
 
 
 def _short(value: object, said: Callable[[object], str] = repr) -> str:

@@ -19,7 +19,7 @@ from sansref.data.subject_splits import Fold, split_halves, split_subjects
 from sansref.errors import FileError, SettingError
 from sansref.files import write_text
 from sansref.methods import Needs
-from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.config import RunConfig, SplitOptions
 from sansref.training.run import RunDirectory
 from sansref.training.survey import survey, told
 from sansref.yaml_json import read_json
@@ -90,7 +90,7 @@ class Intake:
         subjects = self._split(files, others, data, full)
         if self.say is not None and not (self.run.path / "data" / "training").exists():  # else it was said before
             skip_bad = self.on_bad is not None
-            processes = self.config.training.processes
+            processes = self.config.machine.processes
             for row in list(survey(self.config, found, subjects, found_full, skip_bad, processes)):  # or an error
                 self.say(told(row))
         training = self._prepare("training", files, subjects)
@@ -177,24 +177,24 @@ class Intake:
             raise SettingError("learning from references needs other subjects to validate on: add some")
 
 
-def split_by_subject(files: list[FileInfo], options: TrainingOptions) -> dict[str, list[str]]:
+def split_by_subject(files: list[FileInfo], split: SplitOptions, seed: int) -> dict[str, list[str]]:
     """Subjects for training, validation and test; the same for all methods that are given the same options."""
     names = {info.subject for info in files}
-    fractions = {"training": 0.0, "validation": options.validation if len(names) > 1 else 0.0, "test": options.test}
-    fold = Fold(options.fold, options.folds) if options.folds else None
-    return split_subjects(names, fractions, options.seed_of_data, fold)
+    fractions = {"training": 0.0, "validation": split.validation if len(names) > 1 else 0.0, "test": split.test}
+    fold = Fold(split.fold, split.folds) if split.folds else None
+    return split_subjects(names, fractions, seed, fold)
 
 
 def parts_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
     """Subjects of all parts of a training; ``others`` are full scans of other people, if there are any."""
-    options = config.training
+    split = config.split
     if len({info.subject for info in files}) == 1:  # which the survey of the training says
-        options = replace(options, test=0.0)
-    parts = split_by_subject(files, options)
+        split = replace(split, test=0.0)
+    parts = split_by_subject(files, split, config.data_seed)
     if others:
         parts["full"] = sorted({info.subject for info in others})
     elif config.needs is Needs.UNPAIRED:
-        parts["full"], parts["training"] = split_halves(parts["training"], config.training.seed_of_data)
+        parts["full"], parts["training"] = split_halves(parts["training"], config.data_seed)
     return parts
 
 
@@ -213,13 +213,13 @@ def survey_of(
     others = None if full is None else scan_files(full, options, skip_bad=skip_bad)
     _refuse_pairs(found.files, [] if others is None else others.files)
     parts = parts_of(config, found.files, [] if others is None else others.files)
-    yield from survey(config, found, parts, others, skip_bad, config.training.processes)
+    yield from survey(config, found, parts, others, skip_bad, config.machine.processes)
 
 
 def home_of(run: RunDirectory) -> Path | None:
     """The folder that a run was trained on, as far as its configuration says."""
-    data = run.read_config().get("data")
-    return Path(data) if isinstance(data, str) else None
+    data = run.folder("folder")
+    return None if data is None else Path(data)
 
 
 def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
@@ -230,7 +230,7 @@ def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
         learned |= {*parts["training"], *parts["validation"]}
         if not run.full_files():
             learned |= set(full)
-    if _are_among(files, run.full_files(), run.read_config().get("full")):
+    if _are_among(files, run.full_files(), run.folder("full")):
         learned |= set(full)
     known = _learned_content(run)
     return learned | {info.subject for info in files if known and fingerprint(info.path) in known}
@@ -266,7 +266,7 @@ def knows(run: RunDirectory, files: list[FileInfo]) -> bool:
 
     Names of subjects do not tell, every BIDS folder has its sub-01; one file of the same content does.
     """
-    return _are_among(files, run.files(), run.read_config().get("data"))
+    return _are_among(files, run.files(), run.folder("folder"))
 
 
 def _are_among(files: list[FileInfo], known: Mapping[str, str], home: object) -> bool:

@@ -169,8 +169,8 @@ def _mask(config: RunConfig, scan: Scan) -> str:
 
 def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
-    if config.training.test and not parts.get("test") and not config.training.folds:
-        yield f"--test {config.training.test:g}: one subject alone, nobody can be set aside"
+    if config.split.test and not parts.get("test") and not config.split.folds:
+        yield f"--test {config.split.test:g}: one subject alone, nobody can be set aside"
     if any(not scan.meta.emulated for scan in scans):
         names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
         yield f"{', '.join(f'--{name}' for name in names)}: scans that came undersampled keep their own masks"
@@ -265,7 +265,7 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
     companion
         A full scan of the same size, for a method that takes one.
     """
-    device = device_of(config.training.accelerator)
+    device = device_of(config.machine.accelerator)
     sample = Sample(scan, full=companion)
     method.to(device).train()
     on_gpu = device.type == "cuda"

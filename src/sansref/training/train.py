@@ -95,7 +95,7 @@ def train(
     """
     _check_places(config, data, out, full)
     outcome = Outcome(RunDirectory(out))
-    with together(config.training) as processes:
+    with together(config.machine, config.training.precision) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
         processes.by_leader(lambda: outcome.run.start(config, *places))
@@ -107,7 +107,7 @@ def train(
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
             try:
-                with _on_threads(config.training.threads):
+                with _on_threads(config.machine.threads):
                     parts = processes.leader_first(lambda: intake.parts(data, full))
             except SansrefError as error:
                 error.after(error.skipped or outcome.bad_files)
@@ -129,7 +129,7 @@ def dry_run(
     _check_places(config, data, out, full)
     if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
         yield "other settings", f"{out} holds a run whose settings differ ({changes})"
-    with _on_threads(config.training.threads):
+    with _on_threads(config.machine.threads):
         yield from survey_of(config, data, skip_bad, full)
 
 
@@ -170,20 +170,20 @@ def learn(
         That train together; None trains in this one.
     """
     options = config.training
-    processes = processes or alone(options)
+    processes = processes or alone(config.machine, options.precision)
     emulated = all(meta.emulated for part in (training, validation) if part is not None for meta in part.metas)
     family = learned = config.sampling.family(emulated)
     stages = config.build().stages
     scans: Sequence[Scan] = training
     if validation is None and options.score_decides(stages):
-        scans = WithoutHeldOut(training, options.held_out, options.seed)
-        learned = config.sampling.family(emulated, options.held_out)
+        scans = WithoutHeldOut(training, config.split.held_out, options.seed)
+        learned = config.sampling.family(emulated, config.split.held_out)
     if full is not None:
         scans = UnpairedScans(scans, training.planes, full, full.planes)
-    scored = ValidationSet(training if validation is None else validation, family, options.held_out, options.seed)
+    scored = ValidationSet(training if validation is None else validation, family, config.split.held_out, options.seed)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
     progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console)
-    with _on_threads(options.threads), progress_bar as progress:
+    with _on_threads(config.machine.threads), progress_bar as progress:
         best, results = run_stages(
             lambda stage: config.build(stage, learned),
             scans,
@@ -205,7 +205,7 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
         shutil.copyfile(best, temporary)
     card = {
         "format": "sansref model 1",
-        "config": config.flat(),
+        "config": config.values(),
         "score": min(result.score for result in results),
         "stages": [{"score": result.score, "epoch": result.epoch} for result in results],
         "training_scans": scans,

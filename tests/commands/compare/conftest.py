@@ -13,19 +13,17 @@ from sansref.commands.compare.plan import Plan
 from sansref.commands.compare.workplace import Workplace
 
 SHARED = {
-    "test": 0.3,
-    "validation": 0.2,
+    "split": {"test": 0.3, "validation": 0.2},
     "network": {"phases": 1, "channels": 2},
-    "epochs": 2,
-    "accelerator": "cpu",
-    "threads": 1,
+    "training": {"epochs": 2},
+    "machine": {"accelerator": "cpu", "threads": 1},
 }
 METHODS = {
     "Input": {"method": "zero_filled"},
     "Input, best scale": {"method": "zero_filled_best_scale"},
     "TV": {"method": "total_variation"},
     "SSDU": {"method": "ssdu"},
-    "IDR": {"method": "idr", "stages": 2, "epochs": 1, "pool": 2},
+    "IDR": {"method": {"name": "idr", "stages": 2, "pool": 2}, "training": {"epochs": 1}},
     "supervised": {"method": "supervised"},
 }
 

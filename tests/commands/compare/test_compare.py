@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from sansref.methods.registry import METHODS
 from sansref.metrics.quality import psnr
 from sansref.results.score_rows import read_scores
 from sansref.results.scores import PerceptualOptions, zero_filled
+from sansref.settings import merged
 
 TWO = {4.0: {}, 6.0: {}}
 
@@ -164,13 +166,15 @@ def test_a_missing_cell_is_made_again_with_the_same_result(finished, tmp_path, q
 
 def test_changed_settings_are_noticed_and_named(finished, tmp_path, quiet, tiny_plan):
     here = copy(finished, tmp_path)
-    shared = {**tiny_plan().shared, "snr": 20.0}
+    shared = merged(tiny_plan().shared, {"data": {"simulation": {"snr": 20.0}}})
     changed = Workplace(tiny_plan(accelerations=TWO, shared=shared), here.data, None, here.out)
-    with pytest.raises(SettingError, match=r"cells/tv/4x-fold0-seed0 was made with other settings \(snr .* -> 20.0\)"):
+    with pytest.raises(
+        SettingError, match=r"cells/tv/4x.* made with other settings \(data\.simulation\.snr .* -> 20.0\)"
+    ):
         compare(changed, console=quiet)
-    longer = {**tiny_plan().methods, "SSDU": {"method": "ssdu", "epochs": 3}}
+    longer = {**tiny_plan().methods, "SSDU": {"method": "ssdu", "training": {"epochs": 3}}}
     changed = Workplace(tiny_plan(accelerations=TWO, methods=longer), here.data, None, here.out)
-    with pytest.raises(SettingError, match=r"cells/ssdu/4x-fold0-seed0 was made with .* \(epochs 2 -> 3\)"):
+    with pytest.raises(SettingError, match=r"cells/ssdu/4x-fold0-seed0 was made with .* \(training\.epochs 2 -> 3\)"):
         compare(changed, console=quiet)
 
 
@@ -274,7 +278,7 @@ def test_undersampled_scans_are_refused_before_any_training(tiny_plan, tmp_path,
     kspace[..., 1:12:2] = 0
     for subject in range(6):
         np.save(tmp_path / f"sub-0{subject}.npy", kspace)
-    plan = tiny_plan(shared={**tiny_plan().shared, "axes": "slice,coil,row,column"})
+    plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}})
     there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
     with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, and test scans are scored against"):
         compare(there, console=quiet)
@@ -294,11 +298,11 @@ def test_other_test_scans_than_those_scored_are_noticed(finished, tmp_path, quie
 def test_rows_that_are_not_trained_are_scored_anew_after_a_change(place, quiet):
     methods, judged = {"Input": {"method": "zero_filled"}}, []
     for held_out in (0.1, 0.4):
-        shared = {**place().plan.shared, "held_out": held_out}
+        shared = merged(place().plan.shared, {"split": {"held_out": held_out}})
         here = place(methods=methods, baseline="Input", gap=None, shared=shared)
         compare(here, console=quiet)
         judged.append(json.loads((here.run_of(here.plan.cells[0]).path / "scored.json").read_text()))
-    assert [record["recipe"]["held_out"] for record in judged] == [0.1, 0.4]
+    assert [record["recipe"]["split"]["held_out"] for record in judged] == [0.1, 0.4]
     assert judged[0]["test"] == judged[1]["test"]
 
 
@@ -306,7 +310,7 @@ def test_a_choice_that_was_killed_is_not_made_on_scans_of_other_settings(place):
     found = {}
     for folder, noises in (("again", (5.0, 100.0)), ("fresh", (100.0,))):
         for snr in noises:
-            here = place(folder, shared={**place().plan.shared, "snr": snr})
+            here = place(folder, shared={**place().plan.shared, "data": {"simulation": {"snr": snr}}})
             (cell,) = (cell for cell in here.plan.cells if cell.label == "TV")
             choice.choose(here, cell)
             record = here.choice_file(cell)
@@ -316,7 +320,7 @@ def test_a_choice_that_was_killed_is_not_made_on_scans_of_other_settings(place):
 
 
 def test_scans_to_choose_by_are_spread_over_all(place, monkeypatch):
-    here = place(shared={**place().plan.shared, "validation": 0.34})
+    here = place(shared=merged(place().plan.shared, {"split": {"validation": 0.34}}))
     (cell,) = (cell for cell in here.plan.cells if cell.label == "TV")
     monkeypatch.setattr(choice, "SCANS", 5)
     seen = []
@@ -369,7 +373,7 @@ class Third(SSDU):
 def test_a_method_of_the_users_own_takes_part(place, quiet, tmp_path, monkeypatch):
     (tmp_path / "my_method.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    methods = {"Input": {"method": "zero_filled"}, "mine": {"method": "my_method:Third", "epochs": 1}}
+    methods = {"Input": {"method": "zero_filled"}, "mine": {"method": "my_method:Third", "training": {"epochs": 1}}}
     here = place(methods=methods, baseline="Input", gap=None)
     compare(here, console=quiet)
     with (here.out / "table.csv").open() as file:
@@ -378,15 +382,20 @@ def test_a_method_of_the_users_own_takes_part(place, quiet, tmp_path, monkeypatc
 
 def test_every_method_of_the_package_fits_into_one_table(heads, tmp_path, quiet):
     packaged = load_plan("one-table-small")
-    small = {"epochs": 1, "stages": 2, "pool": 2, "partitions": 2}
+    small = {"stages": 2, "pool": 2, "partitions": 2}
     sizes = {"phases": 1, "channels": 2, "pools": 1, "width": 2, "extractor_layers": 2}
     methods = {}
     for label, own in packaged.methods.items():
-        methods[label] = {name: small.get(name, value) for name, value in own.items()}
-        if "network" in own:
-            given = {name: sizes.get(name, value) for name, value in own["network"].items()}
-            methods[label] |= {"epochs": 1, "network": given}
-    shared = {"slices": 1, "crop": [80, 80], "mask_per": "scan", "validation": 0.2, "threads": 1, "accelerator": "cpu"}
+        methods[label] = dict(own)
+        for group, values in (("method", small), ("network", sizes), ("training", {"epochs": 1})):
+            if isinstance(given := own.get(group), Mapping):
+                methods[label][group] = {name: values.get(name, value) for name, value in given.items()}
+    shared = {
+        "data": {"slices": 1, "crop": [80, 80]},
+        "sampling": {"mask_per": "scan"},
+        "split": {"validation": 0.2},
+        "machine": {"threads": 1, "accelerator": "cpu"},
+    }
     plan = replace(packaged, methods=methods, shared=shared, folds=3, figures=1)
     compare(Workplace(plan, heads, None, tmp_path / "all"), console=quiet)
     rows = read_scores(tmp_path / "all" / "scores.csv")
@@ -396,8 +405,8 @@ def test_every_method_of_the_package_fits_into_one_table(heads, tmp_path, quiet)
 
 
 def test_folds_test_everyone_once_and_seeds_repeat_the_training_alone(place, quiet):
-    shared = {name: value for name, value in place().plan.shared.items() if name != "test"}
-    methods = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu", "epochs": 1}}
+    shared = {**place().plan.shared, "split": {"validation": 0.2}}
+    methods = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu", "training": {"epochs": 1}}}
     here = place(methods=methods, gap=None, shared=shared, folds=2, seeds=(0, 3), figures=5)
     compare(here, console=quiet)
     rows = read_scores(here.out / "scores.csv")
@@ -417,8 +426,8 @@ def test_folds_test_everyone_once_and_seeds_repeat_the_training_alone(place, qui
 
 
 def test_slices_are_shown_as_the_training_of_their_own_fold_reconstructs_them(place, quiet):
-    shared = {name: value for name, value in place().plan.shared.items() if name != "test"}
-    methods = {"SSDU": {"method": "ssdu", "epochs": 1}}
+    shared = {**place().plan.shared, "split": {"validation": 0.2}}
+    methods = {"SSDU": {"method": "ssdu", "training": {"epochs": 1}}}
     here = place(methods=methods, gap=None, shared=shared, folds=2, seed_per_fold=True, figures=5)
     compare(here, console=quiet)
     rows = read_scores(here.out / "scores.csv")
@@ -479,12 +488,12 @@ def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):
     other = tmp_path / "full"
     with pytest.raises(SettingError, match="lies inside --full"):
         compare(Workplace(place().plan, heads, other, other / "out"), console=quiet)
-    with pytest.raises(SettingError, match=r"no subject is set aside for the test: give 'folds', or 'test: 0\.2'"):
-        compare(place(shared={**place().plan.shared, "test": 0.0}), console=quiet)
+    with pytest.raises(SettingError, match=r"no subject is set aside for the test: give 'folds', or 'split: "):
+        compare(place(shared=merged(place().plan.shared, {"split": {"test": 0.0}})), console=quiet)
     with pytest.raises(SettingError, match="none of the methods learns from unpaired scans: leave out --full"):
         compare(Workplace(place().plan, heads, heads, tmp_path / "x"), console=quiet)
-    relative = {"gan": {"method": "cyclegan", "scaling": "image"}, "SSDU": {"method": "ssdu"}}
-    shared = {"test": 0.3, "crop": [80, 80]}
+    relative = {"gan": {"method": {"name": "cyclegan", "scaling": "image"}}, "SSDU": {"method": "ssdu"}}
+    shared = {"split": {"test": 0.3}, "data": {"crop": [80, 80]}}
     with pytest.raises(SettingError, match=r"'gan' gives relative grey values only .*: set 'normalise: minmax'"):
         compare(place(methods=relative, shared=shared, gap=None), console=quiet)
     assert not Path(tmp_path / "comparison").exists()
@@ -500,5 +509,5 @@ def test_people_of_folders_and_label_maps(tiny_plan, write_heads, tmp_path):
     place = Workplace(tiny_plan(), tmp_path / "data", None, tmp_path / "out")
     assert [info.subject for info in place.files] == ["P0", "P0", "P1", "P1"]
     assert "T1_mask.nii.gz" in place.found.left_out
-    named = tiny_plan(shared={**tiny_plan().shared, "subject_from": "file"})
+    named = tiny_plan(shared={**tiny_plan().shared, "data": {"subject_from": "file"}})
     assert len({info.subject for info in Workplace(named, tmp_path / "data", None, tmp_path / "out").files}) == 4

@@ -5,16 +5,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sansref.commands.compare.plan import COMMON, Plan, load_plan, slug
+from sansref.commands.compare.plan import SAME, Plan, load_plan, slug
 from sansref.errors import FileError, SettingError
 from sansref.presets import comparison_names
 
-METHODS = {"Input": {"method": "zero_filled"}, "SSDU": {"method": "ssdu"}, "IDR": {"method": "idr", "stages": 2}}
+METHODS = {
+    "Input": {"method": "zero_filled"},
+    "SSDU": {"method": "ssdu"},
+    "IDR": {"method": {"name": "idr", "stages": 2}},
+}
 
 
 def plan(**changes):
-    values = {"title": "t", "methods": METHODS, "accelerations": {4.0: {}, 8.0: {"center": 0.04}}, "baseline": "SSDU"}
-    return Plan(**{**values, "shared": {"test": 0.2, "epochs": 3}, **changes})
+    values = {
+        "title": "t",
+        "methods": METHODS,
+        "accelerations": {4.0: {}, 8.0: {"sampling": {"center": 0.04}}},
+        "baseline": "SSDU",
+    }
+    return Plan(**{**values, "shared": {"split": {"test": 0.2}, "training": {"epochs": 3}}, **changes})
 
 
 def cells(given, label):
@@ -33,12 +42,12 @@ def test_every_cell_of_a_place_has_the_same_data():
     for cell in plan(seeds=(0, 1)).cells:
         others = [other for other in plan(seeds=(0, 1)).cells if other.test_set == cell.test_set]
         assert {other.config.preparation for other in others} == {cell.config.preparation}
-        assert {other.config.training.seed_of_data for other in others} == {0}
+        assert {other.config.data_seed for other in others} == {0}
 
 
 def test_seeds_change_the_training_and_folds_the_split():
     configs = [cell.config for cell in cells(plan(folds=2, shared={}, seeds=(0, 1)), "SSDU")]
-    assert {(c.training.seed, c.training.fold, c.training.folds) for c in configs} == {
+    assert {(c.training.seed, c.split.fold, c.split.folds) for c in configs} == {
         (seed, fold, 2) for seed in (0, 1) for fold in (0, 1)
     }
 
@@ -51,7 +60,9 @@ def test_a_fold_can_have_a_seed_of_its_own():
 
 
 def test_settings_of_acceleration_method_and_preset_arrive():
-    given = plan(methods={**METHODS, "paper": {"method": "idr_paper", "preset": "idr-fastmri-t1-4x", "pool": 7}})
+    given = plan(
+        methods={**METHODS, "paper": {"method": {"name": "idr_paper", "pool": 7}, "preset": "idr-fastmri-t1-4x"}}
+    )
     (first, second) = cells(given, "IDR")
     assert (first.config.sampling.acceleration, first.config.sampling.center) == (4.0, None)
     assert (second.config.sampling.acceleration, second.config.sampling.center) == (8.0, 0.04)
@@ -78,10 +89,22 @@ def test_a_cell_knows_whether_there_is_anything_to_train():
         ({"run_folds": (1,)}, r"run_folds must lie in 0 to 0, got \[1\]"),
         ({"run_folds": (0, 0)}, r"run_folds must be different, got \[0, 0\]"),
         ({"seeds": (0, 1, 0)}, r"seeds must be different, got \[0, 1, 0\]"),
-        ({"shared": {"seed": 7}}, "'seed' under 'shared' would have no effect: the plan's 'seeds' sets it"),
-        ({"shared": {"folds": 5}}, "'folds' under 'shared' would have no effect: the plan's 'folds' sets it"),
-        ({"shared": {"fold": 1}}, "'fold' under 'shared' would have no effect: the plan's 'run_folds' sets it"),
-        ({"accelerations": {4.0: {"acceleration": 8}}}, "'acceleration' under '4x' .* the plan's 'accelerations'"),
+        (
+            {"shared": {"training": {"seed": 7}}},
+            "'training.seed' under 'shared' would have no effect: the plan's 'seeds' sets it",
+        ),
+        (
+            {"shared": {"split": {"folds": 5}}},
+            "'split.folds' under 'shared' would have no effect: the plan's 'folds' sets it",
+        ),
+        (
+            {"shared": {"split": {"fold": 1}}},
+            "'split.fold' under 'shared' would have no effect: the plan's 'run_folds' sets it",
+        ),
+        (
+            {"accelerations": {4.0: {"sampling": {"acceleration": 8}}}},
+            "'sampling.acceleration' under '4x' .* the plan's 'accelerations'",
+        ),
     ],
 )
 def test_impossible_plans_are_named(changes, message):
@@ -95,14 +118,13 @@ def test_impossible_plans_are_named(changes, message):
         ({}, "method 'X': says no 'method', such as 'method: ssdu'"),
         ({"method": "magic"}, "method 'X': there is no method 'magic': use one of idr, .* l1_wavelet, total_variation"),
         ({"method": "l1_wavelets"}, "there is no method 'l1_wavelets': did you mean l1_wavelet"),
-        ({"method": "ssdu", "epoch": 1}, "method 'X': unknown setting 'epoch'"),
+        ({"method": "ssdu", "epoch": 1}, "method 'X': there is no setting 'epoch': did you mean training.epochs"),
+        ({"like": "SSUD"}, "is like 'SSUD', which is none of Input, SSDU, IDR, X: did you mean SSDU?"),
+        ({"like": "X"}, "is like 'X', which is like this one"),
         ({"method": "ssdu", "preset": "nothing"}, "there is no configuration 'nothing'"),
-        ({"method": "ssdu", "preset": 5}, "preset takes text, not 5"),
-        ({"method": "ssdu", "devices": 2}, "method 'X': a comparison trains each cell in one process"),
-        *[
-            ({"method": "ssdu", name: 1}, f"'{name}' must be the same for all: set it under 'shared'")
-            for name in sorted(COMMON)
-        ],
+        ({"method": "ssdu", "preset": 5}, "there is no configuration '5'"),
+        ({"method": "ssdu", "machine": {"devices": 2}}, "method 'X': a comparison trains each cell in one process"),
+        *[({"method": "ssdu", name: {}}, f"'{name}' must be the same for all: set it under 'shared'") for name in SAME],
     ],
 )
 def test_impossible_methods_are_named(own, message):
@@ -110,9 +132,18 @@ def test_impossible_methods_are_named(own, message):
         _ = plan(methods={**METHODS, "X": own}).cells
 
 
+def test_a_method_may_begin_with_the_settings_of_another():
+    weighted = {"like": "SSDU", "method": {"k_weighting": True}, "training": {"repeats": 2}}
+    given = plan(methods={**METHODS, "weighted": weighted, "shorter": {"like": "weighted", "training": {"epochs": 1}}})
+    shorter = cells(given, "shorter")[0].config
+    assert (shorter.method, shorter.options.k_weighting) == ("ssdu", True)
+    assert (shorter.training.repeats, shorter.training.epochs) == (2, 1)
+    assert cells(given, "SSDU")[0].config.options.k_weighting is False
+
+
 def test_a_preset_of_another_method_is_refused(tmp_path):
     preset = tmp_path / "own.yaml"
-    preset.write_text("{method: supervised, epochs: 7}")
+    preset.write_text("{method: supervised, training: {epochs: 7}}")
     with pytest.raises(SettingError, match=r"'X': the preset '.*own\.yaml' is of method 'supervised', not 'ssdu'"):
         _ = plan(methods={**METHODS, "X": {"method": "ssdu", "preset": str(preset)}}).cells
     same = plan(methods={**METHODS, "X": {"method": "supervised", "preset": str(preset)}})
@@ -120,8 +151,8 @@ def test_a_preset_of_another_method_is_refused(tmp_path):
 
 
 def test_trainings_on_different_splits_are_no_comparison():
-    with pytest.raises(SettingError, match="data_seed must be a number"):
-        _ = plan(shared={"data_seed": None}, seeds=(0, 1)).cells
+    with pytest.raises(SettingError, match=r"split\.seed must be a number"):
+        _ = plan(shared={"split": {"seed": None}}, seeds=(0, 1)).cells
 
 
 @pytest.mark.parametrize("name", comparison_names())
@@ -131,7 +162,7 @@ def test_packaged_comparisons_can_be_carried_out(name):
     by_label = {cell.label: cell for cell in given.cells if cell.learned}
     relative = {cell.config.build().relative for cell in by_label.values()}
     assert relative == {given.normalise == "minmax"}
-    assert all(cell.config.training.test > 0 or given.folds for cell in given.cells)
+    assert all(cell.config.split.test > 0 or given.folds for cell in given.cells)
 
 
 def test_papers_and_small_comparisons_have_the_same_rows():
@@ -164,15 +195,15 @@ def test_files_that_are_no_comparison_are_named(tmp_path, content, message):
         ({"methods": [1]}, "'methods' must hold settings by name"),
         ({"shared": 3}, "'shared' must hold settings by name"),
         ({"methods": {"A": "ssdu"}}, "method 'A' must hold settings such as 'method: ssdu'"),
-        ({"baseline": None}, "baseline takes text, not None"),
+        ({"baseline": None}, "baseline"),
         ({"seeds": 3}, "seeds takes a list, not 3"),
         ({"run_folds": 0}, "run_folds takes a list, not 0"),
-        ({"folds": "five"}, "folds takes a whole number, not 'five'"),
+        ({"folds": "five"}, "folds takes a whole number, not five"),
         ({"title": 2026}, "title takes text, not 2026"),
-        ({"gap": ["SSDU"]}, r"gap takes a list of 2 or null, not \('SSDU',\)"),
-        ({"accelerations": ["4x"]}, "accelerations takes a number, not '4x'"),
-        ({"accelerations": [[4]]}, r"accelerations takes a number, not \(4,\)"),
-        ({"accelerations": [4, {8: {"center": 0.04}}]}, "accelerations takes a number, not {8: "),
+        ({"gap": ["SSDU"]}, r"gap takes a list of 2 or null, not \['SSDU'\]"),
+        ({"accelerations": ["4x"]}, "accelerations takes numbers, not '4x'"),
+        ({"accelerations": [[4]]}, r"accelerations takes numbers, not \[4\]"),
+        ({"accelerations": [4, {8: {}}]}, "accelerations takes numbers, not {8: "),
         ({"accelerations": {4: 0.08}}, "acceleration 4 must hold settings such as 'center: 0.08'"),
         ({"methods": {1: {"method": "ssdu"}}}, "method 1 must be a name: put it in quotes"),
     ],
@@ -198,25 +229,33 @@ def test_a_missing_title_is_one_line(tmp_path):
 
 def write_plans(folder, **plans):
     """Plans as files; those without 'extends' are whole."""
-    whole = {"title": "t", "methods": METHODS, "accelerations": [4, 8], "baseline": "SSDU", "shared": {"test": 0.2}}
+    whole = {
+        "title": "t",
+        "methods": METHODS,
+        "accelerations": [4, 8],
+        "baseline": "SSDU",
+        "shared": {"split": {"test": 0.2}},
+    }
     for name, values in plans.items():
         content = {"kind": "comparison", **({} if "extends" in values else whole), **values}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def test_a_plan_says_only_how_it_differs_from_another(tmp_path):
-    shared = {"test": 0.2, "snr": 30.0, "network": {"phases": 5, "channels": 16}}
-    methods = {"IDR": {"stages": 3}, "Input": None, "weighted": {"method": "ssdu", "k_weighting": True}}
-    changes = {"shared": {"snr": None, "network": {"phases": 3}}, "accelerations": {4: None, 6: {}}, "methods": methods}
+    shared = {"split": {"test": 0.2}, "data": {"slices": 3, "axes": "x"}, "network": {"phases": 5, "channels": 16}}
+    weighted = {"method": {"name": "ssdu", "k_weighting": True}}
+    methods = {"IDR": {"method": {"stages": 3}}, "Input": None, "weighted": weighted}
+    own_shared = {"data": {"axes": None}, "network": {"phases": 3}}
+    changes = {"shared": own_shared, "accelerations": {4: None, 6: {}}, "methods": methods}
     (tmp_path / "further").mkdir()
     write_plans(tmp_path, base={"shared": shared, "gap": ["Input", "SSDU"], "seeds": [0, 1]})
     write_plans(tmp_path / "further", own={"extends": "../base.yaml", "gap": None, "seeds": [2], **changes})
     base, own = (load_plan(str(tmp_path / file)) for file in ("base.yaml", "further/own.yaml"))
     assert (base.gap, own.gap, base.seeds, own.seeds) == (("Input", "SSDU"), None, (0, 1), (2,))
-    assert own.shared == {"test": 0.2, "snr": None, "network": {"phases": 3, "channels": 16}}
+    assert own.shared == {**shared, "data": {"slices": 3, "axes": None}, "network": {"phases": 3, "channels": 16}}
     assert own.accelerations == {8.0: {}, 6.0: {}}
     assert list(own.methods) == ["SSDU", "IDR", "weighted"]
-    assert own.methods["IDR"] == {"method": "idr", "stages": 3}
+    assert own.methods["IDR"] == {"method": {"name": "idr", "stages": 3}}
     assert own.methods["weighted"] == methods["weighted"]
     assert base.shared == shared
     assert list(base.methods) == list(METHODS)
@@ -268,10 +307,11 @@ def test_plans_of_the_study_can_be_carried_out(path):
 
 def test_whose_scans_they_are_is_the_same_for_all_methods():
     assert {
-        cell.config.selection.subject_from for cell in plan(shared={"test": 0.2, "subject_from": "file"}).cells
+        cell.config.selection.subject_from
+        for cell in plan(shared={"split": {"test": 0.2}, "data": {"subject_from": "file"}}).cells
     } == {"file"}
-    with pytest.raises(SettingError, match="'subject_from' must be the same for all"):
-        _ = plan(methods={**METHODS, "SSDU": {"method": "ssdu", "subject_from": "file"}}).cells
+    with pytest.raises(SettingError, match="'data' must be the same for all"):
+        _ = plan(methods={**METHODS, "SSDU": {"method": "ssdu", "data": {"subject_from": "file"}}}).cells
 
 
 def test_long_labels_are_folders_of_their_own() -> None:

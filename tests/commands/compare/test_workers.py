@@ -58,8 +58,12 @@ class Mortal(HeldSSDU):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(batch)
 """
-NETWORK = {"phases": 1, "channels": 2}
-SHARED = {"test": 0.2, "epochs": 3, "batch_size": 4, "threads": 1, "accelerator": "cpu", "network": NETWORK}
+SHARED = {
+    "split": {"test": 0.2},
+    "network": {"phases": 1, "channels": 2},
+    "training": {"epochs": 3, "batch_size": 4},
+    "machine": {"threads": 1, "accelerator": "cpu"},
+}
 HELD = ("own:HeldSSDU", "own:HeldSupervised")
 QUIET = Console(quiet=True)
 

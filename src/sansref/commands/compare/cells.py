@@ -41,7 +41,7 @@ def choose(place: Workplace, cell: Cell) -> None:
     SansrefError
         If the data are unusable.
     """
-    subjects, options = split_by_subject(place.files, cell.config.training), cell.config.training
+    subjects, options = split_by_subject(place.files, cell.config.split, cell.config.data_seed), cell.config
     known = subjects["validation"] or subjects["training"]
     chosen = [info for info in place.files if info.subject in known]
     folder = place.run_of(cell).path
@@ -53,7 +53,9 @@ def choose(place: Workplace, cell: Cell) -> None:
     prepared = prepare(unchanged(chosen), cell.config.preparation, folder / "data", references=False)
     count = min(len(prepared), SCANS)
     scans = [prepared[number * len(prepared) // count] for number in range(count)]
-    held_out = [held_out_mask(scan, options.held_out, options.seed, item) for item, scan in enumerate(scans)]
+    held_out = [
+        held_out_mask(scan, options.split.held_out, options.training.seed, item) for item, scan in enumerate(scans)
+    ]
     family = cell.config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     found = choose_regularisation(_name(cell), scans, held_out, family)
     record = {
@@ -181,8 +183,8 @@ class _Judge:
         """Of test scan ``item``, from whose number the held-out samples follow."""
         if self.cell.rescaled:
             return score_best_scale(scan, self.lpips, self.normalise)
-        options = self.cell.config.training
-        place = (options.held_out, options.seed_of_data, item)
+        options = self.cell.config
+        place = (options.split.held_out, options.data_seed, item)
         return score_scan(self.reconstruct, scan, self.family, *place, self.lpips, self.normalise)[0]
 
 

@@ -169,6 +169,6 @@ def _resolved(place: Workplace) -> str:
     first: dict[str, dict[str, object]] = {}
     for cell in place.plan.cells:
         name = f"{cell.label}, {acceleration_name(cell.acceleration)}"
-        settings = cell.config.flat() if cell.learned else {"method": cell.method, **place.recipe(cell)}
+        settings = cell.config.values() if cell.learned else {"method": cell.method, **place.recipe(cell)}
         first.setdefault(name, settings)
     return yaml.safe_dump(first, sort_keys=False, allow_unicode=True)

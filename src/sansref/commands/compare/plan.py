@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
-from sansref.data.coil_maps import CoilOptions
-from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SettingError, did_you_mean
 from sansref.files import fitting
 from sansref.methods.classical.regularisation import ClassicalName
 from sansref.methods.registry import METHODS
 from sansref.presets import preset_file
-from sansref.training.config import RunConfig, checked
+from sansref.settings import merged, new_parser, read
+from sansref.training.config import RunConfig, named_method
 from sansref.yaml_json import read_yaml
 
 REMOVABLE = ("methods", "accelerations")
@@ -65,7 +62,7 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if listed:
         known = below.pop("accelerations", {})
         own["accelerations"] = {value: known.get(value, {}) for value in own["accelerations"]}
-    values = _merged(below, own)
+    values = merged(below, own)
     for group in REMOVABLE:
         there = below.get(group)
         for entry in _left_out(own.get(group)):
@@ -83,18 +80,11 @@ def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any] |
     for value, settings in given.items() if isinstance(given, Mapping) else ((value, {}) for value in given):
         if not (settings is None or isinstance(settings, Mapping)):
             raise SettingError(f"{path}: acceleration {value} must hold settings such as 'center: 0.08'")
-        found[float(checked("accelerations", value, float))] = settings
+        try:
+            found[float(value)] = settings
+        except (TypeError, ValueError):
+            raise SettingError(f"{path}: accelerations takes numbers, not {value!r}") from None
     return found
-
-
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in own.items():
-        below = base.get(name)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = _merged(below, value)
-        merged[name] = value
-    return merged
 
 
 def _left_out(group: object) -> list[Any]:
@@ -107,13 +97,13 @@ CHOSEN = get_args(ClassicalName)
 UNLEARNED = ("zero_filled", "zero_filled_best_scale", *CHOSEN)
 """What may stand as a method and is not trained."""
 
-COMMON = {entry.name for kind in (Selection, Simulation, Sampling, CoilOptions) for entry in fields(kind)} | {
-    *("magnitude", "validation", "test", "folds", "fold", "seed", "data_seed", "held_out"),
+SAME = ("data", "sampling", "coils", "split")
+"""Groups of settings that no method may have for itself: the same slices, masks and splits for all."""
+
+PLANNED = {
+    **{"sampling.acceleration": "accelerations", "split.folds": "folds", "split.fold": "run_folds"},
+    "training.seed": "seeds",
 }
-"""Settings that no method may have for itself: the same slices, masks and splits for all."""
-
-
-PLANNED = {"acceleration": "accelerations", "folds": "folds", "fold": "run_folds", "seed": "seeds"}
 """Settings of a training that follow from its place in the grid, by what says so in the plan."""
 
 
@@ -175,14 +165,14 @@ class Plan:
     title
         Of tables and report.
     methods
-        Settings of each method by its label; ``method`` is its name, ``preset`` the name of a preset to begin with,
-        whose settings of the data are left out.
+        Settings of each method by its label; ``method`` is its name and options, ``like`` another label
+        and ``preset`` a preset whose settings it begins with; those of a preset's data are left out.
     shared
         Settings of all methods: those of the data, which no method can change, and others, which it can.
     accelerations
         Settings for each acceleration.
     folds
-        Parts of the cross-validation; 0 for one split with the share ``test`` of ``shared``.
+        Parts of the cross-validation; 0 for one split with the share ``split.test`` of ``shared``.
     run_folds
         Which of them, all if empty.
     seeds
@@ -231,10 +221,10 @@ class Plan:
                 raise SettingError(f"{name} must be different, got {list(numbers)}")
         groups = {"shared": self.shared, **{acceleration_name(a): own for a, own in self.accelerations.items()}}
         for group, settings in groups.items():
-            for name in sorted(settings.keys() & PLANNED.keys()):
-                raise SettingError(
-                    f"{name!r} under {group!r} would have no effect: the plan's {PLANNED[name]!r} sets it"
-                )
+            for name, planned in PLANNED.items():
+                outer, _, inner = name.partition(".")
+                if isinstance(own := settings.get(outer), Mapping) and inner in own:
+                    raise SettingError(f"{name!r} under {group!r} would have no effect: the plan's {planned!r} sets it")
         if any(not 0 <= fold < max(self.folds, 1) for fold in self.run_folds):
             raise SettingError(f"run_folds must lie in 0 to {max(self.folds, 1) - 1}, got {list(self.run_folds)}")
 
@@ -256,14 +246,29 @@ class Plan:
             for label in self.methods
         ]
 
+    def _own(self, label: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+        """A method's own settings, on top of those of the method that it is ``like``."""
+        own = dict(self.methods[label])
+        if "method" in own:
+            own["method"] = named_method(own["method"])
+        other = own.pop("like", None)
+        if other is None:
+            return {"method": {}, **own}
+        if other not in self.methods:
+            near = did_you_mean(str(other), self.methods)
+            raise SettingError(f"method {label!r}: is like {other!r}, which is none of {', '.join(self.methods)}{near}")
+        if other in (*above, label):
+            raise SettingError(f"method {label!r}: is like {other!r}, which is like this one: say what it is")
+        return merged(self._own(other, (*above, label)), own)
+
     def seed_of(self, fold: int, seed: int | None = None) -> int:
         """The seed of a fold's training; its first one by default."""
         seed = self.seeds[0] if seed is None else seed
         return seed + fold if self.seed_per_fold else seed
 
     def _cell(self, label: str, acceleration: float, fold: int, seed: int) -> Cell:
-        own = dict(self.methods[label])
-        method = own.pop("method", None)
+        own = self._own(label)
+        method = own["method"].get("name")
         if method is None:
             raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
         known = [*METHODS, *UNLEARNED]
@@ -273,26 +278,31 @@ class Plan:
             )
             raise SettingError(f"method {label!r}: there is no method {method!r}{cure}")
         preset = own.pop("preset", None)
-        base = {} if preset is None else _without(COMMON, read_yaml(preset_file(checked("preset", preset, str))))
-        if (of := base.pop("method", method)) != method:
+        base = {} if preset is None else _of_method(read_yaml(preset_file(str(preset))))
+        base["method"] = named_method(base.get("method", method))
+        if (of := base["method"].setdefault("name", method)) != method:
             raise SettingError(f"method {label!r}: the preset {preset!r} is of method {of!r}, not {method!r}")
-        forbidden = COMMON & own.keys()
-        if forbidden:
+        if forbidden := [*(own.keys() & {*SAME}), *(["training.seed"] if "seed" in own.get("training", {}) else [])]:
             raise SettingError(f"method {label!r}: {min(forbidden)!r} must be the same for all: set it under 'shared'")
-        place = {"acceleration": acceleration, "folds": self.folds, "fold": fold, "seed": seed}
-        data = {"data_seed": 0, **self.shared, **self.accelerations[acceleration], **place}
-        if data["data_seed"] is None:
-            raise SettingError("data_seed must be a number: all trainings of a comparison are on the same split")
-        common = _without(data.keys() - COMMON, data)
-        settings = {"method": method, **_without(COMMON, data), **base, **common, **own}
+        shared = merged(self.shared, self.accelerations[acceleration])
+        place = {
+            "sampling": {"acceleration": acceleration},
+            "split": {"folds": self.folds, "fold": fold},
+            "training": {"seed": seed},
+        }
+        same = merged({"split": {"seed": 0}}, merged({name: shared[name] for name in SAME if name in shared}, place))
+        if same["split"]["seed"] is None:
+            raise SettingError("split.seed must be a number: all trainings of a comparison are on the same split")
+        settings = merged(merged(merged(_of_method(shared), base), own), same)
         if method in UNLEARNED:
-            settings = {"method": "ssdu", **common}
+            settings = {"method": "ssdu", **same}
         try:
-            config = RunConfig.from_flat(settings)
+            config = RunConfig.from_values(settings)
         except (SettingError, TypeError, ValueError) as error:
             raise SettingError(f"method {label!r}: {error}") from None
-        if config.training.processes > 1:
-            raise SettingError(f"method {label!r}: a comparison trains each cell in one process: leave out 'devices'")
+        if config.machine.processes > 1:
+            problem = "a comparison trains each cell in one process"
+            raise SettingError(f"method {label!r}: {problem}: leave out machine.devices")
         return Cell(label, method, acceleration, fold, seed, config)
 
 
@@ -327,15 +337,18 @@ def load_plan(name: str) -> Plan:
             raise SettingError(f"{path}: method {label!r} must be a name: put it in quotes")
         if not isinstance(own, Mapping):
             raise SettingError(f"{path}: method {label!r} must hold settings such as 'method: ssdu'")
-    hints = get_type_hints(Plan)
+    groups = {name: values.pop(name) for name in ("methods", "shared", "accelerations") if name in values}
+    parser = new_parser("sansref compare", None)
+    parser.add_class_arguments(Plan, None, skip={"methods", "shared", "accelerations"}, as_group=False)
     try:
-        return Plan(**{entry: checked(entry, value, hints[entry]) for entry, value in values.items()})
+        return Plan(**groups, **read(parser, values))
     except (SettingError, TypeError) as error:  # the latter for one that is missing
         raise SettingError(f"{path}: {error}") from None
 
 
-def _without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}
+def _of_method(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that are the same for all methods."""
+    return {name: value for name, value in settings.items() if name not in SAME}
 
 
 def acceleration_name(acceleration: float) -> str:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sansref.commands.compare.plan import COMMON, Cell, Plan
+from sansref.commands.compare.plan import SAME, Cell, Plan
 from sansref.data.prepare import prepare
 from sansref.data.readers import FileInfo, ScanFiles, open_scan_file, scan_files
 from sansref.data.scan_store import PREPARED, PreparedScans
@@ -21,7 +21,7 @@ from sansref.kspace.grid import is_full
 from sansref.methods import Needs
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
-from sansref.training.run import RunDirectory, read_fingerprints
+from sansref.training.run import RunDirectory, by_name, read_fingerprints
 from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
 from sansref.yaml_json import read_json
 
@@ -92,7 +92,9 @@ class Workplace:
                 )
         for cell in self.plan.cells:
             if not self.test_subjects(cell.config):
-                raise SettingError("no subject is set aside for the test: give 'folds', or 'test: 0.2' under 'shared'")
+                raise SettingError(
+                    "no subject is set aside for the test: give 'folds', or 'split: {test: 0.2}' under 'shared'"
+                )
             if changes := self._changes(cell):
                 raise SettingError(
                     f"{self.run_of(cell).path} was made with other settings ({changes}): restore them, choose another"
@@ -180,15 +182,16 @@ class Workplace:
             return self.run_of(cell).changes(
                 cell.config, str(self.data.resolve()), None if full is None else str(full.resolve())
             )
-        wanted, found = {"method": cell.method, **self.recipe(cell)}, read_record(self.choice_file(cell))
+        wanted = by_name({"method": cell.method, **self.recipe(cell)})
+        found = by_name(read_record(self.choice_file(cell)))
         differing = sorted(name for name in wanted if found and wanted[name] != found.get(name))
         return ", ".join(f"{name} {found.get(name)!r} -> {wanted[name]!r}" for name in differing)
 
     def recipe(self, cell: Cell) -> dict[str, Any]:
         """What determines a cell's scans: the data and the settings that are the same for all methods."""
-        flat = cell.config.flat()
-        settings = {name: flat[name] for name in sorted(COMMON - {"seed"})}
-        found: dict[str, Any] = json.loads(json.dumps({"data": str(self.data.resolve()), **settings}))
+        values = cell.config.values()
+        settings = {name: values[name] for name in SAME}
+        found: dict[str, Any] = json.loads(json.dumps({"folder": str(self.data.resolve()), **settings}))
         return found
 
     def choice_file(self, cell: Cell) -> Path:
@@ -197,7 +200,7 @@ class Workplace:
 
     def test_subjects(self, config: RunConfig) -> set[str]:
         """Subjects that no cell of this fold learns from."""
-        return set(split_by_subject(self.files, config.training)["test"])
+        return set(split_by_subject(self.files, config.split, config.data_seed)["test"])
 
     def test_scans(self, cell: Cell) -> PreparedScans:
         """The scans that a cell is scored on, with their references: the same slices, masks and scale for all."""

@@ -53,7 +53,7 @@ class CycleGAN(ImageTranslation[CycleGANOptions]):
 
     needs: ClassVar[Needs] = Needs.UNPAIRED
     options_type: ClassVar[type[Any]] = CycleGANOptions
-    training_defaults: ClassVar[Mapping[str, Any]] = turns.UNPAIRED_TRAINING
+    defaults: ClassVar[Mapping[str, Any]] = turns.UNPAIRED_TRAINING
 
     def __init__(self, network: TranslatorOptions, options: CycleGANOptions) -> None:
         super().__init__(network, options)

@@ -67,7 +67,7 @@ class _Alternating(ImageTranslation[Options]):
     """
 
     needs: ClassVar[Needs] = Needs.UNPAIRED
-    training_defaults: ClassVar[Mapping[str, Any]] = turns.UNPAIRED_TRAINING
+    defaults: ClassVar[Mapping[str, Any]] = turns.UNPAIRED_TRAINING
     generators: turns.Generators
     discriminators: turns.Discriminators
 

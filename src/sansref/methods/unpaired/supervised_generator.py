@@ -27,7 +27,7 @@ class SupervisedGenerator(ImageTranslation[SupervisedGeneratorOptions]):
 
     needs: ClassVar[Needs] = Needs.PAIRED
     options_type: ClassVar[type[Any]] = SupervisedGeneratorOptions
-    training_defaults: ClassVar[Mapping[str, Any]] = UNPAIRED_TRAINING
+    defaults: ClassVar[Mapping[str, Any]] = UNPAIRED_TRAINING
 
     def __init__(self, network: TranslatorOptions, options: SupervisedGeneratorOptions) -> None:
         super().__init__(network, options)

@@ -31,13 +31,13 @@ Discriminators = TwoDiscriminators | SwitchableDiscriminator
 Taught = tuple[Tensor, dict[str, Tensor]]
 
 UNPAIRED_TRAINING: Mapping[str, Any] = {
-    "epochs": 50,
-    "batch_size": 1,
-    "learning_rate": 1e-4,
-    "optimizer": "radam",
-    "schedule": "linear",
-    "keep": "last",
-    "average_from": 0.6,
+    "training.epochs": 50,
+    "training.batch_size": 1,
+    "training.learning_rate": 1e-4,
+    "training.optimizer": "radam",
+    "training.schedule": "linear",
+    "training.keep": "last",
+    "training.average_from": 0.6,
 }
 """RAdam, linear decay, weights averaged over the last 40 % of the steps: ISCL's code and the switchable paper."""
 
