@@ -84,10 +84,13 @@ def test_every_command_explains_itself(sansref, command):
 
 @pytest.mark.parametrize("method", cli.METHOD_LINES)
 def test_every_option_of_a_method_is_explained(sansref, method):
-    code, out, _ = sansref("train", method, "--help")
-    assert code == 0
-    options = [line for line in out.splitlines() if line.startswith("  --")]
-    assert len(options) > 30
+    shown = {}
+    for words in (["--help"], ["--help", "all"]):
+        code, out, _ = sansref("train", method, *words)
+        assert code == 0
+        shown[len(words)] = [line for line in out.splitlines() if line.startswith("  --")]
+        assert not [mark for mark in ("`", ":class:", "None", "Optional", "typing") if mark in out]
+    assert 14 <= len(shown[1]) <= 18 < 60 < len(shown[2])
     text = " ".join(out.split())
     unrolled = METHODS[method].network_type is NetworkOptions
     network = "Unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
@@ -450,7 +453,7 @@ def test_dashes_in_values_stay(sansref, heads, tmp_path):
 def test_other_settings_need_another_place(sansref, fails, heads, tmp_path):
     words = ["train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL]
     assert sansref(*words)[0] == 0
-    assert "(seed 0 -> 1): choose another --out" in fails(*words, "--seed", "1")
+    assert "(training.seed 0 -> 1): choose another --out" in fails(*words, "--seed", "1")
     assert sansref(*words)[0] == 0
 
 

@@ -10,8 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from sansref import cli
-from sansref.early import check_early, option_names
+from sansref.early import check_early
 from sansref.methods.registry import METHODS
 
 LOADED = """
@@ -49,20 +48,14 @@ def loaded():
         (["reconstruct", ".", "a.nii", "--out", "x"], "is not a run directory"),
         (["evaluate", "nowhere", "--data", "."], "nowhere: is not a run directory"),
         (["evaluate", ".", "--data=nowhere"], "nowhere: does not exist"),
-        (["evaluate", ".", "--foo"], "--foo"),
         (["serve", "."], "is not a run directory"),
         (["serve", "nowhere"], "nowhere: is not a run directory"),
         (["serve", ".", "--pixels", "int16"], "--pixels"),
         (["train", "ird", "--data", "."], "there is no method 'ird': did you mean idr?"),
         (["train", "idr", "--data", "nowhere", "--out", "x"], "nowhere: does not exist"),
         (["train", "cyclegan", "--undersampled", "nowhere", "--out", "x"], "nowhere: does not exist"),
-        (["train", "idr", "--data", ".", "--out", "x", "--learning-rat", "3"], "did you mean --learning_rate?"),
-        (["train", "idr", "--network.phas", "3"], "did you mean --network.phases?"),
-        (["train", "idr", "--Phases", "3"], "did you mean --network.phases?"),
         (["train", "idr", "--config", "smal-4x"], "there is no configuration 'smal-4x'"),
         (["compare", "nowhere.yaml", "--data", "."], "there is no configuration 'nowhere.yaml'"),
-        (["compare", "one-table-small", "--data", ".", "--job", "3"], "did you mean --jobs?"),
-        (["demo", "--foo", "3"], "--foo"),
     ],
 )
 def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, said):
@@ -85,27 +78,6 @@ def test_info_loads_no_more_than_it_needs(loaded, trained, tmp_path):
         code, err, modules = loaded("info", path)
         assert (code, err) == (0, "")
         assert not modules & {"pytorch_lightning", "lightning_fabric", "scipy.stats", "matplotlib", "torch._dynamo"}
-
-
-class MetError(Exception):
-    """The parser of a command."""
-
-
-@pytest.mark.parametrize(
-    "command", [[name] for name in cli.COMMANDS if name != "train"] + [["train", m] for m in METHODS]
-)
-def test_every_option_of_every_command_is_known_early(command, monkeypatch):
-    def meet(parser, *_):
-        raise MetError(parser)
-
-    monkeypatch.setattr(cli, "parse", meet)
-    with pytest.raises(MetError) as met:
-        cli.COMMANDS[command[0]](command[1:])
-    (parser,) = met.value.args
-    names = {
-        name.removeprefix("--") for action in parser._actions for name in action.option_strings if name[:2] == "--"
-    }
-    assert names <= option_names(command[0])
 
 
 @pytest.mark.parametrize(

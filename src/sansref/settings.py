@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
-
-from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from sansref.errors import FileError, SettingError, did_you_mean
 from sansref.presets import preset_file
 from sansref.yaml_json import read_yaml
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 ALIASES = {
     **{"data": "data.folder", "undersampled": "data.folder", "full": "data.full", "maps": "data.maps"},
@@ -29,6 +30,9 @@ COMMON = (
     *("epochs", "batch_size", "learning_rate", "validation", "test", "seed", "accelerator", "devices", "dry_run"),
 )
 """Short names of the options of a training that ``--help`` shows."""
+
+HIDDEN = "==SUPPRESS=="
+"""Help of an option that is not shown, as argparse has it."""
 
 LARGEST = 2**53
 """Largest whole number that is taken; up to it all are exact as floating point numbers, too."""
@@ -44,6 +48,8 @@ def new_parser(name: str, about: str | None) -> ArgumentParser:
     about
         What it does.
     """
+    from jsonargparse import ArgumentParser
+
     return ArgumentParser(prog=name, description=about, exit_on_error=False, allow_abbrev=False, add_help=False)
 
 
@@ -77,6 +83,8 @@ def parse(
     FileError
         One line for whatever is wrong with a file of ``--config``.
     """
+    from jsonargparse import ArgumentError
+
     known = _Known(parser, elsewhere or {})
     for place, word in enumerate(words):
         if word in ("-h", "--help"):
@@ -105,6 +113,8 @@ def read(parser: ArgumentParser, values: Mapping[str, Any]) -> dict[str, Any]:
     SettingError
         One line for whatever is wrong with them.
     """
+    from jsonargparse import ArgumentError
+
     known = _Known(parser, {})
     try:
         return dict(known.checked(parser.parse_object(known.with_numbers(values))).as_dict())
@@ -194,6 +204,8 @@ class _Known:
         values = read_yaml(path)
         if values.get("kind") == "comparison" or "extends" in values:
             raise FileError(path, "is the plan of a comparison", f"Use 'sansref compare {name} --data DIR --out OUT'")
+        if "config" in values:
+            raise SettingError(f"{path}: there is no setting 'config'")
         if "method" in values and not isinstance(values["method"], Mapping):
             values["method"] = {"name": values["method"]}
         try:
@@ -205,13 +217,13 @@ class _Known:
     def checked(self, parsed: Namespace, dashes: str = "") -> Namespace:
         """Look for what jsonargparse lets pass: a group that is none, null where it is no choice, endless numbers."""
         for group in sorted(self.groups):
-            if not isinstance(value := parsed.get(group), Namespace):
+            if not hasattr(value := parsed.get(group), "as_dict"):
                 inner = next(name for name in self.options if name.startswith(f"{group}."))
                 raise SettingError(f"{group} holds settings such as {inner}, not {value!r}")
         for name, action in self.actions.items():
             value = parsed.get(name)
             hint = _hint(action)
-            if value is None and action.default not in (None, SUPPRESS) and NoneType not in get_args(hint):
+            if value is None and action.default not in (None, HIDDEN) and NoneType not in get_args(hint):
                 raise SettingError(f"{dashes}{name} takes {in_words(hint)}, not null")
             numbers = value if isinstance(value, tuple | list) else (value,)
             if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
@@ -245,17 +257,20 @@ class _Known:
         return f"--{shorts[0] if shorts else name}" if name in self.options else name.upper()
 
     def _unknown_setting(self, name: str) -> str:
-        for end in get_close_matches(name.rpartition(".")[2], self.short, n=1, cutoff=0.7):
-            return f"there is no setting {name!r}: did you mean {self.short[end]}?"
-        return f"there is no setting {name!r}{did_you_mean(name, self.options)}"
+        group, _, last = name.rpartition(".")
+        beside = [option for option in self.options if option.startswith(f"{group}.")] if group else []
+        nearest = get_close_matches(name, beside, n=1, cutoff=0.8)
+        nearest += [self.short[end] for end in get_close_matches(last, self.short, n=1, cutoff=0.7)]
+        return f"there is no setting {name!r}" + (f": did you mean {nearest[0]}?" if nearest else "")
 
     def _unknown_word(self, word: str, words: list[str]) -> str:
         if word.startswith("-"):
             name = word.lstrip("-")
             if name in self.elsewhere:
                 return f"there is no option {word} here: it is an option of {self.elsewhere[name]}"
-            names = [option for option in (*self.short, *self.options) if len(option) > 1]
-            return f"there is no option {word}{did_you_mean(name, names, dashes='--')}"
+            short = [option for option in self.short if len(option) > 1]
+            nearest = did_you_mean(name, short, dashes="--") or did_you_mean(name, self.options, dashes="--")
+            return f"there is no option {word}{nearest}"
         before = words[words.index(word) - 1] if word in words[1:] else ""
         flag = self.options.get(before.removeprefix("--")) if before.startswith("--") else None
         if flag is not None and flag.nargs == 0:
@@ -269,7 +284,7 @@ class _Known:
         shown = {self.full_name(name): name for name in reversed(COMMON)} if training and not everything else {}
         lines: dict[str, str] = {}
         for name, action in self.options.items():
-            if action.help != SUPPRESS and (not shown or name in shown):
+            if action.help != HIDDEN and (not shown or name in shown):
                 lines[f"--{shown.get(name, name)}"] = _about(action)
         before = [action for action in self.parser._actions if not action.option_strings]
         lines = {action.dest.upper(): _about(action) for action in before} | lines

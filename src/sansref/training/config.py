@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from jsonargparse import SUPPRESS, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation
@@ -20,7 +20,7 @@ from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method, Needs
 from sansref.methods.registry import find_method
 from sansref.networks import NetworkOptions, Reconstructor, TranslatorOptions
-from sansref.settings import grouped, merged, new_parser, read
+from sansref.settings import HIDDEN, grouped, merged, new_parser, read
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
@@ -351,7 +351,7 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
         If there is no such method.
     """
     kind = find_method(method)
-    parser.add_argument("--format", type=int, default=FORMAT, help=SUPPRESS)
+    parser.add_argument("--format", type=int, default=FORMAT, help=HIDDEN)
     groups: dict[str, type[Any]] = {"data": Selection, "data.simulation": Simulation, "sampling": Sampling}
     groups |= {"coils": CoilOptions, "split": SplitOptions, "method": kind.options_type}
     groups |= {"network": kind.network_type, "training": TrainingOptions, "machine": MachineOptions}
