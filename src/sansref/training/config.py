@@ -113,8 +113,11 @@ def in_words(hint: Any) -> str:
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-MACHINE_SETTINGS = frozenset({"workers", "threads", "accelerator", "devices", "num_nodes"})
+MACHINE_SETTINGS = frozenset({"workers", "threads", "accelerator", "devices", "num_nodes", "tracker"})
 """What says where a run is trained and not what it learns: the numbers agree to rounding whatever they are."""
+
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+"""Names of the trackers that can follow a run, see :mod:`sansref.training.trackers`."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,9 @@ class TrainingOptions:
         Machines that train together, see docs/cluster.md.
     precision
         Precision of the network, as Lightning Fabric names it; transforms are always float32.
+    tracker
+        Send each row of metrics.csv to tensorboard, mlflow or wandb as well, or to several: tensorboard,mlflow; their
+        files are kept in the run directory.
     """
 
     epochs: int = 20
@@ -219,6 +225,13 @@ class TrainingOptions:
     devices: int = 1
     num_nodes: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    tracker: str = "none"
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers, each once."""
+        names = dict.fromkeys(name.strip() for name in self.tracker.split(","))
+        return () if self.tracker == "none" else tuple(names)
 
     @property
     def processes(self) -> int:
@@ -252,6 +265,9 @@ class TrainingOptions:
             raise SettingError(f"average_from must lie in [0, 1), or be null, got {self.average_from}")
         if not self.learning_rate > 0:
             raise SettingError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in set(self.trackers) - {*TRACKERS}:
+            known = f"use {', '.join(TRACKERS)}, several joined by commas, or none"
+            raise SettingError(f"there is no tracker {name!r}{did_you_mean(name, TRACKERS, known)}")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from sansref.training.history import History
 from sansref.training.optim import WeightMean, optimizer_of, planned_rate, plateau_of
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
+from sansref.training.trackers import UNTRACKED, Trackers
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def fit(
     stage: int,
     progress: Progress,
     processes: Processes,
+    trackers: Trackers = UNTRACKED,
 ) -> StageResult:
     """Train a method for one stage; after a kill, go on from the last finished epoch.
 
@@ -97,6 +99,8 @@ def fit(
         Bar to move.
     processes
         That train together.
+    trackers
+        That follow the run.
 
     Raises
     ------
@@ -117,6 +121,7 @@ def fit(
     loop = Loop(method, options, stage, len(batches), processes)
     first = loop.resume(files.resume_point)
     history = History(files.history, stage, first)
+    trackers.follow(history.rows)
     progress.start_stage(stage, first)
     for epoch in range(first, options.epochs):
         if loop.patience_is_over(epoch):
@@ -135,7 +140,8 @@ def fit(
         if options.snapshots:
             loop.save_weights(files.snapshot(epoch))
         if processes.leader:
-            loop.save(files.resume_point, epoch)  # last: a kill before it repeats the epoch
+            loop.save(files.resume_point, epoch)  # a kill before it repeats the epoch
+            trackers.follow(history.rows)  # now that the epoch stands
     processes.wait()  # for the leader's last file
     return loop.kept
 
