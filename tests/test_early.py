@@ -14,6 +14,8 @@ from sansref import cli
 from sansref.early import check_early, option_names
 from sansref.methods.registry import METHODS
 
+pytestmark = pytest.mark.slow
+
 LOADED = """
 import json, sys
 from sansref.cli import main

@@ -33,6 +33,8 @@ from sansref.training.history import read_history
 from sansref.training.loop import Loop, _shared_out
 from sansref.training.processes import Processes, alone, together
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     # 10 training scans in batches of 3 and a last of 1: two processes cannot share them evenly.
     *("--stages", "2", "--epochs", "2", "--batch_size", "3", "--threads", "1", "--accelerator", "cpu"),

@@ -116,6 +116,7 @@ def by_step(values: list[tuple[str, int, float]]) -> list[tuple[int, dict[str, f
 READERS = {"tensorboard": in_tensorboard, "mlflow": in_mlflow, "wandb": in_wandb}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in READERS])
 def test_a_killed_run_is_tracked_as_one_with_every_row_once(heads, tmp_path, name, killed, forked):
     arguments = command(heads, tmp_path / "run", "--tracker", name)

@@ -29,6 +29,8 @@ from sansref.metrics.quality import psnr
 from sansref.results.score_rows import read_scores
 from sansref.results.scores import PerceptualOptions, zero_filled
 
+pytestmark = pytest.mark.slow
+
 TWO = {4.0: {}, 6.0: {}}
 
 
