@@ -44,7 +44,7 @@ class TensorBoard:
 
         folder = run.path / "tensorboard"
         remove_made(folder, r"events\.out\.tfevents\..*")
-        self._writer: Any = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(folder)
         kinds = (bool, int, float, str)
         values = {name: value if isinstance(value, kinds) else _text(value) for name, value in parameters.items()}
         self._writer.add_hparams(values, {}, run_name=".")  # in this folder, not in one of its own
@@ -77,7 +77,7 @@ class MLflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
         known = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if known is None else known.experiment_id
-        found = self._client.search_runs([experiment], f"tags.sansref = '{identity}'", max_results=1)
+        found = list(self._client.search_runs([experiment], f"tags.sansref = '{identity}'", max_results=1))
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
         else:
