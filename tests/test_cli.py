@@ -23,6 +23,8 @@ from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions
 from sansref.presets import preset_file
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
 SMALL = ["--network.phases", "2", "--network.channels", "4", *QUICK]
 SMALL_TRANSLATOR = ["--network.width", "2", "--network.extractor_layers", "3", "--crop", "[80,80]", *QUICK]

@@ -13,6 +13,8 @@ from scipy.io import savemat
 from sansref.data.scan_store import PreparedScans
 from sansref.kspace.coils import birdcage_maps
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--network.phases", "2", "--network.channels", "4", "--epochs", "1", "--threads", "1", "--accelerator", "cpu"]
 
 

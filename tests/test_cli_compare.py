@@ -5,6 +5,8 @@ import yaml
 
 from sansref.presets import comparison_names
 
+pytestmark = pytest.mark.slow
+
 PLAN = {
     "kind": "comparison",
     "title": "Two methods",

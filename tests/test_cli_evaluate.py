@@ -10,6 +10,8 @@ import torch
 from sansref import cli
 from sansref.methods.classical.regularisation import Choice
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def evaluated(trained, heads, tmp_path, capsys, monkeypatch):

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,21 @@ def test_the_method_in_the_documentation_learns() -> None:
     loss = update.loss
     loss.backward()
     assert bool(torch.isfinite(loss))
+
+
+def test_the_tour_in_python_runs_and_prints_what_it_says(heads, tmp_path, monkeypatch, capsys) -> None:
+    text = (ROOT / "docs" / "python.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    (tmp_path / "scans").symlink_to(heads)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/python.md", "exec", dont_inherit=True), names)
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert torch.equal(names["picture"], names["middle"].image)
+    assert torch.equal(names["again"].reconstruct("scans/sub-02_T1w.nii.gz").images, names["images"])
+    assert names["quality"] > 10
+    residual = names["zero_filled"] - names["given"].physics.normal(names["regularised"]) - 0.01 * names["regularised"]
+    assert residual.norm() < 1e-3 * names["zero_filled"].norm()
 
 
 @pytest.mark.parametrize(

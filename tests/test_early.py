@@ -13,6 +13,8 @@ import pytest
 from sansref.early import check_early
 from sansref.methods.registry import METHODS
 
+pytestmark = pytest.mark.slow
+
 LOADED = """
 import json, sys
 from sansref.cli import main

@@ -33,7 +33,7 @@ from sansref.scan import Scan, ScanMeta
 SHAPE = (6, 40, 48)
 VOLUME = np.random.default_rng(0).uniform(1, 900, SHAPE).astype(np.float32)
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs limits of Linux")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs limits of Linux")]
 
 
 @contextmanager

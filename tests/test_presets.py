@@ -14,6 +14,8 @@ from sansref.training import train as module
 from sansref.training.run import RunDirectory, by_name
 from sansref.training.train import Outcome
 
+pytestmark = pytest.mark.slow
+
 
 def methods_of(name: str) -> list[str]:
     """The methods that a preset is for: one, or all that it gives the same settings to."""

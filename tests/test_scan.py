@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from helpers import scans
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Geometry, Scan, ScanMeta
 
 META = ScanMeta(subject="s", source="f.h5", slice=2, geometry=Geometry(((1.0, 0.0, 0.0, 0.0),) * 4, 2))
 
 
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+noise = partial(scans.noise, dtype=torch.complex64)
 
 
 def scan(**changes: Any) -> Scan:

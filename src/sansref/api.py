@@ -1,12 +1,13 @@
-"""A trained run in Python: ``sansref.load("runs/x").reconstruct("scan.h5")``."""
+"""Training and trained runs in Python: what ``sansref train`` and ``sansref reconstruct`` do."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from sansref.commands.reconstruct import (
@@ -17,7 +18,11 @@ from sansref.commands.reconstruct import (
     whole_volume,
 )
 from sansref.data.readers import open_scan_file
+from sansref.machine import device_of
+from sansref.methods import Needs
 from sansref.scan import ScanMeta
+from sansref.training import train as training
+from sansref.training.config import RunConfig
 from sansref.training.run import RunDirectory
 
 
@@ -49,6 +54,9 @@ class Model:
         self.run, self._device = run, device
         self._method = run.load().to(device)
         self._recipe = run.config().preparation
+
+    def __repr__(self) -> str:
+        return f"<{self.run.config().method}, trained in {self.run.path}>"
 
     def reconstruct(
         self, file: str | Path, array: str | None = None, axes: str | None = None, maps: str | None = None
@@ -105,3 +113,68 @@ def load(run: str | Path, accelerator: Accelerator = "auto", trust_code: bool = 
         If there is no GPU where one is asked for.
     """
     return Model(RunDirectory(Path(run), trust_code), usable_device(accelerator))
+
+
+def train(
+    method: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    full: str | Path | None = None,
+    skip_bad: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Model:
+    """Train a method on a folder of scans, as the command ``sansref train`` does.
+
+    The same call goes on where a killed one was, and gives a run that is finished at once.
+
+    Parameters
+    ----------
+    method
+        Name of the method, or module:Class for one of your own.
+    data
+        Folder of scans, or one file.
+    out
+        The run directory, new or of a run with the same settings.
+    full
+        Folder of full scans of other people, for a method that learns from unpaired scans.
+    skip_bad
+        Leave unreadable files out, and tell in the run's log; False stops at the first.
+    quiet
+        Draw no progress.
+    settings
+        By their names on the command line, such as ``epochs=3``; a group may stand by its name, as in
+        ``network={"phases": 5}``.
+
+    Returns
+    -------
+    Model
+        As :func:`load` gives it.
+
+    Raises
+    ------
+    SansrefError
+        For unusable files or settings, or if training fails.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> numpy.save("volume.npy", numpy.random.default_rng(0).random((4, 32, 32)))
+    >>> model = train("ssdu", "volume.npy", "run", epochs=1, network={"phases": 1}, accelerator="cpu", quiet=True)
+    >>> model
+    <ssdu, trained in run>
+    >>> model.reconstruct("volume.npy").images.shape
+    torch.Size([4, 32, 32])
+    """
+    config = RunConfig.from_values({"method": method}).changed(**settings)
+    console = Console(quiet=True) if quiet else None
+    others, trust_code = None if full is None else Path(full), ":" in method
+    try:
+        run = training.train(config, Path(data), Path(out), skip_bad, console, others).run
+    finally:
+        if config.needs is Needs.UNPAIRED:
+            from sansref.results.health_figure import draw_health  # which loads matplotlib
+
+            draw_health(Path(out))
+    return Model(RunDirectory(run.path, trust_code), device_of(config.machine.accelerator))

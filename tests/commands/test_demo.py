@@ -15,6 +15,8 @@ from sansref.metrics.quality import psnr
 from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = DemoOptions(matrix=32, stages=2, epochs=2, repeats=2, phases=2, channels=4, threads=1)
 QUIET = Console(quiet=True)
 

@@ -24,7 +24,11 @@ from sansref.training.run import RunDirectory
 
 pytest.importorskip("ray.data", reason="needs the extra 'cluster'")
 # Ray warns of its own settings, and finds whatever cluster there is on the machine.
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.xdist_group("ray"),
+]
 
 # Held up in the second file that a process works on.
 OWN = """

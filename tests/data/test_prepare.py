@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.scans import full_noise_scan
 from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation, magnitude_of, prepare, scaled
 from sansref.data.readers import FileInfo, open_scan_file
@@ -24,7 +26,7 @@ from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps, rss
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
-from sansref.scan import Geometry, Scan, ScanMeta
+from sansref.scan import Geometry, Scan
 
 SIZE = (40, 36)
 PLAIN = Simulation(phase=0.0, snr=None)
@@ -65,10 +67,7 @@ def described(*paths: Path) -> list[FileInfo]:
     return [open_scan_file(path).describe(path) for path in paths]
 
 
-def full_scan(coils: int = 1, size: tuple[int, int] = SIZE, **meta: Any) -> Scan:
-    kspace = torch.from_numpy(complex_noise(coils, *size))
-    reference = ifft2c(kspace)[0] if coils == 1 else None
-    return Scan(kspace, torch.ones(size, dtype=torch.bool), ScanMeta("s", "f.h5", **meta), reference=reference)
+full_scan = partial(full_noise_scan, SIZE)
 
 
 def undersampled(scan: Scan) -> Scan:
@@ -455,8 +454,8 @@ def test_scans_of_different_shapes_coils_and_origins_come_back_as_they_were(tmp_
     first = full_scan(
         1, spacing=(0.9, 1.1), crop=(20, 18), synthetic=True, slice=3, scale=1 / 3, geometry=Geometry(affine, 2)
     )
-    second = replace(full_scan(3, (24, 30)), maps=birdcage_maps((24, 30), 3), reference=torch.rand(24, 30))
-    third = replace(undersampled(full_scan(1, (21, 20))), reference=torch.zeros(21, 20, dtype=torch.complex64))
+    second = replace(full_noise_scan((24, 30), 3), maps=birdcage_maps((24, 30), 3), reference=torch.rand(24, 30))
+    third = replace(undersampled(full_noise_scan((21, 20))), reference=torch.zeros(21, 20, dtype=torch.complex64))
     prepared = store_scans([first, second, third], tmp_path / "out", references=True)
     for found in (prepared, PreparedScans(tmp_path / "out"), pickle.loads(pickle.dumps(prepared))):
         assert len(found) == 3

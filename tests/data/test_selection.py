@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers.scans import full_noise_scan
 from sansref.data.selection import Selection, resized_image, resized_kspace
 from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SettingError
@@ -24,10 +26,7 @@ from sansref.scan import Scan, ScanMeta
 SIZE = (40, 36)
 
 
-def full_scan(coils: int = 1, **meta: Any) -> Scan:
-    kspace = torch.randn(coils, *SIZE, dtype=torch.complex64, generator=seeded(0))
-    reference = ifft2c(kspace)[0] if coils == 1 else None
-    return Scan(kspace, torch.ones(SIZE, dtype=torch.bool), ScanMeta("s", "f.h5", **meta), reference=reference)
+full_scan = partial(full_noise_scan, SIZE)
 
 
 def undersampled(scan: Scan) -> Scan:

@@ -8,20 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.scans import noise_scan
 from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.randomness import seeded
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Scan
 
 SHAPE = (48, 40)
 SHARED = {law: Sampling(mask=law, acceleration=3) for law in MASK_LAWS}
 
 
 def scan(mask: Tensor | None = None, shape: tuple[int, int] = SHAPE) -> Scan:
-    mask = torch.ones(shape, dtype=torch.bool) if mask is None else mask
-    kspace = torch.randn(2, *mask.shape, dtype=torch.complex64, generator=seeded("kspace"))
-    return Scan(kspace * mask, mask, ScanMeta("s", "f"))
+    return noise_scan(torch.ones(shape, dtype=torch.bool) if mask is None else mask, coils=2)
 
 
 def columns(*acquired: int, width: int = 40, height: int = 48) -> Tensor:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers.scans import noise
 from sansref.kspace.cartesian import Cartesian, RealNormal
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
@@ -17,10 +18,6 @@ KINDS = ["points", "columns", "full", "empty", "rows"]
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex128, generator=generator(seed))
 
 
 def draw(kind: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers import scans
 from sansref.kspace.coils import birdcage_maps, compressed, compression_matrix, rss
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.randomness import seeded
@@ -15,8 +18,7 @@ from sansref.randomness import seeded
 SIZE = (24, 20)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex64, generator=seeded("noise", seed))
+noise = partial(scans.noise, dtype=torch.complex64)
 
 
 def head(coils: int) -> Tensor:

@@ -8,13 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers.scans import noise
 from sansref.kspace.fourier import fft1c, fft2c, ifft1c, ifft2c
 
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 8), (1, 4), (1, 1)]
-
-
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def close(found: Tensor, expected: Tensor) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
+from helpers import scans
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.mirror import VIEWS, View, mirrored
@@ -10,8 +13,7 @@ from sansref.kspace.mirror import VIEWS, View, mirrored
 SHAPES = [(8, 6), (7, 6), (9, 5), (1, 4)]
 
 
-def noise(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(sum(shape)))
+noise = partial(scans.noise, dtype=torch.complex64)
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 
 import pytest
 import torch
 from torch import Tensor
 
+from helpers import scans
 from sansref.errors import SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.masks.family import MaskFamily
@@ -69,8 +70,7 @@ def places() -> Tensor:
     return torch.stack([angles.sin()[:, None] * along, angles.cos()[:, None] * along], -1)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex64, generator=seeded("physics", seed))
+noise = partial(scans.noise, dtype=torch.complex64)
 
 
 def measured(image: Tensor, coils: int = 1) -> RadialMeasurement:

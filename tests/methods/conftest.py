@@ -12,6 +12,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 from torch import Tensor
 
+from helpers.scans import noise
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.grid import Shape
@@ -19,10 +20,6 @@ from sansref.kspace.masks.laws import draw_mask
 from sansref.kspace.measurement import Measurement
 from sansref.methods import ImagePair, Method
 from sansref.randomness import seeded
-
-
-def complex_noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex128, generator=seeded(seed))
 
 
 def phantom(shape: Shape) -> Tensor:
@@ -38,7 +35,7 @@ def scan_of(image: Tensor, coils: int = 1, law: str = "variable_density", sigma:
     mask = draw_mask(law, shape, 3, seeded(law)).array
     maps = birdcage_maps(shape, coils).to(image.dtype)[None] if coils > 1 else None
     kspace = Cartesian(mask[None], maps).transform(image[None])
-    return Measurement((kspace + sigma * complex_noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
+    return Measurement((kspace + sigma * noise(*kspace.shape).to(image.dtype)) * mask, mask[None], maps)
 
 
 def zero_filled(given: Measurement) -> Tensor:
@@ -100,7 +97,7 @@ def make() -> Any:
     """The makers above, for the tests (test modules cannot import each other)."""
 
     class Make:
-        noise = staticmethod(complex_noise)
+        noise = staticmethod(noise)
         phantom = staticmethod(phantom)
         scan = staticmethod(scan_of)
         zero_filled = staticmethod(zero_filled)

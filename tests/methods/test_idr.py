@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.scans import noise_scan
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
@@ -40,10 +41,8 @@ def method(family: MaskFamily | None = None, **options: Any) -> IDR:
 
 
 def scan(coils: int = 1) -> Scan:
-    mask = law(SHAPE, seeded("acquired")).array
-    kspace = torch.randn(coils, *SHAPE, dtype=torch.complex64, generator=seeded("kspace"))
     maps = birdcage_maps(SHAPE, coils) if coils > 1 else None
-    return Scan(kspace * mask, mask, ScanMeta("s", "f"), maps)
+    return noise_scan(law(SHAPE, seeded("acquired")).array, coils, maps)
 
 
 def refined_of(one: Scan) -> Tensor:

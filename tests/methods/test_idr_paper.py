@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.scans import noise_scan
 from sansref.errors import SettingError
 from sansref.kspace.grid import Shape, central_mask
 from sansref.kspace.masks.family import MaskFamily
@@ -13,7 +14,7 @@ from sansref.kspace.masks.laws import SamplingMask, draw_mask
 from sansref.methods import Draw, IDRPaper, IDRPaperOptions, KspaceExample, Needs, Sample, collate
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.randomness import seeded
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Scan
 
 SHAPE = (40, 36)
 
@@ -32,9 +33,7 @@ def method(**options: Any) -> IDRPaper:
 
 
 def scan() -> Scan:
-    mask = law(SHAPE, seeded("acquired")).array
-    kspace = torch.randn(1, *SHAPE, dtype=torch.complex64, generator=seeded("kspace"))
-    return Scan(kspace * mask, mask, ScanMeta("s", "f"))
+    return noise_scan(law(SHAPE, seeded("acquired")).array)
 
 
 def refined_of(one: Scan) -> Tensor:

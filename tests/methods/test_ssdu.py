@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.scans import noise_scan
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
@@ -42,9 +43,8 @@ def method(**options: Any) -> SSDU:
 
 def scan(columns: bool = False, coils: int = 1) -> Scan:
     drawn = draw_mask("random_columns", SHAPE, 2, seeded(1)) if columns else law(SHAPE, seeded(1))
-    kspace = torch.randn(coils, *SHAPE, dtype=torch.complex64, generator=seeded("kspace"))
-    maps = torch.ones_like(kspace) if coils > 1 else None
-    return Scan(kspace * drawn.array, drawn.array, ScanMeta("s", "f"), maps)
+    maps = torch.ones(coils, *SHAPE, dtype=torch.complex64) if coils > 1 else None
+    return noise_scan(drawn.array, coils, maps)
 
 
 def masks(example: KspaceExample) -> tuple[Tensor, Tensor]:

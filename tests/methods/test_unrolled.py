@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.scans import noise
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import ifft2c
@@ -23,10 +24,6 @@ from sansref.randomness import seeded
 @pytest.fixture(autouse=True)
 def initial_weights() -> None:
     torch.manual_seed(0)
-
-
-def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.complex128) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=seeded(seed))
 
 
 def weights(*shape: int) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.scans import noise
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c, ifft2c
@@ -14,10 +15,6 @@ from sansref.metrics.held_out import held_out_error
 from sansref.randomness import seeded
 
 SHAPE = (40, 36)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.complex128, generator=seeded(seed))
 
 
 def points(*shape: int, seed: int = 0) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import scans
 from sansref.errors import SettingError
 from sansref.networks.discriminator import Discriminator
 from sansref.randomness import seeded
@@ -17,8 +19,7 @@ PLANE = (-2, -1)
 WIDTH = 2
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=seeded(seed))
+noise = partial(scans.noise, dtype=torch.float64)
 
 
 def small(switchable: bool = False, channels: int = 1) -> Discriminator:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import scans
 from sansref.networks.discriminator import NoiseExtractor
 from sansref.randomness import seeded
 
@@ -14,8 +17,7 @@ PLANE = (-2, -1)
 WIDTH, LAYERS = 3, 5
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=seeded(seed))
+noise = partial(scans.noise, dtype=torch.float64)
 
 
 def small(channels: int = 1, layers: int = LAYERS) -> NoiseExtractor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import scans
 from sansref.errors import SettingError
 from sansref.networks.generator import CODE_LENGTH, CodeGenerator, Generator, code_widths
 from sansref.networks.norms import Style
@@ -22,8 +24,7 @@ WIDTH, BLOCKS = 2, 2
 WIDTHS = [2, 4, 8, 4, 2]
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=seeded(seed))
+noise = partial(scans.noise, dtype=torch.float64)
 
 
 def small(switchable: bool = False, channels: int = 1, seed: int = 0, blocks: int = BLOCKS) -> Generator:

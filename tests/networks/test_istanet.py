@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from helpers import scans
 from sansref.kspace.cartesian import Cartesian, RealNormal
 from sansref.kspace.coils import birdcage_maps
 from sansref.networks.istanet import ISTANet, Variant, load_official_weights, soft_threshold, to_channels, to_complex
@@ -26,8 +28,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=generator(seed))
+noise = partial(scans.noise, dtype=torch.float64)
 
 
 def points(*shape: int, seed: int = 0) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers import scans
 from sansref.networks.norms import (
     BATCH_INSTANCE_EPS,
     AdaptiveInstanceNorm,
@@ -20,14 +23,12 @@ from sansref.networks.norms import (
     leaky,
     symmetric_pad,
 )
-from sansref.randomness import seeded
 
 CHANNELS = 3
 PLANE = (-2, -1)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=seeded(seed))
+noise = partial(scans.noise, dtype=torch.float64)
 
 
 def features(batch: int = 4, scale: float = 2.0) -> Tensor:

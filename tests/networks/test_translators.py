@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers import scans
 from sansref.errors import SettingError
 from sansref.networks.generator import CODE_LENGTH
 from sansref.networks.translators import (
@@ -17,7 +19,6 @@ from sansref.networks.translators import (
     TwoDiscriminators,
     TwoGenerators,
 )
-from sansref.randomness import seeded
 
 TINY = TranslatorOptions(width=2, blocks=1, extractor_layers=3)
 KINDS: list[Callable[[TranslatorOptions], nn.Module]] = [
@@ -29,8 +30,7 @@ KINDS: list[Callable[[TranslatorOptions], nn.Module]] = [
 ]
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=seeded(seed))
+noise = partial(scans.noise, dtype=torch.float32)
 
 
 def built(kind: Callable[[TranslatorOptions], nn.Module], seed: int = 0, complex: bool = False) -> nn.Module:

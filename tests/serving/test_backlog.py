@@ -6,6 +6,8 @@ import pytest
 
 from sansref.serving.gathering import Backlog, Work
 
+pytestmark = pytest.mark.slow
+
 
 def work(size=10):
     return Work(None, None, None, size)

@@ -17,6 +17,8 @@ from sansref.errors import FileError, SettingError
 from sansref.serving import messages
 from sansref.serving.log import LOGGER, logging_to
 
+pytestmark = pytest.mark.slow
+
 
 def until(condition, seconds=10.0):
     """Wait for something that happens in another thread."""

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from sansref.serving.messages import ClientError, GoneError, Message, Stream
 from sansref.serving.options import Limits
 
+pytestmark = pytest.mark.slow
+
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(FEW, max_examples=400)
 IDS = [1, 2, 3, 4, 5, 6, 1008, 1022, 1026, 1030]

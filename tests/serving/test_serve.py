@@ -16,6 +16,8 @@ import pytest
 
 from sansref.serving import serve as serving
 
+pytestmark = pytest.mark.slow
+
 START = re.compile(r"listening on 127\.0\.0\.1 port (\d+); run .*, method idr on cpu; 4 clients at once")
 SLOW = """
 import sys

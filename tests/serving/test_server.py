@@ -10,6 +10,8 @@ import pytest
 
 from sansref.commands.reconstruct import reconstruct_slices, whole_files
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def from_file(trained, tmp_path):

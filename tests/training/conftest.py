@@ -6,15 +6,13 @@ import importlib
 import itertools
 import os
 import signal
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from helpers.forks import fork
 from sansref.cli import main
 from sansref.training.history import read_history
 
@@ -36,24 +34,11 @@ def _insert(point: str, act: Callable[..., object]) -> None:
 
 
 def _forked(arguments: list[str], point: str, act: Callable[..., object], stderr: Path = Path(os.devnull)) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: the child computes on one thread only
-        child = os.fork()
-    if child:
-        return child
-    code = 99
-    try:
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # workers of pytest have a handler of their own
-        sys.stderr = stderr.open("w", buffering=1)
+    def play() -> None:
         _insert(point, act)
         main(arguments)
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    finally:
-        os._exit(code)
+
+    return fork(play, stderr)
 
 
 def _killed(arguments: list[str], point: str, call: int, file: str | None = None) -> None:

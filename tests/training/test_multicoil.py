@@ -18,6 +18,8 @@ from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.randomness import seeded
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sigpy")
 
 Command = Callable[..., tuple[int, str, str]]

@@ -9,9 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from helpers.forks import fork
 from sansref.cli import main
 from sansref.data.scan_store import ArrayStore, ArrayWriter, join
 from sansref.errors import SettingError, TrainingError
@@ -32,6 +32,8 @@ from sansref.training.config import MachineOptions
 from sansref.training.history import read_history
 from sansref.training.loop import Loop, _shared_out
 from sansref.training.processes import Processes, alone, together
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = [
     # 10 training scans in batches of 3 and a last of 1: two processes cannot share them evenly.
@@ -285,7 +287,11 @@ def pair(folder: Path, task: Callable[[int], object]) -> list[tuple[int, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     world = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = [_child(folder / f"said-{rank}", {**world, "RANK": rank, "LOCAL_RANK": rank}, task) for rank in (0, 1)]
+    world["TORCHELASTIC_RUN_ID"] = "test"
+    children = [
+        fork(partial(_silently, task, rank), folder / f"said-{rank}", {**world, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in (0, 1)
+    ]
     deadline, codes = time.monotonic() + 120, {}
     while len(codes) < 2:
         for child in set(children) - codes.keys():
@@ -298,28 +304,9 @@ def pair(folder: Path, task: Callable[[int], object]) -> list[tuple[int, str]]:
     return [(codes[child], (folder / f"said-{rank}").read_text()) for rank, child in enumerate(children)]
 
 
-def _child(said: Path, world: dict[str, object], task: Callable[[int], object]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: the child computes on one thread only
-        child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # workers of pytest have a handler of their own
-        os.environ.update({name: str(value) for name, value in world.items()}, TORCHELASTIC_RUN_ID="test")
-        sys.stderr = said.open("w", buffering=1)
-        sys.stdout = StringIO()
-        task(int(os.environ["RANK"]))
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+def _silently(task: Callable[[int], object], rank: int) -> None:
+    sys.stdout = StringIO()
+    task(rank)
 
 
 def grads(numbers: list[float | None]) -> list[torch.nn.Parameter]:

@@ -15,6 +15,8 @@ import pytest
 from sansref.cli import main
 from sansref.training.history import read_history
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     *("--stages", "3", "--epochs", "3", "--batch_size", "8", "--threads", "1", "--accelerator", "cpu"),
     *("--network.phases", "2", "--network.channels", "4"),

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from sansref.cli import main
 from sansref.results import health_figure as health
 
+pytestmark = pytest.mark.slow
+
 # Slow weights are drawn after 3 and 6 of 8 steps; the mean takes in those of the last 3, from within the third epoch.
 STEPS, EPOCHS = 2, 4
 SETTINGS = [

@@ -25,6 +25,8 @@ from sansref.training.run import RunDirectory
 from sansref.training.subjects import Intake, learned_subjects
 from sansref.training.train import train
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 EVERYBODY = [f"sub-0{number}" for number in range(1, 7)]
 

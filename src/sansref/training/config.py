@@ -15,7 +15,7 @@ from sansref.data.prepare import Preparation
 from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.data.undersample import Sampling
-from sansref.errors import SettingError
+from sansref.errors import SettingError, did_you_mean
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method, Needs
 from sansref.methods.registry import find_method
@@ -60,6 +60,10 @@ class SplitOptions:
             raise SettingError(f"split.fold is {self.fold}: give split.folds too")
         if not 0 < self.held_out < 1:
             raise SettingError(f"split.held_out must lie between 0 and 1, got {self.held_out}")
+
+
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+"""Names of the trackers that can follow a run, see :mod:`sansref.training.trackers`."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,9 @@ class MachineOptions:
         CPU threads; 0 leaves PyTorch's choice.
     workers
         Processes that make batches; 0 makes them in the main process.
+    tracker
+        Send each row of metrics.csv to tensorboard, mlflow or wandb as well, or to several: tensorboard,mlflow; their
+        files are kept in the run directory.
     """
 
     accelerator: str = "auto"
@@ -167,6 +174,13 @@ class MachineOptions:
     num_nodes: int = 1
     threads: int = 0
     workers: int = 0
+    tracker: str = "none"
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers, each once."""
+        names = dict.fromkeys(name.strip() for name in self.tracker.split(","))
+        return () if self.tracker == "none" else tuple(names)
 
     @property
     def processes(self) -> int:
@@ -175,6 +189,9 @@ class MachineOptions:
 
     def __post_init__(self) -> None:
         check_least("machine", self, devices=1, num_nodes=1, threads=0, workers=0)
+        for name in set(self.trackers) - {*TRACKERS}:
+            known = f"use {', '.join(TRACKERS)}, several joined by commas, or none"
+            raise SettingError(f"there is no tracker {name!r}{did_you_mean(name, TRACKERS, known)}")
 
 
 def check_least(group: str, options: Any, **least: int) -> None:

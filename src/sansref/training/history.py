@@ -24,11 +24,16 @@ class History:
         Written in each row.
     first
         The epoch that training goes on with; rows of epochs that will be trained again are forgotten.
+
+    Attributes
+    ----------
+    rows
+        Rows so far, of all stages.
     """
 
     def __init__(self, path: Path, stage: int, first: int) -> None:
         self._path, self._stage = path, stage
-        self._rows = [row for row in read_history(path) if (int(row["stage"]), int(row["epoch"])) < (stage, first)]
+        self.rows = [row for row in read_history(path) if (int(row["stage"]), int(row["epoch"])) < (stage, first)]
 
     def add(self, epoch: int, means: Mapping[str, float], learning_rate: float, seconds: float) -> dict[str, str]:
         """Write all rows again, with that of an epoch: the file is small, and never half written."""
@@ -39,10 +44,10 @@ class History:
             "learning_rate": f"{learning_rate:.6g}",
             "seconds": f"{seconds:.3f}",
         }
-        self._rows.append(row)
-        parts = sorted({name for one in self._rows for name in one} - {*_FIRST, *_LAST})  # stages may log others
+        self.rows.append(row)
+        parts = sorted({name for one in self.rows for name in one} - {*_FIRST, *_LAST})  # stages may log others
         names = [*_FIRST, *parts, *_LAST]
-        cells = [names, *([one.get(name, "") for name in names] for one in self._rows)]
+        cells = [names, *([one.get(name, "") for name in names] for one in self.rows)]
         # A run that is removed meanwhile is not trained for hours, into a folder that would lack the rest of it.
         write_text(self._path, csv_text(cells), parents=False)
         return row

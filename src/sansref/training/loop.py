@@ -29,8 +29,9 @@ from sansref.training.batches import ExampleSet, ShapeBatches, ValidationItem, V
 from sansref.training.config import TrainingOptions
 from sansref.training.history import History
 from sansref.training.optim import WeightMean, optimizer_of, planned_rate, plateau_of
-from sansref.training.processes import Processes
+from sansref.training.processes import Means, Processes
 from sansref.training.progress import Progress
+from sansref.training.trackers import UNTRACKED, Trackers
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def fit(
     stage: int,
     progress: Progress,
     processes: Processes,
+    trackers: Trackers = UNTRACKED,
 ) -> StageResult:
     """Train a method for one stage; after a kill, go on from the last finished epoch.
 
@@ -97,6 +99,8 @@ def fit(
         Bar to move.
     processes
         That train together.
+    trackers
+        That follow the run.
 
     Raises
     ------
@@ -117,6 +121,7 @@ def fit(
     loop = Loop(method, options, stage, len(batches), processes)
     first = loop.resume(files.resume_point)
     history = History(files.history, stage, first)
+    trackers.follow(history.rows)
     progress.start_stage(stage, first)
     for epoch in range(first, options.epochs):
         if loop.patience_is_over(epoch):
@@ -135,7 +140,8 @@ def fit(
         if options.snapshots:
             loop.save_weights(files.snapshot(epoch))
         if processes.leader:
-            loop.save(files.resume_point, epoch)  # last: a kill before it repeats the epoch
+            loop.save(files.resume_point, epoch)  # a kill before it repeats the epoch
+            trackers.follow(history.rows)  # now that the epoch stands
     processes.wait()  # for the leader's last file
     return loop.kept
 
@@ -170,6 +176,7 @@ class Loop(Generic[AnyBatch]):
     ) -> None:
         self.method = processes.placed(method)
         self.options, self.processes, self.steps = options, processes, steps
+        self.all_steps = options.epochs * steps
         # Stages share one schedule: while data are still being refined, the rate has no reason to fall. New weights
         # begin a training of their own.
         self.stage, self.stages = (stage, method.stages) if method.warm_start else (0, 1)
@@ -181,6 +188,7 @@ class Loop(Generic[AnyBatch]):
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=options.precision == "16-mixed")
         self.mean: WeightMean | None = None
         if options.average_from is not None:
+            self.average_from = options.average_from * options.epochs * steps
             self.mean = WeightMean([weight for turn in method.turns if turn.averaged for weight in turn.parameters])
         self.kept = StageResult(float("inf"), -1)
 
@@ -194,7 +202,7 @@ class Loop(Generic[AnyBatch]):
             parts = self.step(batch.to(self.processes.device), share, epoch)
             logged.add(parts, batch.size if share else 0)
             self.follow_plan(step + 1)
-            if self.mean is not None and step >= (self.options.average_from or 0.0) * self.options.epochs * self.steps:
+            if self.mean is not None and step >= self.average_from:
                 self.mean.update()
             progress.step()
         return logged.over(self.processes)
@@ -305,7 +313,7 @@ class Loop(Generic[AnyBatch]):
         """Set the learning rate of a step of the stage, where the schedule is to fall by plan."""
         if self.plateaus:
             return
-        rate = planned_rate(self.options, (self.stage + step / (self.options.epochs * self.steps)) / self.stages)
+        rate = planned_rate(self.options, (self.stage + step / self.all_steps) / self.stages)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -361,27 +369,6 @@ class Loop(Generic[AnyBatch]):
             yield f"plateau {turn}", plateau
         if self.mean is not None:
             yield "mean", self.mean
-
-
-class Means:
-    """Means over an epoch of what each step logs, weighted by its items."""
-
-    def __init__(self) -> None:
-        self._totals: dict[str, Tensor] = {}
-        self._items = 0
-
-    def add(self, parts: dict[str, Tensor], items: int) -> None:
-        """Take in what one step has logged, scalars, of so many items."""
-        for name, value in parts.items():
-            self._totals[name] = self._totals.get(name, 0) + value * items
-        self._items += items
-
-    def over(self, processes: Processes) -> dict[str, float]:
-        """The means over all processes, by name."""
-        names = sorted(self._totals)
-        values = torch.stack([self._totals[name].float() for name in names])
-        *totals, items = processes.summed(torch.cat([values, values.new_tensor([self._items])])).unbind()
-        return {name: float(total / items) for name, total in zip(names, totals, strict=True)}
 
 
 def failed(problem: str, epoch: int) -> TrainingError:

@@ -27,13 +27,6 @@ from sansref.training.config import MachineOptions, Precision
 Placed = TypeVar("Placed", bound=nn.Module)
 Result = TypeVar("Result")
 
-PATIENCE = 5.0
-"""Seconds that processes get to leave by themselves when one has failed, before the one that started them ends them."""
-
-
-class Quiet(SystemExit):
-    """Leave without a word: another process has said what is wrong, or is about to."""
-
 
 class Processes:
     """One of the processes that train together; the first of them leads.
@@ -131,6 +124,27 @@ class Processes:
         return range(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
 
+class Means:
+    """Means over an epoch of what each step logs, weighted by its items."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+        self._items = 0
+
+    def add(self, parts: dict[str, Tensor], items: int) -> None:
+        """Take in what one step has logged, scalars, of so many items."""
+        for name, value in parts.items():
+            self._totals[name] = self._totals.get(name, 0) + value * items
+        self._items += items
+
+    def over(self, processes: Processes) -> dict[str, float]:
+        """The means over all processes, by name."""
+        names = sorted(self._totals)
+        values = torch.stack([self._totals[name].float() for name in names])
+        *totals, items = processes.summed(torch.cat([values, values.new_tensor([self._items])])).unbind()
+        return {name: float(total / items) for name, total in zip(names, totals, strict=True)}
+
+
 @contextmanager
 def together(machine: MachineOptions, precision: Precision = "32-true") -> Iterator[Processes]:
     """Start the other processes, or find those that torchrun or SLURM has started, and lead them to one end.
@@ -156,34 +170,10 @@ def together(machine: MachineOptions, precision: Precision = "32-true") -> Itera
                 f" {machine.num_nodes} asks for {asked}: give the number of each node's processes as --devices"
             )
         fabric = _fabric(machine, precision, "ddp")
-        children: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
-        try:
+        with _leaving_together(fabric):
             with _possible_here(machine, precision):
                 fabric.launch()
             yield Processes(fabric, machine.workers)
-        except BaseException as error:
-            theirs, children[:] = list(children), []  # Fabric watches the list, and would kill this process, too
-            code = _ended_with(error, fabric.global_rank, fabric.world_size)
-            _end(theirs, 0)
-            if code is None:
-                raise
-            raise Quiet(code) from None
-        torch.distributed.destroy_process_group()
-        _end(children, 60)
-
-
-@contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which ends a program on the spot, raise an exit: files are tidied up, and children ended."""
-    theirs = signal.getsignal(signal.SIGTERM)
-    if theirs is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, theirs)
 
 
 @contextmanager
@@ -197,40 +187,6 @@ def _linked() -> Iterator[None]:
             f"one of the processes that train together has ended ({problem}): see what it or the system says of it;"
             " the same command goes on where they were"
         ) from None
-
-
-def _ended_with(error: BaseException, rank: int, count: int) -> int | None:
-    """The exit code to leave with where another process has told of an error; None where this one has to."""
-    code = 130 if isinstance(error, KeyboardInterrupt) else 2
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 1
-    if not torch.distributed.is_initialized():
-        return None
-    store = torch.distributed.distributed_c10d._get_default_store()
-    told = f"{rank} {code}"
-    try:
-        # Whoever writes first tells; the others find what it has written.
-        said = "by another" if isinstance(error, Quiet) else store.compare_set("end", "", told).decode()
-        torch.distributed.destroy_process_group()  # those that wait for this process wake up, and ask as well
-        left, patience = store.add("left", 1), time.monotonic() + PATIENCE
-        while rank == 0 and left < count and time.monotonic() < patience:  # the store leaves with the leader
-            time.sleep(0.02)
-            left = store.add("left", 0)
-    except RuntimeError:  # the leader has gone, without a word or after its patience
-        return code
-    if said == told:
-        return None
-    return code if isinstance(error, Quiet) else int(said.split()[1])
-
-
-def _end(children: list[subprocess.Popen[bytes]], patience: float) -> None:
-    """Wait for the processes that this one has started, and kill them when patience is over."""
-    for child in children:
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
 
 
 def alone(machine: MachineOptions | None = None, precision: Precision = "32-true") -> Processes:
@@ -282,3 +238,78 @@ def _possible_here(machine: MachineOptions, precision: Precision) -> Iterator[No
             f" precision {precision!r}, cannot be used here ({' '.join(str(error).split())}):"
             " lower --devices, or use --accelerator auto"
         ) from None
+
+
+# --- leaving together: the first that fails says why, and all have its exit code ---------------------------------
+
+PATIENCE = 5.0
+"""Seconds that processes get to leave by themselves when one has failed, before the one that started them ends them."""
+
+
+class Quiet(SystemExit):
+    """Leave without a word: another process has said what is wrong, or is about to."""
+
+
+@contextmanager
+def _leaving_together(fabric: Fabric) -> Iterator[None]:
+    """Leave a block of processes that train together, and the group, as the first of them that fails."""
+    children: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+    try:
+        yield
+    except BaseException as error:
+        theirs, children[:] = list(children), []  # Fabric watches the list, and would kill this process, too
+        code = _ended_with(error, fabric.global_rank, fabric.world_size)
+        _end(theirs, 0)
+        if code is None:
+            raise
+        raise Quiet(code) from None
+    torch.distributed.destroy_process_group()
+    _end(children, 60)
+
+
+def _ended_with(error: BaseException, rank: int, count: int) -> int | None:
+    """The exit code to leave with where another process has told of an error; None where this one has to."""
+    code = 130 if isinstance(error, KeyboardInterrupt) else 2
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+    if not torch.distributed.is_initialized():
+        return None
+    store = torch.distributed.distributed_c10d._get_default_store()
+    told = f"{rank} {code}"
+    try:
+        # Whoever writes first tells; the others find what it has written.
+        said = "by another" if isinstance(error, Quiet) else store.compare_set("end", "", told).decode()
+        torch.distributed.destroy_process_group()  # those that wait for this process wake up, and ask as well
+        left, patience = store.add("left", 1), time.monotonic() + PATIENCE
+        while rank == 0 and left < count and time.monotonic() < patience:  # the store leaves with the leader
+            time.sleep(0.02)
+            left = store.add("left", 0)
+    except RuntimeError:  # the leader has gone, without a word or after its patience
+        return code
+    if said == told:
+        return None
+    return code if isinstance(error, Quiet) else int(said.split()[1])
+
+
+def _end(children: list[subprocess.Popen[bytes]], patience: float) -> None:
+    """Wait for the processes that this one has started, and kill them when patience is over."""
+    for child in children:
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def _leaving_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which ends a program on the spot, raise an exit: files are tidied up, and children ended."""
+    theirs = signal.getsignal(signal.SIGTERM)
+    if theirs is not signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, theirs)

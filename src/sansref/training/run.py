@@ -41,7 +41,8 @@ class RunDirectory:
     ``.sansref`` the mark that it is ours · ``config.yaml`` resolved configuration · ``environment.json`` versions ·
     ``splits.json`` subjects of each part · ``files.json`` and ``full_files.json`` fingerprints of the data files ·
     ``data/`` prepared scans · ``stages/NN/`` checkpoints · ``targets/`` refined data while training · ``metrics.csv``
-    one row per epoch · ``log.txt`` · ``model.safetensors`` and ``model.json`` the result.
+    one row per epoch · ``tensorboard/``, ``mlflow/``, ``wandb/`` and ``tracker_id`` with trackers · ``log.txt`` ·
+    ``model.safetensors`` and ``model.json`` the result.
 
     Attributes
     ----------
@@ -77,6 +78,11 @@ class RunDirectory:
     def full_files_file(self) -> Path:
         """The same of the folder of full scans of other people; none without such a folder."""
         return self.path / "full_files.json"
+
+    @property
+    def tracker_file(self) -> Path:
+        """Identity of the run in its trackers; none without any."""
+        return self.path / "tracker_id"
 
     @property
     def weights(self) -> Path:
@@ -150,7 +156,7 @@ class RunDirectory:
         """
         for begun, made in (("data", rf"(training|validation|full)/({PREPARED})"), ("stages", STAGES)):
             remove_made(self.path / begun, made)
-        for listed in (self.splits_file, self.files_file, self.full_files_file):
+        for listed in (self.splits_file, self.files_file, self.full_files_file, self.tracker_file):
             listed.unlink(missing_ok=True)
 
     def changes(self, config: RunConfig, data: str, full: str | None = None) -> str:

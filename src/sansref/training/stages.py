@@ -20,10 +20,12 @@ from sansref.methods import Method
 from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
 from sansref.training.config import TrainingOptions
+from sansref.training.history import read_history
 from sansref.training.loop import StageFiles, StageResult, fit
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
 from sansref.training.run import RESTORE, load_weights
+from sansref.training.trackers import UNTRACKED, Trackers
 from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ def run_stages(
     folder: Path,
     progress: Progress,
     processes: Processes,
+    trackers: Trackers = UNTRACKED,
 ) -> tuple[Path, list[StageResult]]:
     """Play all stages of a method, skipping what an earlier, killed run has finished.
 
@@ -60,6 +63,8 @@ def run_stages(
         Bar to move.
     processes
         That train together.
+    trackers
+        That follow the run.
 
     Returns
     -------
@@ -82,12 +87,15 @@ def run_stages(
             targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, options, processes)
             if method.warm_start:
                 load_weights(method, best)
-        results.append(fit(method, scans, shapes, targets, validation, options, files, stage, progress, processes))
+        results.append(
+            fit(method, scans, shapes, targets, validation, options, files, stage, progress, processes, trackers)
+        )
         if processes.leader:
             write_text(done, json.dumps(asdict(results[-1])))
             files.resume_point.unlink(missing_ok=True)
         logger.info("stage %d: best score %.6g in epoch %d", stage, results[-1].score, results[-1].epoch)
     if processes.leader:
+        trackers.follow(read_history(folder / "metrics.csv"))  # where a kill came between the last row and its trackers
         _drop(folder / "targets", rf"stage-\d+/({ARRAYS})")
     return stage_files(folder, _best(results)).best, results
 

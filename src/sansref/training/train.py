@@ -26,6 +26,7 @@ from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment
 from sansref.training.stages import run_stages
 from sansref.training.subjects import Intake, survey_of
+from sansref.training.trackers import check_trackers, tracked
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def train(
         For unusable files or settings, for files that are others than those that the run was begun with, or if the run
         is not complete in the end.
     """
-    _check_places(config, data, out, full)
+    _check(config, data, out, full)
     outcome = Outcome(RunDirectory(out))
     with together(config.machine, config.training.precision) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
@@ -126,18 +127,19 @@ def dry_run(
     SansrefError
         As far as :func:`train` would before its first step.
     """
-    _check_places(config, data, out, full)
+    _check(config, data, out, full)
     if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
         yield "other settings", f"{out} holds a run whose settings differ ({changes})"
     with _on_threads(config.machine.threads):
         yield from survey_of(config, data, skip_bad, full)
 
 
-def _check_places(config: RunConfig, data: Path, out: Path, full: Path | None) -> None:
+def _check(config: RunConfig, data: Path, out: Path, full: Path | None) -> None:
     keep_outside(out, data, "--data")
     keep_outside(out, full, "--full")
     if full is not None and config.needs is not Needs.UNPAIRED:
         raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
+    check_trackers(config.machine)
 
 
 def learn(
@@ -184,16 +186,18 @@ def learn(
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
     progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console)
     with _on_threads(config.machine.threads), progress_bar as progress:
-        best, results = run_stages(
-            lambda stage: config.build(stage, learned),
-            scans,
-            training.shapes,
-            scored,
-            options,
-            run.path,
-            progress,
-            processes,
-        )
+        with tracked(run, config.machine, processes.leader) as trackers:
+            best, results = run_stages(
+                lambda stage: config.build(stage, learned),
+                scans,
+                training.shapes,
+                scored,
+                options,
+                run.path,
+                progress,
+                processes,
+                trackers,
+            )
         if processes.leader:
             _write_model(config, best, results, len(training), run)
     processes.wait()

@@ -31,6 +31,8 @@ from sansref.results.score_rows import read_scores
 from sansref.results.scores import PerceptualOptions, zero_filled
 from sansref.settings import merged
 
+pytestmark = pytest.mark.slow
+
 TWO = {4.0: {}, 6.0: {}}
 
 

@@ -25,6 +25,8 @@ from sansref.commands.compare.workplace import Workplace
 from sansref.errors import SansrefError, SettingError, TrainingError
 from sansref.training.history import read_history
 
+pytestmark = pytest.mark.slow
+
 # Methods that learn as those of the package do, and are held up or fail on the way whatever process they run in.
 OWN = """
 import os, signal, time

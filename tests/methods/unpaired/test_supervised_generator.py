@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.data.simulate import Simulation, simulate
+from helpers.scans import full_head
 from sansref.data.undersample import Sampling
 from sansref.methods import Draw, ImagePair, Needs, Sample, SupervisedGenerator, collate
 from sansref.networks.norms import BatchInstanceNorm
 from sansref.randomness import seeded
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Scan
 
 SIZE = (20, 24)
 DRAW = Draw(seed=0, epoch=0, item=0)
@@ -31,9 +31,7 @@ def build(tiny: Callable[..., Any]) -> Build:
 
 
 def scan(seed: int = 0) -> Scan:
-    image = torch.rand(SIZE, generator=seeded("image", seed)) ** 3
-    full = simulate(image, Simulation(), seeded("scan", seed), ScanMeta(f"s{seed}", f"head{seed}.nii"))
-    return Sampling(acceleration=3, center=0.2).undersample(full, seeded("mask", seed))
+    return Sampling(acceleration=3, center=0.2).undersample(full_head(seed, size=SIZE), seeded("mask", seed))
 
 
 def zero_filled(one: Scan) -> Any:

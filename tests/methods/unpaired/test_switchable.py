@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from helpers.scans import full_head, undersampled_head
 from sansref.errors import SettingError
 from sansref.kspace.measurement import Measurement
 from sansref.methods import ISCL, Draw, ISCLOptions, Sample, SwitchableISCL, SwitchableOptions
 from sansref.networks import TranslatorOptions
-from sansref.randomness import seeded
-from sansref.scan import Scan, ScanMeta
 
 Build = Callable[..., SwitchableISCL]
 
@@ -27,16 +24,6 @@ Build = Callable[..., SwitchableISCL]
 def build(tiny: Callable[..., Any]) -> Build:
     """A small switchable ISCL: ``build(sampling_weight=5.0)``, the same weights each time."""
     return lambda **changes: tiny("switchable", **changes).build()
-
-
-def full_scan(seed: int, coils: int = 1) -> Scan:
-    image = torch.rand(80, 80, generator=seeded("image", seed)) ** 3
-    return simulate(image, Simulation(coils=coils), seeded("scan", seed), ScanMeta(f"s{seed}", f"head{seed}.nii"))
-
-
-def scan(seed: int, coils: int = 1) -> Scan:
-    sampling = Sampling(acceleration=3, center=0.2)
-    return sampling.undersample(full_scan(seed, coils), seeded("mask")).without_reference()
 
 
 def test_the_paper_changes_the_adversarial_loss_and_adds_the_sampling_loss() -> None:
@@ -134,7 +121,7 @@ def test_the_code_is_a_fixed_vector_and_a_little_noise(make: Any, build: Build) 
 
 def test_restoring_uses_no_code(build: Build) -> None:
     """Means 0 and standard deviations 1: what the random vector is has no say in a reconstruction."""
-    method, given = build(), scan(0).batch()
+    method, given = build(), undersampled_head(0).batch()
     before = method.reconstruct(given)
     method.generators.vector.fill_(5.0)
     torch.nn.init.constant_(method.generators.code.means[0].weight, 3.0)
@@ -145,7 +132,7 @@ def test_restoring_uses_no_code(build: Build) -> None:
 def test_the_codes_noise_is_new_with_each_epoch_or_each_step(
     build: Build, refresh: Literal["epoch", "step"], different: int
 ) -> None:
-    method, one, full = build(code_refresh=refresh), scan(0), full_scan(1)
+    method, one, full = build(code_refresh=refresh), undersampled_head(0), full_head(1)
     draws = [Draw(seed, epoch, item) for seed in range(2) for epoch in range(3) for item in range(4)]
     noises = [method.examples(Sample(one, full=full), draw)[0].noise.numpy().tobytes() for draw in draws]
     assert len(set(noises)) == different
@@ -157,7 +144,7 @@ def test_the_codes_noise_is_new_with_each_epoch_or_each_step(
 
 
 def test_the_codes_noise_is_standard_normal(build: Build) -> None:
-    method, one, full = build(), scan(0), full_scan(1)
+    method, one, full = build(), undersampled_head(0), full_head(1)
     noise = torch.stack([method.examples(Sample(one, full=full), Draw(0, epoch, 0))[0].noise for epoch in range(100)])
     assert noise.shape == (100, 64)
     assert float(noise.mean()) == pytest.approx(0, abs=5 / math.sqrt(6400))
@@ -165,7 +152,7 @@ def test_the_codes_noise_is_standard_normal(build: Build) -> None:
 
 
 def test_acquired_samples_of_complex_images_can_be_kept_exactly(build: Build) -> None:
-    given = Measurement.stacked([scan(0).measurement, scan(1).measurement])
+    given = Measurement.stacked([undersampled_head(0).measurement, undersampled_head(1).measurement])
     errors = {}
     for kept in (False, True):
         image = build(network={"complex": True}, data_consistency="hard" if kept else "none").reconstruct(given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sansref.data.simulate import Simulation, simulate
+from helpers.scans import full_head, undersampled_head
 from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
@@ -25,7 +26,7 @@ from sansref.methods.unpaired.translation import GreyRange, ImageOptions
 from sansref.networks import TranslatorOptions
 from sansref.networks.generator import CODE_LENGTH
 from sansref.randomness import seeded
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Scan
 
 SIZE = (24, 20)
 DRAW = Draw(seed=3, epoch=1, item=2)
@@ -59,14 +60,8 @@ def method(complex: bool = False, **options: Any) -> Identity:
     return Identity(TranslatorOptions(complex=complex), ImageOptions(**options))
 
 
-def full_scan(seed: int, coils: int = 1, brightness: float = 1.0) -> Scan:
-    image = brightness * torch.rand(SIZE, generator=seeded("image", seed)) ** 3
-    return simulate(image, Simulation(coils=coils), seeded("scan", seed), ScanMeta(f"s{seed}", f"head{seed}.nii"))
-
-
-def scan(seed: int, coils: int = 1, brightness: float = 1.0) -> Scan:
-    sampling = Sampling(acceleration=3, center=0.2)
-    return sampling.undersample(full_scan(seed, coils, brightness), seeded("mask")).without_reference()
+full_scan = partial(full_head, size=SIZE)
+scan = partial(undersampled_head, size=SIZE)
 
 
 def example(of: ImageTranslation, one: Scan, full: Scan, draw: Draw = DRAW) -> ImagePair:
