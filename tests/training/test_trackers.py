@@ -13,7 +13,7 @@ import pytest
 from sansref.cli import main
 from sansref.errors import SettingError
 from sansref.training import trackers as module
-from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.config import MachineOptions, RunConfig
 from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 from sansref.training.trackers import Trackers, tracked
@@ -68,8 +68,8 @@ def in_mlflow(run: Path) -> list[tuple[int, dict[str, float]]]:
     client = MlflowClient(tracking_uri=(run / "mlflow").as_uri())
     (one,) = client.search_runs([client.get_experiment_by_name("sansref").experiment_id])
     assert (one.info.run_name, one.info.status) == (run.name, "FINISHED")
-    assert {name: one.data.params[name] for name in ("method", "epochs", "network.phases", "matrix")} == {
-        **{"method": "idr", "epochs": "2", "network.phases": "1", "matrix": "null"}
+    assert {name: one.data.params[name] for name in ("method.name", "training.epochs", "network.phases", "data.matrix")} == {
+        **{"method.name": "idr", "training.epochs": "2", "network.phases": "1", "data.matrix": "null"}
     }
     metrics = [(name, client.get_metric_history(one.info.run_id, name)) for name in one.data.metrics]
     return by_step([(name, metric.step, metric.value) for name, history in metrics for metric in history])
@@ -86,7 +86,7 @@ def in_wandb(run: Path) -> list[tuple[int, dict[str, float]]]:
         values = {name: json.loads(value) for name, value in values.items()}
         found += [(name, values["_step"], value) for name, value in values.items() if not name.startswith("_")]
         names |= {item.key for item in record.run.config.update}
-    assert {"method", "epochs", "network.phases"} <= names
+    assert {"method.name", "training.epochs", "network.phases"} <= names
     return by_step(found)
 
 
@@ -162,7 +162,7 @@ def started(tmp_path, tiny):
 def test_mlflow_says_how_a_run_has_ended(started, error, status):
     from mlflow import MlflowClient
 
-    with pytest.raises(error), tracked(started, TrainingOptions(tracker="mlflow")):
+    with pytest.raises(error), tracked(started, MachineOptions(tracker="mlflow")):
         raise error
     client = MlflowClient(tracking_uri=(started.path / "mlflow").as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("sansref").experiment_id])
@@ -171,26 +171,26 @@ def test_mlflow_says_how_a_run_has_ended(started, error, status):
 
 @needs("mlflow")
 def test_a_run_begun_anew_with_other_settings_is_another_in_the_tracker(started, tiny):
-    options = TrainingOptions(tracker="mlflow")
+    options = MachineOptions(tracker="mlflow")
     with tracked(started, options):
         before = started.tracker_file.read_text()
     started.start(tiny("ssdu", seed=3), "/data")
     assert not started.tracker_file.exists()
     with tracked(started, options):
         assert started.tracker_file.read_text() != before
-    assert {path.read_text() for path in started.path.glob("mlflow/*/*/params/seed")} == {"0", "3"}
+    assert {path.read_text() for path in started.path.glob("mlflow/*/*/params/training.seed")} == {"0", "3"}
 
 
 def test_without_a_tracker_nothing_is_left(started):
     before = sorted(started.path.iterdir())
-    with tracked(started, TrainingOptions()) as followed:
+    with tracked(started, MachineOptions()) as followed:
         followed.follow([{"stage": "0", "epoch": "0", "score": "1"}])
     assert sorted(started.path.iterdir()) == before
 
 
 @needs("tensorboard")
 def test_only_the_leader_writes(started):
-    with tracked(started, TrainingOptions(tracker="tensorboard"), leader=False) as followed:
+    with tracked(started, MachineOptions(tracker="tensorboard"), leader=False) as followed:
         followed.follow([{"stage": "0", "epoch": "0", "score": "1"}])
     assert not (started.path / "tensorboard").exists()
 
@@ -244,7 +244,7 @@ def test_a_package_that_is_missing_is_named_before_anything_is_done(
 
 def test_an_unknown_tracker_is_refused():
     with pytest.raises(SettingError, match="there is no tracker 'tensorbord': did you mean tensorboard"):
-        RunConfig.from_flat({"method": "idr", "tracker": "mlflow,tensorbord"})
+        RunConfig.from_values({"method": "idr", "machine": {"tracker": "mlflow,tensorbord"}})
 
 
 @needs("mlflow")
@@ -253,7 +253,7 @@ def test_a_tracker_that_cannot_be_reached_is_one_line(started, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
         pytest.raises(SettingError, match=r"tracker 'mlflow' cannot be used .*leave it out of --tracker"),
-        tracked(started, TrainingOptions(tracker="mlflow")),
+        tracked(started, MachineOptions(tracker="mlflow")),
     ):
         pytest.fail("opened")
 
@@ -264,7 +264,7 @@ def test_an_identity_that_is_none_is_refused(started):
     started.tracker_file.write_text("../..")
     with (
         pytest.raises(SettingError.__base__, match="tracker_id: is no identity"),
-        tracked(started, TrainingOptions(tracker=INSTALLED[0])),
+        tracked(started, MachineOptions(tracker=INSTALLED[0])),
     ):
         pytest.fail("opened")
 
@@ -277,7 +277,7 @@ def test_a_strangers_files_are_left_alone(started):
     kept.write_text("mine")
     with (
         pytest.raises(SettingError, match="is no work of sansref"),
-        tracked(started, TrainingOptions(tracker="tensorboard")),
+        tracked(started, MachineOptions(tracker="tensorboard")),
     ):
         pytest.fail("opened")
     assert kept.read_text() == "mine"
