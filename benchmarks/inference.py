@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import _measure
 import _peers
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.kspace.coils import birdcage_maps, combine
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.measurement import Measurement

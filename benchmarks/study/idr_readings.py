@@ -15,8 +15,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.measurement import Measurement
-from sansref.kspace.mirror import VIEWS
+from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partitions import Partition, k_weights, select_variable_density, split_uniform
 from sansref.methods.base import Draw, Needs, Sample

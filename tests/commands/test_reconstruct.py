@@ -20,8 +20,7 @@ from sansref.commands.reconstruct import Job, reconstruct_files, reconstruct_sli
 from sansref.data.prepare import Preparation
 from sansref.data.readers import open_scan_file
 from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
 from sansref.errors import FileError, SettingError
 from sansref.results.scores import zero_filled
 

@@ -18,8 +18,7 @@ from sansref.data.prepare import Preparation, magnitude_of, prepare, scaled
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps, rss
 from sansref.kspace.fourier import fft2c, ifft2c

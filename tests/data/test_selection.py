@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sansref.data.selection import Selection, resized_image, resized_kspace
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c, ifft2c

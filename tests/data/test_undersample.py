@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.randomness import seeded

@@ -5,7 +5,7 @@ import torch
 
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
-from sansref.kspace.mirror import VIEWS, View, mirrored
+from sansref.kspace.measurement import VIEWS, View, mirrored
 
 SHAPES = [(8, 6), (7, 6), (9, 5), (1, 4)]
 

@@ -15,7 +15,7 @@ import torch
 
 from sansref.errors import FileError, SettingError
 from sansref.serving import messages
-from sansref.serving.log import LOGGER, logging_to
+from sansref.serving.serve import LOGGER, logging_to
 
 
 def until(condition, seconds=10.0):
@@ -393,7 +393,7 @@ def test_an_image_has_a_time_limit_and_its_computation_ends(measurement, connect
 
 def test_coil_maps_of_a_huge_matrix_are_broken_off(measurement, connect, play, engine, monkeypatch):
     monkeypatch.setattr(engine._turns, "_most_seconds", 3.0)
-    monkeypatch.setattr("sansref.serving.turns.SURELY", 1e9)
+    monkeypatch.setattr("sansref.serving.engine.SURELY", 1e9)
     sent = expensive(measurement, every=8, size=512, coils=12)
     begin = time.monotonic()
     images, (text,) = play(connect(), sent)
@@ -435,7 +435,7 @@ def test_a_client_that_has_closed_its_side_alone_still_gets_its_images(
 def test_quick_clients_do_not_wait_for_an_expensive_one(
     measurement, start, connect, play, engine, monkeypatch, endless
 ):
-    monkeypatch.setattr("sansref.serving.turns.QUICK", engine._turns.expected(64 * 32 * (40 + 15**2)))
+    monkeypatch.setattr("sansref.serving.engine.QUICK", engine._turns.expected(64 * 32 * (40 + 15**2)))
     server, costly = start(), measurement(coils=16, slices=4)
     expensive_client = connect(server)
     expensive_client.start(costly.header)
@@ -545,7 +545,7 @@ def test_a_thousand_connections_leave_a_short_log(start, rest, tmp_path):
 
 def test_lines_left_out_of_the_log_are_counted(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("sansref.serving.log.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sansref.serving.serve.time.monotonic", lambda: clock[0])
     path = tmp_path / "log.txt"
     with logging_to(path):
         for number in range(100):

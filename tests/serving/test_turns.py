@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from sansref.serving import turns
+from sansref.serving import engine as turns
+from sansref.serving.engine import Turns, UnwantedError
 from sansref.serving.messages import ClientError
 from sansref.serving.options import cost
-from sansref.serving.turns import Turns, UnwantedError
 
 QUICK, LONG = 1.0, 1e8
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from sansref.errors import SettingError
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.mirror import VIEWS
+from sansref.kspace.measurement import VIEWS
 from sansref.methods import Draw, KspaceExample, collate
 from sansref.scan import Scan, ScanMeta
 from sansref.training.batches import (

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from sansref.data.prepare import scaled
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.data.selection import Selection, resized_image
-from sansref.data.simulate import Simulation, example_image, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, example_image, simulate
 from sansref.errors import SettingError
 from sansref.files import claim, write_text
 from sansref.methods import IDROptions, Method, SSDUOptions

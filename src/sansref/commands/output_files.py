@@ -24,8 +24,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.outputs.dicom import dicom_name, dicom_slices
-from sansref.outputs.mrd import mrd_slices
-from sansref.outputs.writers import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
+from sansref.outputs.writers import PutSlice, fastmri_slices, mrd_slices, nifti_slices, png_name, png_slices
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
 from sansref.yaml_json import read_json

@@ -19,7 +19,7 @@ from torch import Tensor
 from sansref.commands.output_files import Format, Outputs, begin, made_by, output_names, whole_path
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
-from sansref.data.readers.dicom_series import first_files
+from sansref.data.readers.dicom import first_files
 from sansref.data.readers.reader import Kind
 from sansref.data.selection import Selection
 from sansref.errors import FileError, SettingError

@@ -17,8 +17,7 @@ from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.subjects import subject_of
 from sansref.data.scan_store import PreparedScans, made_by_recipe, store_scans
 from sansref.data.selection import Selection, resized_image, resized_kspace
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from sansref import __version__
+from sansref.data.readers.dicom import series_of
 from sansref.data.readers.dicom_headers import is_dicom
-from sansref.data.readers.dicom_series import series_of
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import FileError
 from sansref.scan import ScanMeta

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from sansref import __version__
 from sansref.data.placement import Placement, Turn, placement_of, upright
 from sansref.data.provenance import WARNING, Provenance, digest, files_behind
+from sansref.data.readers.dicom import series_of
 from sansref.data.readers.dicom_headers import CLASSIC, FORMAT, MULTI_FRAME, Frame, header_of
-from sansref.data.readers.dicom_series import series_of
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import SettingError, printable
 from sansref.files import atomic_folder, remove_made

@@ -1,10 +1,16 @@
-"""One trained run that all clients share."""
+"""One trained run that all clients share: images take turns, and are broken off where nobody waits for them."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import logging
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
 
 import torch
 
@@ -18,9 +24,192 @@ from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 from sansref.serving.gathering import Work
 from sansref.serving.images import Reconstruction
-from sansref.serving.options import Limits
-from sansref.serving.turns import Turns
+from sansref.serving.messages import LOOK, ClientError
+from sansref.serving.options import QUICK, SECONDS_A_UNIT, Limits
 from sansref.training.run import RunDirectory
+
+LOGGER = logging.getLogger(__package__)
+
+Result = TypeVar("Result")
+#: Seconds after which a computation that has not ended is told again; after which the log says so.
+AGAIN, SLOW = 0.5, 5.0
+#: An image that is expected to take so many times longer than it may is not begun.
+SURELY = 3.0
+
+
+class UnwantedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+class _BrokenOffError(BaseException):
+    """Raised inside a computation to end it; no ``except Exception`` on the way may stop it."""
+
+
+class Turns:
+    """Two lanes, in each of which one image is computed at a time, in the order in which they were asked for.
+
+    A client asks for one image at a time, so that clients take turns. Images that take long have a lane of their own:
+    those that are quick never wait for them.
+
+    Parameters
+    ----------
+    most_seconds
+        That one image may take.
+    """
+
+    def __init__(self, most_seconds: float) -> None:
+        self._most_seconds = most_seconds
+        self._lanes = (_Lane(), _Lane())
+        self._rate = SECONDS_A_UNIT
+
+    def expected(self, units: float) -> float:
+        """Seconds that an image of this cost will take, by those before it."""
+        return units * self._rate
+
+    def run(self, units: float, work: Callable[[], Result], wanted: Callable[[], bool]) -> Result:
+        """Wait for a turn, compute, and return the result.
+
+        Parameters
+        ----------
+        units
+            What it costs, see :func:`sansref.serving.options.cost`.
+        work
+            The computation. It runs in a thread of its own: what is left of it when it is broken off in the middle,
+            such as the thread's modes of PyTorch, ends with the thread.
+        wanted
+            Asked again and again whether somebody still waits for the result.
+
+        Raises
+        ------
+        ClientError
+            If it is expected to take, or takes, longer than it may.
+        UnwantedError
+            If nobody waits any more.
+        """
+        most, expected = self._most_seconds, self.expected(units)
+        # The estimate is rough, and an image that takes too long is stopped anyway.
+        if expected > SURELY * most:
+            raise ClientError(
+                f"it would take about {expected:.0f} s, and {most:g} s is the most for one image", "max_seconds"
+            )
+        with self._lanes[expected > QUICK].turn(wanted):
+            begin = time.monotonic()
+            computation = _Computation(work)
+            while not computation.ended(LOOK):
+                if not wanted():
+                    computation.break_off()
+                    raise UnwantedError
+                if time.monotonic() - begin > most:
+                    computation.break_off()
+                    raise ClientError(f"it was not done after {most:g} s, the most for one image", "max_seconds")
+            result = computation.result()
+            self._learn(units, time.monotonic() - begin)
+            return result
+
+    def _learn(self, units: float, seconds: float) -> None:
+        if seconds > 1:  # of shorter ones, most is not in proportion to their size
+            self._rate += 0.2 * (seconds / units - self._rate)
+
+    def close(self) -> None:
+        """Wait for the images in work."""
+        for lane in self._lanes:
+            with lane.turn(lambda: True):
+                pass
+
+
+class _Lane:
+    """First come, first served."""
+
+    def __init__(self) -> None:
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, wanted: Callable[[], bool]) -> Iterator[None]:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+        try:
+            while not self._is_first(ticket):
+                if not wanted():
+                    raise UnwantedError
+            yield
+        finally:
+            with self._changed:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+
+    def _is_first(self, ticket: object) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._queue[0] is ticket, LOOK)
+
+
+class _Computation(Generic[Result]):
+    """A call in a thread that can be broken off between any two steps of Python's.
+
+    Libraries whose loops have no place to ask whether to go on, as that of coil maps, are stopped like this too. A
+    single call into compiled code is not: it takes seconds at most for the largest matrix. What is imported or compiled
+    at first use would be left half-done: the engine sees to it beforehand.
+    """
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._results: list[Result] = []
+        self._error: BaseException | None = None
+        self._over = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="reconstruct", daemon=True)
+        self._thread.start()
+
+    def ended(self, seconds: float) -> bool:
+        """Wait so long for the end, and tell whether it has come."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def result(self) -> Result:
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def break_off(self) -> None:
+        """Stop, and wait until it has: the next one must find the memory free."""
+        begin, collecting = time.monotonic(), gc.isenabled()
+        gc.disable()  # callbacks of what it frees would meet the error, and Python goes on after those
+        try:
+            self._raise_in_thread(_BrokenOffError)
+            while not self.ended(AGAIN):
+                self._raise_in_thread(_BrokenOffError)
+        finally:
+            if collecting:
+                gc.enable()
+        if (took := time.monotonic() - begin) > SLOW:
+            LOGGER.warning("an image took %.0f s to break off", took)
+
+    def _run(self) -> None:
+        try:
+            try:
+                self._results.append(self._work())
+            finally:
+                self._end()
+        except BaseException as error:  # to be raised where it is waited for
+            self._error = error
+
+    def _end(self) -> None:
+        """From now on nothing is raised in this thread, not even what was on its way."""
+        with self._lock:
+            self._over = True
+            _raise_in(threading.get_ident(), None)
+
+    def _raise_in_thread(self, error: type[BaseException]) -> None:
+        with self._lock:
+            if not self._over and self._thread.ident is not None:
+                _raise_in(self._thread.ident, error)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Let a thread meet an error at its next step, or take back one that it has not met."""
+    raised = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
 class Engine:

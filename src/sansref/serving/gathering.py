@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
@@ -16,9 +17,10 @@ from sansref.data.mrd.acquisitions import ImageKey, Role, head_of, key_of, role_
 from sansref.data.mrd.grouping import Collector, Group
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.errors import FileError
-from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError
 from sansref.serving.options import MEBIBYTE, Limits, cost
+
+LOGGER = logging.getLogger(__package__)
 
 
 class Backlog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import socket
 import threading
 import time
@@ -11,10 +12,11 @@ from contextlib import ExitStack
 from sansref.errors import SettingError
 from sansref.serving.engine import Engine
 from sansref.serving.images import Pixel
-from sansref.serving.log import LOGGER
 from sansref.serving.messages import LOOK, Stream
 from sansref.serving.options import Limits
 from sansref.serving.session import Session
+
+LOGGER = logging.getLogger(__package__)
 
 #: Clients that are being told that there is no room; more are cut off without a word.
 REFUSALS = 16

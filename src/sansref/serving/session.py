@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -11,13 +12,13 @@ from contextlib import closing
 from ismrmrd import Acquisition
 
 from sansref.errors import FileError, SansrefError, printable
-from sansref.serving.engine import Engine
+from sansref.serving.engine import Engine, UnwantedError
 from sansref.serving.gathering import Backlog, Intake, Work
 from sansref.serving.images import Pixel, mrd_image
-from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
 from sansref.serving.options import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
-from sansref.serving.turns import UnwantedError
+
+LOGGER = logging.getLogger(__package__)
 
 
 class Session:

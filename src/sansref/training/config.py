@@ -15,8 +15,7 @@ import torch
 from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation
 from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
 from sansref.errors import SettingError, did_you_mean
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method, Needs

@@ -9,8 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sansref.data.mrd.acquisitions import HEAD, Lines, head_of
-from sansref.data.mrd.assemble import assemble
-from sansref.data.mrd.geometry import geometry_of, stack_order
+from sansref.data.mrd.assemble import assemble, geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Geometry, ScanMeta

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.readers import array_parts as stored
-from sansref.data.readers.array_parts import FlatFile, InMemory, check_fits
+from sansref.data.readers import array_slices as stored
+from sansref.data.readers.array_slices import FlatFile, InMemory, check_fits
 from sansref.errors import FileError
 
 

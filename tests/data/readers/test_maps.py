@@ -13,7 +13,7 @@ import torch
 from scipy.io import savemat
 
 from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
-from sansref.data.readers.maps import SET, is_maps_name, map_axes
+from sansref.data.readers.arrays import SET, is_maps_name, map_axes
 from sansref.errors import FileError
 from sansref.kspace.coils import birdcage_maps, rss
 

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 
 from sansref.errors import SettingError
 from sansref.kspace.grid import central_box, central_mask, distance, full_centre
-from sansref.kspace.masks.columns import equispaced_columns, random_columns
-from sansref.kspace.masks.laws import MASK_LAWS, MaskLaw, SamplingMask, draw_mask
-from sansref.kspace.masks.points import uniform_random, variable_density
-from sansref.kspace.masks.poisson import poisson_disc, throw_darts
+from sansref.kspace.masks.laws import (
+    MASK_LAWS,
+    MaskLaw,
+    SamplingMask,
+    draw_mask,
+    equispaced_columns,
+    poisson_disc,
+    random_columns,
+    throw_darts,
+    uniform_random,
+    variable_density,
+)
 
 LAWS = sorted(MASK_LAWS)
 SHAPES = [(64, 64), (48, 80), (51, 37)]

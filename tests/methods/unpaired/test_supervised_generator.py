@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.methods import Draw, ImagePair, Needs, Sample, SupervisedGenerator, collate
 from sansref.networks.norms import BatchInstanceNorm
 from sansref.randomness import seeded

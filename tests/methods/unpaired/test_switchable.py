@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.errors import SettingError
 from sansref.kspace.measurement import Measurement
 from sansref.methods import ISCL, Draw, ISCLOptions, Sample, SwitchableISCL, SwitchableOptions

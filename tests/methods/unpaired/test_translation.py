@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.measurement import Measurement

@@ -11,8 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from sansref.data.coil_maps import CoilOptions
 from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
 from sansref.errors import FileError, SettingError, did_you_mean
 from sansref.files import fitting
 from sansref.methods.classical.regularisation import ClassicalName

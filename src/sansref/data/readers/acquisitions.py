@@ -16,9 +16,8 @@ from torch import Tensor
 
 from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.mrd.acquisitions import Data, Heads, ImageKey, Lines, Role, check_head, is_role, key_of
-from sansref.data.mrd.assemble import Layout, assemble, layout_of
+from sansref.data.mrd.assemble import Layout, assemble, geometry_of, layout_of, stack_order
 from sansref.data.mrd.calibration import NoiseScan, lines_for
-from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.gridding import ON_GRID, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, chosen_slices

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sansref.data.readers.array_parts import FlatFile
+from sansref.data.readers.array_slices import FlatFile, plane
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.checked_slice import plane
 from sansref.data.readers.damage import reading
 from sansref.data.readers.reader import fitted_axes, parse_axes
 from sansref.errors import FileError, printable

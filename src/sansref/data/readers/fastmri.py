@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from sansref.data.mrd.header import MrdHeader, identifier, parse_header
-from sansref.data.readers.array_parts import Stored
-from sansref.data.readers.arrays import Entry
+from sansref.data.readers.array_slices import Stored
+from sansref.data.readers.arrays import Entry, inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.data.readers.hdf5_arrays import Hdf5Array
-from sansref.data.readers.maps import inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, acquired_samples, chosen_slices
 from sansref.data.readers.subjects import subject_of
 from sansref.errors import FileError, printable

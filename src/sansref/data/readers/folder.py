@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sansref.data.readers.dicom_series import first_files
+from sansref.data.readers.dicom import first_files
 from sansref.data.readers.formats import FORMATS, open_scan_file
 from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, ReaderOptions
 from sansref.data.readers.subjects import ends_with_contrast, names_labels, with_subjects

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sansref.data.readers.arrays import ArrayReader
+from sansref.data.readers.arrays import CURE, ArrayReader
 from sansref.data.readers.bart import BartReader
 from sansref.data.readers.damage import check_file, minding_memory
 from sansref.data.readers.dicom import DicomReader
@@ -19,7 +19,6 @@ from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
 from sansref.data.readers.ismrmrd import IsmrmrdReader
 from sansref.data.readers.isolated import Result, in_child, isolated, items_in_child
-from sansref.data.readers.maps import CURE
 from sansref.data.readers.matlab import MatlabReader
 from sansref.data.readers.nifti import NiftiReader
 from sansref.data.readers.numpy_arrays import NpyReader, NpzReader

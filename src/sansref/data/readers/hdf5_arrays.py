@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sansref.data.readers.array_parts import Array, Stored
+from sansref.data.readers.array_slices import Array, Stored
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.errors import FileError, printable

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sansref.data.readers.array_parts import InMemory, Stored, check_fits
+from sansref.data.readers.array_slices import InMemory, Stored, check_fits
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.damage import reading
 from sansref.errors import FileError, printable

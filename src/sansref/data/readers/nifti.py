@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from sansref.data.placement import is_placing
-from sansref.data.readers.array_parts import FlatFile, InMemory, Stored, check_fits
-from sansref.data.readers.checked_slice import check_images
+from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits, check_images
 from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, chosen_slices
 from sansref.data.readers.subjects import contrast_of, subject_of

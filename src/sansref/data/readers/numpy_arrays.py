@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sansref.data.readers.array_parts import FlatFile, InMemory, Stored, check_fits
+from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.damage import reading
 from sansref.errors import FileError
