@@ -24,7 +24,7 @@ run = RunDirectory(Path(sys.argv[2]))
 method, recipe = run.load(), run.config().preparation
 images, rows = {}, []
 for path in sorted(p for name in run.subjects()["test"] for p in Path(sys.argv[3]).glob(f"{name}/*.mat")):
-    for whole in open_scan_file(path, recipe.selection.reader_options).read(path):
+    for whole in open_scan_file(path, recipe.slices.reader_options).read(path):
         scan = scaled(whole)
         centre = torch.zeros_like(scan.mask)
         centre_crop(centre, (8, 8))[:] = True

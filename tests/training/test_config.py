@@ -113,7 +113,7 @@ def test_building_leaves_the_global_random_state_alone(tiny):
 def test_preparation_and_family_follow_the_configuration(tiny):
     config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2, virtual_coils=6)
     recipe = config.preparation
-    assert (recipe.seed, recipe.magnitude, recipe.selection.slices) == (5, True, 2)
+    assert (recipe.seed, recipe.magnitude, recipe.slices.slices) == (5, True, 2)
     assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
     assert recipe.coils == CoilOptions(virtual_coils=6)
     family = config.sampling.family(emulated=True)

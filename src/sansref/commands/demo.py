@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from sansref.data.prepare import scaled
 from sansref.data.scan_store import PreparedScans, store_scans
-from sansref.data.selection import Selection, resized_image
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
+from sansref.data.slices import Slices, resized_image
 from sansref.errors import SettingError
 from sansref.files import claim, write_text
 from sansref.methods import IDROptions, Method, SSDUOptions
@@ -83,7 +83,7 @@ class DemoOptions:
             method=method,
             options=SSDUOptions() if alone else IDROptions(stages=self.stages),
             network=NetworkOptions(phases=self.phases, channels=self.channels),
-            selection=Selection(matrix=(self.matrix, self.matrix)),
+            selection=Slices(matrix=(self.matrix, self.matrix)),
             simulation=Simulation(snr=self.snr),
             sampling=Sampling(acceleration=self.acceleration, mask_seed=self.seed),
             training=TrainingOptions(

@@ -191,7 +191,7 @@ def evaluate(
     options
         How images are compared with the reference.
     subject_from
-        Whose the files are, as in :class:`~sansref.data.selection.Selection`; None goes by what the run's
+        Whose the files are, as in :class:`~sansref.data.slices.Slices`; None goes by what the run's
         configuration says.
 
     Raises

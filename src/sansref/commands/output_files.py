@@ -211,7 +211,7 @@ def begin(
     reading
         Their array and axes, where they are others than those of the run's training data.
     maps
-        Where their coil maps lie, see :class:`sansref.data.selection.Selection`.
+        Where their coil maps lie, see :class:`sansref.data.slices.Slices`.
 
     Raises
     ------

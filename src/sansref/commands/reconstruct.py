@@ -21,7 +21,7 @@ from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
 from sansref.data.readers.dicom import first_files
 from sansref.data.readers.reader import Kind
-from sansref.data.selection import Selection
+from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside, remove_leftovers
 from sansref.machine import device_of, keep_freed_memory
@@ -50,7 +50,7 @@ class Job:
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
     maps
-        Coil maps of these files, see :class:`sansref.data.selection.Selection`; never those of the training data.
+        Coil maps of these files, see :class:`sansref.data.slices.Slices`; never those of the training data.
     """
 
     run: RunDirectory
@@ -191,9 +191,9 @@ def whole_files(
 
     Coil maps are of those who were scanned: those of the training data are of no use here.
     """
-    read = recipe.selection.reader_options
-    chosen = Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
-    return replace(recipe, selection=chosen)
+    read = recipe.slices.reader_options
+    chosen = Slices(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
+    return replace(recipe, slices=chosen)
 
 
 def reconstruct_slices(
@@ -296,7 +296,7 @@ class Worker:
             return error
 
     def _reconstructed(self, path: Path, name: str, watch: _Watch) -> Reconstructed:
-        info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
+        info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)

@@ -16,8 +16,8 @@ from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.subjects import subject_of
 from sansref.data.scan_store import PreparedScans, made_by_recipe, store_scans
-from sansref.data.selection import Selection, resized_image, resized_kspace
 from sansref.data.simulate import Sampling, Simulation, simulate
+from sansref.data.slices import Slices, resized_image, resized_kspace
 from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c
@@ -35,7 +35,7 @@ class Preparation:
 
     Attributes
     ----------
-    selection, simulation, sampling
+    slices, simulation, sampling
         Which slices; how magnitudes become k-space; how full k-space is undersampled.
     magnitude
         Reduce measured k-space to root-sum-of-squares magnitude images and simulate from those, as the
@@ -48,7 +48,7 @@ class Preparation:
         How measured k-space of several coils gets its sensitivity maps and its reference.
     """
 
-    selection: Selection = field(default_factory=Selection)
+    slices: Slices = field(default_factory=Slices)
     simulation: Simulation = field(default_factory=Simulation)
     sampling: Sampling = field(default_factory=Sampling)
     magnitude: bool = False
@@ -59,7 +59,7 @@ class Preparation:
     def flat(self) -> dict[str, Any]:
         """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
         values = asdict(self)
-        for group in [values.pop(name) for name in ("selection", "simulation", "sampling", "coils")]:
+        for group in [values.pop(name) for name in ("slices", "simulation", "sampling", "coils")]:
             values |= group
         named = {name: Path(value) for name, value in values.items() if isinstance(value, str | Path)}
         return values | {
@@ -76,7 +76,7 @@ class Preparation:
         file
             The file, or its description, whose subject is then that of the scans.
         slices
-            Which of its slices, None for those of the selection.
+            Which of its slices; None takes those of ``self.slices``.
 
         Raises
         ------
@@ -85,8 +85,8 @@ class Preparation:
             does not show what its coils see, or holds numbers out of the range of single precision.
         """
         path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
-        reader = open_scan_file(path, self.selection.reader_options)
-        chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
+        reader = open_scan_file(path, self.slices.reader_options)
+        chosen = self.slices.indices(reader.describe(path).slices) if slices is None else slices
         for item in reader.read(path, chosen):
             if subject is not None:
                 item = replace(item, meta=replace(item.meta, subject=subject))
@@ -119,8 +119,8 @@ class Preparation:
     def _whole(self, item: Scan | ImageSlice) -> Scan | None:
         """K-space before it is undersampled, measured or simulated."""
         if isinstance(item, Scan):
-            return resized_kspace(item, self.selection)
-        chosen = self.selection.bounded(item.image.shape)
+            return resized_kspace(item, self.slices)
+        chosen = self.slices.bounded(item.image.shape)
         image = resized_image(item.image, chosen)
         if image.max() == image.min():
             return None

@@ -14,8 +14,8 @@ import torch
 
 from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation
-from sansref.data.selection import Selection
 from sansref.data.simulate import Sampling, Simulation
+from sansref.data.slices import Slices
 from sansref.errors import SettingError, did_you_mean
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method, Needs
@@ -276,7 +276,7 @@ class RunConfig:
     method: str
     options: Any
     network: NetworkOptions | TranslatorOptions = field(default_factory=NetworkOptions)
-    selection: Selection = field(default_factory=Selection)
+    selection: Slices = field(default_factory=Slices)
     simulation: Simulation = field(default_factory=Simulation)
     sampling: Sampling = field(default_factory=Sampling)
     coils: CoilOptions = field(default_factory=CoilOptions)
@@ -284,7 +284,7 @@ class RunConfig:
     magnitude: bool = False
 
     groups: ClassVar[dict[str, type[Any]]] = {
-        "selection": Selection,
+        "selection": Slices,
         "simulation": Simulation,
         "sampling": Sampling,
         "coils": CoilOptions,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sansref.data.readers import FileInfo, ScanFiles
-from sansref.data.selection import Selection
+from sansref.data.slices import Slices
 from sansref.errors import FileError
 from sansref.kspace.noise import noise_level
 from sansref.machine import device_of, memory_in_use, peak_of_memory
@@ -117,7 +117,7 @@ def _people(found: ScanFiles, what: str) -> Iterator[Row]:
         yield "recognised by", f"{how}: {_listed(sorted(names))}"
 
 
-def _slices(files: Sequence[FileInfo], selection: Selection) -> str:
+def _slices(files: Sequence[FileInfo], selection: Slices) -> str:
     taken = sum(len(selection.indices(info.slices)) for info in files)
     return f"{taken} of {sum(info.slices for info in files)} slices"
 
@@ -138,7 +138,7 @@ def _one_of_each_size(
     return found
 
 
-def _a_slice(recipe: Any, selection: Selection, info: FileInfo, skip_bad: bool) -> Scan | None:
+def _a_slice(recipe: Any, selection: Slices, info: FileInfo, skip_bad: bool) -> Scan | None:
     """A slice from the middle of a file's; None where there is nothing to see, or it cannot be used."""
     chosen = selection.indices(info.slices)
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from sansref.data.coil_maps import CoilOptions
-from sansref.data.selection import Selection
 from sansref.data.simulate import Sampling, Simulation
+from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError, did_you_mean
 from sansref.files import fitting
 from sansref.methods.classical.regularisation import ClassicalName
@@ -106,7 +106,7 @@ CHOSEN = get_args(ClassicalName)
 UNLEARNED = ("zero_filled", "zero_filled_best_scale", *CHOSEN)
 """What may stand as a method and is not trained."""
 
-COMMON = {entry.name for kind in (Selection, Simulation, Sampling, CoilOptions) for entry in fields(kind)} | {
+COMMON = {entry.name for kind in (Slices, Simulation, Sampling, CoilOptions) for entry in fields(kind)} | {
     *("magnitude", "validation", "test", "folds", "fold", "seed", "data_seed", "held_out"),
 }
 """Settings that no method may have for itself: the same slices, masks and splits for all."""

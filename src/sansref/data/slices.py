@@ -24,7 +24,7 @@ LONGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
-class Selection:
+class Slices:
     """Which slices of a file are used, and how large.
 
     Attributes
@@ -89,7 +89,7 @@ class Selection:
         """How files are read."""
         return ReaderOptions(self.plane, self.array, self.axes, subject_from=self.subject_from, maps=self.maps)
 
-    def bounded(self, size: Sequence[int]) -> Selection:
+    def bounded(self, size: Sequence[int]) -> Slices:
         """The crop and the matrix of a magnitude image (height, width) in the place of their upper bounds."""
         crop = self.crop or _bound(self.max_crop, size)
         return replace(self, crop=crop, matrix=self.matrix or _bound(self.max_matrix, crop or size))
@@ -111,38 +111,38 @@ def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int
     return min(limit[0], size[0]), min(limit[1], size[1])
 
 
-def resized_image(image: Tensor, selection: Selection) -> Tensor:
+def resized_image(image: Tensor, slices: Slices) -> Tensor:
     """Crop or zero-pad a magnitude image (height, width), then reduce its resolution; upper bounds do nothing."""
-    if selection.crop is not None:
-        image = centre_crop(centre_pad(image, selection.crop), selection.crop)
-    if selection.matrix is not None:
-        fewer = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
+    if slices.crop is not None:
+        image = centre_crop(centre_pad(image, slices.crop), slices.crop)
+    if slices.matrix is not None:
+        fewer = ifft2c(centre_crop(fft2c(image), _smaller(slices.matrix, image))).abs()
         image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
     return image
 
 
-def resized_kspace(scan: Scan, selection: Selection) -> Scan:
+def resized_kspace(scan: Scan, slices: Slices) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
     kspace, mask, maps, calibration = scan.kspace, scan.mask, scan.maps, scan.calibration
-    if selection.crop is not None:
+    if slices.crop is not None:
         calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
-        kspace = fft2c(centre_crop(centre_pad(ifft2c(kspace), selection.crop), selection.crop))
-        first, stop = columns_within(mask, selection.crop[1])
-        mask = torch.zeros(selection.crop, dtype=torch.bool)
+        kspace = fft2c(centre_crop(centre_pad(ifft2c(kspace), slices.crop), slices.crop))
+        first, stop = columns_within(mask, slices.crop[1])
+        mask = torch.zeros(slices.crop, dtype=torch.bool)
         mask[:, first:stop] = True
         kspace = kspace * mask
-        maps = None if maps is None else centre_crop(centre_pad(maps, selection.crop), selection.crop)
-    if selection.matrix is not None:
-        matrix = _smaller(selection.matrix, kspace)
+        maps = None if maps is None else centre_crop(centre_pad(maps, slices.crop), slices.crop)
+    if slices.matrix is not None:
+        matrix = _smaller(slices.matrix, kspace)
         kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
         maps = None if maps is None else resampled_maps(maps, matrix)
         calibration = None if calibration is None else centre_crop(calibration, matrix)
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
-    meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
+    meta = replace(recut(scan.meta, scan.mask.shape, slices.crop, slices.matrix), crop=None)
     scan = replace(scan, reference=None, maps=None, calibration=None, kspace=kspace, mask=mask, meta=meta)
     return replace(scan, reference=reference, maps=maps, calibration=calibration)
 
