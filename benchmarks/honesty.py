@@ -33,7 +33,7 @@ from sansref.data.readers import open_scan_file, scan_folder
 from sansref.data.slices import Slices, resized_image
 from sansref.files import write_text
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import centre_crop
+from sansref.kspace.grid import center_crop
 from sansref.outputs.writers import nifti_slices
 from sansref.results.score_rows import read_scores
 
@@ -86,7 +86,7 @@ def padded(image: Tensor) -> Tensor:
     """The magnitude of an image whose outer k-space has been zeroed."""
     kspace = fft2c(image)
     kept = torch.zeros_like(kspace)
-    centre_crop(kept, (ACQUIRED, ACQUIRED))[:] = centre_crop(kspace, (ACQUIRED, ACQUIRED))
+    center_crop(kept, (ACQUIRED, ACQUIRED))[:] = center_crop(kspace, (ACQUIRED, ACQUIRED))
     return ifft2c(kept).abs()
 
 

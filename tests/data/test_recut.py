@@ -46,7 +46,7 @@ def test_every_pixel_of_a_cut_stays_where_it_was(size: tuple[int, int], crop: tu
 
 
 @given(size=SIZES, matrix=SIZES, axis=st.integers(0, 2))
-def test_fewer_pixels_share_the_centre_and_the_field_of_view(
+def test_fewer_pixels_share_the_center_and_the_field_of_view(
     size: tuple[int, int], matrix: tuple[int, int], axis: int
 ) -> None:
     meta = ScanMeta("s", "f", spacing=(2.0, 3.0), geometry=geometry(axis))

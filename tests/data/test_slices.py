@@ -85,7 +85,7 @@ def test_impossible_selections_are_refused(options: dict[str, Any], message: str
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 6)])
 @pytest.mark.parametrize("crop", [(8, 9), (4, 4), (5, 5), (12, 13), (4, 13), (13, 4)])
-def test_cropping_and_padding_keep_the_centre_in_the_centre(size: tuple[int, int], crop: tuple[int, int]) -> None:
+def test_cropping_and_padding_keep_the_center_in_the_center(size: tuple[int, int], crop: tuple[int, int]) -> None:
     image = torch.rand(size, generator=seeded(0)) + 1
     cut = resized_image(image, Slices(crop=crop))
     assert cut.shape == crop
@@ -98,7 +98,7 @@ def test_cropping_and_padding_keep_the_centre_in_the_centre(size: tuple[int, int
 
 @pytest.mark.parametrize("matrix", [(16, 18), (15, 13), SIZE])
 def test_a_smaller_matrix_shows_the_same_smooth_object_in_the_same_grey(matrix: tuple[int, int]) -> None:
-    """An object without high frequencies is the same function on either grid, its centre at n // 2."""
+    """An object without high frequencies is the same function on either grid, its center at n // 2."""
 
     def smooth(size: tuple[int, int]) -> Tensor:
         rows, columns = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in size)
@@ -161,7 +161,7 @@ def test_cropping_kspace_measures_nothing_in_its_padding() -> None:
     assert not cut.kspace[:, ~cut.mask].any()
 
 
-def test_a_smaller_matrix_keeps_the_measured_samples_of_the_centre() -> None:
+def test_a_smaller_matrix_keeps_the_measured_samples_of_the_center() -> None:
     scan = undersampled(full_scan(2))
     small = resized_kspace(scan, Slices(matrix=(20, 17)))
     rows, columns = slice(10, 30), slice(10, 27)  # 20 - 10 = 40 // 2 - 20 // 2, and 18 - 8

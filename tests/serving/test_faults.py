@@ -319,15 +319,15 @@ def test_clients_beyond_those_that_can_be_told_are_cut_off(start, connect, monke
 # What a client may cost
 
 
-def expensive(measurement, every=1, centre=24, size=1024, coils=8):
+def expensive(measurement, every=1, center=24, size=1024, coils=8):
     """A measurement that declares a matrix far larger than what it sends of it."""
-    sent = measurement(size=32, coils=coils, centre=8)
+    sent = measurement(size=32, coils=coils, center=8)
     sent.header = sent.header.replace("<x>64</x><y>32</y>", f"<x>{2 * size}</x><y>{size}</y>")
     sent.header = sent.header.replace("<x>32</x><y>32</y>", f"<x>{size}</x><y>{size}</y>")
     sent.header = sent.header.replace("<center>16</center>", f"<center>{size // 2}</center>")
     sent.header = sent.header.replace("<maximum>31</maximum>", f"<maximum>{size - 1}</maximum>")
     generator = np.random.default_rng(0)
-    middle = range(size // 2 - centre // 2, size // 2 + centre // 2)
+    middle = range(size // 2 - center // 2, size // 2 + center // 2)
     sent.lines = []
     for step in sorted({*range(0, size, every), *middle} if every > 1 else middle):
         data = generator.normal(size=(coils, 2 * size, 2)).astype(np.float32).view(np.complex64)[..., 0]
@@ -365,7 +365,7 @@ def test_few_lines_of_a_huge_matrix_are_refused_before_work_begins(measurement, 
 
 def test_lines_sent_again_and_again_are_no_samples(measurement, connect, play, engine, monkeypatch):
     monkeypatch.setattr(engine, "_reconstruct", lambda *_: pytest.fail("work has begun"))
-    sent = expensive(measurement, size=256, coils=1, centre=8)
+    sent = expensive(measurement, size=256, coils=1, center=8)
     sent.lines = [sent.lines[0]] * 300 + sent.lines
     _, (text,) = play(connect(), sent)
     assert "one sample was sent for 32 points" in text
@@ -567,7 +567,7 @@ def test_lines_left_out_of_the_log_are_counted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error",
     [
-        FileError("client 1 (127.0.0.1:5)", "has a centre that is too small", "Lower --calibration, or leave it out"),
+        FileError("client 1 (127.0.0.1:5)", "has a center that is too small", "Lower --calibration, or leave it out"),
         SettingError("estimating coil maps needs the package sigpy: pip install sigpy"),
     ],
 )

@@ -27,7 +27,7 @@ from sansref.results.scores import (
     ZERO_FILLED,
     Normalise,
     PerceptualOptions,
-    Reconstruction,
+    Reconstruct,
     Score,
     Summary,
     data_note,
@@ -216,7 +216,7 @@ def evaluate(
     files, evaluation.left_out = _chosen(files, run, subjects)
     claim(out, "evaluation")
     evaluation.learned = sorted(learned_subjects(run, files) & {info.subject for info in files})
-    methods: dict[str, Reconstruction] = {ZERO_FILLED: zero_filled}
+    methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled}
     for name in options.classical:
         choice = _regularisation(name, config, files, skip_bad)
         evaluation.chosen[CLASSICAL[name]] = choice
@@ -282,7 +282,7 @@ class _Judge:
     def __init__(
         self,
         config: RunConfig,
-        methods: dict[str, Reconstruction],
+        methods: dict[str, Reconstruct],
         normalise: Normalise,
         lpips: LPIPS | None,
         withheld: Collection[str],

@@ -9,7 +9,7 @@ from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError
-from sansref.kspace.grid import full_centre, is_full
+from sansref.kspace.grid import full_center, is_full
 from sansref.kspace.masks.family import is_columns
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
@@ -93,10 +93,10 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
     yield "acquired", f"{fraction:.1%} of the encoded grid ({1 / fraction:.2f}x)"
     full = is_full(middle.mask)
     if not full:
-        rows, columns = full_centre(middle.mask)
+        rows, columns = full_center(middle.mask)
         whole_columns = is_columns(middle.mask)
         yield "left out", "whole columns" if whole_columns else "single samples"
-        yield "full centre", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
+        yield "full center", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
     usable = info.coils == 1 or middle.maps is not None
     if middle.maps is not None:
         yield "coil maps", "supplied"
@@ -110,7 +110,7 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _needed(side: int) -> str:
-    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
+    return f"the full center of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:

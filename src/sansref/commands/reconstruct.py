@@ -87,7 +87,7 @@ class Reconstructed:
     emulated: bool = False
 
 
-Outcome = Reconstructed | FileError
+FileOutcome = Reconstructed | FileError
 """What became of one file: done, or why it cannot be read."""
 
 
@@ -156,12 +156,12 @@ def reconstruct_files(
         raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
 
 
-def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[Outcome]:
+def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[FileOutcome]:
     for number, (path, name) in enumerate(files.items(), start=1):
         yield worker.outcome(path, name, _Watch(console, f"{number}/{len(files)} {path.name}"))
 
 
-def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[Outcome]:
+def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[FileOutcome]:
     from sansref.commands.reconstruct_on_ray import on_cluster
 
     outcomes = on_cluster(job, files, address)
@@ -284,7 +284,7 @@ class Worker:
         self.made = made_by(job.run)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
-    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> Outcome:
+    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> FileOutcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
         try:
             return self._reconstructed(path, name, watch or _Watch(Console(quiet=True), path.name))

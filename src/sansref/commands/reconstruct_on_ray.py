@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sansref.commands.ray import connected, unseen
-from sansref.commands.reconstruct import Job, Outcome, Reconstructed, Worker
+from sansref.commands.reconstruct import FileOutcome, Job, Reconstructed, Worker
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.machine import keep_freed_memory
 
@@ -22,7 +22,7 @@ MOST_BLOCKS = 1000
 """Portions that Ray hands out: up to here one file each, since it keeps books of every portion."""
 
 
-def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[Outcome]:
+def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[FileOutcome]:
     """Hand files to a cluster, which tries those of a node that dies again on another.
 
     A file that is tried again is found complete, or written anew as a whole, so that each has its images once.
@@ -120,7 +120,7 @@ class _Node:
         return {"outcome": json.dumps(told)}
 
 
-def _told(row: dict[str, Any], given: dict[str, Path], out: Path) -> Outcome:
+def _told(row: dict[str, Any], given: dict[str, Path], out: Path) -> FileOutcome:
     """What a node has told, with paths as the user gave them."""
     path = given[row["path"]]
     if "fatal" in row:

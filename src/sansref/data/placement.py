@@ -41,7 +41,7 @@ class Placement:
     Attributes
     ----------
     origin
-        Centre of the first pixel of the first slice, (3,).
+        Center of the first pixel of the first slice, (3,).
     down, across, through
         Step from one row, column and slice to the next, (3,); the first two at right angles.
     known
@@ -65,7 +65,7 @@ class Placement:
         return float(np.linalg.norm(self.down)), float(np.linalg.norm(self.across)), distance
 
     def pixel(self, slice_: int, row: float, column: float) -> Vector:
-        """Where a pixel's centre lies, (3,)."""
+        """Where a pixel's center lies, (3,)."""
         _, place = self.count(slice_)
         return self.origin + place * self.through + row * self.down + column * self.across
 
@@ -128,7 +128,7 @@ def in_plane_axes(geometry: Geometry) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Orientation:
     """Flips, and then perhaps an exchange, of rows and columns.
 
     Attributes
@@ -157,27 +157,27 @@ class Turn:
         return replace(place, origin=first, down=down, across=across)
 
 
-def upright(geometry: Geometry | None) -> Turn:
-    """The turn by which slices stand as a radiologist expects them; none where the directions are unknown."""
+def upright(geometry: Geometry | None) -> Orientation:
+    """How slices are turned to stand as a radiologist expects them; not at all where the directions are unknown."""
     import nibabel
 
     if geometry is None:
-        return Turn()
+        return Orientation()
     codes: tuple[str, ...] = nibabel.aff2axcodes(np.array(geometry.affine))  # type: ignore[no-untyped-call]
     if None in codes:  # A degenerate affine names no directions.
-        return Turn()
+        return Orientation()
     rows, columns = (codes[axis] for axis in in_plane_axes(geometry))
     down, right = DISPLAY_DIRECTIONS[rows], DISPLAY_DIRECTIONS[columns]
     transpose = VERTICAL_PREFERENCE.index(down) < VERTICAL_PREFERENCE.index(right)
-    return Turn(rows != down, columns != right, transpose)
+    return Orientation(rows != down, columns != right, transpose)
 
 
 def for_people(image: Picture, geometry: Geometry | None) -> Picture:
     """A slice (height, width) as every picture for people shows it: :func:`upright`; images in files are not turned."""
-    turn = upright(geometry)
+    orientation = upright(geometry)
     if isinstance(image, Tensor):
-        return torch.from_numpy(np.ascontiguousarray(turn.image(image.detach().cpu().numpy())))
-    return turn.image(image)
+        return torch.from_numpy(np.ascontiguousarray(orientation.image(image.detach().cpu().numpy())))
+    return orientation.image(image)
 
 
 def recut(

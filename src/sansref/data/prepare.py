@@ -21,7 +21,7 @@ from sansref.data.slices import Slices, resized_image, resized_kspace
 from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.grid import centre_crop, is_full
+from sansref.kspace.grid import center_crop, is_full
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -153,7 +153,7 @@ def magnitude_of(scan: Scan) -> ImageSlice:
         )
     image = rss(ifft2c(scan.kspace))
     if scan.meta.crop is not None:
-        image = centre_crop(image, scan.meta.crop)
+        image = center_crop(image, scan.meta.crop)
     return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None))
 
 

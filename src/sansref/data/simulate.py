@@ -198,9 +198,9 @@ class Sampling:
         A law (variable_density, uniform_random, poisson_disc, random_columns, equispaced_columns) or a mask
         file (.npy, .mat, .png).
     acceleration
-        Grid points over acquired samples, the centre included.
+        Grid points over acquired samples, the center included.
     center
-        Side of the fully sampled centre as a fraction of the matrix; None takes the law's own default.
+        Side of the fully sampled center as a fraction of the matrix; None takes the law's own default.
     exact
         Reach the acceleration exactly where the law allows it.
     mask_seed

@@ -16,17 +16,17 @@ class Cartesian:
 
     .. math:: E x = M F S x
 
-    with the mask :math:`M` (:math:`\Omega` in the papers), the centred orthonormal transform :math:`F` and
+    with the mask :math:`M` (:math:`\Omega` in the papers), the centered orthonormal transform :math:`F` and
     the coil sensitivities :math:`S` (identity for a single coil).
 
-    Inside :meth:`normal` nothing is shifted: the centring of :math:`F` is a permutation in k-space, which
+    Inside :meth:`normal` nothing is shifted: the centering of :math:`F` is a permutation in k-space, which
     the mask absorbs once, and a phase ramp, which :math:`F^H M F` cancels. For a column mask the transform
     along the readout cancels too, so that one 1-D FFT along phase encoding is enough.
 
     Parameters
     ----------
     mask
-        bool (height, width) or (batch, height, width), DC in the centre, True where acquired.
+        bool (height, width) or (batch, height, width), DC in the center, True where acquired.
     maps
         Coil sensitivity maps, complex (batch, coils, height, width) or (coils, height, width); None for a
         single coil whose sensitivity is part of the image.
@@ -131,7 +131,7 @@ class RealNormal:
     Parameters
     ----------
     mask
-        bool (height, width) or (batch, height, width), DC in the centre.
+        bool (height, width) or (batch, height, width), DC in the center.
     """
 
     def __init__(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> None:

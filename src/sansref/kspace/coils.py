@@ -15,7 +15,7 @@ SMALLEST = 1e-3
 """Share of the largest sensitivity below which a place is taken for one that no coil sees."""
 
 RING_RADIUS = 1.5
-"""Distance of the coils from the centre, in halves of the field of view: the whole image lies inside the ring."""
+"""Distance of the coils from the center, in halves of the field of view: the whole image lies inside the ring."""
 
 
 def combine(images: Tensor, maps: Tensor) -> Tensor:

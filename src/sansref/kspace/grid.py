@@ -36,7 +36,7 @@ def central_mask(shape: Shape, sides: Shape, device: torch.device | None = None)
 def fraction_sides(shape: Shape, fraction: float) -> Shape:
     """Sides of the central box that takes ``fraction`` of each side, rounded to samples.
 
-    An axis of a single sample is all centre: there a plane stands for a line of columns.
+    An axis of a single sample is all center: there a plane stands for a line of columns.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def fraction_sides(shape: Shape, fraction: float) -> Shape:
         If ``fraction`` is not between 0 and 1.
     """
     if not 0 <= fraction <= 1:
-        raise SettingError(f"a full centre of {fraction:g} of the side is impossible: give a fraction from 0 to 1")
+        raise SettingError(f"a full center of {fraction:g} of the side is impossible: give a fraction from 0 to 1")
     rows, columns = (1 if n == 1 else round(n * fraction) for n in shape)
     return rows, columns
 
@@ -60,13 +60,13 @@ def distance(shape: Shape, device: torch.device | None = None) -> Tensor:
     return torch.hypot(rows[:, None], columns[None, :])
 
 
-def full_centre(array: Tensor) -> Shape:
+def full_center(array: Tensor) -> Shape:
     """Sides of the largest fully sampled box around DC, grown by one row and one column in turn.
 
     Parameters
     ----------
     array
-        bool (height, width), DC-centred.
+        bool (height, width), DC-centered.
 
     Returns
     -------
@@ -93,10 +93,10 @@ def full_centre(array: Tensor) -> Shape:
     return sides[0], sides[1]
 
 
-def centre_crop(data: Tensor, size: tuple[int, int]) -> Tensor:
+def center_crop(data: Tensor, size: tuple[int, int]) -> Tensor:
     """The central part of the last two axes.
 
-    Index ``n // 2`` of the input, where DC and the image's centre lie, stays at ``n // 2`` of the
+    Index ``n // 2`` of the input, where DC and the image's center lie, stays at ``n // 2`` of the
     output for even and odd sizes.
 
     Parameters
@@ -124,8 +124,8 @@ def centre_crop(data: Tensor, size: tuple[int, int]) -> Tensor:
     return data[..., top : top + size[0], left : left + size[1]]
 
 
-def centre_pad(data: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre.
+def center_pad(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zero-pad the last two axes to at least ``size``, the old center in the new center.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from sansref.kspace.physics import Physics
 class View:
     """A mirror image of a scan, its complex conjugate, or both; its own inverse.
 
-    Mirroring an image about its centre mirrors its k-space about DC; conjugating it mirrors k-space about DC in both
+    Mirroring an image about its center mirrors its k-space about DC; conjugating it mirrors k-space about DC in both
     directions and conjugates it. No sample is interpolated, and noise stays what it was.
 
     Parameters
@@ -53,7 +53,7 @@ class View:
 
 
 def mirrored(data: Tensor, rows: bool, columns: bool) -> Tensor:
-    """Mirror the last two axes about their centre, which is at index n // 2; the ends wrap around."""
+    """Mirror the last two axes about their center, which is at index n // 2; the ends wrap around."""
     axes = [axis for axis, wanted in ((-2, rows), (-1, columns)) if wanted]
     if not axes:
         return data
@@ -81,7 +81,7 @@ class Measurement:
         Coil sensitivity maps, complex64 (batch, coils, height, width); None for one coil.
     trajectory
         Places of the samples in k-space, float32 (batch, *samples, 2), in cycles per field of view; None for a
-        Cartesian grid with DC in the centre.
+        Cartesian grid with DC in the center.
     """
 
     kspace: Tensor

@@ -118,7 +118,7 @@ def split_uniform(
     Parameters
     ----------
     acquired
-        bool (height, width), DC-centred. Omega.
+        bool (height, width), DC-centered. Omega.
     ratio
         The target's part of the acquired samples outside the block (rho of SSDU, there 0.4), rounded to samples.
     generator
@@ -163,7 +163,7 @@ def split_gaussian(
     The samples of the target are drawn one after the other, without replacement, each with a probability
     proportional to a Gaussian around DC of standard deviation ``width * (n - 1)`` along an axis of n samples.
     The official code draws normal positions until they hit, which is the same law; its loop takes one sample too
-    many, counts ``ratio`` on all of Omega, and centres on the strongest row and column rather than on ``n // 2``.
+    many, counts ``ratio`` on all of Omega, and centers on the strongest row and column rather than on ``n // 2``.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def hold_out(
     Parameters
     ----------
     acquired
-        bool (height, width), DC-centred.
+        bool (height, width), DC-centered.
     fraction
         Part of the acquired samples outside the low frequencies that is held out, each with the same probability.
     generator
@@ -256,12 +256,12 @@ def select_variable_density(
 
     Meets the paper's three criteria: different each time, most of the low and some of the high frequencies, about
     half of the acquired samples. Selection follows the variable-density profile of
-    :func:`sansref.kspace.masks.density.variable_density_profile` with a full centre.
+    :func:`sansref.kspace.masks.density.variable_density_profile` with a full center.
 
     Parameters
     ----------
     acquired
-        bool (height, width), DC-centred. Omega.
+        bool (height, width), DC-centered. Omega.
     generator
         Source of randomness.
     fraction
@@ -279,7 +279,7 @@ def select_variable_density(
     Raises
     ------
     SettingError
-        If the centre holds more than ``fraction`` of the samples, or there are too few to select from.
+        If the center holds more than ``fraction`` of the samples, or there are too few to select from.
     """
     check_fraction(fraction)
 
@@ -290,8 +290,8 @@ def select_variable_density(
         count = round(fraction * total)
         if not max(kept, 1) <= count < total:
             raise SettingError(
-                f"cannot select {count} of {total} acquired samples where the kept centre holds {kept}: "
-                f"use a smaller centre, another fraction than {fraction:g} or a lower acceleration"
+                f"cannot select {count} of {total} acquired samples where the kept center holds {kept}: "
+                f"use a smaller center, another fraction than {fraction:g} or a lower acceleration"
             )
         probability = variable_density_profile(full, plane, count / total)
         chosen = order_sample(torch.where(plane, probability, 0.0), count, generator)

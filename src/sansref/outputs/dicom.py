@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sansref import __version__
-from sansref.data.placement import Placement, Turn, placement_of, upright
+from sansref.data.placement import Orientation, Placement, placement_of, upright
 from sansref.data.provenance import WARNING, Provenance, digest, files_behind
 from sansref.data.readers.dicom import series_of
 from sansref.data.readers.dicom_headers import CLASSIC, FORMAT, MULTI_FRAME, Frame, header_of
@@ -256,8 +256,8 @@ def dicom_slices(
     """
     source = source_of(info.path, info.format)
     place = placement_of(info.path, meta.geometry, meta.spacing)
-    turn = Turn() if source.frames else upright(meta.geometry)
-    at = turn.placement(place, *shape[1:])
+    orientation = Orientation() if source.frames else upright(meta.geometry)
+    at = orientation.placement(place, *shape[1:])
     frames = _frames_in_place(source, shape[1:], place)
     template = series_header(info, meta, made, source)
     _describe_size(template, at, frames)
@@ -267,7 +267,7 @@ def dicom_slices(
             scale = _Scale.of(slices, info.kind == "k-space")
             scale.describe(template)
             for index, image in enumerate(slices):
-                _save(temporary, index, turn.image(image), _Series(template, at, scale, source, frames))
+                _save(temporary, index, orientation.image(image), _Series(template, at, scale, source, frames))
         remove_made(Path(folder), r"slice-\d+\.dcm")  # a folder cannot be renamed to one that holds something
 
 

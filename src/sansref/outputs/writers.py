@@ -290,7 +290,7 @@ def mrd_slices(
     """An MRD file with one series ``dataset/image_0`` of float32 magnitudes, one image a slice.
 
     Rows, which are the readout where there is one, become MRD's x axis, the fastest; the position is that of the
-    centre, pixel ``n // 2`` of each axis. Slices are gathered in an array on disk, to be written in order.
+    center, pixel ``n // 2`` of each axis. Slices are gathered in an array on disk, to be written in order.
 
     Parameters
     ----------

@@ -23,9 +23,9 @@ from sansref.errors import FileError, SansrefError
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 from sansref.serving.gathering import Work
-from sansref.serving.images import Reconstruction
+from sansref.serving.images import SentImage
 from sansref.serving.messages import LOOK, ClientError
-from sansref.serving.options import QUICK, SECONDS_A_UNIT, Limits
+from sansref.serving.options import QUICK, SECONDS_A_UNIT, ServerLimits
 from sansref.training.run import RunDirectory
 
 LOGGER = logging.getLogger(__package__)
@@ -235,7 +235,7 @@ class Engine:
     """
 
     def __init__(
-        self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = Limits.max_seconds
+        self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = ServerLimits.max_seconds
     ) -> None:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator))
         self._turns = Turns(most_seconds)
@@ -253,7 +253,7 @@ class Engine:
 
     def reconstruct(
         self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
-    ) -> Reconstruction:
+    ) -> SentImage:
         """Wait for the turn of an image, and reconstruct it.
 
         Parameters
@@ -284,7 +284,7 @@ class Engine:
         """Wait for the images in work."""
         self._turns.close()
 
-    def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> Reconstruction:
+    def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> SentImage:
         start = time.monotonic()
         meta = ScanMeta(header.subject or "unknown", source, slice=number)
         images: list[torch.Tensor] = []
@@ -299,7 +299,7 @@ class Engine:
             raise FileError(
                 source, "was reconstructed to NaN or infinite values", "Check the run with 'sansref evaluate'"
             )
-        return Reconstruction(slices, first.acceleration, first.meta, time.monotonic() - start)
+        return SentImage(slices, first.acceleration, first.meta, time.monotonic() - start)
 
     def _ready(self, scan: Scan) -> Scan:
         ready = self._worker.recipe.ready(scan)

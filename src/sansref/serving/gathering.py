@@ -18,7 +18,7 @@ from sansref.data.mrd.grouping import Collector, Group
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.errors import FileError
 from sansref.serving.messages import ClientError
-from sansref.serving.options import MEBIBYTE, Limits, cost
+from sansref.serving.options import MEBIBYTE, ServerLimits, cost
 
 LOGGER = logging.getLogger(__package__)
 
@@ -108,7 +108,7 @@ class Work:
     group
         The lines.
     line
-        Header of the line nearest to the centre of k-space.
+        Header of the line nearest to the center of k-space.
     whitening
         Matrix that makes the coils' noise white, complex64 (coils, coils), or None.
     bytes
@@ -127,7 +127,7 @@ class Work:
     acceleration: float = 1.0
 
 
-class Intake:
+class Gathering:
     """The lines of one measurement.
 
     Parameters
@@ -145,7 +145,7 @@ class Intake:
         If the header cannot be used, or its matrix is too large.
     """
 
-    def __init__(self, name: str, text: str, limits: Limits) -> None:
+    def __init__(self, name: str, text: str, limits: ServerLimits) -> None:
         self._name, self._limits = name, limits
         self.header: MrdHeader = parse_header(name, text)
         if max(self.header.encoded) > limits.max_matrix:
@@ -205,7 +205,7 @@ class Intake:
         return self._ready(self._collector.finish())
 
     def _note(self, key: ImageKey, line: Acquisition) -> None:
-        """Keep the header of an image's line nearest to the centre."""
+        """Keep the header of an image's line nearest to the center."""
         known = self._central.get(key)
         if known is None or self._distance(line) < self._distance(known):
             self._central[key] = line.getHead()

@@ -24,7 +24,7 @@ Pixel = Literal["float32", "int16"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reconstruction:
+class SentImage:
     """What became of the lines of one image.
 
     Attributes
@@ -46,7 +46,7 @@ class Reconstruction:
 
 
 def mrd_image(
-    done: Reconstruction,
+    done: SentImage,
     line: AcquisitionHeader,
     header: MrdHeader,
     made: Provenance,
@@ -93,7 +93,7 @@ def mrd_image(
 
 
 def along_directions(slices: Tensor, sign: int) -> Tensor:
-    """Let the axes run along the slice, read and phase directions, about the centre ``n // 2``.
+    """Let the axes run along the slice, read and phase directions, about the center ``n // 2``.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _as_integers(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int16]
     return stored, {"RescaleSlope": slope, "RescaleIntercept": "0", **window}
 
 
-def _attributes(done: Reconstruction, made: Provenance, line: AcquisitionHeader) -> dict[str, Any]:
+def _attributes(done: SentImage, made: Provenance, line: AcquisitionHeader) -> dict[str, Any]:
     """MRD's standard attributes, and those by which Siemens' FIRE names a series and keeps its geometry."""
     said = [WARNING, f"sansref {made.method}, weights {made.weights[:16]}", f"{done.acceleration:.3g}x undersampled"]
     if done.meta.emulated:

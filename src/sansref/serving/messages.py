@@ -21,7 +21,7 @@ from enum import IntEnum
 from ismrmrd import Acquisition, AcquisitionHeader, Image, WaveformHeader
 
 from sansref.errors import SansrefError, printable
-from sansref.serving.options import GREETING, TEXT_BYTES, WAVEFORM_BYTES, Limits
+from sansref.serving.options import GREETING, TEXT_BYTES, WAVEFORM_BYTES, ServerLimits
 
 CONFIG_FILE_BYTES = 1024
 AT_ONCE = 65536
@@ -97,7 +97,7 @@ class Stream:
         What the client may ask for.
     """
 
-    def __init__(self, connection: socket.socket, limits: Limits) -> None:
+    def __init__(self, connection: socket.socket, limits: ServerLimits) -> None:
         self.limits = limits
         self._socket = connection
         self._readable = select.poll()

@@ -19,7 +19,7 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from sansref.errors import FileError, SettingError
-from sansref.serving.options import Limits, ServeOptions
+from sansref.serving.options import ServeOptions, ServerLimits
 
 LOGGER = logging.getLogger(__package__)
 #: Lines of one kind that may come at once, and the seconds after which one more may.
@@ -83,7 +83,7 @@ def logging_to(path: Path | None) -> Iterator[None]:
             handler.close()
 
 
-def serve(run: Path, options: ServeOptions, limits: Limits, trust_code: bool = False) -> None:
+def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bool = False) -> None:
     """Serve a trained run until Ctrl-C or SIGTERM, and leave as they do (exit code 130 or 143).
 
     A second signal leaves at once.

@@ -13,7 +13,7 @@ from sansref.errors import SettingError
 from sansref.serving.engine import Engine
 from sansref.serving.images import Pixel
 from sansref.serving.messages import LOOK, Stream
-from sansref.serving.options import Limits
+from sansref.serving.options import ServerLimits
 from sansref.serving.session import Session
 
 LOGGER = logging.getLogger(__package__)
@@ -42,7 +42,7 @@ class Server:
         If nobody can listen there.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, host: str, port: int, pixel: Pixel = "float32") -> None:
+    def __init__(self, engine: Engine, limits: ServerLimits, host: str, port: int, pixel: Pixel = "float32") -> None:
         self._engine, self._limits, self._pixel = engine, limits, pixel
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}

@@ -229,7 +229,7 @@ class ValidationSet(Dataset[ValidationItem]):
     family
         Knows the sampling density.
     fraction
-        Share of the acquired samples outside the centre that is held out.
+        Share of the acquired samples outside the center that is held out.
     seed
         Of the choice, the same in every epoch and stage.
     """

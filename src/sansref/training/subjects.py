@@ -47,7 +47,7 @@ class Parts:
 
 
 @dataclass
-class Intake:
+class SubjectReader:
     """Reads the folders of a run.
 
     Attributes

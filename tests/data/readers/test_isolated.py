@@ -21,11 +21,11 @@ from sansref.data.readers import FileInfo, open_scan_file
 from sansref.data.readers import isolated as isolated_module
 from sansref.data.readers.damage import reading
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import IsolatedReader, Limits, in_child, isolated
+from sansref.data.readers.isolated import ChildLimits, IsolatedReader, in_child, isolated
 from sansref.errors import FileError, SettingError
 from sansref.scan import Scan
 
-QUICK = Limits(computing=0.5, waiting=120)
+QUICK = ChildLimits(computing=0.5, waiting=120)
 PATH = Path("a.h5")
 
 
@@ -83,7 +83,7 @@ def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
         (spin_in_c, QUICK, "keeps the library that reads it busy"),
         (
             lambda: time.sleep(60),
-            Limits(0.5, waiting=4),
+            ChildLimits(0.5, waiting=4),
             "gives no answer within 2.0 s; it is damaged, or its disk slow",
         ),
         (crash, QUICK, r"makes the library that reads it crash \(SIGSEGV\); the file is damaged"),
@@ -93,7 +93,7 @@ def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     ],
 )
 def test_a_library_that_hangs_or_dies_is_an_error_of_the_file(
-    make: Any, act: Any, limits: Limits, message: str
+    make: Any, act: Any, limits: ChildLimits, message: str
 ) -> None:
     reader = IsolatedReader(Misbehaving(act), limits)
     gc.collect()
@@ -187,15 +187,15 @@ def test_memory_is_limited() -> None:
     def fill() -> Any:
         return np.ones(1 << 30, np.uint8)[0]
 
-    assert in_child(PATH, lambda: np.ones(1 << 20, np.uint8)[0], Limits(memory=1 << 28)) == 1
+    assert in_child(PATH, lambda: np.ones(1 << 20, np.uint8)[0], ChildLimits(memory=1 << 28)) == 1
     with pytest.raises(FileError, match="needs more memory to be read than is free"):
-        in_child(PATH, fill, Limits(memory=1 << 28))
+        in_child(PATH, fill, ChildLimits(memory=1 << 28))
 
 
 def test_a_child_takes_no_more_memory_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated_module, "available_memory", lambda: 1 << 28)
-    assert Limits().of(PATH).memory == 1 << 28
-    assert Limits(memory=1 << 20).of(PATH).memory == 1 << 20
+    assert ChildLimits().of(PATH).memory == 1 << 28
+    assert ChildLimits(memory=1 << 20).of(PATH).memory == 1 << 20
     with pytest.raises(FileError, match="needs more memory"):
         in_child(PATH, lambda: np.ones(1 << 30, np.uint8)[0])
 

@@ -1,8 +1,8 @@
 """From the lines of an image to scans, and where these lie in the patient.
 
 What was not acquired stays zero and out of the mask: lines that were left out (acceleration, partial Fourier), the
-missing part of an asymmetric echo, and padding. Acquisitions carry the centre of their image and the directions of
-readout, phase encoding and slices, in millimetres from the isocentre in DICOM's coordinates of the patient (LPS+).
+missing part of an asymmetric echo, and padding. Acquisitions carry the center of their image and the directions of
+readout, phase encoding and slices, in millimetres from the isocenter in DICOM's coordinates of the patient (LPS+).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from sansref.data.mrd.acquisitions import Data, Heads, Lines
 from sansref.data.mrd.calibration import calibration_kspace, calibration_lines
-from sansref.data.mrd.gridding import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place, planar
+from sansref.data.mrd.gridding import CURE, GridPlaces, Integers, Mask, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
-from sansref.kspace.grid import centre_crop, is_full
+from sansref.kspace.grid import center_crop, is_full
 from sansref.kspace.noise import whitened
 from sansref.scan import Geometry, Scan, ScanMeta
 
@@ -148,11 +148,11 @@ def _gridded(source: Path | str, header: MrdHeader, lines: Lines, coils: int, wh
     """The mean of the lines at each place, complex64 (partitions, columns, coils, rows)."""
     x, y, z = header.encoded
     chosen = measured_lines(header, lines.heads)
-    placement = place(source, header, lines.heads[chosen])
+    places = place(source, header, lines.heads[chosen])
     total = np.zeros((z, y, coils, x), np.complex64)
     count = np.zeros((z, y, 1, x), np.float32)
     with np.errstate(all="ignore"):  # what is no number is found below, once
-        for at, samples in _spans(placement, _data(source, lines, chosen)):
+        for at, samples in _spans(places, _data(source, lines, chosen)):
             total[at] += samples
             count[at] += 1
         total /= np.maximum(count, 1)
@@ -172,11 +172,11 @@ def _data(source: Path | str, lines: Lines, chosen: Integers) -> Iterator[Data]:
         yield data
 
 
-def _spans(placement: Placement, data: Iterable[Data]) -> Iterator[tuple[tuple[int | slice, ...], Data]]:
+def _spans(places: GridPlaces, data: Iterable[Data]) -> Iterator[tuple[tuple[int | slice, ...], Data]]:
     """Each line's place on the grid (partition, column, all coils, rows) and the samples that go there."""
-    places = zip(placement.partitions, placement.columns, placement.rows, placement.stop_rows, strict=True)
-    kept = zip(placement.first, placement.stop, placement.reverse, strict=True)
-    for samples, (partition, column, row, row_stop), (first, stop, reverse) in zip(data, places, kept, strict=True):
+    where = zip(places.partitions, places.columns, places.rows, places.stop_rows, strict=True)
+    kept = zip(places.first, places.stop, places.reverse, strict=True)
+    for samples, (partition, column, row, row_stop), (first, stop, reverse) in zip(data, where, kept, strict=True):
         ordered = samples[:, ::-1] if reverse else samples
         yield (int(partition), int(column), slice(None), slice(row, row_stop)), ordered[:, first:stop]
 
@@ -193,7 +193,7 @@ def _scan(source: Path | str, plane: Tensor, layout: Layout, meta: ScanMeta) -> 
     kspace = plane.permute(1, 2, 0)  # to (coils, rows, columns)
     if layout.cut:
         images = ifft1c(kspace, -2)
-        kspace = fft1c(centre_crop(images, (layout.mask.shape[0], images.shape[-1])), -2)
+        kspace = fft1c(center_crop(images, (layout.mask.shape[0], images.shape[-1])), -2)
     kspace = kspace.masked_fill(~layout.mask, 0).contiguous()
     if not kspace.abs().max() <= LARGEST:  # nor where it is NaN
         problem = f"holds k-space in slice {meta.slice} that is NaN, infinite or beyond any scanner's"
@@ -251,20 +251,20 @@ def geometry_of(header: MrdHeader, heads: Heads, size: tuple[int, int, int]) -> 
         slices are not parallel and evenly spaced.
     """
     directions = np.stack([heads[name].astype(np.float64) for name in DIRECTIONS], axis=-1)
-    centres = heads["position"].astype(np.float64)
-    if not (np.isfinite(centres).all() and _is_rotation(directions[0])):
+    centers = heads["position"].astype(np.float64)
+    if not (np.isfinite(centers).all() and _is_rotation(directions[0])):
         return None
     if not np.abs(directions - directions[0]).max() <= DIRECTION_TOLERANCE:  # nor where it is NaN
         return None
     axes = header.direction_sign * directions[0] * np.array(header.spacing)
-    first = centres[0]
+    first = centers[0]
     if header.encoded[2] > 1:
         if len(heads) > 1:
             return None  # several slabs
         first = first - (size[2] // 2) * axes[:, 2]
     else:
-        axes[:, 2] = _step(directions[0][:, 2] * header.encoded_fov[2], centres)
-        if not _is_even(centres, axes[:, 2]):
+        axes[:, 2] = _step(directions[0][:, 2] * header.encoded_fov[2], centers)
+        if not _is_even(centers, axes[:, 2]):
             return None
     origin = first - (size[0] // 2) * axes[:, 0] - (size[1] // 2) * axes[:, 1]
     return Geometry(_affine(axes, origin), slice_axis=2)
@@ -275,15 +275,15 @@ def _is_rotation(directions: Vector) -> bool:
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() <= DIRECTION_TOLERANCE)
 
 
-def _step(alone: Vector, centres: Vector) -> Vector:
+def _step(alone: Vector, centers: Vector) -> Vector:
     """From one slice to the next; ``alone`` where there is no next one."""
-    count = len(centres)
-    return alone if count == 1 else (centres[-1] - centres[0]) / (count - 1)
+    count = len(centers)
+    return alone if count == 1 else (centers[-1] - centers[0]) / (count - 1)
 
 
-def _is_even(centres: Vector, step: Vector) -> bool:
-    places = centres[0] + np.arange(len(centres))[:, None] * step
-    return bool(np.linalg.norm(step) > POSITION_TOLERANCE and np.abs(centres - places).max() <= POSITION_TOLERANCE)
+def _is_even(centers: Vector, step: Vector) -> bool:
+    places = centers[0] + np.arange(len(centers))[:, None] * step
+    return bool(np.linalg.norm(step) > POSITION_TOLERANCE and np.abs(centers - places).max() <= POSITION_TOLERANCE)
 
 
 def _affine(axes: Vector, origin: Vector) -> tuple[tuple[float, float, float, float], ...]:

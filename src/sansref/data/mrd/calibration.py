@@ -29,7 +29,7 @@ from sansref.data.mrd.gridding import (
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
 from sansref.kspace.fourier import fft1c, ifft1c
-from sansref.kspace.grid import centre_crop, centre_pad
+from sansref.kspace.grid import center_crop, center_pad
 from sansref.kspace.noise import whitening_matrix
 
 #: Samples per coil that are kept: they tell a covariance to well under 1 %.
@@ -181,7 +181,7 @@ def calibration_kspace(
     -------
     list of Tensor or None
         One complex64 (coils, rows, columns) per slice, zero where not acquired; None where the lines do not show the
-        centre of k-space in these coils.
+        center of k-space in these coils.
     """
     usable = np.flatnonzero((lines.heads["active_channels"] == coils) & (lines.heads["number_of_samples"] > 0))
     if not len(usable):
@@ -237,13 +237,13 @@ def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor 
     return torch.from_numpy(np.ascontiguousarray(total[through, across][..., along]))
 
 
-def _extent(acquired: Any, centre: int) -> slice:
-    """The longest run of acquired samples in which ``centre`` is the middle, at ``n // 2``."""
+def _extent(acquired: Any, center: int) -> slice:
+    """The longest run of acquired samples in which ``center`` is the middle, at ``n // 2``."""
     gaps = np.flatnonzero(~acquired)
-    before = centre - 1 - int(gaps[gaps < centre].max(initial=-1))
-    after = int(gaps[gaps > centre].min(initial=len(acquired))) - centre - 1
+    before = center - 1 - int(gaps[gaps < center].max(initial=-1))
+    after = int(gaps[gaps > center].min(initial=len(acquired))) - center - 1
     size = min(2 * before + 1, 2 * after + 2)
-    return slice(centre - size // 2, centre - size // 2 + size)
+    return slice(center - size // 2, center - size // 2 + size)
 
 
 def _of_field(kspace: Tensor, axis: int, ratio: float) -> Tensor:
@@ -259,11 +259,11 @@ def _of_field(kspace: Tensor, axis: int, ratio: float) -> Tensor:
 
 
 def _sized(data: Tensor, axis: int, size: int) -> Tensor:
-    """Cropped or zero-padded along one axis about its centre."""
+    """Cropped or zero-padded along one axis about its center."""
     moved = data.movedim(axis, -1)
     wanted = (moved.shape[-2], size)
-    return centre_crop(centre_pad(moved, wanted), wanted).movedim(-1, axis)
+    return center_crop(center_pad(moved, wanted), wanted).movedim(-1, axis)
 
 
 def _fitted(kspace: Tensor, plane: tuple[int, int]) -> Tensor:
-    return centre_crop(centre_pad(kspace, plane), plane).contiguous()
+    return center_crop(center_pad(kspace, plane), plane).contiguous()

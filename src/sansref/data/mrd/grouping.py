@@ -24,7 +24,7 @@ from sansref.data.mrd.acquisitions import (
 )
 from sansref.data.mrd.calibration import NoiseScan
 from sansref.data.mrd.gridding import ON_GRID
-from sansref.data.mrd.header import Limits, MrdHeader
+from sansref.data.mrd.header import MrdHeader, StepLimits
 from sansref.errors import FileError
 
 
@@ -76,7 +76,7 @@ class Collector:
         self._most_bytes = most_bytes
         self._open: dict[ImageKey, _Open] = {}
         self._calibrated: dict[int, Lines] = {}  # by slice
-        steps = (header.steps1, header.steps2 if header.encoded[2] > 1 else Limits(0, 0, 0))
+        steps = (header.steps1, header.steps2 if header.encoded[2] > 1 else StepLimits(0, 0, 0))
         self._declared = (*(step.maximum - step.minimum + 1 for step in steps), header.averages)
 
     def add(self, head: Any, data: Data) -> list[Group]:

@@ -121,8 +121,8 @@ BLANKED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """First, last and central value of an encoding counter; the centre is where k-space is zero."""
+class StepLimits:
+    """First, last and central value of an encoding counter; the center is where k-space is zero."""
 
     minimum: int
     maximum: int
@@ -161,8 +161,8 @@ class MrdHeader:
     recon: Size
     encoded_fov: Lengths
     recon_fov: Lengths
-    steps1: Limits
-    steps2: Limits
+    steps1: StepLimits
+    steps2: StepLimits
     averages: int = 1
     calibration: str | None = None
     siemens: bool = False
@@ -281,10 +281,10 @@ def _fov_of(xml: HeaderXml, number: int) -> Lengths | None:
     return x, y, z
 
 
-def _limits(xml: HeaderXml, name: str, size: int) -> Limits:
+def _limits(xml: HeaderXml, name: str, size: int) -> StepLimits:
     """Limits of a counter; the whole grid where they are not given."""
     first, last = xml.whole(f"{name}/minimum", 0, 0), xml.whole(f"{name}/maximum", 0, size - 1)
     center = xml.whole(f"{name}/center", 0, size // 2)
     if not first <= last < MOST_STEPS or center >= MOST_STEPS:
         raise xml.error(f"where {name} is {first} to {last} about {center}, which is impossible")
-    return Limits(first, last, center)
+    return StepLimits(first, last, center)

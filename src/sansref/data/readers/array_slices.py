@@ -162,8 +162,8 @@ def check_fits(
 
 #: Interpolation leaves a little undershoot, as a part of the largest value; more means that it is no magnitude image.
 MOST_UNDERSHOOT = 0.05
-#: K-space with this many times more energy around a corner than around the centre has its DC there.
-CORNER_OVER_CENTRE = 4.0
+#: K-space with this many times more energy around a corner than around the center has its DC there.
+CORNER_OVER_CENTER = 4.0
 
 EXPORT = "Export it again, or leave it out"
 
@@ -194,17 +194,17 @@ def check_kspace(path: Path, kspace: Array, where: str) -> None:
         raise FileError(path, f"holds only zeros in the k-space of {where}", EXPORT)
 
 
-def check_centre(path: Path, kspace: Array) -> None:
+def check_center(path: Path, kspace: Array) -> None:
     """Refuse k-space (coils, rows, columns) whose DC is in a corner, or in the middle of an edge."""
     energy = (np.abs(kspace).astype(np.float64) ** 2).sum(axis=0)
     rows, columns = energy.shape
     if min(rows, columns) < 8:
         return
-    centre = np.s_[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    center = np.s_[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     for axes in ((0, 1), (0,), (1,)):
-        if np.fft.fftshift(energy, axes)[centre].sum() > CORNER_OVER_CENTRE * energy[centre].sum():
-            problem = "holds k-space whose low frequencies are not in the centre"
-            raise FileError(path, problem, "Store it with DC in the centre of every axis (fftshift)")
+        if np.fft.fftshift(energy, axes)[center].sum() > CORNER_OVER_CENTER * energy[center].sum():
+            problem = "holds k-space whose low frequencies are not in the center"
+            raise FileError(path, problem, "Store it with DC in the center of every axis (fftshift)")
 
 
 def scan_of(path: Path, kspace: Array, info: FileInfo, index: int) -> Scan:
@@ -268,7 +268,7 @@ TRANSFORMED = 1 << 26
 def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[Array]:
     """Slices of a 3-D scan, complex64 (slices, coils, rows, columns), kept in a temporary file.
 
-    The transform along the partitions is centred and orthonormal, as that of the plane is.
+    The transform along the partitions is centered and orthonormal, as that of the plane is.
 
     Raises
     ------

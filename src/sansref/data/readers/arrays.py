@@ -24,7 +24,7 @@ from sansref.data.readers.array_slices import (
     Paired,
     Stored,
     arranged,
-    check_centre,
+    check_center,
     check_kspace,
     check_magnitude,
     image_of,
@@ -426,12 +426,12 @@ def _choose(path: Path, entries: Sequence[Entry], name: str | None, pairs: bool)
 
 
 def _middle(path: Path, stored: Stored, words: tuple[str, ...]) -> Array:
-    """K-space of the slice (or partition) in the middle, (coils, rows, columns), looked at for DC in its centre."""
+    """K-space of the slice (or partition) in the middle, (coils, rows, columns), looked at for DC in its center."""
     across = "partition" if "partition" in words else "slice"
     index = stored.shape[words.index(across)] // 2 if across in words else 0
     kspace = plane(stored, words, index, across)
     check_kspace(path, kspace, f"{across} {index}")
-    check_centre(path, kspace)
+    check_center(path, kspace)
     size = np.sqrt((np.abs(kspace).astype(np.float64) ** 2).sum(axis=0))
     if len(kspace) > 1 and (np.isclose(size, 1, rtol=1e-3) | (size == 0)).all():
         problem = "holds coil maps, not k-space: the sum of squares of its coils is 1 everywhere"

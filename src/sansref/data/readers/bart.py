@@ -1,7 +1,7 @@
 """BART's pairs of ``.hdr`` and ``.cfl``: sixteen sizes as text, and complex single-precision numbers.
 
 Format and order of dimensions: the BART toolbox (Uecker et al., https://mrirecon.github.io/bart), ``src/misc/io.c``
-and ``src/misc/mri.h``. BART's ``fft`` is centred like the transforms here; without ``-u`` it differs by a scale.
+and ``src/misc/mri.h``. BART's ``fft`` is centered like the transforms here; without ``-u`` it differs by a scale.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ class BartReader(ArrayReader):
         return tuple(words.get(name, "x") if size > 1 else "x" for name, size in zip(NAMES, shape, strict=True))
 
     def _check_spokes(self, path: Path, entry: Entry, words: tuple[str, ...]) -> None:
-        """Refuse spokes through the centre, which BART stores in the dimensions of a 2-D scan.
+        """Refuse spokes through the center, which BART stores in the dimensions of a 2-D scan.
 
-        Each of them holds the centre in its middle, so that all have about the same energy; lines of a grid do not.
+        Each of them holds the center in its middle, so that all have about the same energy; lines of a grid do not.
         """
         with self.opened(path, entry) as stored:
             samples = plane(stored, words, entry.shape[words.index("slice")] // 2 if "slice" in words else 0)
@@ -104,7 +104,7 @@ class BartReader(ArrayReader):
         across = across[across > 0]
         middle = along[len(along) // 2 - 1 : len(along) // 2 + 2].max()
         if len(across) and middle > PEAKED * np.median(along) and across.max() < EVEN * np.median(across):
-            problem = "looks like spokes through the centre of k-space (radial): all its columns have the same energy"
+            problem = "looks like spokes through the center of k-space (radial): all its columns have the same energy"
             raise FileError(path, problem, "Give Cartesian k-space, or name its dimensions with --axes")
 
     @contextmanager

@@ -172,11 +172,11 @@ class Frame:
     orientation
         Direction along a row, then along a column (LPS+), (6,).
     position
-        Centre of the first pixel (LPS+), in millimetres.
+        Center of the first pixel (LPS+), in millimetres.
     thickness
         Of the slice, in millimetres, None where it is not stated; as is ``gap``.
     gap
-        Distance of the slices' centres.
+        Distance of the slices' centers.
     slope, intercept
         From stored values to those of the file.
     padding

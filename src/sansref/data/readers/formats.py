@@ -28,7 +28,7 @@ from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError, printable
 from sansref.hdf5 import is_hdf5, open_hdf5
 from sansref.kspace.coils import rss
-from sansref.kspace.grid import centre_crop, centre_pad
+from sansref.kspace.grid import center_crop, center_pad
 from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
@@ -36,7 +36,7 @@ FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MA
 
 
 PEAK = 8.0
-"""How far the centre of k-space stands above its median, at least."""
+"""How far the center of k-space stands above its median, at least."""
 
 ARRAYS = "BART (.cfl), NumPy (.npy, .npz), MATLAB (.mat) or HDF5"
 """What coil maps are read from."""
@@ -203,7 +203,7 @@ class _WithMaps:
                 yield replace(item, maps=found)
             else:
                 size = (item.mask.shape[0], item.mask.shape[1])
-                yield replace(item, calibration=centre_crop(centre_pad(found, size), size))
+                yield replace(item, calibration=center_crop(center_pad(found, size), size))
 
     def _from(self, file: Path, call: Callable[[ArrayReader], Iterable[Result]]) -> Iterator[Result]:
         reader = _arrays_reader(file, ReaderOptions(axes=self.axes))
@@ -245,7 +245,7 @@ def _calibration_slices(reader: ArrayReader, file: Path, info: FileInfo) -> int:
 
 
 def _is_peaked(power: Tensor) -> bool:
-    """Whether an array (height, width) is highest near its centre, far above the rest, as k-space is and no map."""
+    """Whether an array (height, width) is highest near its center, far above the rest, as k-space is and no map."""
     row, column = divmod(int(power.argmax()), power.shape[1])
     central = all(abs(at - size // 2) <= size // 4 for at, size in zip((row, column), power.shape, strict=True))
     return central and float(power.max()) > PEAK * float(power[power > 0].median())

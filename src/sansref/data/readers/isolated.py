@@ -47,7 +47,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ChildLimits:
     """What a child may use; far more than a healthy file needs.
 
     Attributes
@@ -67,15 +67,17 @@ class Limits:
     waiting: float = 10.0
     memory: int = 8 << 30
 
-    def of(self, path: Path) -> Limits:
+    def of(self, path: Path) -> ChildLimits:
         """The limits for one file."""
         size = path.stat().st_size if path.exists() else 0
         computing = self.computing + size / self.rate
         memory, free = self.memory + 4 * size, available_memory()
-        return Limits(computing, self.rate, self.waiting * computing, memory if free is None else min(memory, free))
+        return ChildLimits(
+            computing, self.rate, self.waiting * computing, memory if free is None else min(memory, free)
+        )
 
 
-LIMITS = Limits()
+LIMITS = ChildLimits()
 """The usual ones."""
 
 
@@ -92,7 +94,7 @@ class IsolatedReader:
     """
 
     reader: Reader
-    limits: Limits | None = None
+    limits: ChildLimits | None = None
 
     @property
     def format(self) -> str:
@@ -117,7 +119,7 @@ def isolated(reader: Reader) -> Reader:
     return IsolatedReader(reader)
 
 
-def in_child(path: Path, call: Callable[[], Result], limits: Limits | None = None) -> Result:
+def in_child(path: Path, call: Callable[[], Result], limits: ChildLimits | None = None) -> Result:
     """Make one call in a child process.
 
     Parameters
@@ -137,7 +139,9 @@ def in_child(path: Path, call: Callable[[], Result], limits: Limits | None = Non
     return next(items_in_child(path, lambda: [call()], limits))
 
 
-def items_in_child(path: Path, items: Callable[[], Iterable[Result]], limits: Limits | None = None) -> Iterator[Result]:
+def items_in_child(
+    path: Path, items: Callable[[], Iterable[Result]], limits: ChildLimits | None = None
+) -> Iterator[Result]:
     """Make items in a child process, as :func:`in_child` makes one; it makes the next one meanwhile."""
     limits = (limits or LIMITS).of(path)
     receiver, child = _started(items, limits)
@@ -157,7 +161,7 @@ def items_in_child(path: Path, items: Callable[[], Iterable[Result]], limits: Li
     raise _death(path, status, limits, silent=message is not None)
 
 
-def _started(items: Callable[[], Iterable[Any]], limits: Limits) -> tuple[Connection, int]:
+def _started(items: Callable[[], Iterable[Any]], limits: ChildLimits) -> tuple[Connection, int]:
     """Make a child that sends items; gives the end of the pipe where they come out, and the child's number."""
     with _FORKING:
         receiver, sender = Pipe(duplex=False)
@@ -185,7 +189,7 @@ def _received(receiver: Connection, seconds: float) -> bytes | None:
         return None
 
 
-def _death(path: Path, status: int, limits: Limits, *, silent: bool) -> FileError:
+def _death(path: Path, status: int, limits: ChildLimits, *, silent: bool) -> FileError:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if number == signal.SIGPROF:
         what = f"keeps the library that reads it busy for more than {limits.computing:.1f} s; the file is damaged"

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from sansref.data.mrd.acquisitions import HEAD, Data, Heads, ImageKey, Role, is_role
 from sansref.data.mrd.calibration import NoiseScan
 from sansref.data.mrd.gridding import steps_of
-from sansref.data.mrd.header import Limits, MrdHeader, identifier
+from sansref.data.mrd.header import MrdHeader, StepLimits, identifier
 from sansref.data.readers.acquisitions import Integers, RawFile, RawReader
 from sansref.data.readers.damage import reading
 from sansref.errors import FileError, SettingError, printable
@@ -47,7 +47,7 @@ THREE_DIMENSIONAL = 4
 NO_REGRIDDING = 1
 LARGEST_OVERSAMPLING = 8.0
 FOREIGN = (
-    "A Pulseq sequence: matrix and centre are told by the lines. Its axes may run against the protocol's directions, so"
+    "A Pulseq sequence: matrix and center are told by the lines. Its axes may run against the protocol's directions, so"
     " the place of the images in the patient is unknown: check left and right, front and back."
 )
 
@@ -197,14 +197,14 @@ def _columns(heads: Heads, base: int) -> int:
     return symmetric if abs(symmetric - 2 * base) > 1 else 2 * base
 
 
-def _grid(declared: int, limits: Limits) -> int:
+def _grid(declared: int, limits: StepLimits) -> int:
     """The declared size of a grid, or the smallest that holds all steps where that is too small."""
     before, after = limits.center - limits.minimum, limits.maximum + 1 - limits.center
     return max(declared, 2 * before, 2 * after - 1, 1)
 
 
-def _limits(steps: Any, center: int) -> Limits:
-    return Limits(int(steps.min()), int(steps.max()), center)
+def _limits(steps: Any, center: int) -> StepLimits:
+    return StepLimits(int(steps.min()), int(steps.max()), center)
 
 
 def _subject(protocol: Protocol) -> str | None:
@@ -329,7 +329,7 @@ def _damaged(path: Path, at: int, problem: str) -> FileError:
 LIST_BYTES = 10240
 MOST_MEASUREMENTS = 64
 MOST_TEXTS = 64
-#: One in so many steps, and one at least, the strongest line may lie beside the centre: the object's phase moves it.
+#: One in so many steps, and one at least, the strongest line may lie beside the center: the object's phase moves it.
 ECHO_SHIFT = 64
 
 
@@ -400,7 +400,7 @@ def heads_of(blocks: Blocks, dwell: float) -> Heads:
     names = {"number_of_samples": "SamplesInScan", "active_channels": "UsedChannels"}
     for ours, theirs in names.items():
         heads[ours] = mdh[theirs]
-    # Not told: no line of a Cartesian scan begins in the centre.
+    # Not told: no line of a Cartesian scan begins in the center.
     heads["center_sample"] = np.where(mdh["CenterCol"] == 0, mdh["SamplesInScan"] // 2, mdh["CenterCol"])
     heads["discard_pre"], heads["discard_post"] = mdh["CutOff"]["Pre"], mdh["CutOff"]["Post"]
     heads["sample_time_us"] = np.where(is_role(heads, Role.NOISE), 0, dwell)

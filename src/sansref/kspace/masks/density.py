@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from sansref.kspace.grid import UNITS, Shape, central_mask, distance, full_centre
+from sansref.kspace.grid import UNITS, Shape, central_mask, distance, full_center
 
 PLATEAU = 8.0
 """Radius around DC, in samples of a 256 grid, where the profile is 1."""
@@ -69,13 +69,13 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tenso
     """Density of the law behind a mask, estimated from the mask alone.
 
     The sampled fraction of rings around DC, two samples thick; of a column mask, of bands of columns at like
-    distance on both sides of DC, 1/32 of the width each. The fully sampled centre is left out of the rings
+    distance on both sides of DC, 1/32 of the width each. The fully sampled center is left out of the rings
     and has density 1. One mask says little about its law: use a law's own density where it is known.
 
     Parameters
     ----------
     array
-        bool (height, width), DC-centred.
+        bool (height, width), DC-centered.
     columns
         Whether the mask is 1-D along the last axis.
     least
@@ -88,17 +88,17 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tenso
         float32 (height, width) in [0, 1], above 0 wherever ``array`` is True.
     """
     height, width = array.shape
-    centre = central_mask((height, width), full_centre(array), array.device)
+    center = central_mask((height, width), full_center(array), array.device)
     if columns:
         away, thickness = distance((1, width), array.device).expand(height, width), UNITS / 32
     else:
         away, thickness = distance((height, width), array.device), 2 * UNITS / min(height, width)
     ring = (away / thickness).long()
     rings = int(ring.max()) + 1
-    members = torch.bincount(ring[~centre], minlength=rings)
-    hits = torch.bincount(ring[~centre], weights=array[~centre].double(), minlength=rings)
+    members = torch.bincount(ring[~center], minlength=rings)
+    hits = torch.bincount(ring[~center], weights=array[~center].double(), minlength=rings)
     density = (hits.clamp(min=least) / members.clamp(min=1))[ring]
-    return torch.where(centre, 1.0, density).float()
+    return torch.where(center, 1.0, density).float()
 
 
 def order_sample(probability: Tensor, count: int, generator: Generator) -> Tensor:

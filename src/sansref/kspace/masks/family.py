@@ -30,7 +30,7 @@ class MaskFamily:
     seed
         Of the masks drawn.
     withheld
-        Share of the acquired samples outside the centre that the masks handed in lack, since they are held out of
+        Share of the acquired samples outside the center that the masks handed in lack, since they are held out of
         training to validate on. An estimate from the masks knows it already; of a known law, the density is lowered.
     """
 

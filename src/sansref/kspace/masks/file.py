@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sansref.errors import FileError
 from sansref.hdf5 import is_hdf5, open_hdf5
-from sansref.kspace.grid import full_centre
+from sansref.kspace.grid import full_center
 from sansref.kspace.masks.density import estimated_density
 from sansref.kspace.masks.mask import SamplingMask
 
@@ -43,7 +43,7 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     Returns
     -------
     SamplingMask
-        DC-centred, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
+        DC-centered, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
         or over bands of columns (:func:`sansref.kspace.masks.density.estimated_density`).
 
     Raises
@@ -168,20 +168,20 @@ def _plane(path: Path, acquired: Values, height: int | None) -> Tensor:
 
 
 def _dc_in_corner(path: Path, array: Tensor, columns: bool) -> bool:
-    centre, corner = _evidence(array, columns), _evidence(torch.fft.fftshift(array), columns)
-    if array.all() or (centre >= EVIDENCE and centre > 2 * corner):
+    center, corner = _evidence(array, columns), _evidence(torch.fft.fftshift(array), columns)
+    if array.all() or (center >= EVIDENCE and center > 2 * corner):
         return False
-    if corner >= EVIDENCE and corner > 2 * centre:
+    if corner >= EVIDENCE and corner > 2 * center:
         return True
     raise FileError(
         path,
-        "does not show whether DC is in the centre or in the corner: neither alone is fully sampled",
+        "does not show whether DC is in the center or in the corner: neither alone is fully sampled",
         "Say which with --mask-dc centre or --mask-dc corner",
     )
 
 
 def _evidence(array: Tensor, columns: bool) -> float:
     """Minus the logarithm of the chance that uniform sampling would fill as large a box around DC."""
-    rows, width = full_centre(array)
+    rows, width = full_center(array)
     draws = width if columns else rows * width
     return -draws * math.log(float(array.double().mean()))

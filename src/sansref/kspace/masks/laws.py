@@ -82,9 +82,9 @@ def equispaced_columns(
         Fraction of the columns that is fully sampled.
     exact
         Take exactly ``round(width / acceleration)`` columns: the spaced columns are counted over the outer
-        columns only, so that none falls into the centre, with a continuous random offset (every outer column
+        columns only, so that none falls into the center, with a continuous random offset (every outer column
         is equally likely). False is the law of fastMRI's ``EquispacedMaskFractionFunc``, where the columns run
-        through the centre, the offset is an integer and the number of columns varies a little.
+        through the center, the offset is an integer and the number of columns varies a little.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import Shape, full_centre
+from sansref.kspace.grid import Shape, full_center
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +23,7 @@ class SamplingMask:
     array
         bool (height, width), DC at ``n // 2``, True where acquired. Omega in the papers.
     density
-        float32 (height, width), the probability with which the law acquires each location, 1 in the full centre.
+        float32 (height, width), the probability with which the law acquires each location, 1 in the full center.
     columns
         True where the mask is 1-D: whole columns (phase-encoding lines, last axis) are acquired or not.
     law
@@ -60,17 +60,17 @@ class SamplingMask:
         return self.array.numel() / max(self.acquired, 1)
 
     def describe(self) -> str:
-        """One line: law, size, asked and reached acceleration, sampled fraction, fully sampled centre."""
+        """One line: law, size, asked and reached acceleration, sampled fraction, fully sampled center."""
         height, width = self.array.shape
-        rows, columns = full_centre(self.array)
+        rows, columns = full_center(self.array)
         asked = "" if self.law == "file" else f"asked {self.asked:g}x, "
         if self.columns:
-            sampled, centre = f"{self.acquired // height} of {width} columns", f"{columns} columns"
+            sampled, center = f"{self.acquired // height} of {width} columns", f"{columns} columns"
         else:
-            sampled, centre = f"{self.acquired} of {height * width} samples", f"{rows}x{columns}"
+            sampled, center = f"{self.acquired} of {height * width} samples", f"{rows}x{columns}"
         return (
             f"{self.law} {height}x{width}: {asked}reached {self.reached:.3f}x, "
-            f"{sampled} ({1 / self.reached:.1%}), full centre {centre}"
+            f"{sampled} ({1 / self.reached:.1%}), full center {center}"
         )
 
     def digest(self) -> str:
@@ -103,7 +103,7 @@ def sample_budget(total: int, full: int, acceleration: float, what: str = "sampl
     total
         Samples (or columns) of the grid.
     full
-        How many of them the fully sampled centre takes.
+        How many of them the fully sampled center takes.
     acceleration
         At least 1.
     what
@@ -112,14 +112,14 @@ def sample_budget(total: int, full: int, acceleration: float, what: str = "sampl
     Raises
     ------
     SettingError
-        If the centre alone, or a single sample, is more than the budget.
+        If the center alone, or a single sample, is more than the budget.
     """
     wanted = round(total / acceleration)
     if wanted < max(full, 1):
-        need = f"the {full} of the full centre" if full else "one"
+        need = f"the {full} of the full center" if full else "one"
         largest = math.floor(100 * total / max(full, 1)) / 100
         raise SettingError(
             f"an acceleration of {acceleration:g} leaves {wanted} of {total} {what}, fewer than {need}: "
-            f"use an acceleration of at most {largest:g}{' or a smaller centre' if full else ''}"
+            f"use an acceleration of at most {largest:g}{' or a smaller center' if full else ''}"
         )
     return wanted
