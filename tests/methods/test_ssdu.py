@@ -10,8 +10,8 @@ from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.masks.laws import SamplingMask, draw_mask
 from sansref.kspace.partitions import k_weights, split_uniform
 from sansref.methods import SSDU, Draw, KspaceExample, Needs, Sample, SSDUOptions, collate
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse

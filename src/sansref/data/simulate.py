@@ -23,9 +23,9 @@ from sansref.errors import SansrefError, SettingError, SizeError, did_you_mean
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import acquired_columns, is_full
+from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.masks.file import read_mask
-from sansref.kspace.masks.laws import MASK_LAWS, SamplingMask, draw_mask
 from sansref.kspace.masks.mask import check_request
 from sansref.kspace.noise import white_noise
 from sansref.randomness import seeded

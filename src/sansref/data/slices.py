@@ -16,7 +16,7 @@ from sansref.data.readers.reader import NO_MAPS
 from sansref.errors import FileError, SettingError, SizeError
 from sansref.kspace.coils import normalised
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import center_crop, center_pad, columns_within, is_full
+from sansref.kspace.grid import center_crop, center_fit, columns_within, is_full
 from sansref.scan import Scan
 
 LONGEST_SIDE = 8192
@@ -114,7 +114,7 @@ def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int
 def resized_image(image: Tensor, slices: Slices) -> Tensor:
     """Crop or zero-pad a magnitude image (height, width), then reduce its resolution; upper bounds do nothing."""
     if slices.crop is not None:
-        image = center_crop(center_pad(image, slices.crop), slices.crop)
+        image = center_fit(image, slices.crop)
     if slices.matrix is not None:
         fewer = ifft2c(center_crop(fft2c(image), _smaller(slices.matrix, image))).abs()
         image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
@@ -128,12 +128,12 @@ def resized_kspace(scan: Scan, slices: Slices) -> Scan:
         calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
-        kspace = fft2c(center_crop(center_pad(ifft2c(kspace), slices.crop), slices.crop))
+        kspace = fft2c(center_fit(ifft2c(kspace), slices.crop))
         first, stop = columns_within(mask, slices.crop[1])
         mask = torch.zeros(slices.crop, dtype=torch.bool)
         mask[:, first:stop] = True
         kspace = kspace * mask
-        maps = None if maps is None else center_crop(center_pad(maps, slices.crop), slices.crop)
+        maps = None if maps is None else center_fit(maps, slices.crop)
     if slices.matrix is not None:
         matrix = _smaller(slices.matrix, kspace)
         kspace, mask = center_crop(kspace, matrix), center_crop(mask, matrix)

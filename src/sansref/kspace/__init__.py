@@ -2,7 +2,7 @@
 
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.masks.laws import MASK_LAWS, SamplingMask, draw_mask
+from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.physics import Physics, conjugate_gradients
 

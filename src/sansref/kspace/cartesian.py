@@ -36,7 +36,7 @@ class Cartesian:
         if mask.ndim not in (2, 3):
             raise ValueError(f"mask must be (height, width) or (batch, height, width), got {tuple(mask.shape)}")
         if maps is not None and maps.shape[-2:] != mask.shape[-2:]:
-            raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} are of different planes")
+            raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} differ in height or width")
         self.mask = mask
         self.maps = maps
 
@@ -137,9 +137,9 @@ class RealNormal:
     def __init__(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> None:
         shifted = torch.fft.ifftshift(mask, dim=PLANE).to(dtype)
         mirrored = shifted.flip(PLANE).roll((1, 1), PLANE)
-        self._plane = tuple(mask.shape[-2:])
-        self._half = (0.5 * (shifted + mirrored))[..., : self._plane[1] // 2 + 1]
+        self._size = tuple(mask.shape[-2:])
+        self._half = (0.5 * (shifted + mirrored))[..., : self._size[1] // 2 + 1]
 
     def __call__(self, image: Tensor) -> Tensor:
         """Real image (batch, height, width) to Re(E^H E image)."""
-        return torch.fft.irfft2(self._half * torch.fft.rfft2(image), s=self._plane)
+        return torch.fft.irfft2(self._half * torch.fft.rfft2(image), s=self._size)

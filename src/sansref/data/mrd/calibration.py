@@ -29,7 +29,7 @@ from sansref.data.mrd.gridding import (
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
 from sansref.kspace.fourier import fft1c, ifft1c
-from sansref.kspace.grid import center_crop, center_pad
+from sansref.kspace.grid import center_fit
 from sansref.kspace.noise import whitening_matrix
 
 #: Samples per coil that are kept: they tell a covariance to well under 1 %.
@@ -204,7 +204,7 @@ def calibration_kspace(
     if header.encoded[2] > 1:
         block = ifft1c(_sized(block, 0, header.encoded[2]), 0)
         block = _sized(block, 0, slices)
-    return [_fitted(each.permute(1, 2, 0), plane) for each in block]
+    return [center_fit(each.permute(1, 2, 0), plane).contiguous() for each in block]
 
 
 def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor | None:
@@ -261,9 +261,4 @@ def _of_field(kspace: Tensor, axis: int, ratio: float) -> Tensor:
 def _sized(data: Tensor, axis: int, size: int) -> Tensor:
     """Cropped or zero-padded along one axis about its center."""
     moved = data.movedim(axis, -1)
-    wanted = (moved.shape[-2], size)
-    return center_crop(center_pad(moved, wanted), wanted).movedim(-1, axis)
-
-
-def _fitted(kspace: Tensor, plane: tuple[int, int]) -> Tensor:
-    return center_crop(center_pad(kspace, plane), plane).contiguous()
+    return center_fit(moved, (moved.shape[-2], size)).movedim(-1, axis)

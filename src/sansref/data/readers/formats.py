@@ -28,7 +28,7 @@ from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError, printable
 from sansref.hdf5 import is_hdf5, open_hdf5
 from sansref.kspace.coils import rss
-from sansref.kspace.grid import center_crop, center_pad
+from sansref.kspace.grid import center_fit
 from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
@@ -203,7 +203,7 @@ class _WithMaps:
                 yield replace(item, maps=found)
             else:
                 size = (item.mask.shape[0], item.mask.shape[1])
-                yield replace(item, calibration=center_crop(center_pad(found, size), size))
+                yield replace(item, calibration=center_fit(found, size))
 
     def _from(self, file: Path, call: Callable[[ArrayReader], Iterable[Result]]) -> Iterator[Result]:
         reader = _arrays_reader(file, ReaderOptions(axes=self.axes))

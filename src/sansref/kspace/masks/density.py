@@ -43,26 +43,26 @@ def variable_density_profile(full: Tensor, over: Tensor, mean: float) -> Tensor:
     rest = over & ~full
     if not rest.any():
         return torch.ones_like(reach)
-    wanted = (mean * int(over.sum()) - int((over & full).sum())) / int(rest.sum())
+    mean_of_rest = (mean * int(over.sum()) - int((over & full).sum())) / int(rest.sum())
     profile = torch.exp(-reach / DECAY)
     average = float(profile[rest].mean())
-    if average <= wanted:
-        floor = (wanted - average) / (1 - average)
+    if average <= mean_of_rest:
+        floor = (mean_of_rest - average) / (1 - average)
         profile = floor + (1 - floor) * profile
     else:
-        profile = torch.exp(-reach / _decay_length(reach[rest], wanted))
+        profile = torch.exp(-reach / _decay_length(reach[rest], mean_of_rest))
     return torch.where(full, 1.0, profile)
 
 
-def _decay_length(reach: Tensor, wanted: float) -> float:
-    low, high = 0.0, DECAY
+def _decay_length(reach: Tensor, mean: float) -> float:
+    shorter, longer = 0.0, DECAY
     for _ in range(50):
-        middle = (low + high) / 2
-        if float(torch.exp(-reach / middle).mean()) > wanted:
-            high = middle
+        middle = (shorter + longer) / 2
+        if float(torch.exp(-reach / middle).mean()) > mean:
+            longer = middle
         else:
-            low = middle
-    return high
+            shorter = middle
+    return longer
 
 
 def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tensor:
@@ -106,21 +106,8 @@ def order_sample(probability: Tensor, count: int, generator: Generator) -> Tenso
 
     Pareto order sampling (Rosén, J. Stat. Plan. Inference 1997): the locations with the smallest ratio of the
     odds of a uniform number to the odds of the probability. Where the probability is 1 the location is always
-    drawn, where it is 0 never.
-
-    Parameters
-    ----------
-    probability
-        float64, any shape, with a sum of about ``count``.
-    count
-        Locations to draw.
-    generator
-        Source of the uniform numbers, on the device of ``probability``.
-
-    Returns
-    -------
-    Tensor
-        bool of the same shape.
+    drawn, where it is 0 never. Probabilities are float64 of any shape, with a sum of about ``count``, on the device of
+    the generator; the result is bool of the same shape.
     """
     uniform = torch.rand(probability.shape, dtype=probability.dtype, device=probability.device, generator=generator)
     keys = uniform * (1 - probability) / (probability * (1 - uniform))
@@ -137,16 +124,9 @@ def successive_sample(log_weight: Tensor, available: Tensor, count: int, generat
     log_weight
         Logarithm of the weights, float64 (...).
     available
-        bool (...), what can be drawn.
-    count
-        Locations to draw, at most those available.
+        bool (...), what can be drawn: at least ``count`` locations.
     generator
         Source of the times, on the device of ``available``.
-
-    Returns
-    -------
-    Tensor
-        bool (...).
     """
     times = torch.empty(available.shape, dtype=torch.float64, device=available.device)
     arrival = torch.where(available, times.exponential_(generator=generator).log() - log_weight, torch.inf)
@@ -157,12 +137,8 @@ def successive_probability(log_weight: Tensor, available: Tensor, count: int) ->
     """Probability of each location to be among the ``count`` that :func:`successive_sample` draws.
 
     The asymptotic ``1 - exp(-weight * t)`` (Rosén, Ann. Math. Stat. 1972), with the time t at which ``count``
-    have arrived in expectation; off by about one over the number available.
-
-    Returns
-    -------
-    Tensor
-        float64 (...), also where not available: the probability that a location there would have.
+    have arrived in expectation; off by about one over the number available. It is float64 (...), also where not
+    available: the probability that a location there would have.
     """
     rates = log_weight[available]
     early, late = -float(rates.max()) - 40, -float(rates.min()) + 40  # logarithm of the time: nothing, everything

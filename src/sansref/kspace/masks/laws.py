@@ -30,22 +30,11 @@ def random_columns(
 
     Parameters
     ----------
-    shape
-        Height and width of the grid.
-    acceleration
-        At least 1; the central columns count.
-    generator
-        Source of randomness.
-    center
-        Fraction of the columns that is fully sampled.
+    shape, acceleration, generator, center
+        As for :func:`draw_mask`.
     exact
         Take exactly ``round(width / acceleration)`` columns. False is fastMRI's law, where the number of
         columns varies from mask to mask.
-
-    Raises
-    ------
-    SettingError
-        If the request is impossible.
     """
     low, wanted = _low_frequencies(shape, acceleration, center)
     outer = torch.nonzero(~low).flatten()
@@ -72,24 +61,13 @@ def equispaced_columns(
 
     Parameters
     ----------
-    shape
-        Height and width of the grid.
-    acceleration
-        At least 1; the central columns count.
-    generator
-        Source of randomness.
-    center
-        Fraction of the columns that is fully sampled.
+    shape, acceleration, generator, center
+        As for :func:`draw_mask`.
     exact
         Take exactly ``round(width / acceleration)`` columns: the spaced columns are counted over the outer
         columns only, so that none falls into the center, with a continuous random offset (every outer column
         is equally likely). False is the law of fastMRI's ``EquispacedMaskFractionFunc``, where the columns run
         through the center, the offset is an integer and the number of columns varies a little.
-
-    Raises
-    ------
-    SettingError
-        If the request is impossible.
     """
     low, wanted = _low_frequencies(shape, acceleration, center)
     if wanted in (int(low.sum()), len(low)):  # no other column, or every one: there is nothing to space
@@ -129,13 +107,8 @@ def _low_frequencies(shape: Shape, acceleration: float, center: float) -> tuple[
 
 
 def _from_line(shape: Shape, taken: Tensor, density: Tensor, law: str, acceleration: float) -> SamplingMask:
-    return SamplingMask(
-        array=taken.expand(shape).clone(),
-        density=density.float().expand(shape).clone(),
-        columns=True,
-        law=law,
-        asked=float(acceleration),
-    )
+    array, density = taken.expand(shape).clone(), density.float().expand(shape).clone()
+    return SamplingMask(array, density, columns=True, law=law, asked=float(acceleration))
 
 
 def uniform_random(
@@ -151,23 +124,12 @@ def uniform_random(
 
     Parameters
     ----------
-    shape
-        Height and width of the grid.
-    acceleration
-        At least 1; the central box counts.
-    generator
-        Source of randomness.
-    center
-        Size of the fully sampled box.
+    shape, acceleration, generator, center
+        As for :func:`draw_mask`.
     center_is
         ``"side"``: the box takes ``center`` of each side; ``"area"``: of the area of the grid.
     exact
         Take exactly ``round(height * width / acceleration)`` points; False draws each point on its own.
-
-    Raises
-    ------
-    SettingError
-        If the request is impossible.
     """
     check_request(shape, acceleration)
     side = math.sqrt(center) if center_is == "area" and center > 0 else center
@@ -186,24 +148,7 @@ def variable_density(
 
     The density is that of :func:`sansref.kspace.masks.density.variable_density_profile`, fitted to the masks of
     Hu et al. (MICCAI 2021); within 8/256 of the side from DC everything is sampled, even with ``center=0``.
-
-    Parameters
-    ----------
-    shape
-        Height and width of the grid.
-    acceleration
-        At least 1; the central box counts.
-    generator
-        Source of randomness.
-    center
-        Fraction of each side that the fully sampled box takes.
-    exact
-        Take exactly ``round(height * width / acceleration)`` points; False draws each point on its own.
-
-    Raises
-    ------
-    SettingError
-        If the request is impossible.
+    Parameters are those of :func:`draw_mask`; without ``exact``, each point is drawn on its own.
     """
     check_request(shape, acceleration)
     full = dense_region(shape, fraction_sides(shape, center))
@@ -231,31 +176,16 @@ def poisson_disc(
     """A full central box, and points around which a disc is kept free that grows linearly with the distance from DC.
 
     Darts are thrown at all points in random order; each one that sticks bars the points closer than its radius.
-    The scale of the radii is found by bisection.
+    The scale of the radii is found by bisection. The density has no closed form and is estimated as a radial average of
+    the mask itself, above 0 everywhere.
 
     Parameters
     ----------
-    shape
-        Height and width of the grid.
-    acceleration
-        At least 1; the central box counts.
-    generator
-        Source of randomness.
-    center
-        Fraction of each side that the fully sampled box takes.
+    shape, acceleration, generator, center
+        As for :func:`draw_mask`.
     exact
         Remove a random few points outside the box (about 1 %, the bisection's tolerance) to be left with exactly
         ``round(height * width / acceleration)``.
-
-    Returns
-    -------
-    SamplingMask
-        Its density has no closed form and is estimated as a radial average of the mask itself, above 0 everywhere.
-
-    Raises
-    ------
-    SettingError
-        If the request is impossible.
     """
     check_request(shape, acceleration)
     full = central_mask(shape, fraction_sides(shape, center))
@@ -293,19 +223,10 @@ def _stick_at_least(wanted: int, order: list[int], unit_radius: NDArray[np.float
 
 
 def throw_darts(order: list[int], radius: NDArray[np.float64]) -> list[int]:
-    """Throw darts in the given order; each that sticks bars the points closer than its radius.
+    """Throw darts at flat indices of the grid in this order; each that sticks bars the points closer than its radius.
 
-    Parameters
-    ----------
-    order
-        Flat indices of the grid.
-    radius
-        Exclusion radius at each point in samples, (height, width).
-
-    Returns
-    -------
-    list of int
-        The darts that stuck, in order. Of any two of them, the later is at least the radius of the earlier away.
+    Radii are those of each point in samples, (height, width). Given are the darts that stuck, in order: of any two of
+    them, the later is at least the radius of the earlier away.
     """
     height, width = radius.shape
     margin = min(math.ceil(radius.max()), max(height, width))
@@ -334,9 +255,6 @@ def _disc(reach: int, margin: int, stride: int) -> NDArray[np.intp]:
     step = np.arange(-side, side + 1)
     rows, columns = np.nonzero(step[:, None] ** 2 + step**2 <= reach)
     return (rows - side) * stride + (columns - side)
-
-
-__all__ = ["MASK_LAWS", "MaskLaw", "SamplingMask", "draw_mask"]
 
 
 class MaskLaw(Protocol):
@@ -375,7 +293,8 @@ def draw_mask(
     shape
         Height and width of the k-space grid.
     acceleration
-        All samples of the grid over the acquired ones, at least 1; exactly 1 gives a full mask.
+        All samples of the grid over the acquired ones, those of the full center included; at least 1, which gives a
+        full mask.
     generator
         Source of randomness: the same state gives the same mask.
     center

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import Shape, full_center
+from sansref.kspace.grid import Shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,36 +57,9 @@ class SamplingMask:
         """The acceleration that the mask really has: all locations over the acquired ones."""
         return self.array.numel() / max(self.acquired, 1)
 
-    def describe(self) -> str:
-        """One line: law, size, asked and reached acceleration, sampled fraction, fully sampled center."""
-        height, width = self.array.shape
-        rows, columns = full_center(self.array)
-        asked = "" if self.law == "file" else f"asked {self.asked:g}x, "
-        if self.columns:
-            sampled, center = f"{self.acquired // height} of {width} columns", f"{columns} columns"
-        else:
-            sampled, center = f"{self.acquired} of {height * width} samples", f"{rows}x{columns}"
-        return (
-            f"{self.law} {height}x{width}: {asked}reached {self.reached:.3f}x, "
-            f"{sampled} ({1 / self.reached:.1%}), full center {center}"
-        )
-
-    def digest(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of the shape and the packed bits."""
-        shape = "x".join(map(str, self.array.shape)).encode()
-        return hashlib.sha256(shape + np.packbits(self.array.cpu().numpy()).tobytes()).hexdigest()[:12]
-
 
 def check_request(shape: Shape, acceleration: float) -> None:
-    """Refuse a request that no law can meet.
-
-    Raises
-    ------
-    SettingError
-        If the acceleration is not a finite number of at least 1.
-    ValueError
-        If ``shape`` is not two positive integers.
-    """
+    """Refuse, with a SettingError, an acceleration that is not a finite number of at least 1."""
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"shape must be two positive integers (height, width), got {shape}")
     if not 1 <= acceleration < math.inf:
@@ -96,23 +67,9 @@ def check_request(shape: Shape, acceleration: float) -> None:
 
 
 def sample_budget(total: int, full: int, acceleration: float, what: str = "samples") -> int:
-    """Number of samples (or columns) that the acceleration allows: ``round(total / acceleration)``.
+    """Number of samples, or of ``what`` else is counted, that the acceleration allows of ``total``.
 
-    Parameters
-    ----------
-    total
-        Samples (or columns) of the grid.
-    full
-        How many of them the fully sampled center takes.
-    acceleration
-        At least 1.
-    what
-        What is counted, for the message.
-
-    Raises
-    ------
-    SettingError
-        If the center alone, or a single sample, is more than the budget.
+    Raises ``SettingError`` if the ``full`` ones of the center, or a single sample, are more than that.
     """
     wanted = round(total / acceleration)
     if wanted < max(full, 1):
