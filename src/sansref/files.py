@@ -31,19 +31,15 @@ MARK = ".sansref"
 def claim(folder: Path, kind: str) -> None:
     """Make a folder this program's own by a mark in it, or see to it that it is.
 
+    Raises ``SettingError`` if something else lies there, which must be neither replaced nor removed, and ``FileError``
+    if the folder cannot be written.
+
     Parameters
     ----------
     folder
         Made if need be.
     kind
         What it holds: run, comparison, evaluation, demo.
-
-    Raises
-    ------
-    SettingError
-        If something else lies there, which must be neither replaced nor removed.
-    FileError
-        If the folder cannot be written.
     """
     found = claimed(folder)
     if found == kind:
@@ -74,17 +70,14 @@ def claimed(folder: Path) -> str:
 def remove_made(folder: Path, made: str) -> None:
     """Remove a folder, if nothing is in it that this program has not made.
 
+    Raises ``SettingError`` if it holds something else; then nothing is removed.
+
     Parameters
     ----------
     folder
         In a folder of this program's own; it need not exist.
     made
         Regular expression of the files that are written there, by their path from ``folder`` on.
-
-    Raises
-    ------
-    SettingError
-        If it holds something else; then nothing is removed.
     """
     if not (folder.exists() or folder.is_symlink()):
         return
@@ -111,6 +104,8 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
 def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
     """See to it that nothing is written into a folder of scans, nor where they are among the files written.
 
+    Raises ``SettingError`` if one is the other, or lies inside it.
+
     Parameters
     ----------
     out
@@ -119,11 +114,6 @@ def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
         The folder of scans, or one of them; None if there is none. Links are followed, also those in the folder.
     name
         How the user has named that folder, such as ``--data``; for the message.
-
-    Raises
-    ------
-    SettingError
-        If one is the other, or lies inside it.
     """
     if folder is None:
         return
@@ -152,7 +142,7 @@ def locked(path: Path, patience: float = 5) -> TextIO:
     """A file that keeps other processes off something as long as it is open.
 
     The lock dies with its process, however that dies, and is seen by other machines that share the file system. Its
-    file stays: a process may be waiting for it.
+    file stays: a process may be waiting for it. Raises ``FileError`` if it does not, or there can be no such file.
 
     Parameters
     ----------
@@ -160,11 +150,6 @@ def locked(path: Path, patience: float = 5) -> TextIO:
         Path of what is locked; the lock lies beside it, as ``NAME.lock``.
     patience
         Seconds to wait for another process to let go.
-
-    Raises
-    ------
-    FileError
-        If it does not, or there can be no such file.
     """
     lock = path.with_name(f"{path.name}.lock")
     try:
@@ -201,12 +186,7 @@ def atomic_path(path: str | Path, parents: bool = True) -> Iterator[Path]:
     """A temporary name to write to, which becomes ``path`` when the block ends well.
 
     The folder is created if need be, unless ``parents`` is False. A block that fails leaves neither a temporary file
-    nor a change to ``path``.
-
-    Raises
-    ------
-    FileError
-        If the system refuses to write (no permission, no space).
+    nor a change to ``path``. Raises ``FileError`` if the system refuses to write (no permission, no space).
     """
     path = Path(path)
     temporary = _beside(path)
@@ -225,10 +205,7 @@ def atomic_path(path: str | Path, parents: bool = True) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes ``folder`` when the block ends well, and is removed when it fails.
 
-    Raises
-    ------
-    FileError
-        If the system refuses to write, or ``folder`` holds something already.
+    Raises ``FileError`` if the system refuses to write, or ``folder`` holds something already.
     """
     temporary = _beside(folder)
     try:

@@ -60,10 +60,7 @@ def open_hdf5(path: Path) -> Any:
 def objects_of(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
     """Names and objects (groups and datasets) of an open file, each once, the root first under the name ``""``.
 
-    Raises
-    ------
-    FileError
-        As for :func:`open_hdf5`.
+    Raises ``FileError`` as for :func:`open_hdf5`.
     """
     yield from _Walk(path).file(path, file)
 

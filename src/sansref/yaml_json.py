@@ -36,6 +36,8 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
     """Read a text file.
 
+    Raises ``FileError`` if it is not there, no regular file (which might never end), too long, or no UTF-8.
+
     Parameters
     ----------
     path
@@ -44,11 +46,6 @@ def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
         What the user can do about a file that cannot be used, as in :class:`~sansref.errors.FileError`.
     longest
         Bytes that are read at most.
-
-    Raises
-    ------
-    FileError
-        If it is not there, no regular file (which might never end), too long, or no UTF-8.
     """
     try:
         state = path.stat()
@@ -66,15 +63,12 @@ def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
 def read_json(path: Path, cure: str) -> Any:
     """Read a JSON file.
 
+    Raises ``FileError`` if it cannot be read.
+
     Parameters
     ----------
     path, cure
         As for :func:`read_text`.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
     """
     text = read_text(path, cure)
     try:
@@ -86,16 +80,13 @@ def read_json(path: Path, cure: str) -> Any:
 def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
     """Read a YAML file of settings by name, in plain values alone.
 
+    Raises ``FileError`` if it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless
+    number, or is made to grow without bounds by its aliases.
+
     Parameters
     ----------
     path, cure
         As for :func:`read_text`.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless number, or is
-        made to grow without bounds by its aliases.
     """
     text = read_text(path, cure, LONGEST_YAML)
     opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))

@@ -29,6 +29,9 @@ def describe(
 ) -> Iterator[tuple[str, str]]:
     """Describe a run directory, a scan file, or a folder of them with what a training would take of it.
 
+    Raises ``FileError`` if it is none of them, holds scan files that cannot be used, or names a method whose code is
+    not trusted.
+
     Parameters
     ----------
     path
@@ -39,11 +42,6 @@ def describe(
         As for :class:`~sansref.training.run.RunDirectory`.
     skip_bad
         Leave unreadable files of a folder out, rather than raise.
-
-    Raises
-    ------
-    FileError
-        If it is none of them, holds scan files that cannot be used, or names a method whose code is not trusted.
     """
     if not path.is_dir():
         return _file(path, options)

@@ -119,7 +119,8 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
 
     Outputs lie in one folder where the names of files allow it; else in subfolders, as their files lie below ``root``:
     a DICOM series beside its folder's place, other files in their own folder. A file that ``out`` has images of already
-    keeps their name.
+    keeps their name. Raises ``SettingError`` if two files have one name all the same, or one's folder the name of
+    another's output, and ``FileError`` if the record of ``out`` cannot be read.
 
     Parameters
     ----------
@@ -129,13 +130,6 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
         Folder above all of them.
     out
         Folder for the images.
-
-    Raises
-    ------
-    SettingError
-        If two files have one name all the same, or one's folder the name of another's output.
-    FileError
-        If the record of ``out`` cannot be read.
     """
     found = _read(out / RECORD)
     known: dict[str, list[str]] = {}
@@ -173,10 +167,7 @@ def whole_path(path: Path) -> Path:
 def made_by(run: RunDirectory) -> Provenance:
     """What the images of a finished run say of how they came about.
 
-    Raises
-    ------
-    FileError
-        If its configuration cannot be read.
+    Raises ``FileError`` if its configuration cannot be read.
     """
     config = run.config()
     sampling = config.sampling
@@ -196,7 +187,8 @@ def begin(
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
     What killed commands have left half written is removed, and so are the images of files that have changed since or
-    are read another way now.
+    are read another way now. Raises ``SettingError`` if the folder holds images of other weights, in other formats, of
+    other files, or of unknown origin, and ``FileError`` if the record cannot be read or the folder not be written.
 
     Parameters
     ----------
@@ -212,13 +204,6 @@ def begin(
         Their array and axes, where they are others than those of the run's training data.
     maps
         Where their coil maps lie, see :class:`sansref.data.slices.Slices`.
-
-    Raises
-    ------
-    SettingError
-        If the folder holds images of other weights, in other formats, of other files, or of unknown origin.
-    FileError
-        If the record cannot be read or the folder not be written.
     """
     wanted = {"weights": _digest(weights), "formats": sorted(set(formats))}
     found = _read(out / RECORD)

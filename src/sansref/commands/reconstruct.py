@@ -100,6 +100,10 @@ def reconstruct_files(
 ) -> Iterator[Reconstructed]:
     """Reconstruct every slice of every file, at full size. The same call goes on where a killed one was.
 
+    Raises ``FileError`` for a file that cannot be read and may not be left out; those done before are kept, and
+    ``SettingError`` if an output would replace a scan or another output, the folder holds another reconstruction, or no
+    file can be used; if there is no such GPU or cluster.
+
     Parameters
     ----------
     job
@@ -120,14 +124,6 @@ def reconstruct_files(
     ------
     Reconstructed
         Each file; on a cluster, in the order in which they are done.
-
-    Raises
-    ------
-    FileError
-        For a file that cannot be read and may not be left out; those done before are kept.
-    SettingError
-        If an output would replace a scan or another output, the folder holds another reconstruction, or no file can be
-        used; if there is no such GPU or cluster.
     """
     console = console or Console(stderr=True)
     keep_freed_memory()
@@ -210,10 +206,7 @@ def reconstruct_slices(
 def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> Iterator[tuple[Tensor, ScanMeta]]:
     """Yield images of a file as they come, and then zeros for its slices without any signal.
 
-    Raises
-    ------
-    FileError
-        If there is no image.
+    Raises ``FileError`` if there is no image.
     """
     blank, image, meta = set(range(info.slices)), torch.empty(0), None
     for image, meta in images:
@@ -228,10 +221,7 @@ def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> I
 def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
     """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units.
 
-    Raises
-    ------
-    FileError
-        If it is not finite, as damaged weights can make it.
+    Raises ``FileError`` if it is not finite, as damaged weights can make it.
     """
     with torch.inference_mode():
         image = method.reconstruct(scan.batch().to(device))[0].cpu()
@@ -265,17 +255,12 @@ def usable_device(accelerator: Accelerator) -> torch.device:
 class Worker:
     """A trained method at work on files.
 
+    Raises ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
+
     Parameters
     ----------
     job
         What is done with every file.
-
-    Raises
-    ------
-    FileError
-        If the run cannot be used.
-    SettingError
-        If there is no GPU where one is asked for.
     """
 
     def __init__(self, job: Job) -> None:

@@ -25,7 +25,9 @@ MOST_BLOCKS = 1000
 def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[FileOutcome]:
     """Hand files to a cluster, which tries those of a node that dies again on another.
 
-    A file that is tried again is found complete, or written anew as a whole, so that each has its images once.
+    A file that is tried again is found complete, or written anew as a whole, so that each has its images once. Raises
+    ``SettingError`` if Ray is not installed, the cluster does not answer, or its nodes cannot do the job, and
+    ``FileError`` if images cannot be written.
 
     Parameters
     ----------
@@ -40,13 +42,6 @@ def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[Fi
     ------
     Reconstructed or FileError
         Each file, in the order in which they are done.
-
-    Raises
-    ------
-    SettingError
-        If Ray is not installed, the cluster does not answer, or its nodes cannot do the job.
-    FileError
-        If images cannot be written.
     """
     # Nodes have other working directories.
     given = {str(path.resolve()): path for path in files}

@@ -77,6 +77,9 @@ class Placement:
 def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, float] | None) -> Placement:
     """Where a file's slices lie.
 
+    Raises ``FileError`` if the affine has no extent or is sheared within the slices, which neither DICOM nor MRD can
+    say.
+
     Parameters
     ----------
     source
@@ -85,11 +88,6 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
         None places axial slices 1 mm apart about the origin.
     spacing
         Row and column spacing without ``geometry``; None is 1 mm.
-
-    Raises
-    ------
-    FileError
-        If the affine has no extent or is sheared within the slices, which neither DICOM nor MRD can say.
     """
     if geometry is None:
         rows, columns = spacing or (1.0, 1.0)

@@ -69,7 +69,9 @@ class Preparation:
     def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time.
 
-        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
+        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not. Raises
+        ``FileError`` if the file cannot be read, is undersampled where full scans are wanted, is too small for the
+        settings, does not show what its coils see, or holds numbers out of the range of single precision.
 
         Parameters
         ----------
@@ -77,12 +79,6 @@ class Preparation:
             The file, or its description, whose subject is then that of the scans.
         slices
             Which of its slices; None takes those of ``self.slices``.
-
-        Raises
-        ------
-        FileError
-            If the file cannot be read, is undersampled where full scans are wanted, is too small for the settings,
-            does not show what its coils see, or holds numbers out of the range of single precision.
         """
         path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
         reader = open_scan_file(path, self.slices.reader_options)
@@ -97,10 +93,7 @@ class Preparation:
     def ready(self, item: Scan | ImageSlice) -> Scan | None:
         """What a slice, as a reader gives it, is to methods; None beside the head, where there is nothing to see.
 
-        Raises
-        ------
-        FileError
-            As for :meth:`scans`.
+        Raises ``FileError`` as for :meth:`scans`.
         """
         if isinstance(item, Scan) and not (self.undersampled or is_full(item.mask)):
             problem = "is undersampled, but full scans are wanted here"
@@ -160,10 +153,7 @@ def magnitude_of(scan: Scan) -> ImageSlice:
 def scaled(scan: Scan) -> Scan:
     """Divide a scan by the largest magnitude of its zero-filled image, so that networks see one range.
 
-    Raises
-    ------
-    FileError
-        If single precision does not hold it.
+    Raises ``FileError`` if single precision does not hold it.
     """
     scale = _brightest(scan)
     reference = None if scan.reference is None else scan.reference / scale
@@ -189,6 +179,9 @@ def prepare(
 ) -> PreparedScans:
     """Write the scans of ``files`` into ``folder``, or reuse it if it is already there and was made in the same way.
 
+    Raises ``FileError`` for an unreadable file, or a file without full sampling where references are needed, and
+    ``SettingError`` if no file gave a scan.
+
     Parameters
     ----------
     files
@@ -202,13 +195,6 @@ def prepare(
         alone finds nothing to peek at.
     on_bad
         Called with the error of an unreadable file, which is then left out; None lets the error stop.
-
-    Raises
-    ------
-    FileError
-        For an unreadable file, or a file without full sampling where references are needed.
-    SettingError
-        If no file gave a scan.
     """
     way = {**recipe.flat(), "references": references}
     if folder.exists():

@@ -72,10 +72,7 @@ class Provenance:
 def files_behind(path: Path) -> tuple[Path, ...]:
     """The files that a scan is read from, of which ``path`` is one: a DICOM series, a pair, or it alone.
 
-    Raises
-    ------
-    FileError
-        If it is DICOM that cannot be read.
+    Raises ``FileError`` if it is DICOM that cannot be read.
     """
     if is_dicom(path):
         return series_of(path).files
@@ -96,12 +93,7 @@ def fingerprint(path: Path) -> str:
     """What a scan is known again by: its content, whatever its name and place, hexadecimal.
 
     Size and bytes of all files that it is read from; of a file above 8 MiB, 32 pieces from its head to its tail. A file
-    that has not changed since is not read again by this process.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
+    that has not changed since is not read again by this process. Raises ``FileError`` if a file cannot be read.
     """
     try:
         found = []

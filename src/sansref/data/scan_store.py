@@ -60,10 +60,7 @@ class ArrayWriter:
 class ArrayStore:
     """Read a collection that :class:`ArrayWriter` wrote; item i is a tensor copied out of the map.
 
-    Raises
-    ------
-    FileError
-        Where the collection is incomplete or its size does not match its index.
+    Raises ``FileError`` where the collection is incomplete or its size does not match its index.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -189,6 +186,9 @@ def store_scans(
 ) -> PreparedScans:
     """Write scans into a new folder, one at a time.
 
+    Raises ``FileError`` for a scan without a reference where references are to be kept, or of several coils without
+    maps, and ``SettingError`` if there is no scan.
+
     Parameters
     ----------
     scans
@@ -200,13 +200,6 @@ def store_scans(
         alone finds nothing to peek at.
     recipe
         How the scans came about, kept for :func:`made_by_recipe`.
-
-    Raises
-    ------
-    FileError
-        For a scan without a reference where references are to be kept, or of several coils without maps.
-    SettingError
-        If there is no scan.
     """
     metas: list[ScanMeta] = []
     with atomic_folder(folder) as part:
@@ -235,10 +228,7 @@ def store_scans(
 def made_by_recipe(folder: Path, recipe: Mapping[str, Any]) -> PreparedScans:
     """Scans that an earlier command has prepared, if it did so in the same way.
 
-    Raises
-    ------
-    FileError
-        If it did not, naming the setting, or they are damaged.
+    Raises ``FileError`` if it did not, naming the setting, or they are damaged.
     """
     cure = "Restore the settings, or choose another --out"
     found, wanted = read_json(folder / "recipe.json", cure), json.loads(json.dumps(recipe))

@@ -45,6 +45,8 @@ PHASE_CYCLES = 1.0
 class Simulation:
     """How k-space is simulated from a magnitude image.
 
+    Raises ``SettingError`` if the phase is negative, the SNR not positive, or there is no coil.
+
     Parameters
     ----------
     phase
@@ -58,11 +60,6 @@ class Simulation:
         Number of receive coils; more than 1 gets simulated birdcage sensitivity maps.
     normalise
         "minmax" first stretches each slice to [0, 1], as Hu et al. (MICCAI 2021) emulate their data.
-
-    Raises
-    ------
-    SettingError
-        If the phase is negative, the SNR not positive, or there is no coil.
     """
 
     phase: float = 1.0
@@ -84,9 +81,10 @@ class Simulation:
 def simulate(image: Tensor, options: Simulation, generator: torch.Generator, meta: ScanMeta) -> Scan:
     """A fully sampled scan of a magnitude image.
 
-    The k-space is ``fft2c(maps * image * exp(i phase)) + noise``. The unitary transform leaves white
-    noise as it is, so the noise has the same standard deviation in k-space and in every coil's image,
-    and, as the maps are normalised, in the combined image.
+    The k-space is ``fft2c(maps * image * exp(i phase)) + noise``. The unitary transform leaves white noise as it is, so
+    the noise has the same standard deviation in k-space and in every coil's image, and, as the maps are normalised, in
+    the combined image. Raises ``ValueError`` if the image is not a real (height, width), or is blank, negative or not
+    finite.
 
     Parameters
     ----------
@@ -105,11 +103,6 @@ def simulate(image: Tensor, options: Simulation, generator: torch.Generator, met
     Scan
         ``mask`` all True; ``reference`` the noiseless complex image, of magnitude ``image``; ``maps``
         the simulated sensitivities, None for one coil.
-
-    Raises
-    ------
-    ValueError
-        If the image is not a real (height, width), or is blank, negative or not finite.
     """
     image = _checked(image)
     scale = 1.0
@@ -164,15 +157,12 @@ SIDE = 256
 def example_image() -> Tensor:
     """A sagittal head slice, magnitude.
 
+    Raises ``SansrefError`` if the installed matplotlib comes without its sample data.
+
     Returns
     -------
     Tensor
         float32 (256, 256) in [0, 1], superior up.
-
-    Raises
-    ------
-    SansrefError
-        If the installed matplotlib comes without its sample data.
     """
     from matplotlib import cbook
 

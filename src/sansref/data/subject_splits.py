@@ -38,6 +38,9 @@ def split_subjects(
 ) -> dict[str, list[str]]:
     """Divide subjects at random into named parts.
 
+    Raises ``SettingError`` if there are too few subjects to give every part one, or fewer than folds, or if a fold and
+    a test fraction are both given, and ``ValueError`` if a fold is given and no part after the first is named ``test``.
+
     Parameters
     ----------
     subjects
@@ -56,14 +59,6 @@ def split_subjects(
     -------
     dict
         Sorted subject names of each part; the parts are disjoint and complete.
-
-    Raises
-    ------
-    SettingError
-        If there are too few subjects to give every part one, or fewer than folds, or if a fold and a test
-        fraction are both given.
-    ValueError
-        If a fold is given and no part after the first is named ``test``.
     """
     names = sorted(set(subjects))
     first, *others = fractions
@@ -115,8 +110,9 @@ def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], 
 def split_halves(subjects: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
     """Divide subjects at random into those with full scans and those with undersampled ones.
 
-    So unpaired data are emulated from full scans; the code of ISCL (Lee and Jeong, IEEE TMI 40:3238, 2021) halves
-    its images, not its subjects, and takes the first half as the full one too.
+    So unpaired data are emulated from full scans; the code of ISCL (Lee and Jeong, IEEE TMI 40:3238, 2021) halves its
+    images, not its subjects, and takes the first half as the full one too. Raises ``SettingError`` if there are fewer
+    than two subjects.
 
     Parameters
     ----------
@@ -130,11 +126,6 @@ def split_halves(subjects: Iterable[str], seed: int) -> tuple[list[str], list[st
     tuple
         Sorted subject names of the full and of the undersampled half, disjoint and complete; of an odd number of
         subjects the undersampled half, which is learned to be reconstructed, gets one more.
-
-    Raises
-    ------
-    SettingError
-        If there are fewer than two subjects.
     """
     names = sorted(set(subjects))
     if len(names) < 2:

@@ -74,12 +74,7 @@ class DicomSource:
 def source_of(path: Path, format_: str) -> DicomSource:
     """Look at a source, which is read as a whole for its digest.
 
-    Raises
-    ------
-    FileError
-        If it cannot be read any more.
-    SettingError
-        If pydicom is not installed.
+    Raises ``FileError`` if it cannot be read any more, and ``SettingError`` if pydicom is not installed.
     """
     try:
         from pydicom.dataset import Dataset
@@ -226,8 +221,10 @@ def dicom_slices(
     """A folder of DICOM MR images, one a slice, named by :func:`dicom_name`.
 
     All slices share one scale of stored values, which uses all 16 bits; they are therefore gathered in an array on disk
-    before they are written. Slices of a DICOM source keep its rows and columns, others are turned
-    upright. The same source, weights and settings give the same files, with the same UIDs.
+    before they are written. Slices of a DICOM source keep its rows and columns, others are turned upright. The same
+    source, weights and settings give the same files, with the same UIDs. Raises ``FileError`` if the source's place
+    cannot be told in DICOM, or the system refuses to write; ``SettingError`` if pydicom is not installed;
+    ``ValueError`` if a slice is not real, finite and 2-D.
 
     Parameters
     ----------
@@ -244,15 +241,6 @@ def dicom_slices(
     ------
     PutSlice
         Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the source's place cannot be told in DICOM, or the system refuses to write.
-    SettingError
-        If pydicom is not installed.
-    ValueError
-        If a slice is not real, finite and 2-D.
     """
     source = source_of(info.path, info.format)
     place = placement_of(info.path, meta.geometry, meta.spacing)

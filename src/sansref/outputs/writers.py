@@ -95,6 +95,8 @@ def save_png(
 ) -> None:
     """Save an image as 8-bit greyscale.
 
+    Raises ``ValueError`` if the image is not real, finite and 2-D, or the window is empty.
+
     Parameters
     ----------
     path
@@ -107,11 +109,6 @@ def save_png(
         Placement by which the image is turned for display, in the radiological convention: superior
         (in an axial slice, anterior) up, the patient's right on the left; anterior on the left of a
         sagittal slice. None leaves rows and columns as they are.
-
-    Raises
-    ------
-    ValueError
-        If the image is not real, finite and 2-D, or the window is empty.
     """
     from PIL import Image
 
@@ -148,7 +145,9 @@ def nifti_slices(
 ) -> Iterator[PutSlice]:
     """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
 
-    Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
+    Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file. Raises
+    ``FileError`` if the name has another ending, or the system refuses to write, and ``ValueError`` if a slice is not
+    real, finite and 2-D.
 
     Parameters
     ----------
@@ -163,13 +162,6 @@ def nifti_slices(
     ------
     PutSlice
         Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the name has another ending, or the system refuses to write.
-    ValueError
-        If a slice is not real, finite and 2-D.
     """
     path = check_nifti_name(path)
     slice_axis = 2 if geometry is None else geometry.slice_axis
@@ -216,6 +208,8 @@ def put_into(slices: Any) -> PutSlice:
 def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
     """HDF5 as fastMRI submissions are: float32 ``reconstruction`` (slices, height, width).
 
+    Raises ``FileError`` if the system refuses to write, and ``ValueError`` if a slice is not real, finite and 2-D.
+
     Parameters
     ----------
     path
@@ -227,13 +221,6 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
     ------
     PutSlice
         Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the system refuses to write.
-    ValueError
-        If a slice is not real, finite and 2-D.
     """
     import h5py
 
@@ -251,6 +238,8 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
 def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
     """A folder of 8-bit images as :func:`~sansref.outputs.writers.save_png` writes them, named by :func:`png_name`.
 
+    Raises ``FileError`` if the system refuses to write, and ``ValueError`` if a slice is not real, finite and 2-D.
+
     Parameters
     ----------
     folder
@@ -262,13 +251,6 @@ def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator
     ------
     PutSlice
         Slices that are never put have no file.
-
-    Raises
-    ------
-    FileError
-        If the system refuses to write.
-    ValueError
-        If a slice is not real, finite and 2-D.
     """
     with atomic_folder(Path(folder)) as temporary:
         yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
@@ -290,7 +272,9 @@ def mrd_slices(
     """An MRD file with one series ``dataset/image_0`` of float32 magnitudes, one image a slice.
 
     Rows, which are the readout where there is one, become MRD's x axis, the fastest; the position is that of the
-    center, pixel ``n // 2`` of each axis. Slices are gathered in an array on disk, to be written in order.
+    center, pixel ``n // 2`` of each axis. Slices are gathered in an array on disk, to be written in order. Raises
+    ``FileError`` if the source's place cannot be told in MRD, or the system refuses to write; ``SettingError`` if the
+    package ismrmrd is not installed; ``ValueError`` if a slice is not real, finite and 2-D.
 
     Parameters
     ----------
@@ -307,15 +291,6 @@ def mrd_slices(
     ------
     PutSlice
         Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the source's place cannot be told in MRD, or the system refuses to write.
-    SettingError
-        If the package ismrmrd is not installed.
-    ValueError
-        If a slice is not real, finite and 2-D.
     """
     try:
         import ismrmrd

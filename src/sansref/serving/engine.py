@@ -69,6 +69,9 @@ class Turns:
     def run(self, units: float, work: Callable[[], Result], wanted: Callable[[], bool]) -> Result:
         """Wait for a turn, compute, and return the result.
 
+        Raises ``ClientError`` if it is expected to take, or takes, longer than it may, and ``UnwantedError`` if nobody
+        waits any more.
+
         Parameters
         ----------
         units
@@ -78,13 +81,6 @@ class Turns:
             such as the thread's modes of PyTorch, ends with the thread.
         wanted
             Asked again and again whether somebody still waits for the result.
-
-        Raises
-        ------
-        ClientError
-            If it is expected to take, or takes, longer than it may.
-        UnwantedError
-            If nobody waits any more.
         """
         most, expected = self._most_seconds, self.expected(units)
         # The estimate is rough, and an image that takes too long is stopped anyway.
@@ -215,7 +211,8 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
 class Engine:
     """A trained method that reconstructs the images of all clients, who take turns.
 
-    The network exists once, and the memory that an image takes on its way twice, however many clients there are.
+    The network exists once, and the memory that an image takes on its way twice, however many clients there are. Raises
+    ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
 
     Parameters
     ----------
@@ -225,13 +222,6 @@ class Engine:
         Where its networks work.
     most_seconds
         That one image may take.
-
-    Raises
-    ------
-    FileError
-        If the run cannot be used.
-    SettingError
-        If there is no GPU where one is asked for.
     """
 
     def __init__(
@@ -256,6 +246,9 @@ class Engine:
     ) -> SentImage:
         """Wait for the turn of an image, and reconstruct it.
 
+        Raises ``ClientError`` if it takes too long; ``UnwantedError`` if nobody waits any more; ``FileError`` if the
+        lines cannot be an image, or not one that the method can reconstruct.
+
         Parameters
         ----------
         source
@@ -268,15 +261,6 @@ class Engine:
             Of the image in the measurement, from 0.
         wanted
             Asked again and again whether somebody still waits for it.
-
-        Raises
-        ------
-        ClientError
-            If it takes too long.
-        UnwantedError
-            If nobody waits any more.
-        FileError
-            If the lines cannot be an image, or not one that the method can reconstruct.
         """
         return self._turns.run(work.units, lambda: self._reconstruct(source, header, work, number), wanted)
 

@@ -130,6 +130,8 @@ class Work:
 class Gathering:
     """The lines of one measurement.
 
+    Raises ``FileError`` or ``ClientError`` if the header cannot be used, or its matrix is too large.
+
     Parameters
     ----------
     name
@@ -138,11 +140,6 @@ class Gathering:
         Its header.
     limits
         What it may ask for.
-
-    Raises
-    ------
-    FileError, ClientError
-        If the header cannot be used, or its matrix is too large.
     """
 
     def __init__(self, name: str, text: str, limits: ServerLimits) -> None:
@@ -168,10 +165,8 @@ class Gathering:
     def add(self, line: Acquisition) -> list[Work]:
         """Take a line; the images that it completes come out.
 
-        Raises
-        ------
-        FileError, ClientError
-            If the line cannot be part of the measurement, or more is held than may be.
+        Raises ``FileError`` or ``ClientError`` if the line cannot be part of the measurement, or more is held than may
+        be.
         """
         needed = 8 * line.active_channels * math.prod(self.header.encoded)
         most = self._limits.max_held * MEBIBYTE

@@ -143,12 +143,8 @@ class Stream:
     def receive(self) -> Message | None:
         """Wait for the next message; None where the client has closed its side, or after :meth:`halt`.
 
-        Raises
-        ------
-        ClientError
-            For a message that is not understood, is too large, or does not come in time.
-        GoneError
-            If the client goes in the middle of a message.
+        Raises ``ClientError`` for a message that is not understood, is too large, or does not come in time, and
+        ``GoneError`` if the client goes in the middle of a message.
         """
         self._deadline = None
         try:

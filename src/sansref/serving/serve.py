@@ -54,12 +54,8 @@ class FewOfAKind(logging.Filter):
 def logging_to(path: Path | None) -> Iterator[None]:
     """Write the log to the error stream, and to the end of a file.
 
-    The file may be moved away while it is written, as ``logrotate`` does; it is then begun anew.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be written.
+    The file may be moved away while it is written, as ``logrotate`` does; it is then begun anew. Raises ``FileError``
+    if the file cannot be written.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
@@ -86,14 +82,8 @@ def logging_to(path: Path | None) -> Iterator[None]:
 def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bool = False) -> None:
     """Serve a trained run until Ctrl-C or SIGTERM, and leave as they do (exit code 130 or 143).
 
-    A second signal leaves at once.
-
-    Raises
-    ------
-    FileError
-        If the run or the log cannot be used.
-    SettingError
-        If the server cannot listen there, there is no GPU where one is asked for, or a package is missing.
+    A second signal leaves at once. Raises ``FileError`` if the run or the log cannot be used, and ``SettingError`` if
+    the server cannot listen there, there is no GPU where one is asked for, or a package is missing.
     """
     if find_spec("ismrmrd") is None:
         raise SettingError("serving needs the package ismrmrd: pip install ismrmrd")

@@ -25,6 +25,8 @@ REFUSALS = 16
 class Server:
     """Gives each client a session of its own; one network serves all.
 
+    Raises ``SettingError`` if nobody can listen there.
+
     Parameters
     ----------
     engine
@@ -35,11 +37,6 @@ class Server:
         Where to listen; port 0 takes a free one.
     pixel
         What images are sent as.
-
-    Raises
-    ------
-    SettingError
-        If nobody can listen there.
     """
 
     def __init__(self, engine: Engine, limits: ServerLimits, host: str, port: int, pixel: Pixel = "float32") -> None:

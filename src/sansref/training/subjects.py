@@ -103,10 +103,7 @@ class SubjectReader:
     def files(self, data: Path, full: Path | None) -> tuple[ScanFiles, ScanFiles | None]:
         """Describe the files, and see to it that they are those that an earlier command has begun with.
 
-        Raises
-        ------
-        FileError
-            If a file cannot be used, or files have changed since, naming them.
+        Raises ``FileError`` if a file cannot be used, or files have changed since, naming them.
         """
         found, others = self._files(data), None if full is None else self._files(full)
         now = fingerprints(found.files, data), fingerprints(others.files, full) if full and others else {}
@@ -203,10 +200,7 @@ def survey_of(
 ) -> Iterator[tuple[str, str]]:
     """Tell what a training on these folders would learn from and what it would take; nothing is written.
 
-    Raises
-    ------
-    SansrefError
-        For unusable files or settings.
+    Raises ``SansrefError`` for unusable files or settings.
     """
     options = config.selection.reader_options
     found = scan_files(data, options, skip_bad=skip_bad)

@@ -60,7 +60,8 @@ def survey(
     """Tell, as names and values, what a training will learn from and what it will take.
 
     One slice of each size is read and prepared, and a few steps are tried on it, with weights that are thrown away:
-    time and memory are measured, and the rest follows from the headers.
+    time and memory are measured, and the rest follows from the headers. Raises ``FileError`` if a slice cannot be used,
+    and ``SettingError`` if settings are impossible for these scans.
 
     Parameters
     ----------
@@ -74,13 +75,6 @@ def survey(
         Pass over files of which a slice cannot be used, rather than raise.
     processes
         That train together, and share out each batch.
-
-    Raises
-    ------
-    FileError
-        If a slice cannot be used.
-    SettingError
-        If settings are impossible for these scans.
     """
     yield from _people(found, "")
     if full is not None:

@@ -171,10 +171,7 @@ def key_of(head: Any) -> ImageKey:
 def check_head(source: Path | str, head: Any) -> None:
     """Refuse a line that no scanner acquires, before room is made for its samples.
 
-    Raises
-    ------
-    FileError
-        If it has no samples, no coils, or more of them than is plausible.
+    Raises ``FileError`` if it has no samples, no coils, or more of them than is plausible.
     """
     samples, coils = int(head["number_of_samples"]), int(head["active_channels"])
     if not 0 < coils <= MOST_COILS or samples == 0 or 8 * samples * coils > MOST_LINE_BYTES:

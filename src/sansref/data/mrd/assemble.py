@@ -59,10 +59,7 @@ class Layout:
 def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
     """Describe the scans that :func:`assemble` will make of lines with these headers.
 
-    Raises
-    ------
-    FileError
-        If no image can be made of them.
+    Raises ``FileError`` if no image can be made of them.
     """
     heads = heads[measured_lines(header, heads)]
     header = planar(header, heads)
@@ -91,7 +88,9 @@ def assemble(
 
     Lines of the same place (averages, repeats) are averaged. Readout oversampling is removed where the readout is
     complete. A fully sampled image of one coil is also given as ``reference``. Calibration lines beside the image's
-    grid are given as ``calibration`` where there are several coils.
+    grid are given as ``calibration`` where there are several coils. Raises ``FileError`` if no image can be made of
+    them: no line, lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN,
+    or nothing but zeros.
 
     Parameters
     ----------
@@ -112,12 +111,6 @@ def assemble(
     -------
     list of Scan
         One for a 2-D image. The partitions, in order, of a 3-D slab.
-
-    Raises
-    ------
-    FileError
-        If no image can be made of them: no line, lines outside the grid, a number of coils that changes, partitions
-        that are not fully sampled, NaN, or nothing but zeros.
     """
     header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)

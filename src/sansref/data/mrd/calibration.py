@@ -68,9 +68,10 @@ class NoiseScan:
     def matrix(self, source: Path | str, coils: int, dwell: float) -> Tensor | None:
         """The matrix that whitens lines of a scan, so that the noise in them has unit strength.
 
-        Noise power grows with the bandwidth, the inverse of the dwell time, so noise that was sampled faster than
-        the scan is scaled down. (The receiver's filter, which may pass some 20 % less noise at the edges of the
-        noise scan's band, is not known and left out.)
+        Noise power grows with the bandwidth, the inverse of the dwell time, so noise that was sampled faster than the
+        scan is scaled down. (The receiver's filter, which may pass some 20 % less noise at the edges of the noise
+        scan's band, is not known and left out.) Raises ``FileError`` if the noise is of no use: too short, not finite,
+        of a dead coil or of coils that depend on each other.
 
         Parameters
         ----------
@@ -85,11 +86,6 @@ class NoiseScan:
         -------
         Tensor or None
             complex64 (coils, coils); None where there is no noise, or that of another number of coils.
-
-        Raises
-        ------
-        FileError
-            If the noise is of no use: too short, not finite, of a dead coil or of coils that depend on each other.
         """
         if self.coils != coils:
             return None

@@ -125,12 +125,8 @@ def place(source: Path | str, header: MrdHeader, heads: Heads) -> GridPlaces:
 
     Zero of k-space (a line's center as :func:`centers_of` tells it, the header's central steps) lies at ``size // 2``.
     A line as long as the grid fills it, whatever its center is said to be. A line that was read backwards is turned
-    round first.
-
-    Raises
-    ------
-    FileError
-        If a line, or a part of it, lies outside the grid, or the grid is far too large for the lines.
+    round first. Raises ``FileError`` if a line, or a part of it, lies outside the grid, or the grid is far too large
+    for the lines.
     """
     x, y, z = header.encoded
     samples = heads["number_of_samples"].astype(np.int64)

@@ -82,17 +82,14 @@ class Collector:
     def add(self, head: Any, data: Data) -> list[Group]:
         """Take in a line; return the images that it completes.
 
+        Raises ``FileError`` if the line is implausible, or more would be held than is allowed.
+
         Parameters
         ----------
         head
             One element of a structured array with the fields of :data:`~sansref.data.mrd.acquisitions.HEAD`.
         data
             complex64 (coils, samples).
-
-        Raises
-        ------
-        FileError
-            If the line is implausible, or more would be held than is allowed.
         """
         role = role_of(head)
         if role in (Role.IMAGE, Role.CALIBRATION, Role.NOISE):

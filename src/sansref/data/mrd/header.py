@@ -20,6 +20,9 @@ MOST_TEXT = 4 * 2**20
 class HeaderXml:
     """The XML document of an ISMRMRD header, in any or no namespace.
 
+    Raises ``FileError`` if it is too long, is not XML, or declares a document type (entities could expand without
+    bound).
+
     Parameters
     ----------
     source
@@ -28,11 +31,6 @@ class HeaderXml:
         The document.
     cure
         What the user can do about a header that cannot be used.
-
-    Raises
-    ------
-    FileError
-        If it is too long, is not XML, or declares a document type (entities could expand without bound).
     """
 
     def __init__(self, source: Path | str, text: str, cure: str) -> None:
@@ -201,6 +199,9 @@ class MrdHeader:
 def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int = 0) -> MrdHeader:
     """Read one encoding of an ISMRMRD header.
 
+    Raises ``FileError`` if it is not XML or unsafe, lacks an element, holds a value that is not a usable number, or
+    describes data that were not encoded on a Cartesian grid.
+
     Parameters
     ----------
     source
@@ -211,12 +212,6 @@ def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int 
         What the user can do about a header that cannot be used.
     encoding
         Which one, from 0: the one that image lines refer to.
-
-    Raises
-    ------
-    FileError
-        If it is not XML or unsafe, lacks an element, holds a value that is not a usable number, or describes data
-        that were not encoded on a Cartesian grid.
     """
     xml = HeaderXml(source, text, cure)
     xml.bring_first("encoding", encoding)

@@ -56,7 +56,8 @@ class RawFile:
     """The lines of a raw file, their samples still on disk.
 
     The images of a file are counted as one list: slices in their order along the slice direction, then contrasts,
-    repetitions, phases and sets; of 3-D slabs every partition counts as a slice.
+    repetitions, phases and sets; of 3-D slabs every partition counts as a slice. Raises ``FileError`` for implausible
+    lines, without an image, and where images differ in their coils.
 
     Attributes
     ----------
@@ -72,11 +73,6 @@ class RawFile:
         Further noise lines, of another measurement in the file.
     notes
         What a person should know about how the file is read, beyond what is said here.
-
-    Raises
-    ------
-    FileError
-        For implausible lines, without an image, and where images differ in their coils.
     """
 
     path: Path

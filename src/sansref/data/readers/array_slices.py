@@ -210,10 +210,7 @@ def check_center(path: Path, kspace: Array) -> None:
 def scan_of(path: Path, kspace: Array, info: FileInfo, index: int) -> Scan:
     """The scan of one slice, stored as (coils, rows, columns).
 
-    Raises
-    ------
-    FileError
-        If it is not finite or all zero.
+    Raises ``FileError`` if it is not finite or all zero.
     """
     check_kspace(path, kspace, f"slice {index}")
     acquired = torch.from_numpy(acquired_samples(kspace))
@@ -237,10 +234,8 @@ def check_magnitude(path: Path, stored: Stored, words: tuple[str, ...]) -> None:
 def check_images(path: Path, images: Iterable[Array]) -> None:
     """Refuse real images (any shape), all those of a file, that are no magnitudes.
 
-    Raises
-    ------
-    FileError
-        If they hold what single precision cannot, only zeros, or more below zero than interpolation leaves.
+    Raises ``FileError`` if they hold what single precision cannot, only zeros, or more below zero than interpolation
+    leaves.
     """
     least, largest = np.float32(np.inf), np.float32(-np.inf)
     with np.errstate(all="ignore"):
@@ -268,13 +263,9 @@ TRANSFORMED = 1 << 26
 def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[Array]:
     """Slices of a 3-D scan, complex64 (slices, coils, rows, columns), kept in a temporary file.
 
-    The transform along the partitions is centered and orthonormal, as that of the plane is.
-
-    Raises
-    ------
-    FileError
-        If some partitions were left out where others were acquired, if k-space is not finite, or if there is no room
-        for the temporary file.
+    The transform along the partitions is centered and orthonormal, as that of the plane is. Raises ``FileError`` if
+    some partitions were left out where others were acquired, if k-space is not finite, or if there is no room for the
+    temporary file.
     """
     sizes = dict(zip(words, stored.shape, strict=True))
     shape = (sizes["partition"], sizes.get("coil", 1), sizes["row"], sizes["column"])

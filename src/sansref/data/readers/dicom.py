@@ -77,12 +77,7 @@ def series_of(path: Path) -> Series:
     """Gather the volume that a file belongs to: a multi-frame file alone, a single-slice one with those beside it.
 
     Slices belong together that are of one series, orientation, matrix, image type, echo time, time point and b-value,
-    but for rounding.
-
-    Raises
-    ------
-    FileError
-        If the file is no MR image, or its slices make no volume.
+    but for rounding. Raises ``FileError`` if the file is no MR image, or its slices make no volume.
     """
     frames = settled(frames_of(path))
     stacks = {frame.stack for frame in frames}
@@ -244,10 +239,7 @@ def check_streams(series: Series) -> None:
 def images(series: Series, indices: Sequence[int]) -> Iterator[npt.NDArray[np.float64]]:
     """Rescaled pixels of slices, float64 (height, width), one in memory at a time.
 
-    Raises
-    ------
-    FileError
-        Where a slice cannot be decoded, naming the series.
+    Raises ``FileError`` where a slice cannot be decoded, naming the series.
     """
     frames = [series.frames[index] for index in indices]
     for frame, stored in zip(frames, _stored(series.path, frames), strict=True):

@@ -43,12 +43,7 @@ def bare(head: bytes) -> bool:
 def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
     """These attributes, of all that stands before the pixels, as a pydicom dataset; values are decoded on access.
 
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    SettingError
-        If pydicom is not installed.
+    Raises ``FileError`` if it cannot be read, and ``SettingError`` if pydicom is not installed.
     """
     try:
         from pydicom import dcmread
@@ -204,10 +199,7 @@ class Frame:
 def frames_of(path: Path) -> list[Frame]:
     """Describe the slices in one file.
 
-    Raises
-    ------
-    FileError
-        If it cannot be read, or holds something else than magnitude images.
+    Raises ``FileError`` if it cannot be read, or holds something else than magnitude images.
     """
     header = header_of(path, KEYWORDS)
     with reading(path, FORMAT):

@@ -31,13 +31,8 @@ def find_files(folder: Path) -> list[Path]:
     """List, sorted, the files at any depth of a folder that may hold scans.
 
     Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.tsv``, images, ...),
-    are passed over. Links are followed, each folder once. A DICOM series is listed by its first file, BART's
-    pair by its ``.cfl``.
-
-    Raises
-    ------
-    FileError
-        If the folder does not exist, is a file, may not be listed or holds no such file.
+    are passed over. Links are followed, each folder once. A DICOM series is listed by its first file, BART's pair by
+    its ``.cfl``. Raises ``FileError`` if the folder does not exist, is a file, may not be listed or holds no such file.
     """
     if not folder.exists():
         raise FileError(folder, "does not exist", "Check the spelling of the path")
@@ -91,6 +86,9 @@ def scan_files(
 ) -> ScanFiles:
     """Describe one file, or every scan file of a folder but label maps and masks, and say whose they are.
 
+    Raises ``FileError`` if a file cannot be used and ``skip_bad`` is False, or if none can; if the only file is a label
+    map by its name; or where no rule says for sure whose the files are.
+
     Parameters
     ----------
     data
@@ -101,12 +99,6 @@ def scan_files(
         Collect what is wrong with files that cannot be used, rather than raise the first.
     home
         A folder whose files all together tell whose those of ``data`` are, where ``data`` lies inside it.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be used and ``skip_bad`` is False, or if none can; if the only file is a label map by its name;
-        or where no rule says for sure whose the files are.
     """
     options = options or ReaderOptions()
     if home is not None and home.is_dir() and data.exists() and home.resolve() in data.resolve().parents:
@@ -141,10 +133,7 @@ def scan_folder(
 ) -> tuple[list[FileInfo], list[FileError]]:
     """Describe every scan file of a folder: the first two parts of what :func:`scan_files` gives.
 
-    Raises
-    ------
-    FileError
-        As there, or if it is a file.
+    Raises ``FileError`` as there, or if it is a file.
     """
     find_files(folder)
     found = scan_files(folder, options, skip_bad=skip_bad)

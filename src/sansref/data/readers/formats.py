@@ -50,17 +50,14 @@ MRD2_CURE = "Convert it to ISMRMRD (HDF5)"
 def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
     """Find the reader of a file by its content.
 
+    Raises ``FileError`` if it is missing, a folder, empty, may not be read, or is in no format that is read.
+
     Parameters
     ----------
     path
         Any file.
     options
         How files are read, for the formats that leave a choice.
-
-    Raises
-    ------
-    FileError
-        If it is missing, a folder, empty, may not be read, or is in no format that is read.
     """
     options = options or ReaderOptions()
     reader = _reader(path, options)
@@ -254,12 +251,8 @@ def _is_peaked(power: Tensor) -> bool:
 def maps_file(path: Path, place: Path) -> Path:
     """The file of maps of a scan: ``place``, or the one in this folder that is named as the scan is.
 
-    Where scans lie in several folders, the maps of each folder lie in a folder of its name.
-
-    Raises
-    ------
-    FileError
-        Where there is none, or several.
+    Where scans lie in several folders, the maps of each folder lie in a folder of its name. Raises ``FileError`` where
+    there is none, or several.
     """
     if not place.is_dir():
         check_file(place)

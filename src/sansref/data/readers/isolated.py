@@ -122,6 +122,9 @@ def isolated(reader: Reader) -> Reader:
 def in_child(path: Path, call: Callable[[], Result], limits: ChildLimits | None = None) -> Result:
     """Make one call in a child process.
 
+    Raises ``FileError`` if the child hangs, dies or needs more memory than it may use; other errors are those of the
+    call.
+
     Parameters
     ----------
     path
@@ -130,11 +133,6 @@ def in_child(path: Path, call: Callable[[], Result], limits: ChildLimits | None 
         What it returns must be made of plain data, dataclasses and tensors.
     limits
         What the child may use, None for the usual.
-
-    Raises
-    ------
-    FileError
-        If the child hangs, dies or needs more memory than it may use; other errors are those of the call.
     """
     return next(items_in_child(path, lambda: [call()], limits))
 

@@ -35,10 +35,8 @@ HELP = "slice, partition, coil, row, column, complex (real and imaginary parts i
 def parse_axes(text: str) -> tuple[str, ...]:
     """Words of a setting such as ``coil,row,column``, one for each axis of the array.
 
-    Raises
-    ------
-    SettingError
-        For an unknown or repeated word, without a row and a column, or with both slices and partitions.
+    Raises ``SettingError`` for an unknown or repeated word, without a row and a column, or with both slices and
+    partitions.
     """
     words = tuple("x" if word.strip() == "-" else word.strip().lower() for word in text.split(","))
     unknown = [word for word in words if word not in WORDS]
@@ -57,10 +55,7 @@ def parse_axes(text: str) -> tuple[str, ...]:
 def fitted_axes(path: Path, shape: Sequence[int], words: tuple[str, ...]) -> tuple[str, ...]:
     """The user's words for an array of ``shape``, checked against it.
 
-    Raises
-    ------
-    FileError
-        If there are not as many words as axes, or an axis named ``x`` is longer than 1.
+    Raises ``FileError`` if there are not as many words as axes, or an axis named ``x`` is longer than 1.
     """
     text = ",".join(words)
     cure = f"Give --axes with one word for each axis: {HELP}"
@@ -78,12 +73,8 @@ def ruled_axes(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[
 
     Axes of length 1 count for nothing. Two others are row and column. Of a real volume, the shortest axis (the last of
     equals) runs across the slices: another choice would give images just as true. The axes of k-space are not guessed:
-    coils taken for slices, or slices for coils, would give wrong images without a word.
-
-    Raises
-    ------
-    FileError
-        If the array is no image, or the user must say what its axes are.
+    coils taken for slices, or slices for coils, would give wrong images without a word. Raises ``FileError`` if the
+    array is no image, or the user must say what its axes are.
     """
     long = [axis for axis, size in enumerate(shape) if size > 1]
     if len(long) < 2 or 0 in shape:
@@ -123,10 +114,7 @@ def _size(shape: Sequence[int]) -> str:
 def check_rule(rule: str | None) -> None:
     """Refuse what ``--subject_from`` cannot be.
 
-    Raises
-    ------
-    SettingError
-        If it is neither folder, nor file, nor a regular expression with at most one group.
+    Raises ``SettingError`` if it is neither folder, nor file, nor a regular expression with at most one group.
     """
     if rule is None or rule in ("folder", "file"):
         return
@@ -208,6 +196,8 @@ class ImageSlice:
 class ReaderOptions:
     """How files are read, for the formats that leave a choice.
 
+    Raises ``SettingError`` if ``axes`` or ``subject_from`` cannot be understood.
+
     Attributes
     ----------
     plane
@@ -222,11 +212,6 @@ class ReaderOptions:
         person in a path; None goes by the rules of :mod:`sansref.data.readers.subjects`.
     maps
         File, or folder of files, of coil maps; ``none`` for none; None takes those that stand in the file of a scan.
-
-    Raises
-    ------
-    SettingError
-        If ``axes`` or ``subject_from`` cannot be understood.
     """
 
     plane: Plane = "native"
@@ -263,12 +248,8 @@ class Reader(Protocol):
     def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices (all of them by default), one at a time, in the order given.
 
-        Raises
-        ------
-        FileError
-            Where the file, or a slice when its turn comes, cannot be used.
-        ValueError
-            If a slice index is not in the file.
+        Raises ``FileError`` where the file, or a slice when its turn comes, cannot be used, and ``ValueError`` if a
+        slice index is not in the file.
         """
         ...
 
@@ -276,10 +257,7 @@ class Reader(Protocol):
 def chosen_slices(slices: Sequence[int] | None, count: int) -> Sequence[int]:
     """Check slice indices against the number of slices of a file; None chooses all.
 
-    Raises
-    ------
-    ValueError
-        If an index is negative or too large.
+    Raises ``ValueError`` if an index is negative or too large.
     """
     if slices is None:
         return range(count)

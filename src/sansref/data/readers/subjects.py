@@ -135,6 +135,8 @@ NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
 def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None) -> list[FileInfo]:
     """Say of all files of a folder whose they are.
 
+    Raises ``FileError`` where no rule is sure.
+
     Parameters
     ----------
     files
@@ -148,11 +150,6 @@ def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None
     -------
     list
         The same with ``subject`` and ``recognised_by``.
-
-    Raises
-    ------
-    FileError
-        Where no rule is sure.
     """
     if rule is None:
         return _one_for_same_data(_by_names(files, root))

@@ -57,6 +57,8 @@ Protocol = dict[str, Any]
 def read_protocol(path: Path, file: BinaryIO, start: int, length: int) -> Protocol:
     """Parse the protocol at the start of a measurement.
 
+    Raises ``FileError`` if it is too long, or cannot be parsed safely.
+
     Parameters
     ----------
     path
@@ -65,11 +67,6 @@ def read_protocol(path: Path, file: BinaryIO, start: int, length: int) -> Protoc
         The same, open.
     start, length
         Where the protocol begins, and its bytes.
-
-    Raises
-    ------
-    FileError
-        If it is too long, or cannot be parsed safely.
     """
     from twixtools.twixprot import parse_twix_hdr
 
@@ -96,6 +93,8 @@ def _is_parsable(text: bytes) -> bool:
 def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int, int]) -> MrdHeader:
     """How the image lines of a measurement were encoded.
 
+    Raises ``FileError`` if k-space was not acquired on a Cartesian grid, or several slices at a time.
+
     Parameters
     ----------
     path
@@ -106,11 +105,6 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
         Headers of the image lines, at least one.
     centers
         Phase-encoding and partition step at which k-space is zero, as the lines tell it.
-
-    Raises
-    ------
-    FileError
-        If k-space was not acquired on a Cartesian grid, or several slices at a time.
     """
     yaps, meas = protocol["MeasYaps"], protocol["Meas"]
     _check_readable(path, yaps, meas)
@@ -279,10 +273,7 @@ class Blocks:
 def read_blocks(path: Path, file: BinaryIO, start: int, stop: int, modern: bool) -> Blocks:
     """Read the headers of all lines between two places of a file.
 
-    Raises
-    ------
-    FileError
-        If a block has no length, or ends after ``stop``.
+    Raises ``FileError`` if a block has no length, or ends after ``stop``.
     """
     from twixtools import mdh_def
 
