@@ -29,17 +29,10 @@ MARK = ".sansref"
 
 
 def claim(folder: Path, kind: str) -> None:
-    """Make a folder this program's own by a mark in it, or see to it that it is.
+    """Make a folder this program's own by a mark that says what it is for, or see to it that it is.
 
     Raises ``SettingError`` if something else lies there, which must be neither replaced nor removed, and ``FileError``
     if the folder cannot be written.
-
-    Parameters
-    ----------
-    folder
-        Made if need be.
-    kind
-        What it holds: run, comparison, evaluation, demo.
     """
     found = claimed(folder)
     if found == kind:
@@ -68,16 +61,10 @@ def claimed(folder: Path) -> str:
 
 
 def remove_made(folder: Path, made: str) -> None:
-    """Remove a folder, if nothing is in it that this program has not made.
+    """Remove a folder, in one of this program's own, if nothing is in it that this program has not made.
 
-    Raises ``SettingError`` if it holds something else; then nothing is removed.
-
-    Parameters
-    ----------
-    folder
-        In a folder of this program's own; it need not exist.
-    made
-        Regular expression of the files that are written there, by their path from ``folder`` on.
+    ``made`` is a regular expression of the files that are written there, by their path from the folder on. Raises
+    ``SettingError`` if it holds something else; then nothing is removed.
     """
     if not (folder.exists() or folder.is_symlink()):
         return
@@ -104,16 +91,8 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
 def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
     """See to it that nothing is written into a folder of scans, nor where they are among the files written.
 
-    Raises ``SettingError`` if one is the other, or lies inside it.
-
-    Parameters
-    ----------
-    out
-        Where files will be written.
-    folder
-        The folder of scans, or one of them; None if there is none. Links are followed, also those in the folder.
-    name
-        How the user has named that folder, such as ``--data``; for the message.
+    Links are followed, also those in the folder, which the user has named by ``name``, such as ``--data``. Raises
+    ``SettingError`` if one is the other, or lies inside it.
     """
     if folder is None:
         return
@@ -139,17 +118,11 @@ def _places(folder: Path) -> Iterator[Path]:
 
 
 def locked(path: Path, patience: float = 5) -> TextIO:
-    """A file that keeps other processes off something as long as it is open.
+    """A file that keeps other processes off something as long as it is open; it lies beside it, as ``NAME.lock``.
 
     The lock dies with its process, however that dies, and is seen by other machines that share the file system. Its
-    file stays: a process may be waiting for it. Raises ``FileError`` if it does not, or there can be no such file.
-
-    Parameters
-    ----------
-    path
-        Path of what is locked; the lock lies beside it, as ``NAME.lock``.
-    patience
-        Seconds to wait for another process to let go.
+    file stays: a process may be waiting for it. Raises ``FileError`` if another process does not let go in ``patience``
+    seconds, or there can be no such file.
     """
     lock = path.with_name(f"{path.name}.lock")
     try:
@@ -302,12 +275,8 @@ def remove_leftovers(folder: Path) -> None:
 class Unrefused:
     """A file for libraries that crash where the system refuses to write, as HDF5 does while it closes.
 
-    They are told that all is written; :func:`unrefused` then raises what was refused first.
-
-    Parameters
-    ----------
-    file
-        Open for reading and writing, without a buffer.
+    They are told that all is written; :func:`unrefused` then raises what was refused first. The file given is open for
+    reading and writing, without a buffer.
     """
 
     def __init__(self, file: Any) -> None:

@@ -37,13 +37,8 @@ def is_hdf5(path: Path) -> bool:
 def open_hdf5(path: Path) -> Any:
     """Open a file for reading with h5py, after a look at what it would open itself.
 
-    Raises
-    ------
-    FileError
-        If it names another file than a regular one in its folder, or one that is not there; if it holds more objects,
-        or nests them deeper, than scans do.
-    OSError, RuntimeError, ...
-        Whatever h5py makes of damaged bytes.
+    Raises ``FileError`` if it names another file than a regular one in its folder, or one that is not there; if it
+    holds more objects, or nests them deeper, than scans do; and whatever h5py makes of damaged bytes.
     """
     import h5py
 

@@ -34,18 +34,9 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
-    """Read a text file.
+    """Read a text file of at most so many bytes; a link is followed. The cure is that of a :class:`FileError`.
 
     Raises ``FileError`` if it is not there, no regular file (which might never end), too long, or no UTF-8.
-
-    Parameters
-    ----------
-    path
-        Path of the file; a link is followed.
-    cure
-        What the user can do about a file that cannot be used, as in :class:`~sansref.errors.FileError`.
-    longest
-        Bytes that are read at most.
     """
     try:
         state = path.stat()
@@ -61,15 +52,7 @@ def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
 
 
 def read_json(path: Path, cure: str) -> Any:
-    """Read a JSON file.
-
-    Raises ``FileError`` if it cannot be read.
-
-    Parameters
-    ----------
-    path, cure
-        As for :func:`read_text`.
-    """
+    """Read a JSON file as :func:`read_text` does, and raise ``FileError`` if it cannot be read."""
     text = read_text(path, cure)
     try:
         return json.loads(text)
@@ -82,11 +65,6 @@ def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
 
     Raises ``FileError`` if it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless
     number, or is made to grow without bounds by its aliases.
-
-    Parameters
-    ----------
-    path, cure
-        As for :func:`read_text`.
     """
     text = read_text(path, cure, LONGEST_YAML)
     opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))

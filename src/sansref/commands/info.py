@@ -29,19 +29,8 @@ def describe(
 ) -> Iterator[tuple[str, str]]:
     """Describe a run directory, a scan file, or a folder of them with what a training would take of it.
 
-    Raises ``FileError`` if it is none of them, holds scan files that cannot be used, or names a method whose code is
-    not trusted.
-
-    Parameters
-    ----------
-    path
-        Any of them.
-    options
-        How files are read, for the formats that leave a choice, and whose they are.
-    trust_code
-        As for :class:`~sansref.training.run.RunDirectory`.
-    skip_bad
-        Leave unreadable files of a folder out, rather than raise.
+    With ``skip_bad``, unreadable files of a folder are left out. Raises ``FileError`` if it is none of them, holds scan
+    files that cannot be used, or names a method whose code is not trusted.
     """
     if not path.is_dir():
         return _file(path, options)

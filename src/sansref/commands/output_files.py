@@ -49,21 +49,10 @@ SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written for one file.
+    """What is written for one file into the folder ``out``, in formats as the user names them.
 
-    Attributes
-    ----------
-    info
-        The file.
-    out
-        Folder for the images.
-    formats
-        As the user names them.
-    made
-        By what the images were made.
-    name
-        How the names of the outputs begin, from the folder on, see :func:`output_names`; None is
-        :func:`output_name`.
+    ``name`` is how the names of the outputs begin, from the folder on, see :func:`output_names`; None is
+    :func:`output_name`.
     """
 
     info: FileInfo
@@ -121,15 +110,6 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
     a DICOM series beside its folder's place, other files in their own folder. A file that ``out`` has images of already
     keeps their name. Raises ``SettingError`` if two files have one name all the same, or one's folder the name of
     another's output, and ``FileError`` if the record of ``out`` cannot be read.
-
-    Parameters
-    ----------
-    files
-        Scan files.
-    root
-        Folder above all of them.
-    out
-        Folder for the images.
     """
     found = _read(out / RECORD)
     known: dict[str, list[str]] = {}
@@ -187,23 +167,9 @@ def begin(
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
     What killed commands have left half written is removed, and so are the images of files that have changed since or
-    are read another way now. Raises ``SettingError`` if the folder holds images of other weights, in other formats, of
-    other files, or of unknown origin, and ``FileError`` if the record cannot be read or the folder not be written.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    weights
-        Of the trained run.
-    formats
-        What is written.
-    files
-        With their names from :func:`output_names`.
-    reading
-        Their array and axes, where they are others than those of the run's training data.
-    maps
-        Where their coil maps lie, see :class:`sansref.data.slices.Slices`.
+    are read another way now: by other ``reading`` (array and axes), or with other coil maps. Raises ``SettingError`` if
+    the folder holds images of other weights, in other formats, of other files, or of unknown origin, and ``FileError``
+    if the record cannot be read or the folder not be written.
     """
     wanted = {"weights": _digest(weights), "formats": sorted(set(formats))}
     found = _read(out / RECORD)

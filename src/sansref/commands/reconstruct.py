@@ -64,20 +64,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """One file that is done.
+    """One file that is done, and its images; whether they were there already.
 
-    Attributes
-    ----------
-    path
-        The scan file.
-    kind
-        What it holds.
-    written
-        Its images.
-    earlier
-        Whether they were there already.
-    emulated
-        Whether it was undersampled here before it was reconstructed; not known of earlier ones.
+    ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones.
     """
 
     path: Path
@@ -256,11 +245,6 @@ class Worker:
     """A trained method at work on files.
 
     Raises ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
-
-    Parameters
-    ----------
-    job
-        What is done with every file.
     """
 
     def __init__(self, job: Job) -> None:

@@ -23,25 +23,12 @@ MOST_BLOCKS = 1000
 
 
 def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[FileOutcome]:
-    """Hand files to a cluster, which tries those of a node that dies again on another.
+    """Hand files to the cluster at ``address``, which tries those of a node that dies again on another.
 
-    A file that is tried again is found complete, or written anew as a whole, so that each has its images once. Raises
+    A file that is tried again is found complete, or written anew as a whole, so that each has its images once. Files
+    come in the order in which they are done; all nodes must see them, and the folders of the job. Raises
     ``SettingError`` if Ray is not installed, the cluster does not answer, or its nodes cannot do the job, and
     ``FileError`` if images cannot be written.
-
-    Parameters
-    ----------
-    job
-        What is done with every file; all nodes must see its folders, and the files.
-    files
-        What, one at least, and how the names of its outputs begin.
-    address
-        HOST:PORT, "auto" or "local".
-
-    Yields
-    ------
-    Reconstructed or FileError
-        Each file, in the order in which they are done.
     """
     # Nodes have other working directories.
     given = {str(path.resolve()): path for path in files}

@@ -38,16 +38,9 @@ VERTICAL_PREFERENCE = "LPI"
 class Placement:
     """Slices in the patient coordinates of DICOM and MRD (LPS+), in millimetres.
 
-    Attributes
-    ----------
-    origin
-        Center of the first pixel of the first slice, (3,).
-    down, across, through
-        Step from one row, column and slice to the next, (3,); the first two at right angles.
-    known
-        False where the source does not say where it lies, and a place was made up.
-    stack
-        As in :class:`~sansref.scan.Geometry`.
+    ``origin`` is the center of the first pixel of the first slice; ``down``, ``across`` and ``through`` are the steps
+    from one row, column and slice to the next, (3,) each, the first two at right angles. ``known`` is False where the
+    source does not say where it lies, and a place was made up. ``stack`` is as in :class:`~sansref.scan.Geometry`.
     """
 
     origin: Vector
@@ -75,19 +68,11 @@ class Placement:
 
 
 def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, float] | None) -> Placement:
-    """Where a file's slices lie.
+    """Where the slices of the file ``source`` lie.
 
+    Without a geometry they are axial, 1 mm apart about the origin, with this row and column spacing (None is 1 mm).
     Raises ``FileError`` if the affine has no extent or is sheared within the slices, which neither DICOM nor MRD can
     say.
-
-    Parameters
-    ----------
-    source
-        The file, for errors.
-    geometry
-        None places axial slices 1 mm apart about the origin.
-    spacing
-        Row and column spacing without ``geometry``; None is 1 mm.
     """
     if geometry is None:
         rows, columns = spacing or (1.0, 1.0)
@@ -127,15 +112,7 @@ def in_plane_axes(geometry: Geometry) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """Flips, and then perhaps an exchange, of rows and columns.
-
-    Attributes
-    ----------
-    flip_rows, flip_columns
-        Whether the order of rows, and of columns, is reversed.
-    transpose
-        Whether rows become columns after that.
-    """
+    """Flips of the order of rows and of columns, and then perhaps an exchange of rows and columns."""
 
     flip_rows: bool = False
     flip_columns: bool = False

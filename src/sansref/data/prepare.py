@@ -67,18 +67,12 @@ class Preparation:
         }
 
     def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
-        """Yield a file's scans, undersampled and scaled, one at a time.
+        """Yield a file's scans, undersampled and scaled, one at a time; without ``slices``, those of ``self.slices``.
 
-        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not. Raises
-        ``FileError`` if the file cannot be read, is undersampled where full scans are wanted, is too small for the
-        settings, does not show what its coils see, or holds numbers out of the range of single precision.
-
-        Parameters
-        ----------
-        file
-            The file, or its description, whose subject is then that of the scans.
-        slices
-            Which of its slices; None takes those of ``self.slices``.
+        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not. Its subject is
+        that of a description. Raises ``FileError`` if the file cannot be read, is undersampled where full scans are
+        wanted, is too small for the settings, does not show what its coils see, or holds numbers out of the range of
+        single precision.
         """
         path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
         reader = open_scan_file(path, self.slices.reader_options)
@@ -179,20 +173,17 @@ def prepare(
 ) -> PreparedScans:
     """Write the scans of ``files`` into ``folder``, or reuse it if it is already there and was made in the same way.
 
-    Raises ``FileError`` for an unreadable file, or a file without full sampling where references are needed, and
-    ``SettingError`` if no file gave a scan.
+    Memory stays bounded by one slice, or by one file where bad ones are left out. Raises ``FileError`` for an
+    unreadable file, or a file without full sampling where references are needed, and ``SettingError`` if no file gave a
+    scan.
 
     Parameters
     ----------
-    files
-        What to read, in this order; memory stays bounded by one slice, or by one file where bad ones are left out.
-    recipe
-        How files become undersampled scans.
     folder
         New folder; it appears only when complete.
     references
-        Keep the full references. False writes none at all: a method that learns from undersampled scans
-        alone finds nothing to peek at.
+        Keep the full references. False writes none at all: a method that learns from undersampled scans alone finds
+        nothing to peek at.
     on_bad
         Called with the error of an unreadable file, which is then left out; None lets the error stop.
     """

@@ -50,15 +50,7 @@ class Provenance:
         return f"sansref {self.method} {RESEARCH}"
 
     def sentences(self, info: FileInfo, meta: ScanMeta) -> list[str]:
-        """How the images of a file came about.
-
-        Parameters
-        ----------
-        info
-            The file.
-        meta
-            Of any of its scans.
-        """
+        """How the images of a file came about, of which ``meta`` is that of any scan."""
         said = [f"Reconstructed by sansref {__version__}, method {self.method}, weights {self.weights[:16]}."]
         if meta.synthetic:
             said.append("The k-space was synthetic: computed from magnitude images, not measured.")

@@ -107,12 +107,7 @@ class ArrayStore:
 def join(parts: Sequence[Path], folder: Path) -> None:
     """Make one collection of several of one dtype, which are used up: the arrays of each follow those before it.
 
-    Parameters
-    ----------
-    parts
-        Folders that :class:`ArrayWriter` wrote.
-    folder
-        An empty folder on the same file system.
+    The new folder is empty, and on the same file system.
     """
     indices = [json.loads((part / _INDEX).read_text()) for part in parts]
     (parts[0] / _BYTES).replace(folder / _BYTES)
@@ -135,13 +130,7 @@ PREPARED = rf"(kspace|mask|maps|reference)/({ARRAYS})|scans\.json|recipe\.json"
 
 
 class PreparedScans(Sequence[Scan]):
-    """Scans on disk, ready for training, memory-mapped.
-
-    Parameters
-    ----------
-    folder
-        Written by :func:`store_scans`.
-    """
+    """Scans in a folder that :func:`store_scans` wrote, ready for training, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, cure = folder, "Delete this folder and run the same command again"
@@ -184,22 +173,12 @@ class PreparedScans(Sequence[Scan]):
 def store_scans(
     scans: Iterable[Scan], folder: Path, references: bool, recipe: Mapping[str, Any] | None = None
 ) -> PreparedScans:
-    """Write scans into a new folder, one at a time.
+    """Write scans into a new folder, which appears only when complete; one scan is held in memory at a time.
 
-    Raises ``FileError`` for a scan without a reference where references are to be kept, or of several coils without
-    maps, and ``SettingError`` if there is no scan.
-
-    Parameters
-    ----------
-    scans
-        What to store; only one is held in memory.
-    folder
-        New folder; it appears only when complete.
-    references
-        Keep the full references. False writes none at all: a method that learns from undersampled scans
-        alone finds nothing to peek at.
-    recipe
-        How the scans came about, kept for :func:`made_by_recipe`.
+    References are kept if asked for: without them, a method that learns from undersampled scans alone finds nothing to
+    peek at. The recipe says how the scans came about, for :func:`made_by_recipe`. Raises ``FileError`` for a scan
+    without a reference where references are to be kept, or of several coils without maps, and ``SettingError`` if there
+    is no scan.
     """
     metas: list[ScanMeta] = []
     with atomic_folder(folder) as part:

@@ -155,14 +155,9 @@ SIDE = 256
 
 
 def example_image() -> Tensor:
-    """A sagittal head slice, magnitude.
+    """A sagittal head slice: magnitude, float32 (256, 256) in [0, 1], superior up.
 
     Raises ``SansrefError`` if the installed matplotlib comes without its sample data.
-
-    Returns
-    -------
-    Tensor
-        float32 (256, 256) in [0, 1], superior up.
     """
     from matplotlib import cbook
 

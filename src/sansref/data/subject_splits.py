@@ -13,15 +13,7 @@ from sansref.randomness import seeded
 
 @dataclass(frozen=True)
 class Fold:
-    """One round of a cross-validation, in which each subject is tested on in exactly one round.
-
-    Attributes
-    ----------
-    number
-        Of the round, from 0.
-    of
-        How many rounds there are.
-    """
+    """One of the ``of`` rounds of a cross-validation, numbered from 0; each subject is tested on in one of them."""
 
     number: int
     of: int
@@ -36,29 +28,30 @@ class Fold:
 def split_subjects(
     subjects: Iterable[str], fractions: dict[str, float], seed: int, fold: Fold | None = None
 ) -> dict[str, list[str]]:
-    """Divide subjects at random into named parts.
+    """Divide subjects at random into named splits.
 
-    Raises ``SettingError`` if there are too few subjects to give every part one, or fewer than folds, or if a fold and
-    a test fraction are both given, and ``ValueError`` if a fold is given and no part after the first is named ``test``.
+    Raises ``SettingError`` if there are too few subjects to give every split one, or fewer than folds, or if a fold and
+    a test fraction are both given, and ``ValueError`` if a fold is given and no split after the first is named
+    ``test``.
 
     Parameters
     ----------
     subjects
         One name per scan or file; repeats count once.
     fractions
-        Wanted share of each part but the first, which takes what is left; a share is one of all subjects, and if
-        it is positive, the part gets at least one.
+        Share of all subjects that each split gets but the first, which takes what is left; a positive one gives at
+        least one subject.
     seed
-        Of the random order, which all folds have in common.
+        Seed of the random order, which all folds have in common.
     fold
-        Makes the part named ``test`` the fold's own share of the random order, which differs by at most one subject
-        between folds; its fraction must then be 0. The other parts are taken from behind the fold, so that their
+        Makes the split named ``test`` the fold's own share of the random order, which differs by at most one subject
+        between folds; its fraction must then be 0. The other splits are taken from behind the fold, so that their
         subjects change from fold to fold as well.
 
     Returns
     -------
     dict
-        Sorted subject names of each part; the parts are disjoint and complete.
+        Sorted subject names of each split; the splits are disjoint and complete.
     """
     names = sorted(set(subjects))
     first, *others = fractions
@@ -108,24 +101,11 @@ def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], 
 
 
 def split_halves(subjects: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
-    """Divide subjects at random into those with full scans and those with undersampled ones.
+    """Divide subjects at random into sorted names of those with full scans and of those with undersampled ones.
 
     So unpaired data are emulated from full scans; the code of ISCL (Lee and Jeong, IEEE TMI 40:3238, 2021) halves its
-    images, not its subjects, and takes the first half as the full one too. Raises ``SettingError`` if there are fewer
-    than two subjects.
-
-    Parameters
-    ----------
-    subjects
-        One name per scan or file; repeats count once.
-    seed
-        Of the random order, another than that of :func:`split_subjects`.
-
-    Returns
-    -------
-    tuple
-        Sorted subject names of the full and of the undersampled half, disjoint and complete; of an odd number of
-        subjects the undersampled half, which is learned to be reconstructed, gets one more.
+    images, not its subjects, and takes the first half as the full one too. Of an odd number the undersampled half,
+    which is learned to be reconstructed, gets one more. Raises ``SettingError`` if there are fewer than two subjects.
     """
     names = sorted(set(subjects))
     if len(names) < 2:

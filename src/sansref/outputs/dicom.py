@@ -54,17 +54,7 @@ READ = (
 
 @dataclass(frozen=True)
 class DicomSource:
-    """What a series is made from.
-
-    Attributes
-    ----------
-    identity
-        Digest of the source's files.
-    header
-        Of the source, empty where it is no DICOM.
-    frames
-        The source's slices, none where it is no DICOM.
-    """
+    """What a series is made from: a digest of its files, and of DICOM its header and slices, which are else empty."""
 
     identity: str
     header: Any
@@ -94,21 +84,10 @@ def uid(*parts: object) -> str:
 
 
 def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: DicomSource) -> Dataset:
-    """Everything but the pixels and their place.
+    """Everything but the pixels and their place; ``meta`` is that of any scan of the file.
 
     The study, the frame of reference and the PatientID are those of a DICOM source. No name, no date and nothing else
     that could differ when the same command is repeated is made up.
-
-    Parameters
-    ----------
-    info
-        The file that was reconstructed.
-    meta
-        Of any of its scans.
-    made
-        By what.
-    source
-        The same file, as DICOM sees it.
     """
     from pydicom.dataset import Dataset
 
@@ -222,25 +201,10 @@ def dicom_slices(
 
     All slices share one scale of stored values, which uses all 16 bits; they are therefore gathered in an array on disk
     before they are written. Slices of a DICOM source keep its rows and columns, others are turned upright. The same
-    source, weights and settings give the same files, with the same UIDs. Raises ``FileError`` if the source's place
-    cannot be told in DICOM, or the system refuses to write; ``SettingError`` if pydicom is not installed;
-    ``ValueError`` if a slice is not real, finite and 2-D.
+    source, weights and settings give the same files, with the same UIDs.
 
-    Parameters
-    ----------
-    folder
-        Appears whole, in the place of one that there was before.
-    shape
-        Slices, height and width.
-    info, meta
-        The file that was reconstructed, and any of its scans.
-    made
-        By what.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
+    The shape is (slices, height, width); ``meta`` is that of any scan of the file. Raises ``FileError`` if the source's
+    place cannot be told in DICOM, and ``SettingError`` if pydicom is not installed.
     """
     source = source_of(info.path, info.format)
     place = placement_of(info.path, meta.geometry, meta.spacing)

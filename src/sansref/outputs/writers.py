@@ -59,8 +59,8 @@ def save_nifti(
         Placement of the array. None: it is (height, width, slices), with unknown placement. One that is not known, or
         gives voxels no place, leaves its sizes alone.
     spacing
-        Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The
-        distance of the slices is then written as 1 mm.
+        Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The distance of the slices
+        is then written as 1 mm.
     """
     import nibabel
 
@@ -145,23 +145,9 @@ def nifti_slices(
 ) -> Iterator[PutSlice]:
     """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
 
-    Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file. Raises
-    ``FileError`` if the name has another ending, or the system refuses to write, and ``ValueError`` if a slice is not
-    real, finite and 2-D.
-
-    Parameters
-    ----------
-    path
-        Ends in .nii or .nii.gz.
-    shape
-        Slices, height and width.
-    geometry, spacing
-        As in :func:`~sansref.outputs.writers.save_nifti`; the array's axes are put back in the source's order.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
+    The shape is (slices, height, width); the array's axes are put back in the source's order, as :func:`save_nifti`
+    does. Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file. Raises
+    ``FileError`` if the name does not end in .nii or .nii.gz.
     """
     path = check_nifti_name(path)
     slice_axis = 2 if geometry is None else geometry.slice_axis
@@ -206,22 +192,7 @@ def put_into(slices: Any) -> PutSlice:
 
 @contextmanager
 def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
-    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` (slices, height, width).
-
-    Raises ``FileError`` if the system refuses to write, and ``ValueError`` if a slice is not real, finite and 2-D.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape
-        Slices, height and width.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
-    """
+    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` of the shape (slices, height, width)."""
     import h5py
 
     with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
@@ -236,21 +207,9 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
 
 @contextmanager
 def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
-    """A folder of 8-bit images as :func:`~sansref.outputs.writers.save_png` writes them, named by :func:`png_name`.
+    """A folder of 8-bit images as :func:`save_png` writes them, named by :func:`png_name`.
 
-    Raises ``FileError`` if the system refuses to write, and ``ValueError`` if a slice is not real, finite and 2-D.
-
-    Parameters
-    ----------
-    folder
-        Appears whole, in the place of one that there was before.
-    geometry
-        Placement by which images are turned upright; None leaves them as they are.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put have no file.
+    It appears in the place of one that there was before.
     """
     with atomic_folder(Path(folder)) as temporary:
         yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
@@ -271,26 +230,10 @@ def mrd_slices(
 ) -> Iterator[PutSlice]:
     """An MRD file with one series ``dataset/image_0`` of float32 magnitudes, one image a slice.
 
-    Rows, which are the readout where there is one, become MRD's x axis, the fastest; the position is that of the
-    center, pixel ``n // 2`` of each axis. Slices are gathered in an array on disk, to be written in order. Raises
-    ``FileError`` if the source's place cannot be told in MRD, or the system refuses to write; ``SettingError`` if the
-    package ismrmrd is not installed; ``ValueError`` if a slice is not real, finite and 2-D.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape
-        Slices, height and width.
-    info, meta
-        The file that was reconstructed, and any of its scans.
-    made
-        By what.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
+    The shape is (slices, height, width); ``meta`` is that of any scan of the file. Rows, which are the readout where
+    there is one, become MRD's x axis, the fastest; the position is that of the center, pixel ``n // 2`` of each axis.
+    Slices are gathered in an array on disk, to be written in order. Raises ``FileError`` if the source's place cannot
+    be told in MRD, and ``SettingError`` if the package ismrmrd is not installed.
     """
     try:
         import ismrmrd

@@ -50,11 +50,6 @@ class Turns:
 
     A client asks for one image at a time, so that clients take turns. Images that take long have a lane of their own:
     those that are quick never wait for them.
-
-    Parameters
-    ----------
-    most_seconds
-        That one image may take.
     """
 
     def __init__(self, most_seconds: float) -> None:
@@ -209,19 +204,10 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
 
 
 class Engine:
-    """A trained method that reconstructs the images of all clients, who take turns.
+    """A trained method that reconstructs the images of all clients, who take turns, each image in ``most_seconds``.
 
     The network exists once, and the memory that an image takes on its way twice, however many clients there are. Raises
     ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
-
-    Parameters
-    ----------
-    run
-        A finished run.
-    accelerator
-        Where its networks work.
-    most_seconds
-        That one image may take.
     """
 
     def __init__(
@@ -244,23 +230,10 @@ class Engine:
     def reconstruct(
         self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
     ) -> SentImage:
-        """Wait for the turn of an image, and reconstruct it.
+        """Wait for the turn of image ``number`` of a measurement, and reconstruct it if it is still ``wanted``.
 
-        Raises ``ClientError`` if it takes too long; ``UnwantedError`` if nobody waits any more; ``FileError`` if the
-        lines cannot be an image, or not one that the method can reconstruct.
-
-        Parameters
-        ----------
-        source
-            Who sent it, for errors.
-        header
-            Of the measurement.
-        work
-            Its lines.
-        number
-            Of the image in the measurement, from 0.
-        wanted
-            Asked again and again whether somebody still waits for it.
+        Raises ``ClientError`` if it takes too long; ``UnwantedError`` if nobody waits any more; ``FileError``, blaming
+        ``source``, if the lines cannot be an image, or not one that the method can reconstruct.
         """
         return self._turns.run(work.units, lambda: self._reconstruct(source, header, work, number), wanted)
 

@@ -26,14 +26,9 @@ LOGGER = logging.getLogger(__package__)
 class Backlog:
     """A bounded queue between the thread that receives lines and the one that sends images.
 
-    The receiving thread waits where there is no room, so that the system in the end makes the client wait.
-
-    Parameters
-    ----------
-    images
-        Images that may wait.
-    most_bytes
-        Of lines that may be held: those that wait, that of the image in work, and those of images still incomplete.
+    The receiving thread waits where there is no room, so that the system in the end makes the client wait. So many
+    images may wait, and so many bytes of lines may be held: those that wait, those in work, and those of images still
+    incomplete.
     """
 
     def __init__(self, images: int, most_bytes: int) -> None:
@@ -101,22 +96,11 @@ OTHER_LINES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An image whose lines are all there.
+    """An image whose lines are all there, with the header of the line nearest to the center of k-space.
 
-    Attributes
-    ----------
-    group
-        The lines.
-    line
-        Header of the line nearest to the center of k-space.
-    whitening
-        Matrix that makes the coils' noise white, complex64 (coils, coils), or None.
-    bytes
-        Memory that the lines take.
-    units
-        What it costs to reconstruct, see :func:`sansref.serving.options.cost`.
-    acceleration
-        Points of the declared matrix for each place of it that a sample was sent of.
+    ``whitening`` is the matrix, complex64 (coils, coils), that makes the coils' noise white; ``bytes`` the memory of
+    the lines; ``units`` what it costs to reconstruct, see :func:`sansref.serving.options.cost`; ``acceleration`` the
+    points of the declared matrix for each place of it that a sample was sent of.
     """
 
     group: Group
@@ -128,18 +112,9 @@ class Work:
 
 
 class Gathering:
-    """The lines of one measurement.
+    """The lines of one measurement, gathered into images.
 
     Raises ``FileError`` or ``ClientError`` if the header cannot be used, or its matrix is too large.
-
-    Parameters
-    ----------
-    name
-        Of the client, for errors.
-    text
-        Its header.
-    limits
-        What it may ask for.
     """
 
     def __init__(self, name: str, text: str, limits: ServerLimits) -> None:

@@ -45,14 +45,9 @@ class MessageId(IntEnum):
 
 
 class ClientError(SansrefError):
-    """What a client has done wrong, as one line that it is told.
+    """What a client has done wrong, as one line that it is told: it advises only what the client can do.
 
-    Parameters
-    ----------
-    told
-        The line. It advises only what the client can do.
-    option
-        The server's option that set the limit: for the log, whose reader can change it.
+    The server's option that set the limit is for the log, whose reader can change it.
     """
 
     def __init__(self, told: str, option: str = "") -> None:
@@ -70,32 +65,14 @@ class _HaltedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message.
-
-    Attributes
-    ----------
-    id
-        What it is.
-    content
-        A text, an acquisition, or None where the message has no content or it is read past.
-    """
+    """One message: its content is None where it has none, or where it is read past."""
 
     id: MessageId
     content: str | Acquisition | None = None
 
 
 class Stream:
-    """One client's socket, by whole messages.
-
-    One thread may receive while another one sends.
-
-    Parameters
-    ----------
-    connection
-        A connected socket, which the stream closes.
-    limits
-        What the client may ask for.
-    """
+    """One client's socket, by whole messages, closed by the stream; one thread may receive while another one sends."""
 
     def __init__(self, connection: socket.socket, limits: ServerLimits) -> None:
         self.limits = limits

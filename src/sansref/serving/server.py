@@ -23,20 +23,9 @@ REFUSALS = 16
 
 
 class Server:
-    """Gives each client a session of its own; one network serves all.
+    """Gives each client a session of its own; one network serves all. Port 0 takes a free one.
 
     Raises ``SettingError`` if nobody can listen there.
-
-    Parameters
-    ----------
-    engine
-        The trained run.
-    limits
-        What clients may ask for.
-    host, port
-        Where to listen; port 0 takes a free one.
-    pixel
-        What images are sent as.
     """
 
     def __init__(self, engine: Engine, limits: ServerLimits, host: str, port: int, pixel: Pixel = "float32") -> None:
@@ -78,10 +67,7 @@ class Server:
     def stop(self, grace: float) -> bool:
         """Take no more clients and lines, finish the images whose lines are there; False if that was not in time.
 
-        Parameters
-        ----------
-        grace
-            Seconds after which the clients that are left are cut off.
+        Clients that are left after ``grace`` seconds are cut off.
         """
         self._listener.close()
         with self._lock:

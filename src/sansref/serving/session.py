@@ -26,17 +26,6 @@ class Session:
 
     Lines are received in the thread that calls :meth:`run`; images are sent from a thread of their own, while the next
     lines come in.
-
-    Parameters
-    ----------
-    name
-        Of the client, for the log.
-    stream
-        Its messages.
-    engine
-        Reconstructs its images.
-    pixel
-        What they are sent as.
     """
 
     def __init__(self, name: str, stream: Stream, engine: Engine, pixel: Pixel = "float32") -> None:

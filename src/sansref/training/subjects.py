@@ -31,14 +31,8 @@ logger = logging.getLogger(__name__)
 class Parts:
     """Prepared scans of a run.
 
-    Attributes
-    ----------
-    training
-        Scans to learn from; the undersampled ones, for an unpaired method.
-    validation
-        Scans of other subjects, or None.
-    full
-        Full scans of other people, for an unpaired method.
+    ``training`` are those to learn from, for an unpaired method the undersampled ones; ``full`` are full scans of other
+    people for such a method. Those for validation are of other subjects.
     """
 
     training: PreparedScans
@@ -76,13 +70,8 @@ class SubjectReader:
     def parts(self, data: Path, full: Path | None) -> Parts:
         """Split and prepare; what an earlier, killed command has done is used again.
 
-        Parameters
-        ----------
-        data
-            Folder of scans, or one file.
-        full
-            Folder of full scans of other people, for an unpaired method; None takes half of the subjects of ``data``
-            that are neither for validation nor for test.
+        Without a folder of full scans of other people, an unpaired method takes those of half of the subjects of
+        ``data`` that are neither for validation nor for test.
         """
         found, found_full = self.files(data, full)
         files, others = found.files, [] if found_full is None else found_full.files
@@ -288,21 +277,9 @@ def fingerprints(files: Iterable[FileInfo], data: Path) -> dict[str, str]:
 
 
 def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str], used: str) -> None:
-    """See to it that data are what they were.
+    """See to it that data, known by fingerprints by name, are what they were when ``used`` was begun with them.
 
-    Parameters
-    ----------
-    data
-        The folder.
-    known, now
-        Fingerprints by name.
-    used
-        What goes on with them, for the message.
-
-    Raises
-    ------
-    FileError
-        Naming what has come, gone or changed.
+    Raises ``FileError`` that names what has come, gone or changed.
     """
     shared = known.keys() & now.keys()
     found = [

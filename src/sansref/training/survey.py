@@ -33,14 +33,8 @@ Row = tuple[str, str]
 class Cost:
     """What a training step and a reconstruction took when they were tried.
 
-    Attributes
-    ----------
-    step, reconstruction
-        Seconds of a step with a whole batch, and of the reconstruction of one slice.
-    memory
-        Largest memory of the process on a CPU, or of its tensors on a GPU, in bytes.
-    device
-        Where, in words.
+    Seconds are those of a step with a whole batch, and of the reconstruction of one slice; the memory, in bytes, is the
+    largest of the process on a CPU, or of its tensors on a GPU.
     """
 
     step: float
@@ -60,21 +54,9 @@ def survey(
     """Tell, as names and values, what a training will learn from and what it will take.
 
     One slice of each size is read and prepared, and a few steps are tried on it, with weights that are thrown away:
-    time and memory are measured, and the rest follows from the headers. Raises ``FileError`` if a slice cannot be used,
-    and ``SettingError`` if settings are impossible for these scans.
-
-    Parameters
-    ----------
-    config
-        Configuration of the training.
-    found, full
-        Files of the folder, and of the one of full scans of other people.
-    parts
-        Subjects of each part.
-    skip_bad
-        Pass over files of which a slice cannot be used, rather than raise.
-    processes
-        That train together, and share out each batch.
+    time and memory are measured, and the rest follows from the headers. With ``skip_bad``, files of which a slice
+    cannot be used are passed over. Raises ``FileError`` if a slice cannot be used, and ``SettingError`` if settings are
+    impossible for these scans.
     """
     yield from _people(found, "")
     if full is not None:
@@ -242,22 +224,11 @@ def _expected(
 
 
 def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, companion: Scan | None = None) -> Cost:
-    """Measure a training step and a reconstruction, leaving random streams as they are.
+    """Measure a training step and a reconstruction of the largest scan, leaving random streams as they are.
 
-    A GPU is given a whole batch. A CPU is given one slice: it takes as many times as long for a batch.
-
-    Parameters
-    ----------
-    config
-        Configuration of the training.
-    method
-        Weights that nobody needs afterwards: their gradients change.
-    scan
-        The largest.
-    batch_size
-        Slices of a step.
-    companion
-        A full scan of the same size, for a method that takes one.
+    A GPU is given a whole batch. A CPU is given one slice: it takes as many times as long for a batch. Nobody needs the
+    method's weights afterwards: their gradients change. ``companion`` is a full scan of the same size, for a method
+    that takes one.
     """
     device = device_of(config.training.accelerator)
     sample = Sample(scan, full=companion)

@@ -95,15 +95,7 @@ class ImageKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines of one image.
-
-    Attributes
-    ----------
-    heads
-        Structured array (lines,) of :data:`HEAD`, or of any dtype with these fields.
-    data
-        One complex64 (coils, samples) per line.
-    """
+    """The lines of one image: headers (lines,) with the fields of :data:`HEAD`, and complex64 (coils, samples) each."""
 
     heads: Heads
     data: list[Data]

@@ -34,19 +34,10 @@ LARGEST = 1e18
 class Layout:
     """What the scans of an image will look like, as told by the headers of its lines alone.
 
-    Attributes
-    ----------
-    mask
-        bool (rows, columns), the same for all partitions.
-    scans
-        1, or the number of partitions of a 3-D slab without its oversampling.
-    coils
-        Number of receive channels.
-    cut
-        Whether readout oversampling is removed. It is not where a part of the readout is missing: the samples beside
-        the gap would take up errors from it.
-    crop
-        The part of the image inside the reconstructed field of view.
+    The mask, bool (rows, columns), is the same for all partitions; ``scans`` is 1, or the number of partitions of a 3-D
+    slab without its oversampling. Readout oversampling is ``cut`` but where a part of the readout is missing: the
+    samples beside the gap would take up errors from it. ``crop`` is the part of the image inside the reconstructed
+    field of view.
     """
 
     mask: Tensor
@@ -68,7 +59,7 @@ def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
     coils = np.unique(heads["active_channels"])
     if len(coils) > 1:
         raise FileError(source, f"has lines of {coils[0]} and of {coils[1]} coils in one image", CURE)
-    mask = _plane_mask(source, grid_mask(header, place(source, header, heads)))
+    mask = _shared_mask(source, grid_mask(header, place(source, header, heads)))
     height, width, scans = header.pixels
     columns = mask.any(0)
     cut = height < header.encoded[0] and bool(mask[:, columns].all())
@@ -84,33 +75,21 @@ def assemble(
     whitening: Tensor | None = None,
     others: Lines | None = None,
 ) -> list[Scan]:
-    """Make scans of the lines of one image.
+    """Make scans of the lines of one image: one of a 2-D image; of a 3-D slab the partitions, in order.
 
-    Lines of the same place (averages, repeats) are averaged. Readout oversampling is removed where the readout is
-    complete. A fully sampled image of one coil is also given as ``reference``. Calibration lines beside the image's
-    grid are given as ``calibration`` where there are several coils. Raises ``FileError`` if no image can be made of
-    them: no line, lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN,
-    or nothing but zeros.
+    Lines of the same place (averages, repeats) are averaged; lines that are for neither the image nor its calibration
+    are passed over. Readout oversampling is removed where the readout is complete. A fully sampled image of one coil is
+    also given as ``reference``. Calibration lines beside the image's grid, or ``others`` where it has none, are given
+    as ``calibration`` where there are several coils. Raises ``FileError`` if no image can be made of them: no line,
+    lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN, or nothing but
+    zeros.
 
     Parameters
     ----------
-    source
-        Where the lines come from, for error messages.
-    header
-        How they were encoded.
-    lines
-        Of one image, in any order; lines that are for neither the image nor its calibration are passed over.
     meta
         Subject, source, index of the first scan and geometry; spacing and crop are set here.
     whitening
         Matrix, complex64 (coils, coils), by which the coils are mixed.
-    others
-        Lines that calibrate the image where it has no such lines of its own.
-
-    Returns
-    -------
-    list of Scan
-        One for a 2-D image. The partitions, in order, of a 3-D slab.
     """
     header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)
@@ -119,16 +98,19 @@ def assemble(
     if header.encoded[2] > 1:
         grid = _slab_to_slices(grid, layout.scans)
     meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop)
-    scans = [_scan(source, plane, layout, replace(meta, slice=meta.slice + k)) for k, plane in enumerate(grid)]
-    plane = (layout.mask.shape[0], layout.mask.shape[1])
-    found = None if apart is None else calibration_kspace(header, apart, layout.coils, layout.scans, plane)
+    scans = [
+        _scan(source, grid_of_slice, layout, replace(meta, slice=meta.slice + k))
+        for k, grid_of_slice in enumerate(grid)
+    ]
+    size = (layout.mask.shape[0], layout.mask.shape[1])
+    found = None if apart is None else calibration_kspace(header, apart, layout.coils, layout.scans, size)
     if found is None:
         return scans
     seen = found if whitening is None else [whitened(each, whitening) for each in found]
     return [replace(scan, calibration=each) for scan, each in zip(scans, seen, strict=True)]
 
 
-def _plane_mask(source: Path | str, mask: Mask) -> Tensor:
+def _shared_mask(source: Path | str, mask: Mask) -> Tensor:
     """The mask (rows, columns) that all partitions share."""
     if not (mask == mask[0]).all():
         missing = int((mask.any(0) & ~mask).any(-1).sum())
@@ -151,7 +133,7 @@ def _gridded(source: Path | str, header: MrdHeader, lines: Lines, coils: int, wh
         total /= np.maximum(count, 1)
     grid = torch.from_numpy(total)
     if whitening is not None:
-        grid = torch.stack([whitened(plane.transpose(0, 1), whitening).transpose(0, 1) for plane in grid])
+        grid = torch.stack([whitened(each.transpose(0, 1), whitening).transpose(0, 1) for each in grid])
     return grid
 
 
@@ -182,8 +164,8 @@ def _slab_to_slices(grid: Tensor, kept: int) -> Tensor:
     return grid[first : first + kept]
 
 
-def _scan(source: Path | str, plane: Tensor, layout: Layout, meta: ScanMeta) -> Scan:
-    kspace = plane.permute(1, 2, 0)  # to (coils, rows, columns)
+def _scan(source: Path | str, grid: Tensor, layout: Layout, meta: ScanMeta) -> Scan:
+    kspace = grid.permute(1, 2, 0)  # to (coils, rows, columns)
     if layout.cut:
         images = ifft1c(kspace, -2)
         kspace = fft1c(center_crop(images, (layout.mask.shape[0], images.shape[-1])), -2)
@@ -207,18 +189,7 @@ DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
 
 
 def stack_order(heads: Heads) -> npt.NDArray[np.int64]:
-    """The order in which slices follow each other along the slice direction.
-
-    Parameters
-    ----------
-    heads
-        One acquisition header per slice.
-
-    Returns
-    -------
-    numpy.ndarray
-        Indices, by position along ``slice_dir`` of the first header; as given where positions are equal.
-    """
+    """Indices of slices, a header each, by position along ``slice_dir`` of the first, then as given."""
     along = heads["position"].astype(np.float64) @ heads["slice_dir"][0].astype(np.float64)
     # Positions are single precision; differences below this are none.
     order: npt.NDArray[np.int64] = np.argsort(np.round(along, 3), kind="stable")
@@ -228,20 +199,9 @@ def stack_order(heads: Heads) -> npt.NDArray[np.int64]:
 def geometry_of(header: MrdHeader, heads: Heads, size: tuple[int, int, int]) -> Geometry | None:
     """Place a stack of slices, or a 3-D slab, in the patient.
 
-    Parameters
-    ----------
-    header
-        How the data were encoded.
-    heads
-        One acquisition header per slice, in the order of the stack; one in all for a slab.
-    size
-        Rows, columns and slices of the array to be placed (the images after they are cropped).
-
-    Returns
-    -------
-    Geometry or None
-        Affine (RAS+) of the array (rows, columns, slices); None where directions are missing or are no rotation, or
-        slices are not parallel and evenly spaced.
+    Headers are one per slice, in the order of the stack; one in all for a slab. The size is that of the array to be
+    placed (rows, columns, slices), after images are cropped; the affine (RAS+) is for this order. None where directions
+    are missing or are no rotation, or slices are not parallel and evenly spaced.
     """
     directions = np.stack([heads[name].astype(np.float64) for name in DIRECTIONS], axis=-1)
     centers = heads["position"].astype(np.float64)

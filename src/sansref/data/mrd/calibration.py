@@ -66,26 +66,13 @@ class NoiseScan:
             self.samples += data.shape[1]
 
     def matrix(self, source: Path | str, coils: int, dwell: float) -> Tensor | None:
-        """The matrix that whitens lines of a scan, so that the noise in them has unit strength.
+        """The matrix, complex64 (coils, coils), that whitens lines of a scan: their noise then has unit strength.
 
-        Noise power grows with the bandwidth, the inverse of the dwell time, so noise that was sampled faster than the
-        scan is scaled down. (The receiver's filter, which may pass some 20 % less noise at the edges of the noise
-        scan's band, is not known and left out.) Raises ``FileError`` if the noise is of no use: too short, not finite,
-        of a dead coil or of coils that depend on each other.
-
-        Parameters
-        ----------
-        source
-            Where the noise comes from, for error messages.
-        coils
-            Of the scan.
-        dwell
-            Time from one sample of the scan to the next in microseconds; 0 where it is not known.
-
-        Returns
-        -------
-        Tensor or None
-            complex64 (coils, coils); None where there is no noise, or that of another number of coils.
+        Noise power grows with the bandwidth, the inverse of the dwell time (in microseconds, 0 where that of the scan
+        is not known), so noise that was sampled faster than the scan is scaled down. (The receiver's filter, which may
+        pass some 20 % less noise at the edges of the noise scan's band, is not known and left out.) None where there is
+        no noise, or that of another number of coils. Raises ``FileError`` if the noise is of no use: too short, not
+        finite, of a dead coil or of coils that depend on each other.
         """
         if self.coils != coils:
             return None
@@ -113,21 +100,11 @@ def calibration_lines(header: MrdHeader, lines: Lines) -> Lines | None:
 def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey, Integers]], heads: Heads) -> Integers:
     """Indices of the lines of other images that calibrate an image which lacks calibration lines of its own.
 
-    Where calibration is a measurement of its own, they are those of the nearest image of the same slice that has
-    some: scanners often acquire it once, before the first repetition. Where it lies on the image's grid, neighbouring
-    images give what this one lacks, until they give no more: they differ in the lines that are left out (TGRAPPA,
-    Breuer et al., Magn Reson Med 53(4), 2005), or have the calibration lines.
-
-    Parameters
-    ----------
-    header
-        How the lines were encoded.
-    key
-        Key of the image.
-    images
-        Key and indices of the lines of each image of the file, calibration lines among them.
-    heads
-        Headers of all lines.
+    Where calibration is a measurement of its own, they are those of the nearest image of the same slice that has some:
+    scanners often acquire it once, before the first repetition. Where it lies on the image's grid, neighbouring images
+    give what this one lacks, until they give no more: they differ in the lines that are left out (TGRAPPA, Breuer et
+    al., Magn Reson Med 53(4), 2005), or have the calibration lines. ``images`` are all images of the file, with the
+    indices of their lines, calibration lines among them; ``heads`` are those of all lines.
     """
 
     def distance(other: ImageKey) -> tuple[int, ...]:
@@ -156,7 +133,7 @@ def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey,
 
 
 def calibration_kspace(
-    header: MrdHeader, lines: Lines, coils: int, slices: int, plane: tuple[int, int]
+    header: MrdHeader, lines: Lines, coils: int, slices: int, size: tuple[int, int]
 ) -> list[Tensor] | None:
     """K-space of a calibration scan on the grid of the image.
 
@@ -164,13 +141,11 @@ def calibration_kspace(
     ----------
     header
         How the image was encoded.
-    lines
-        Lines of the calibration scan.
     coils
         Receive channels of the image.
     slices
         1, or the partitions of a 3-D slab without its oversampling.
-    plane
+    size
         Rows and columns of the image's k-space.
 
     Returns
@@ -190,7 +165,7 @@ def calibration_kspace(
     space = int(spaces[-1])
     own = header.fovs[space] if space < len(header.fovs) else None
     x, y, z = own or header.encoded_fov
-    rows, columns = plane
+    rows, columns = size
     for axis, wanted, told in (
         (3, rows * header.spacing[0], x),
         (1, columns * header.spacing[1], y),
@@ -200,7 +175,7 @@ def calibration_kspace(
     if header.encoded[2] > 1:
         block = ifft1c(_sized(block, 0, header.encoded[2]), 0)
         block = _sized(block, 0, slices)
-    return [center_fit(each.permute(1, 2, 0), plane).contiguous() for each in block]
+    return [center_fit(each.permute(1, 2, 0), size).contiguous() for each in block]
 
 
 def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor | None:

@@ -29,16 +29,8 @@ SMALL_GRID = 2**22
 class GridPlaces:
     """Where lines lie on the grid; all arrays have one element per line.
 
-    Attributes
-    ----------
-    rows
-        First grid point along the readout.
-    columns, partitions
-        Grid point along phase encoding and along the partitions.
-    first, stop
-        The samples that are kept, counted in the direction of the grid (after reversal).
-    reverse
-        Whether the line was read backwards.
+    ``rows`` is the first grid point along the readout, ``first`` to ``stop`` are the samples that are kept, counted in
+    the direction of the grid (after reversal).
     """
 
     rows: Integers

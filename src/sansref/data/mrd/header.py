@@ -20,17 +20,8 @@ MOST_TEXT = 4 * 2**20
 class HeaderXml:
     """The XML document of an ISMRMRD header, in any or no namespace.
 
-    Raises ``FileError`` if it is too long, is not XML, or declares a document type (entities could expand without
-    bound).
-
-    Parameters
-    ----------
-    source
-        The file (or sender) that holds it, for error messages.
-    text
-        The document.
-    cure
-        What the user can do about a header that cannot be used.
+    Errors blame the ``source`` (a file or a sender) and name the cure. Raises ``FileError`` if the text is too long, is
+    not XML, or declares a document type (entities could expand without bound).
     """
 
     def __init__(self, source: Path | str, text: str, cure: str) -> None:
@@ -197,21 +188,11 @@ class MrdHeader:
 
 
 def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int = 0) -> MrdHeader:
-    """Read one encoding of an ISMRMRD header.
+    """Read one encoding of an ISMRMRD header, from 0: the one that image lines refer to.
 
-    Raises ``FileError`` if it is not XML or unsafe, lacks an element, holds a value that is not a usable number, or
-    describes data that were not encoded on a Cartesian grid.
-
-    Parameters
-    ----------
-    source
-        The file that holds the header, or the name of who sent it, for error messages.
-    text
-        The XML document, in any or no namespace.
-    cure
-        What the user can do about a header that cannot be used.
-    encoding
-        Which one, from 0: the one that image lines refer to.
+    Errors blame the ``source`` (a file or a sender) and name the cure. Raises ``FileError`` if the text is not XML or
+    unsafe, lacks an element, holds a value that is not a usable number, or describes data that were not encoded on a
+    Cartesian grid.
     """
     xml = HeaderXml(source, text, cure)
     xml.bring_first("encoding", encoding)

@@ -61,20 +61,9 @@ class InMemory:
 
 @dataclass(frozen=True, slots=True)
 class FlatFile:
-    """Numbers one after the other in a file.
+    """Numbers in an open file, from ``offset`` bytes on; with ``fortran``, the first axis runs fastest.
 
     It is not memory-mapped: a file that is cut meanwhile, or a network drive that fails, would kill the process.
-
-    Attributes
-    ----------
-    path, file
-        The file, open for reading.
-    offset
-        Where the numbers begin, in bytes.
-    shape, dtype
-        Of the array.
-    fortran
-        Whether the first axis runs fastest, else the last.
     """
 
     path: Path
@@ -118,15 +107,7 @@ class FlatFile:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Complex numbers whose real and imaginary parts take turns along an axis of a real array.
-
-    Attributes
-    ----------
-    stored
-        The real numbers.
-    axis
-        Axis along which pairs are complex numbers; its length is even.
-    """
+    """Complex numbers whose real and imaginary parts take turns along an axis, of even length, of a real array."""
 
     stored: Stored
     axis: int

@@ -69,21 +69,10 @@ def is_maps_name(name: str) -> bool:
 
 
 def map_axes(shape: Sequence[int], scan: FileInfo, known: Iterable[Sequence[str]] = ()) -> tuple[str, ...] | None:
-    """What the axes of maps are, by the sizes of their scan.
+    """What the axes of maps of this shape are, by the sizes of their scan: a word for each, ``x`` for one of length 1.
 
-    Parameters
-    ----------
-    shape
-        Shape of the maps.
-    scan
-        Scan that the maps belong to.
-    known
-        Words for the axes that are tried first: those of the k-space, or of the format.
-
-    Returns
-    -------
-    tuple or None
-        One word for each axis, ``x`` for one of length 1; None where the sizes do not fit, or in several ways.
+    Words that are ``known``, of the k-space or the format, are tried first. None where the sizes do not fit, or in
+    several ways.
     """
     sizes = {"slice": {scan.slices}, "coil": {scan.coils}, "column": {scan.width}}
     sizes["row"] = {scan.height, scan.stored_rows[0] if scan.stored_rows else scan.height}
@@ -110,28 +99,10 @@ def _fits(words: Sequence[str], shape: Sequence[int], sizes: dict[str, set[int]]
 
 
 def read_maps(stored: Stored, words: tuple[str, ...], scan: FileInfo, index: int, name: str) -> Tensor:
-    """Read the maps of a slice.
+    """Read the maps of a slice, complex64 (coils, height, width): sum over coils |map|^2 = 1, 0 where there are none.
 
-    Parameters
-    ----------
-    stored, words
-        The array, and what its axes are.
-    scan
-        Scan that the maps belong to. Rows that its reader cuts off, as readout oversampling, are cut off here too.
-    index
-        Index of the slice.
-    name
-        Name of the maps, for people.
-
-    Returns
-    -------
-    Tensor
-        complex64 (coils, height, width), with sum over coils |map|^2 = 1, or 0 where there are none.
-
-    Raises
-    ------
-    FileError
-        Naming the scan, where the maps are not finite or all zero.
+    Rows that the scan's reader cuts off, as readout oversampling, are cut off here too. Raises ``FileError``, naming
+    the scan, where the maps, called ``name``, are not finite or all zero.
     """
     across, start, stop = (words.index("slice"), index, index + 1) if "slice" in words else (0, 0, stored.shape[0])
     block = stored.part(across, start, stop)
@@ -158,14 +129,9 @@ KSPACE_NAME = re.compile(r"k_?space|ksp|k_?data|raw", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An array of a file, as told by its header.
+    """An array of a file, as told by its header; the name is empty where the file holds one array alone.
 
-    Attributes
-    ----------
-    name
-        Empty where the file holds one array alone.
-    shape, dtype
-        Of the array; the dtype of HDF5's complex compounds is that of the complex numbers.
+    The dtype of HDF5's complex compounds is that of the complex numbers.
     """
 
     name: str
@@ -178,18 +144,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The array that is meant.
+    """The array that is meant: as it is stored, what its axes are, and maps of its coils with what their axes are.
 
-    Attributes
-    ----------
-    entry
-        As it is stored.
-    words
-        What its axes are; those of pairs are axes of coils, or of length 1.
-    pairs
-        The axis along which real and imaginary parts take turns.
-    maps
-        Maps of its coils, and what their axes are.
+    Along the axis ``pairs``, real and imaginary parts take turns; its word is then that of coils, or of length 1.
     """
 
     entry: Entry
@@ -211,11 +168,6 @@ class ArrayReader(ABC):
 
     K-space of one coil that was fully sampled also gives its image as ``reference``. Which samples were acquired is
     found from the data, see :func:`sansref.data.readers.reader.acquired_samples`. The scale is that of the file.
-
-    Parameters
-    ----------
-    options
-        Which array, and what its axes are.
     """
 
     format: str

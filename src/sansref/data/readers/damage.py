@@ -38,15 +38,8 @@ def check_file(path: Path) -> None:
 def reading(path: Path, name: str) -> Iterator[None]:
     """Wrap calls of a format library, and nothing else, so that every failure becomes a ``FileError``.
 
-    The libraries answer damaged bytes with errors of many types (OSError, RuntimeError, KeyError, EOFError,
-    zlib.error, ...) and with warnings, none of which tells a user what to do.
-
-    Parameters
-    ----------
-    path
-        The file being read.
-    name
-        The format the file should have.
+    The libraries answer damaged bytes with errors of many types (OSError, RuntimeError, KeyError, EOFError, zlib.error,
+    ...) and with warnings, none of which tells a user what to do. ``name`` is that of the format.
     """
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():

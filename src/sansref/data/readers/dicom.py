@@ -48,18 +48,9 @@ Signature = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A volume.
+    """A volume, named by one of its files: its slices along the normal of their plane.
 
-    Attributes
-    ----------
-    path
-        The file by which it is named.
-    frames
-        Its slices, along the normal of their plane.
-    geometry
-        Of an array (rows, columns, slices).
-    plane
-        Of the slices: the one that they are nearest to.
+    ``geometry`` is that of an array (rows, columns, slices), ``plane`` the one that the slices are nearest to.
     """
 
     path: Path
@@ -210,14 +201,9 @@ def check_decodable(series: Series) -> None:
 
 
 def check_streams(series: Series) -> None:
-    """Refuse JPEG-LS streams that are cut short or declare another size.
+    """Refuse JPEG-LS streams that are cut short or declare another size, naming the series and the slice.
 
     The decoder works for many seconds on a stream without an end, and believes any size.
-
-    Raises
-    ------
-    FileError
-        Naming the series and the slice.
     """
     from pydicom import dcmread
     from pydicom.encaps import generate_frames
@@ -302,14 +288,9 @@ ABOUT = ("PatientID", "StudyInstanceUID", "SeriesDescription", "ProtocolName", "
 
 
 class DicomReader:
-    """Reader of DICOM MR magnitude images.
+    """Reader of DICOM MR magnitude images, in the plane in which they were acquired.
 
     The subject is the PatientID, never a name. Slices lie along the normal of their plane, their values are rescaled.
-
-    Parameters
-    ----------
-    plane
-        The plane of the slices; only that in which the series was acquired can be had.
     """
 
     format = FORMAT

@@ -150,34 +150,12 @@ class Stack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One slice.
+    """One slice, frame ``number`` (from 0) of a file; lengths are in millimetres, directions the patient's (LPS+).
 
-    Attributes
-    ----------
-    file, number
-        Where it is stored; frames of a file are counted from 0.
-    instance
-        The file's SOP Instance UID.
-    sop_class
-        The file's SOP Class UID.
-    syntax
-        The file's Transfer Syntax UID.
-    stack
-        The volume that it belongs to.
-    orientation
-        Direction along a row, then along a column (LPS+), (6,).
-    position
-        Center of the first pixel (LPS+), in millimetres.
-    thickness
-        Of the slice, in millimetres, None where it is not stated; as is ``gap``.
-    gap
-        Distance of the slices' centers.
-    slope, intercept
-        From stored values to those of the file.
-    padding
-        First and last of the stored values that pixels outside the image have.
-    looked_up
-        Whether a lookup table in the file, not slope and intercept, gives its values.
+    ``orientation`` is the direction along a row, then along a column, (6,); ``position`` the center of the first pixel;
+    ``gap`` the distance of the slices' centers. What is not stated is None. ``padding`` holds the first and the last of
+    the stored values that pixels outside the image have. A lookup table may give values in the place of slope and
+    intercept.
     """
 
     file: Path

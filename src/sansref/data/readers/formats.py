@@ -51,13 +51,6 @@ def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
     """Find the reader of a file by its content.
 
     Raises ``FileError`` if it is missing, a folder, empty, may not be read, or is in no format that is read.
-
-    Parameters
-    ----------
-    path
-        Any file.
-    options
-        How files are read, for the formats that leave a choice.
     """
     options = options or ReaderOptions()
     reader = _reader(path, options)
@@ -149,15 +142,8 @@ def _other_format(path: Path) -> str | None:
 class _WithMaps:
     """A reader whose k-space of several coils gets its maps, or a calibration scan for them, from other files.
 
-    Attributes
-    ----------
-    reader
-        Reader of the scans.
-    place
-        A file of maps, which must fit each scan, or k-space of a smaller matrix; or a folder of such files that are
-        named as the scans are.
-    axes
-        Words for the axes of the scans; maps may have the same.
+    ``place`` is a file of maps, which must fit each scan, or k-space of a smaller matrix; or a folder of such files
+    that are named as the scans are. ``axes`` are words for the axes of the scans; maps may have the same.
     """
 
     reader: Reader

@@ -83,15 +83,7 @@ LIMITS = ChildLimits()
 
 @dataclass(frozen=True, slots=True)
 class IsolatedReader:
-    """A reader whose every call is made in a child process.
-
-    Attributes
-    ----------
-    reader
-        The reader that is called there.
-    limits
-        What a child may use, None for the usual.
-    """
+    """A reader whose every call is made in a child process, with the usual limits or others."""
 
     reader: Reader
     limits: ChildLimits | None = None
@@ -120,19 +112,10 @@ def isolated(reader: Reader) -> Reader:
 
 
 def in_child(path: Path, call: Callable[[], Result], limits: ChildLimits | None = None) -> Result:
-    """Make one call in a child process.
+    """Make one call in a child process; what it returns must be made of plain data, dataclasses and tensors.
 
-    Raises ``FileError`` if the child hangs, dies or needs more memory than it may use; other errors are those of the
-    call.
-
-    Parameters
-    ----------
-    path
-        The file that is read, for errors.
-    call
-        What it returns must be made of plain data, dataclasses and tensors.
-    limits
-        What the child may use, None for the usual.
+    Raises ``FileError``, naming ``path``, if the child hangs, dies or needs more memory than it may use; other errors
+    are those of the call.
     """
     return next(items_in_child(path, lambda: [call()], limits))
 
@@ -208,18 +191,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def work(sender: Connection, items: Callable[[], Iterable[Any]], seconds: float, memory: int) -> NoReturn:
-    """Send one item after the other; whatever happens, never return to what the parent was doing.
+    """Send pickled pairs, whether all is done and an item or an error; never return to what the parent was doing.
 
-    Parameters
-    ----------
-    sender
-        Takes pickled pairs: whether all is done, and an item or an error.
-    items
-        Made here.
-    seconds
-        Of processor time for each item; the process ends by SIGPROF where it needs more.
-    memory
-        Bytes beyond those that this process has.
+    The process ends by SIGPROF where an item needs more seconds of processor time; it may use so many bytes of memory
+    beyond those that it has.
     """
     try:
         try:

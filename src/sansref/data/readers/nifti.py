@@ -58,11 +58,8 @@ class _Volume:
 class NiftiReader:
     """Reader of NIfTI volumes.
 
-    Parameters
-    ----------
-    plane
-        The plane of the slices. ``native`` cuts across the axis with the fewest samples (the last of equals),
-        which is how 2-D multi-slice volumes and most 3-D ones were acquired; the others follow the affine.
+    The plane ``native`` cuts slices across the axis with the fewest samples (the last of equals), which is how 2-D
+    multi-slice volumes and most 3-D ones were acquired; the others follow the affine.
     """
 
     format = FORMAT

@@ -180,12 +180,7 @@ class FileInfo:
 class ImageSlice:
     """One slice of a magnitude volume, from which k-space can be simulated.
 
-    Attributes
-    ----------
-    image
-        Magnitude, float32 (height, width), in the units of the file, not negative.
-    meta
-        Where the slice comes from, marked as synthetic.
+    The image is float32 (height, width), in the units of the file, not negative; ``meta`` is marked as synthetic.
     """
 
     image: Tensor
@@ -272,16 +267,11 @@ MOST_LONE_ZEROS = 0.01
 
 
 def acquired_samples(kspace: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Find the acquired samples: a measured one is never exactly zero in all coils.
+    """Find the acquired samples of finite, complex (coils, height, width): one is never exactly zero in all coils.
 
     Values below the rounding error of the largest one count as zeros, because zero-padded k-space that went through a
     Fourier transform along another axis comes back with such values. Lone zeros, in whole numbers of a receiver for
     example, are measured: they leave no row or column empty and are fewer than any undersampling leaves out.
-
-    Parameters
-    ----------
-    kspace
-        Complex (coils, height, width), finite.
 
     Returns
     -------

@@ -133,7 +133,7 @@ NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
 
 
 def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None) -> list[FileInfo]:
-    """Say of all files of a folder whose they are.
+    """Say of all files of a folder whose they are, by ``subject`` and ``recognised_by``.
 
     Raises ``FileError`` where no rule is sure.
 
@@ -145,11 +145,6 @@ def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None
         The folder that they were found in.
     rule
         folder, file or a regular expression, as in :class:`ReaderOptions`; None goes by the rules of this module.
-
-    Returns
-    -------
-    list
-        The same with ``subject`` and ``recognised_by``.
     """
     if rule is None:
         return _one_for_same_data(_by_names(files, root))

@@ -55,18 +55,9 @@ Protocol = dict[str, Any]
 
 
 def read_protocol(path: Path, file: BinaryIO, start: int, length: int) -> Protocol:
-    """Parse the protocol at the start of a measurement.
+    """Parse the protocol of ``length`` bytes at the start of a measurement.
 
     Raises ``FileError`` if it is too long, or cannot be parsed safely.
-
-    Parameters
-    ----------
-    path
-        The file, for error messages.
-    file
-        The same, open.
-    start, length
-        Where the protocol begins, and its bytes.
     """
     from twixtools.twixprot import parse_twix_hdr
 
@@ -91,20 +82,10 @@ def _is_parsable(text: bytes) -> bool:
 
 
 def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int, int]) -> MrdHeader:
-    """How the image lines of a measurement were encoded.
+    """How the image lines of a measurement, at least one, were encoded.
 
-    Raises ``FileError`` if k-space was not acquired on a Cartesian grid, or several slices at a time.
-
-    Parameters
-    ----------
-    path
-        The file, for error messages.
-    protocol
-        From :func:`read_protocol`.
-    heads
-        Headers of the image lines, at least one.
-    centers
-        Phase-encoding and partition step at which k-space is zero, as the lines tell it.
+    ``centers`` are the phase-encoding and the partition step at which k-space is zero, as the lines tell it. Raises
+    ``FileError`` if k-space was not acquired on a Cartesian grid, or several slices at a time.
     """
     yaps, meas = protocol["MeasYaps"], protocol["Meas"]
     _check_readable(path, yaps, meas)
@@ -234,16 +215,9 @@ LENGTH = 2**25
 
 @dataclass(frozen=True)
 class Blocks:
-    """The readout lines of a measurement.
+    """The readout lines of a measurement: where each begins in the file, and its header.
 
-    Attributes
-    ----------
-    headers
-        Structured array (lines,) of twixtools' ``Scan_header`` (VD, VE) or ``VB17_header``.
-    offsets
-        Where each line begins in the file.
-    modern
-        True for VD and VE.
+    Headers are a structured array (lines,) of twixtools' ``Scan_header`` (VD, VE: ``modern``) or ``VB17_header``.
     """
 
     headers: npt.NDArray[Any]
