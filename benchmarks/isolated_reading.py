@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import _measure
+from sansref.data.readers.damage import IsolatedReader
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import isolated
 
 SHAPES = {"1 coil, 640 x 368": (8, 1, 640, 368), "16 coils, 640 x 368": (4, 16, 640, 368)}
 
@@ -42,7 +42,7 @@ def main() -> None:
         for name, shape in SHAPES.items():
             path = write(Path(folder) / "a.h5", shape)
             calls = {}
-            for place, reader in {"here": FastMRIReader(), "isolated": isolated(FastMRIReader())}.items():
+            for place, reader in {"here": FastMRIReader(), "isolated": IsolatedReader(FastMRIReader())}.items():
                 calls[f"recognise, {place}"] = lambda r=reader, p=path: r.recognises(p)
                 calls[f"describe, {place}"] = lambda r=reader, p=path: r.describe(p)
                 calls[f"read a slice, {place}"] = lambda r=reader, p=path: sum(1 for _ in r.read(p))

@@ -104,9 +104,8 @@ class _Walk:
                 continue
             self.seen.add(identity)
             if len(self.seen) > MOST_OBJECTS:
-                raise FileError(
-                    self.path, f"holds more than {MOST_OBJECTS} groups and arrays", "Export the array that is meant"
-                )
+                problem = f"holds more than {MOST_OBJECTS} groups and arrays"
+                raise FileError(self.path, problem, "Export the array that is meant")
             if isinstance(item, h5py.Dataset):
                 self._check_storage(home, name, item)
             yield name, item

@@ -92,9 +92,8 @@ class ArrayStore:
             try:
                 mapped = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
             except OSError as error:  # removed since the index was read
-                raise FileError(
-                    self._folder, f"cannot be read ({error.strerror})", "Run the same command again"
-                ) from None
+                problem = f"cannot be read ({error.strerror})"
+                raise FileError(self._folder, problem, "Run the same command again") from None
             self._map = mapped
         place = range(len(self))[item]  # counts from the end, and refuses, as any sequence
         values = self._map[self._starts[place] : self._starts[place + 1]]

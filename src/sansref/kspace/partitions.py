@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.grid import Shape, central_mask, fraction_sides
-from sansref.kspace.masks.density import (
+from sansref.kspace.masks.mask import (
     dense_region,
     order_sample,
     successive_probability,
@@ -228,7 +228,7 @@ def select_variable_density(
 
     Meets the paper's three criteria: different each time, most of the low and some of the high frequencies, about
     half of the acquired samples. Selection follows the variable-density profile of
-    :func:`sansref.kspace.masks.density.variable_density_profile` with a full center.
+    :func:`sansref.kspace.masks.mask.variable_density_profile` with a full center.
 
     Parameters
     ----------

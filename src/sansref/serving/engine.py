@@ -253,9 +253,8 @@ class Engine:
         assert first is not None, "lines without an image are refused"
         slices = torch.stack(images)
         if not slices.isfinite().all():
-            raise FileError(
-                source, "was reconstructed to NaN or infinite values", "Check the run with 'sansref evaluate'"
-            )
+            problem = "was reconstructed to NaN or infinite values"
+            raise FileError(source, problem, "Check the run with 'sansref evaluate'")
         return SentImage(slices, first.acceleration, first.meta, time.monotonic() - start)
 
     def _ready(self, scan: Scan) -> Scan:

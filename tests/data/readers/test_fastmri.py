@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansref.data.readers import open_scan_file
+from sansref.data.readers.damage import in_child
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import in_child
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
 

@@ -18,10 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansref.data.readers import FileInfo, open_scan_file
-from sansref.data.readers import isolated as isolated_module
-from sansref.data.readers.damage import reading
+from sansref.data.readers import damage as isolated_module
+from sansref.data.readers.damage import ChildLimits, IsolatedReader, in_child, reading
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import ChildLimits, IsolatedReader, in_child, isolated
 from sansref.errors import FileError, SettingError
 from sansref.scan import Scan
 
@@ -62,7 +61,7 @@ def crash() -> None:
 
 def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
-    here, there = FastMRIReader(), isolated(FastMRIReader())
+    here, there = FastMRIReader(), IsolatedReader(FastMRIReader())
     assert there.format == "fastMRI HDF5"
     assert there.recognises(path)
     assert there.describe(path) == here.describe(path)
@@ -216,7 +215,7 @@ def test_the_child_ends_with_the_iterator(make: Any, tmp_path: Path) -> None:
     path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
     gc.collect()
     before = make.descriptors()
-    found = isolated(FastMRIReader()).read(path)
+    found = IsolatedReader(FastMRIReader()).read(path)
     next(iter(found))
     del found
     gc.collect()
@@ -227,7 +226,7 @@ def test_the_child_ends_with_the_iterator(make: Any, tmp_path: Path) -> None:
 
 def test_readers_may_take_turns_and_work_in_threads(make: Any, tmp_path: Path) -> None:
     paths = [make.fastmri(tmp_path / f"{n}.h5", make.kspace((2, 64, 37), seed=n)) for n in range(3)]
-    reader = isolated(FastMRIReader())
+    reader = IsolatedReader(FastMRIReader())
     for scans in zip(*(reader.read(path) for path in paths), strict=True):
         assert [scan.meta.source for scan in scans] == [str(path) for path in paths]
     sums: dict[int, int] = {}

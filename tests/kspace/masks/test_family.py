@@ -6,8 +6,8 @@ from torch import Tensor
 
 from sansref.kspace.grid import Shape, central_mask
 from sansref.kspace.masks import SamplingMask, draw_mask
-from sansref.kspace.masks.density import estimated_density
 from sansref.kspace.masks.family import MaskFamily, is_columns
+from sansref.kspace.masks.mask import estimated_density
 from sansref.kspace.partitions import never_held_out
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta

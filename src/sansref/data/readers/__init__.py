@@ -2,7 +2,7 @@
 
 ====================  ==================================================================================================
 all of them           ``reader`` the contract, ``formats`` the choice, ``folder`` the files of a folder, ``subjects``
-                      whose they are, ``damage`` becomes one line, ``isolated`` a reader in a process of its own
+                      whose they are, ``damage`` becomes one line, also where a library hangs or crashes
 k-space by lines      ``ismrmrd``, ``twix``, and ``acquisitions`` from their lines to images, by :mod:`sansref.data.mrd`
 k-space by slices     ``fastmri``
 unnamed arrays        ``numpy_arrays``, ``matlab``, ``hdf5_arrays``, ``bart``, and what they share: ``arrays``, and

@@ -259,9 +259,8 @@ class ArrayReader(ABC):
             raise FileError(path, problem, "Give a file in which one complex array is named sensitivity_map")
         if (words := self._maps_axes(found[0], scan)) is None:
             size = f"{scan.slices} slices, {scan.coils} coils, {scan.height} rows and {scan.width} columns"
-            raise FileError(
-                path, f"holds maps {printable(str(found[0]))}, which do not fit {size}", "Give its own maps"
-            )
+            problem = f"holds maps {printable(str(found[0]))}, which do not fit {size}"
+            raise FileError(path, problem, "Give its own maps")
         return found[0], words
 
     def _maps_axes(self, entry: Entry, scan: FileInfo, own: tuple[str, ...] = ()) -> tuple[str, ...] | None:
@@ -341,9 +340,8 @@ def _in_pairs(path: Path, chosen: Chosen) -> Chosen:
     axis, entry = chosen.words.index(PAIRS), chosen.entry
     length = entry.shape[axis]
     if entry.dtype.kind == "c":
-        raise FileError(
-            path, f"holds complex numbers, {printable(str(entry))}", f"Leave the word {PAIRS} out of --axes"
-        )
+        problem = f"holds complex numbers, {printable(str(entry))}"
+        raise FileError(path, problem, f"Leave the word {PAIRS} out of --axes")
     if length % 2 or (length > 2 and "coil" in chosen.words):
         problem = f"holds {printable(str(entry))}, whose axis of length {length} is no axis of real and imaginary parts"
         raise FileError(path, problem, f"Name an axis of length 2 {PAIRS}, or one in which all coils' parts take turns")

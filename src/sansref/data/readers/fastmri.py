@@ -219,9 +219,8 @@ def _inside(path: Path, width: int, header: MrdHeader | None, notes: list[str]) 
         inside[max(shift + steps.minimum, 0) : max(shift + steps.maximum + 1, 0)] = True
         if not inside.any():
             limits = f"minimum {steps.minimum}, maximum {steps.maximum}, center {steps.center}"
-            raise FileError(
-                path, f"has an ISMRMRD header whose limits ({limits}) leave no acquired column", HEADER_CURE
-            )
+            problem = f"has an ISMRMRD header whose limits ({limits}) leave no acquired column"
+            raise FileError(path, problem, HEADER_CURE)
         if padded := width - int(inside.sum()):
             notes.append(f"{padded} zero-padded columns are not acquired.")
     return inside

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from sansref.data.readers.arrays import CURE, ArrayReader
 from sansref.data.readers.bart import BartReader
-from sansref.data.readers.damage import check_file, minding_memory
+from sansref.data.readers.damage import IsolatedReader, Result, check_file, in_child, items_in_child, minding_memory
 from sansref.data.readers.dicom import DicomReader
 from sansref.data.readers.dicom_headers import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
 from sansref.data.readers.ismrmrd import IsmrmrdReader
-from sansref.data.readers.isolated import Result, in_child, isolated, items_in_child
 from sansref.data.readers.matlab import MatlabReader
 from sansref.data.readers.nifti import NiftiReader
 from sansref.data.readers.numpy_arrays import NpyReader, NpzReader
@@ -71,7 +70,7 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
         if reader.recognises(path):
             # scipy, too, crashes over damaged files, and decoders of images are libraries in C as well.
             fragile = is_compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
-            return isolated(reader) if fragile else _MindingMemory(reader)
+            return IsolatedReader(reader) if fragile else _MindingMemory(reader)
     _refuse_stream(path)
     raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
 
@@ -101,7 +100,7 @@ def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
         raise FileError(path, f"is HDF5 of {other}, which is not read here", f"Give {FORMATS}")
     if number is None:
         raise FileError(path, "is HDF5 without an array of numbers", f"Give {FORMATS}")
-    return isolated(readers[number])
+    return IsolatedReader(readers[number])
 
 
 @dataclass(frozen=True, slots=True)

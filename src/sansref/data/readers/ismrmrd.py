@@ -79,9 +79,8 @@ def _group(path: Path, file: Any) -> tuple[Any, tuple[str, ...]]:
         return file[USUAL_GROUP], (f"The group '{USUAL_GROUP}' is read; there are others: {others}.",) if others else ()
     if len(names) != 1:
         problem = f"holds several measurements ({others}) and none is named '{USUAL_GROUP}'"
-        raise FileError(
-            path, problem if names else "holds no group with an 'xml' header", "Give one measurement a file"
-        )
+        problem = problem if names else "holds no group with an 'xml' header"
+        raise FileError(path, problem, "Give one measurement a file")
     return file[names[0]], ()
 
 

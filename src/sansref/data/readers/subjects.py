@@ -194,9 +194,8 @@ def _by_folder(files: Sequence[FileInfo], root: Path) -> list[Found]:
         return [(info.path.resolve().parent.name, "--subject_from folder") for info in files]
     for info, way in zip(files, ways, strict=True):
         if len(way) == common:
-            raise FileError(
-                info.path, "lies beside the folders of people, in none of them", "Give it a folder of its own"
-            )
+            problem = "lies beside the folders of people, in none of them"
+            raise FileError(info.path, problem, "Give it a folder of its own")
     return [(way[common], "--subject_from folder") for way in ways]
 
 
@@ -342,17 +341,15 @@ def _check_folders(files: Sequence[FileInfo], ways: dict[Path, tuple[str, ...]],
         if len(names) == 1 or len(rests) == 1 or all(name.startswith(folder) for name in names):
             continue
         if not all(_is_generic(name) or _tells_no_person(name) for name in names):
-            raise FileError(
-                root / folder, f"holds files of different names ({_some(names)}), of one person or several", CURE
-            )
+            problem = f"holds files of different names ({_some(names)}), of one person or several"
+            raise FileError(root / folder, problem, CURE)
 
 
 def _by_stems(files: Sequence[FileInfo], root: Path) -> dict[Path, Found]:
     studies = {info.subject for info in files if info.recognised_by == BY_STUDY}
     if len(studies) > 1:
-        raise FileError(
-            root, f"holds {len(studies)} DICOM studies without a patient id, of one person or several", CURE
-        )
+        problem = f"holds {len(studies)} DICOM studies without a patient id, of one person or several"
+        raise FileError(root, problem, CURE)
     named = {info.path: stem_of(info.path) for info in files if info.recognised_by != BY_STUDY}
     rests = {stem: _rest(stem) for stem in named.values()}
     shared = Counter(rests.values())

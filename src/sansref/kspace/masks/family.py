@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.grid import Shape, central_mask
-from sansref.kspace.masks.density import estimated_density, order_sample
-from sansref.kspace.masks.mask import SamplingMask
+from sansref.kspace.masks.mask import SamplingMask, estimated_density, order_sample
 from sansref.kspace.partitions import never_held_out
 from sansref.randomness import seeded
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from sansref.errors import FileError
 from sansref.hdf5 import is_hdf5, open_hdf5
 from sansref.kspace.grid import full_center
-from sansref.kspace.masks.density import estimated_density
-from sansref.kspace.masks.mask import SamplingMask
+from sansref.kspace.masks.mask import SamplingMask, estimated_density
 
 Values = NDArray[Any]
 DCPlace = Literal["auto", "centre", "corner"]
@@ -44,7 +43,7 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     -------
     SamplingMask
         DC-centered, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
-        or over bands of columns (:func:`sansref.kspace.masks.density.estimated_density`).
+        or over bands of columns (:func:`sansref.kspace.masks.mask.estimated_density`).
 
     Raises
     ------

@@ -16,8 +16,15 @@ from torch import Generator, Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.grid import UNITS, Shape, central_mask, distance, fraction_sides
-from sansref.kspace.masks.density import dense_region, estimated_density, order_sample, variable_density_profile
-from sansref.kspace.masks.mask import SamplingMask, check_request, sample_budget
+from sansref.kspace.masks.mask import (
+    SamplingMask,
+    check_request,
+    dense_region,
+    estimated_density,
+    order_sample,
+    sample_budget,
+    variable_density_profile,
+)
 
 
 def random_columns(
@@ -146,7 +153,7 @@ def variable_density(
 ) -> SamplingMask:
     """A full central box, and points whose density falls exponentially with the distance from DC.
 
-    The density is that of :func:`sansref.kspace.masks.density.variable_density_profile`, fitted to the masks of
+    The density is that of :func:`sansref.kspace.masks.mask.variable_density_profile`, fitted to the masks of
     Hu et al. (MICCAI 2021); within 8/256 of the side from DC everything is sampled, even with ``center=0``.
     Parameters are those of :func:`draw_mask`; without ``exact``, each point is drawn on its own.
     """
