@@ -43,7 +43,6 @@ def main() -> None:
             path = write(Path(folder) / "a.h5", shape)
             calls = {}
             for place, reader in {"here": FastMRIReader(), "isolated": IsolatedReader(FastMRIReader())}.items():
-                calls[f"recognise, {place}"] = lambda r=reader, p=path: r.recognises(p)
                 calls[f"describe, {place}"] = lambda r=reader, p=path: r.describe(p)
                 calls[f"read a slice, {place}"] = lambda r=reader, p=path: sum(1 for _ in r.read(p))
             for what, seconds in sorted(_measure.interleaved(calls, options.rounds).items()):

@@ -76,8 +76,7 @@ class Preparation:
         """
         path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
         reader = open_scan_file(path, self.slices.reader_options)
-        chosen = self.slices.indices(reader.describe(path).slices) if slices is None else slices
-        for item in reader.read(path, chosen):
+        for item in reader.read(path, self.slices.indices if slices is None else slices):
             if subject is not None:
                 item = replace(item, meta=replace(item.meta, subject=subject))
             scan = self.ready(item)

@@ -42,7 +42,7 @@ def interleaved(mrd: Any, slices: int, **fields: Any) -> list[Any]:
 def test_one_slice_of_several_coils(mrd: Any, tmp_path: Path) -> None:
     path = mrd.write(tmp_path / "a.h5", mrd.header(), mrd.lines_of(kspace_of(mrd)))
     reader = open_scan_file(path)
-    assert reader.format == "MRD (ISMRMRD) HDF5"
+    assert reader.describe(path).format == "MRD (ISMRMRD) HDF5"
     info = reader.describe(path)
     assert (info.path, info.kind, info.slices, info.height, info.width) == (path, "k-space", 1, 16, 16)
     assert (info.coils, info.subject, info.contrast, info.spacing) == (2, "p7", "t1_fl2d", (10.0, 10.0))

@@ -122,7 +122,7 @@ def assert_image(kspace: torch.Tensor, expected: Any) -> None:
 def test_a_file_of_ve(tmp_path: Path, images: Any, kspace: Any) -> None:
     path = write(tmp_path / "meas.dat", (protocol(), blocks_of(kspace)))
     reader = open_scan_file(path)
-    assert reader.format == "Siemens twix"
+    assert reader.describe(path).format == "Siemens twix"
     info = reader.describe(path)
     assert (info.path, info.kind, info.slices, info.height, info.width) == (path, "k-space", 1, 16, COLUMNS)
     assert (info.coils, info.subject, info.contrast, info.spacing) == (COILS, "p7", "t1_fl2d", (10.0, 10.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from sansref.data.mrd.assemble import Layout, assemble, geometry_of, layout_of, 
 from sansref.data.mrd.calibration import NoiseScan, lines_for
 from sansref.data.mrd.gridding import ON_GRID, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, chosen_slices
+from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, SliceChoice, chosen_slices
 from sansref.data.readers.subjects import subject_of
 from sansref.errors import FileError
 from sansref.scan import Geometry, Scan, ScanMeta
@@ -45,7 +45,7 @@ class RawReader(ABC):
         with self.opened(path) as raw:
             return raw.info()
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan]:
         """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
         with self.opened(path) as raw:
             yield from raw.scans(slices)
@@ -116,7 +116,7 @@ class RawFile:
             notes=(*self.header.notes, *self.notes, *self._notes()),
         )
 
-    def scans(self, slices: Sequence[int] | None) -> Iterator[Scan]:
+    def scans(self, slices: SliceChoice) -> Iterator[Scan]:
         """Yield the chosen slices, the lines of one image in memory at a time."""
         each = self._layout.scans
         held, scans = -1, list[Scan]()

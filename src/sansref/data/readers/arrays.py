@@ -38,6 +38,7 @@ from sansref.data.readers.reader import (
     FileInfo,
     ImageSlice,
     ReaderOptions,
+    SliceChoice,
     acquired_samples,
     chosen_slices,
     fitted_axes,
@@ -211,7 +212,7 @@ class ArrayReader(ABC):
                 fraction = float(acquired_samples(_middle(path, stored, chosen.words)).mean())
         return self._info(path, chosen, fraction)
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         """Yield one ``Scan`` per slice of k-space, or one ``ImageSlice`` per image; the file is open meanwhile.
 
         K-space with partitions is transformed along them first, into a temporary file.

@@ -23,7 +23,7 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.data.readers.reader import FileInfo, ImageSlice, Reader
+from sansref.data.readers.reader import FileInfo, ImageSlice, Reader, SliceChoice
 from sansref.errors import FileError, SansrefError, printable
 from sansref.machine import available_memory, data_size, out_of_memory
 from sansref.scan import Scan
@@ -142,10 +142,10 @@ class ChildLimits:
         """The limits for one file."""
         size = path.stat().st_size if path.exists() else 0
         computing = self.computing + size / self.rate
-        memory, free = self.memory + 4 * size, available_memory()
-        return ChildLimits(
-            computing, self.rate, self.waiting * computing, memory if free is None else min(memory, free)
-        )
+        memory = self.memory + 4 * size
+        if (free := available_memory()) is not None:
+            memory = min(memory, free)
+        return ChildLimits(computing, self.rate, self.waiting * computing, memory)
 
 
 LIMITS = ChildLimits()
@@ -159,20 +159,11 @@ class IsolatedReader:
     reader: Reader
     limits: ChildLimits | None = None
 
-    @property
-    def format(self) -> str:
-        """Name of the format, for people."""
-        return self.reader.format
-
-    def recognises(self, path: Path) -> bool:
-        """Ask the reader; raises ``FileError`` where the file hangs or crashes it."""
-        return in_child(path, lambda: self.reader.recognises(path), self.limits)
-
     def describe(self, path: Path) -> FileInfo:
         """Read the headers only."""
         return in_child(path, lambda: self.reader.describe(path), self.limits)
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices; the child reads the next one meanwhile, and ends with the iterator."""
         return items_in_child(path, lambda: self.reader.read(path, slices), self.limits)
 

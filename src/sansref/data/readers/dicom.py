@@ -34,7 +34,7 @@ from sansref.data.readers.dicom_headers import (
     is_directory,
     settled,
 )
-from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, Plane, SliceChoice, chosen_slices
 from sansref.errors import FileError, SansrefError, printable
 from sansref.scan import Geometry, ScanMeta
 
@@ -306,7 +306,7 @@ class DicomReader:
         """Read the headers of the file and, for a single-slice one, of those beside it."""
         return self._described(series_of(path))
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[ImageSlice]:
         """Yield one ``ImageSlice`` per slice; one is held in memory at a time.
 
         All slices are looked at first, so that what is no magnitude is refused before the first.

@@ -6,7 +6,7 @@ Layout: Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,15 @@ from sansref.data.readers.array_slices import Stored
 from sansref.data.readers.arrays import Entry, inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.data.readers.hdf5_arrays import Hdf5Array
-from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, acquired_samples, chosen_slices
+from sansref.data.readers.reader import (
+    BY_NAME,
+    BY_PATIENT,
+    FileInfo,
+    ReaderOptions,
+    SliceChoice,
+    acquired_samples,
+    chosen_slices,
+)
 from sansref.data.readers.subjects import subject_of
 from sansref.errors import FileError, printable
 from sansref.hdf5 import bytes_behind, is_hdf5, open_hdf5
@@ -81,7 +89,7 @@ class FastMRIReader:
             maps = self._maps(path, file, info)
             return info if maps is None else replace(info, notes=(*info.notes, inside_note(maps[2])))
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan]:
         """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
         with _opened(path) as file:
             dataset = _kspace(path, file)

@@ -21,7 +21,16 @@ from sansref.data.readers.ismrmrd import IsmrmrdReader
 from sansref.data.readers.matlab import MatlabReader
 from sansref.data.readers.nifti import NiftiReader
 from sansref.data.readers.numpy_arrays import NpyReader, NpzReader
-from sansref.data.readers.reader import NO_MAPS, FileInfo, ImageSlice, Reader, ReaderOptions, chosen_slices
+from sansref.data.readers.reader import (
+    NO_MAPS,
+    FileInfo,
+    FormatReader,
+    ImageSlice,
+    Reader,
+    ReaderOptions,
+    SliceChoice,
+    chosen_slices,
+)
 from sansref.data.readers.subjects import stem_of
 from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError, printable
@@ -62,7 +71,7 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
     check_file(path)
     if is_hdf5(path):
         return _hdf5_reader(path, options)
-    readers: tuple[Reader, ...] = (
+    readers: tuple[FormatReader, ...] = (
         *(NiftiReader(options.plane), DicomReader(options.plane), TwixReader()),
         *(NpyReader(options), NpzReader(options), MatlabReader(options), BartReader(options)),
     )
@@ -86,17 +95,17 @@ def _refuse_stream(path: Path) -> None:
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
     """Of the readers of HDF5, which a damaged file can hang or crash, the first that knows the file."""
     matlab, fastmri, arrays = Matlab73Reader(options), FastMRIReader(options), Hdf5ArraysReader(options)
-    readers: tuple[Reader, ...] = (matlab, fastmri, IsmrmrdReader(), arrays)
+    readers: tuple[FormatReader, ...] = (matlab, fastmri, IsmrmrdReader(), arrays)
 
-    def known() -> tuple[int | None, str | None]:
+    def look() -> tuple[int | None, str | None]:
         number = next((number for number, reader in enumerate(readers) if reader.recognises(path)), None)
         plain = number is None or readers[number] in (fastmri, arrays)
         return number, _other_format(path) if plain else None
 
-    number, other = in_child(path, known)
+    number, other = in_child(path, look)
+    if other is not None and other.startswith("MRD 2"):
+        raise FileError(path, MRD2, MRD2_CURE)
     if other is not None:
-        if other.startswith("MRD 2"):
-            raise FileError(path, MRD2, MRD2_CURE)
         raise FileError(path, f"is HDF5 of {other}, which is not read here", f"Give {FORMATS}")
     if number is None:
         raise FileError(path, "is HDF5 without an array of numbers", f"Give {FORMATS}")
@@ -109,19 +118,11 @@ class _MindingMemory:
 
     reader: Reader
 
-    @property
-    def format(self) -> str:
-        return self.reader.format
-
-    def recognises(self, path: Path) -> bool:
-        with minding_memory(path):
-            return self.reader.recognises(path)
-
     def describe(self, path: Path) -> FileInfo:
         with minding_memory(path):
             return self.reader.describe(path)
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         with minding_memory(path):
             yield from self.reader.read(path, slices)
 
@@ -149,15 +150,6 @@ class _WithMaps:
     place: Path
     axes: str | None
 
-    @property
-    def format(self) -> str:
-        """Name of the format, for people."""
-        return self.reader.format
-
-    def recognises(self, path: Path) -> bool:
-        """Ask the reader."""
-        return self.reader.recognises(path)
-
     def describe(self, path: Path) -> FileInfo:
         """Describe the scans, and see whether there are maps that fit them."""
         info = self.reader.describe(path)
@@ -168,7 +160,7 @@ class _WithMaps:
             (note,) = self._from(file, lambda reader: [_aid_note(reader, file, info)])
         return replace(info, notes=(*info.notes, note))
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices; scans of several coils have maps."""
         info = self.reader.describe(path)
         chosen = chosen_slices(slices, info.slices)

@@ -10,7 +10,7 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -22,7 +22,7 @@ from torch import Tensor
 from sansref.data.placement import is_placing
 from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits, check_images
 from sansref.data.readers.damage import check_plausible_size, reading
-from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, SliceChoice, chosen_slices
 from sansref.data.readers.subjects import contrast_of, subject_of
 from sansref.errors import FileError
 from sansref.machine import available_memory
@@ -80,7 +80,7 @@ class NiftiReader:
         """Read the header; of a gzipped file only its beginning is decompressed."""
         return self._volume(path).info
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[ImageSlice]:
         """Yield one ``ImageSlice`` per slice.
 
         The volume is held in memory once, as it is stored; an uncompressed one that is large for the free memory is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -221,26 +221,18 @@ class ReaderOptions:
             parse_axes(self.axes)
 
 
+SliceChoice = Sequence[int] | Callable[[int], Sequence[int]] | None
+"""Indices of slices, or what gives them for the number of slices of a file; None chooses all."""
+
+
 class Reader(Protocol):
-    """Reads one file format."""
-
-    @property
-    def format(self) -> str:
-        """Name of the format, for people."""
-        ...
-
-    def recognises(self, path: Path) -> bool:
-        """Whether the content of a file, never its name alone, is of this format.
-
-        A damaged file of the format's container counts, so that :meth:`describe` can say what is wrong with it.
-        """
-        ...
+    """Reads a file."""
 
     def describe(self, path: Path) -> FileInfo:
         """Read the headers only; raises ``FileError`` where the file cannot be used."""
         ...
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices (all of them by default), one at a time, in the order given.
 
         Raises ``FileError`` where the file, or a slice when its turn comes, cannot be used, and ``ValueError`` if a
@@ -249,13 +241,23 @@ class Reader(Protocol):
         ...
 
 
-def chosen_slices(slices: Sequence[int] | None, count: int) -> Sequence[int]:
-    """Check slice indices against the number of slices of a file; None chooses all.
+class FormatReader(Reader, Protocol):
+    """Reads one file format."""
 
-    Raises ``ValueError`` if an index is negative or too large.
-    """
+    def recognises(self, path: Path) -> bool:
+        """Whether the content of a file, never its name alone, is of this format.
+
+        A damaged file of the format's container counts, so that :meth:`describe` can say what is wrong with it.
+        """
+        ...
+
+
+def chosen_slices(slices: SliceChoice, count: int) -> Sequence[int]:
+    """Indices of the chosen slices of a file that has ``count``; raises ``ValueError`` if one is not among them."""
     if slices is None:
         return range(count)
+    if callable(slices):
+        slices = slices(count)
     outside = [index for index in slices if not 0 <= index < count]
     if outside:
         raise ValueError(f"slices must lie in 0..{count - 1}, got {outside}")
