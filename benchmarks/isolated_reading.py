@@ -1,6 +1,6 @@
 """What it costs to read HDF5 in a process of its own, where a damaged file can do no harm.
 
-A fastMRI file of several slices is recognised, described and read, here and in a child process; beside that, the start
+A fastMRI file of several slices is described and read, here and in a child process; beside that, the start
 of a fresh Python that loads the readers, which a worker in place of a fork would need once.
 
 OMP_WAIT_POLICY=passive python benchmarks/isolated_reading.py [--rounds 5]

@@ -155,11 +155,11 @@ def test_a_slice_that_cannot_be_reconstructed_does_not_stop_the_others(measureme
 
 
 def test_an_image_of_nan_is_not_sent(measurement, connect, play, monkeypatch):
-    monkeypatch.setattr("sansref.serving.engine.reconstruct_scan", lambda *_: torch.full((32, 32), torch.nan))
+    monkeypatch.setattr("sansref.commands.reconstruct.magnitude", lambda *_: torch.full((32, 32), torch.nan))
     images, (text,) = play(connect(), measurement())
     assert images == []
     assert "slice 0 cannot be reconstructed" in text
-    assert "was reconstructed to NaN or infinite values" in text
+    assert "is reconstructed to NaN or infinite values" in text
 
 
 # Who harms no other

@@ -12,8 +12,6 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 from torch import Tensor
 
 from sansref.commands.output_files import Format, Outputs, begin, made_by, output_names, whole_path
@@ -28,6 +26,7 @@ from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Method
 from sansref.results.scores import magnitude
 from sansref.scan import Scan, ScanMeta
+from sansref.training.progress import tracked
 from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -116,14 +115,16 @@ def reconstruct_files(
     """
     console = console or Console(stderr=True)
     keep_freed_memory()
-    found = _scan_files(files, job.out)
+    names = _scan_files(files, job.out)
     # Nothing is begun with a run that cannot be used.
     if address is None:
-        outcomes = _here(Worker(job), found, console)
+        outcomes = _here(Worker(job), names, console)
     else:
+        from sansref.commands.reconstruct_on_ray import on_cluster
+
         job.run.load()
-        outcomes = _on_cluster(job, found, console, address)
-    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes), job.maps)
+        outcomes = tracked(on_cluster(job, names, address), "files", len(names), console)
+    begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
     with closing(outcomes):
@@ -143,15 +144,7 @@ def reconstruct_files(
 
 def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[FileOutcome]:
     for number, (path, name) in enumerate(files.items(), start=1):
-        yield worker.outcome(path, name, _Watch(console, f"{number}/{len(files)} {path.name}"))
-
-
-def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[FileOutcome]:
-    from sansref.commands.reconstruct_on_ray import on_cluster
-
-    outcomes = on_cluster(job, files, address)
-    hidden = not console.is_terminal
-    yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
+        yield worker.outcome(path, name, console, f"{number}/{len(files)} {path.name}")
 
 
 def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
@@ -159,10 +152,10 @@ def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
     for folder in (file for file in files if file.is_dir()):
         keep_outside(out, folder)
     listed = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
-    found = first_files({whole_path(path): path for path in listed}.values())
+    scans = first_files({whole_path(path): path for path in listed}.values())
     roots = [whole_path(file if file.is_dir() else file.parent) for file in files]
-    names = output_names(found, Path(os.path.commonpath(roots)), out)
-    taken = {folder: path for path in found for folder in (path.parent.resolve(), path.resolve().parent)}
+    names = output_names(scans, Path(os.path.commonpath(roots)), out)
+    taken = {folder: path for path in scans for folder in (path.parent.resolve(), path.resolve().parent)}
     for folder in {(out / name).parent for name in names.values()}:
         if (path := taken.get(folder.resolve())) is not None:
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
@@ -213,24 +206,11 @@ def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor
     Raises ``FileError`` if it is not finite, as damaged weights can make it.
     """
     with torch.inference_mode():
-        image = method.reconstruct(scan.batch().to(device))[0].cpu()
-    found = magnitude(image, scan) * scan.meta.scale
-    if not found.isfinite().all():
+        image = magnitude(method.reconstruct(scan.batch().to(device))[0].cpu(), scan) * scan.meta.scale
+    if not image.isfinite().all():
         problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
         raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
-    return found
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """Draws the progress of one file's slices."""
-
-    console: Console
-    name: str
-
-    def slices(self, images: Iterator[tuple[Tensor, ScanMeta]], count: int) -> Iterator[tuple[Tensor, ScanMeta]]:
-        hidden = not self.console.is_terminal
-        yield from track(images, escape(self.name), count, console=self.console, transient=True, disable=hidden)
+    return image
 
 
 def usable_device(accelerator: Accelerator) -> torch.device:
@@ -253,10 +233,10 @@ class Worker:
         self.made = made_by(job.run)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
-    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> FileOutcome:
+    def outcome(self, path: Path, name: str, console: Console | None = None, title: str = "") -> FileOutcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
         try:
-            return self._reconstructed(path, name, watch or _Watch(Console(quiet=True), path.name))
+            return self._reconstructed(path, name, console, title)
         except FileError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
                 return FileError(path, f"has images whose path would be too long ({error.path.parent})", error.cure)
@@ -264,13 +244,13 @@ class Worker:
                 raise
             return error
 
-    def _reconstructed(self, path: Path, name: str, watch: _Watch) -> Reconstructed:
+    def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
-        images = reconstruct_slices(self.method, self.recipe, path, self.device)
-        emulated = _write(outputs, whole_volume(watch.slices(images, info.slices), info))
+        images = tracked(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
+        emulated = _write(outputs, whole_volume(images, info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
 

@@ -72,13 +72,15 @@ def files_behind(path: Path) -> tuple[Path, ...]:
     return (path, other) if other != path and other.is_file() else (path,)
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of the content of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(paths: Iterable[Path]) -> str:
     """SHA-256 of the contents of files, whatever their names, hexadecimal."""
-    found = []
-    for path in paths:
-        with path.open("rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+    return hashlib.sha256("".join(sorted(map(file_digest, paths))).encode()).hexdigest()
 
 
 def fingerprint(path: Path) -> str:

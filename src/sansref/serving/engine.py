@@ -57,10 +57,6 @@ class Turns:
         self._lanes = (_Lane(), _Lane())
         self._rate = SECONDS_A_UNIT
 
-    def expected(self, units: float) -> float:
-        """Seconds that an image of this cost will take, by those before it."""
-        return units * self._rate
-
     def run(self, units: float, work: Callable[[], Result], wanted: Callable[[], bool]) -> Result:
         """Wait for a turn, compute, and return the result.
 
@@ -77,12 +73,11 @@ class Turns:
         wanted
             Asked again and again whether somebody still waits for the result.
         """
-        most, expected = self._most_seconds, self.expected(units)
+        most, expected = self._most_seconds, units * self._rate  # in seconds, by the images before
         # The estimate is rough, and an image that takes too long is stopped anyway.
         if expected > SURELY * most:
-            raise ClientError(
-                f"it would take about {expected:.0f} s, and {most:g} s is the most for one image", "max_seconds"
-            )
+            told = f"it would take about {expected:.0f} s, and {most:g} s is the most for one image"
+            raise ClientError(told, "max_seconds")
         with self._lanes[expected > QUICK].turn(wanted):
             begin = time.monotonic()
             computation = _Computation(work)
@@ -94,12 +89,10 @@ class Turns:
                     computation.break_off()
                     raise ClientError(f"it was not done after {most:g} s, the most for one image", "max_seconds")
             result = computation.result()
-            self._learn(units, time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            if seconds > 1:  # of shorter ones, most is not in proportion to their size
+                self._rate += 0.2 * (seconds / units - self._rate)
             return result
-
-    def _learn(self, units: float, seconds: float) -> None:
-        if seconds > 1:  # of shorter ones, most is not in proportion to their size
-            self._rate += 0.2 * (seconds / units - self._rate)
 
     def close(self) -> None:
         """Wait for the images in work."""
@@ -121,7 +114,10 @@ class _Lane:
         with self._changed:
             self._queue.append(ticket)
         try:
-            while not self._is_first(ticket):
+            while True:
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._queue[0] is ticket, LOOK):
+                        break
                 if not wanted():
                     raise UnwantedError
             yield
@@ -129,10 +125,6 @@ class _Lane:
             with self._changed:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
-
-    def _is_first(self, ticket: object) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._queue[0] is ticket, LOOK)
 
 
 class _Computation(Generic[Result]):
@@ -247,7 +239,9 @@ class Engine:
         images: list[torch.Tensor] = []
         first = None
         for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
-            scan = self._ready(measured)
+            scan = self._worker.recipe.ready(measured)
+            if scan is None:
+                raise FileError(source, "sent lines without any signal", "Check the measurement")
             images.append(reconstruct_scan(self._worker.method, scan, self._worker.device))
             first = first or scan
         assert first is not None, "lines without an image are refused"

@@ -125,9 +125,9 @@ class Gathering:
             most = f"{limits.max_matrix}, the most that is taken here in any direction"
             raise ClientError(f"the declared matrix {matrix} is larger than {most}", "max_matrix")
         self._collector = Collector(name, self.header, limits.max_held * MEBIBYTE)
-        self._central: dict[ImageKey, AcquisitionHeader] = {}
+        self._central: dict[ImageKey, AcquisitionHeader] = {}  # of the line nearest to the center
         self._open = 0
-        self._known: tuple[int, float, int] | None = None
+        self._whitened: tuple[int, float, int] | None = None
         self._matrix: Tensor | None = None
         self.lines = 0
         self._others = 0
@@ -148,16 +148,16 @@ class Gathering:
         # Whatever has not been acquired of the matrix is filled with zeros: few lines can ask for much.
         if max(needed, self.held) > most:
             problem = "an image takes" if needed > most else "incomplete images hold"
-            raise ClientError(
-                f"{problem} {max(needed, self.held) // MEBIBYTE} MiB, and {self._limits.max_held} are taken here"
-                + ("" if needed > most else "; mark the last line of each slice (ACQ_LAST_IN_SLICE)"),
-                "max_held",
-            )
+            told = f"{problem} {max(needed, self.held) // MEBIBYTE} MiB, and {self._limits.max_held} are taken here"
+            cure = "" if needed > most else "; mark the last line of each slice (ACQ_LAST_IN_SLICE)"
+            raise ClientError(told + cure, "max_held")
         self.lines += 1
         head = head_of(line)
         role = role_of(head)
         if role is Role.IMAGE:
-            self._note(key_of(head), line)
+            nearest = self._central.get(key := key_of(head))
+            if nearest is None or self._distance(line) < self._distance(nearest):
+                self._central[key] = line.getHead()
         self._open += role in (Role.IMAGE, Role.CALIBRATION)
         self._others += role in (Role.NOISE, Role.CALIBRATION)
         ready = self._ready(self._collector.add(head, line.data))
@@ -174,16 +174,10 @@ class Gathering:
         """What is left when nothing more will come."""
         return self._ready(self._collector.finish())
 
-    def _note(self, key: ImageKey, line: Acquisition) -> None:
-        """Keep the header of an image's line nearest to the center."""
-        known = self._central.get(key)
-        if known is None or self._distance(line) < self._distance(known):
-            self._central[key] = line.getHead()
-
     def _distance(self, line: Acquisition | AcquisitionHeader) -> int:
+        """Steps and partitions from the center of k-space."""
         steps = line.idx.kspace_encode_step_1 - self.header.steps1.center
-        partitions = line.idx.kspace_encode_step_2 - self.header.steps2.center
-        return abs(steps) + abs(partitions)
+        return abs(steps) + abs(line.idx.kspace_encode_step_2 - self.header.steps2.center)
 
     def _ready(self, groups: Iterable[Group]) -> list[Work]:
         ready = []
@@ -200,9 +194,8 @@ class Gathering:
     def _whitening(self, coils: int, dwell: float) -> Tensor | None:
         """As for a file, noise that is of no use, say of a dead coil, is left aside."""
         noise = self._collector.noise
-        known = (coils, dwell, noise.samples)
-        if self._known != known:
-            self._known, self._matrix = known, None
+        if self._whitened != (coils, dwell, noise.samples):
+            self._whitened, self._matrix = (coils, dwell, noise.samples), None
             try:
                 self._matrix = noise.matrix(self._name, coils, dwell)
             except FileError as error:

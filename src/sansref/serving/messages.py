@@ -153,9 +153,9 @@ class Stream:
 
     def send_image(self, image: Image) -> None:
         """Send one image; raises ``GoneError`` if the client does not take it."""
-        parts: list[bytes] = []
-        image.serialize_into(lambda part: parts.append(bytes(part)))
-        self._send(MessageId.IMAGE, parts)
+        pieces: list[bytes] = []
+        image.serialize_into(lambda piece: pieces.append(bytes(piece)))
+        self._send(MessageId.IMAGE, pieces)
 
     def send_text(self, text: str) -> None:
         """Send one line of text; raises ``GoneError`` if the client does not take it."""
@@ -207,15 +207,13 @@ class Stream:
         declared = AcquisitionHeader.from_buffer_copy(head)
         samples, coils = declared.number_of_samples, declared.active_channels
         if not (0 < samples <= self.limits.max_matrix and 0 < coils <= self.limits.max_coils):
-            raise ClientError(
-                f"a line of {samples} samples and {coils} coils is refused; "
-                f"1 to {self.limits.max_matrix} samples and 1 to {self.limits.max_coils} coils are taken here",
-                "max_matrix, max_coils",
-            )
+            taken = f"1 to {self.limits.max_matrix} samples and 1 to {self.limits.max_coils} coils are taken here"
+            told = f"a line of {samples} samples and {coils} coils is refused; {taken}"
+            raise ClientError(told, "max_matrix, max_coils")
         if declared.trajectory_dimensions > 3:
             raise ClientError(f"a trajectory of {declared.trajectory_dimensions} dimensions is refused")
-        parts = iter([head])
-        return Acquisition.deserialize_from(lambda count: next(parts, None) or self._exactly(count))
+        pieces = iter([head])
+        return Acquisition.deserialize_from(lambda count: next(pieces, None) or self._exactly(count))
 
     def _skip_waveform(self) -> None:
         declared = WaveformHeader.from_buffer_copy(self._exactly(ctypes.sizeof(WaveformHeader)))
@@ -229,11 +227,11 @@ class Stream:
         data = bytearray(count)
         view, filled = memoryview(data), 0
         while filled < count:
-            part = self._some(count - filled)
-            if not part:
+            piece = self._some(count - filled)
+            if not piece:
                 raise GoneError("in the middle of a message")
-            view[filled : filled + len(part)] = part
-            filled += len(part)
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
         return bytes(data)
 
     def _some(self, most: int) -> bytes:
@@ -252,10 +250,10 @@ class Stream:
         except OSError as error:
             raise GoneError(error.strerror or str(error)) from None
 
-    def _send(self, kind: MessageId, parts: Iterable[bytes]) -> None:
+    def _send(self, kind: MessageId, pieces: Iterable[bytes]) -> None:
         try:
             with self._sending:
-                self._socket.sendall(b"".join([struct.pack("<H", kind), *parts]))
+                self._socket.sendall(b"".join([struct.pack("<H", kind), *pieces]))
         except TimeoutError:
             raise GoneError(f"did not take what was sent within {self.limits.timeout:g} s") from None
         except OSError as error:

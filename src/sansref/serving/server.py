@@ -92,10 +92,9 @@ class Server:
             if not full:
                 self._sessions[session] = thread
         if full:
-            self._refuse(stream, name)
-            return
+            return self._refuse(stream, name)
         try:
-            thread.start()
+            return thread.start()
         except RuntimeError:
             self._forget(session)
             raise

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
-from sansref.data.prepare import Preparation, prepare
+from sansref.data.prepare import prepare
 from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ScanFiles, scan_files
 from sansref.data.scan_store import PreparedScans
@@ -20,6 +19,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import write_text
 from sansref.methods import Needs
 from sansref.training.config import RunConfig, TrainingOptions
+from sansref.training.progress import tracked
 from sansref.training.run import RunDirectory
 from sansref.training.survey import survey, told
 from sansref.yaml_json import read_json
@@ -142,16 +142,8 @@ class SubjectReader:
             "validation": options.score == "reference",
             "full": False,
         }
-        recipe: Preparation = replace(self.config.preparation, undersampled=part != "full")
-        title = f"reading {part} scans"
-        shown = track(
-            unchanged(chosen),
-            title,
-            total=len(chosen),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        recipe = replace(self.config.preparation, undersampled=part != "full")
+        shown = tracked(unchanged(chosen), f"reading {part} scans", len(chosen), self.console)
         return prepare(shown, recipe, self.run.path / "data" / part, references[part], self.on_bad)
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
