@@ -8,6 +8,7 @@ https://support.hdfgroup.org/documentation/hdf5/latest/ (H5Lcreate_external, H5P
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,21 @@ def objects_of(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
     Raises ``FileError`` as for :func:`open_hdf5`.
     """
     yield from _Walk(path).file(path, file)
+
+
+def is_one_text(stored: Any) -> bool:
+    """Whether a dataset or attribute is a single string.
+
+    To be asked before its content is read: HDF5 crashes when a damaged type makes it something else.
+    """
+    import h5py
+
+    return h5py.check_string_dtype(stored.dtype) is not None and math.prod(stored.shape) == 1
+
+
+def text_of(value: Any) -> str:
+    """A string that h5py has read, whatever its bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def bytes_behind(dataset: Any) -> int:

@@ -435,7 +435,7 @@ def test_a_client_that_has_closed_its_side_alone_still_gets_its_images(
 def test_quick_clients_do_not_wait_for_an_expensive_one(
     measurement, start, connect, play, engine, monkeypatch, endless
 ):
-    monkeypatch.setattr("sansref.serving.engine.QUICK", engine._turns.expected(64 * 32 * (40 + 15**2)))
+    monkeypatch.setattr("sansref.serving.engine.QUICK", engine._turns._rate * (64 * 32 * (40 + 15**2)))
     server, costly = start(), measurement(coils=16, slices=4)
     expensive_client = connect(server)
     expensive_client.start(costly.header)

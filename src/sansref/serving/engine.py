@@ -18,7 +18,6 @@ from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_s
 from sansref.data.coil_maps import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.provenance import Provenance
 from sansref.errors import FileError, SansrefError
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -206,18 +205,9 @@ class Engine:
         self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = ServerLimits.max_seconds
     ) -> None:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator))
+        self.made, self.device = self._worker.made, self._worker.device
         self._turns = Turns(most_seconds)
         _compile_coil_maps()
-
-    @property
-    def made(self) -> Provenance:
-        """What the images say of how they came about."""
-        return self._worker.made
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks work."""
-        return self._worker.device
 
     def reconstruct(
         self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
@@ -242,20 +232,10 @@ class Engine:
             scan = self._worker.recipe.ready(measured)
             if scan is None:
                 raise FileError(source, "sent lines without any signal", "Check the measurement")
-            images.append(reconstruct_scan(self._worker.method, scan, self._worker.device))
+            images.append(reconstruct_scan(self._worker.method, scan, self.device))
             first = first or scan
         assert first is not None, "lines without an image are refused"
-        slices = torch.stack(images)
-        if not slices.isfinite().all():
-            problem = "was reconstructed to NaN or infinite values"
-            raise FileError(source, problem, "Check the run with 'sansref evaluate'")
-        return SentImage(slices, first.acceleration, first.meta, time.monotonic() - start)
-
-    def _ready(self, scan: Scan) -> Scan:
-        ready = self._worker.recipe.ready(scan)
-        if ready is None:
-            raise FileError(scan.meta.source, "sent lines without any signal", "Check the measurement")
-        return ready
+        return SentImage(torch.stack(images), first.acceleration, first.meta, time.monotonic() - start)
 
 
 def _compile_coil_maps() -> None:

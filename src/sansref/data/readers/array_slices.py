@@ -38,7 +38,7 @@ class Stored(Protocol):
         """Sizes of the axes."""
         ...
 
-    def part(self, axis: int, start: int, stop: int) -> Array:
+    def piece(self, axis: int, start: int, stop: int) -> Array:
         """Read what lies in ``start:stop`` of one axis; the other axes are whole."""
         ...
 
@@ -54,7 +54,7 @@ class InMemory:
         """Sizes of the axes."""
         return self.array.shape
 
-    def part(self, axis: int, start: int, stop: int) -> Array:
+    def piece(self, axis: int, start: int, stop: int) -> Array:
         """Give a view of ``start:stop`` of one axis."""
         return self.array[(*[slice(None)] * axis, slice(start, stop))]
 
@@ -73,7 +73,7 @@ class FlatFile:
     dtype: np.dtype[Any]
     fortran: bool
 
-    def part(self, axis: int, start: int, stop: int) -> Array:
+    def piece(self, axis: int, start: int, stop: int) -> Array:
         """Read ``start:stop`` of one axis."""
         sizes = self.shape[::-1] if self.fortran else self.shape
         place = len(sizes) - 1 - axis if self.fortran else axis
@@ -117,10 +117,10 @@ class Paired:
         """Sizes of the axes, that of the pairs halved."""
         return paired(self.stored.shape, self.axis)
 
-    def part(self, axis: int, start: int, stop: int) -> Array:
+    def piece(self, axis: int, start: int, stop: int) -> Array:
         """Read ``start:stop`` of one axis."""
         twice = 2 if axis == self.axis else 1
-        parts = np.moveaxis(self.stored.part(axis, twice * start, twice * stop), self.axis, -1)
+        parts = np.moveaxis(self.stored.piece(axis, twice * start, twice * stop), self.axis, -1)
         return np.moveaxis(parts[..., 0::2] + np.complex64(1j) * parts[..., 1::2], -1, self.axis)
 
 
@@ -155,7 +155,7 @@ def plane(stored: Stored, words: tuple[str, ...], index: int, across: str = "sli
     """One slice of an array whose axes are ``words``, as stored: (coils, rows, columns)."""
     there = across in words
     first, stop = (index, index + 1) if there else (0, stored.shape[0])
-    return arranged(stored.part(words.index(across) if there else 0, first, stop), words, ("coil", "row", "column"))
+    return arranged(stored.piece(words.index(across) if there else 0, first, stop), words, ("coil", "row", "column"))
 
 
 def arranged(block: Array, words: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
@@ -203,7 +203,7 @@ def scan_of(path: Path, kspace: Array, info: FileInfo, index: int) -> Scan:
 def image_of(image: Array, info: FileInfo, index: int) -> ImageSlice:
     """One slice of magnitudes, stored as (1, rows, columns), after :func:`check_magnitude`."""
     values = torch.from_numpy(np.ascontiguousarray(image[0], dtype=np.float32)).clamp_(min=0)
-    return ImageSlice(values, ScanMeta(info.subject, str(info.path), slice=index, synthetic=True))
+    return ImageSlice(values, info.meta(index))
 
 
 def check_magnitude(path: Path, stored: Stored, words: tuple[str, ...]) -> None:
@@ -258,7 +258,7 @@ def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[
         acquired = np.zeros(shape[0], dtype=bool)
         for first in range(0, shape[2], step):
             rows = slice(first, min(first + step, shape[2]))
-            block = arranged(stored.part(words.index("row"), rows.start, rows.stop), words, ORDER)
+            block = arranged(stored.piece(words.index("row"), rows.start, rows.stop), words, ORDER)
             there = (block != 0).any(axis=1)
             acquired |= there.any(axis=(1, 2))
             counts += np.bincount(there.sum(axis=0).ravel(), minlength=len(counts))

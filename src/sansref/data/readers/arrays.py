@@ -51,22 +51,22 @@ from sansref.kspace.coils import normalised
 from sansref.scan import Scan
 
 #: How arrays of maps are called, letters alone: ``sensitivity_map`` (DIRECT), ``sense`` (ATOMMIC), ``maps``, ``csm``...
-NAMES = re.compile(
+MAPS_NAMES = re.compile(
     r"((coil|sens|sense|sensitivity|coilsens|coilsensitivity|espirit|receive|c|s)?(maps?|profiles?))"
     r"|sens|sense|csms?|coilsens|(coil)?sensitivit(y|ies)"
 )
 
-CURE = "Give other maps, or --maps none to estimate them"
+MAPS_CURE = "Give other maps, or --maps none to estimate them"
 
 #: Axes in the orders of programs in which the last one runs fastest, and the first.
-ORDERS = (("slice", "coil", "row", "column"), ("row", "column", "coil", "slice"))
+MAPS_ORDERS = (("slice", "coil", "row", "column"), ("row", "column", "coil", "slice"))
 SET = "set"
 """An axis of several sets of maps, as ``ecalib`` gives them; the first is taken."""
 
 
 def is_maps_name(name: str) -> bool:
     """Whether an array, at any depth of a file, is called as maps are."""
-    return NAMES.fullmatch(re.sub(r"[^a-z]", "", name.rsplit("/", 1)[-1].lower())) is not None
+    return MAPS_NAMES.fullmatch(re.sub(r"[^a-z]", "", name.rsplit("/", 1)[-1].lower())) is not None
 
 
 def map_axes(shape: Sequence[int], scan: FileInfo, known: Iterable[Sequence[str]] = ()) -> tuple[str, ...] | None:
@@ -82,8 +82,8 @@ def map_axes(shape: Sequence[int], scan: FileInfo, known: Iterable[Sequence[str]
         if len(own) == len(shape) and _fits(own, shape, sizes):
             return own
     long = [axis for axis, size in enumerate(shape) if size > 1]
-    named = [word for word in ORDERS[0] if max(sizes[word]) > 1]
-    ruled = [tuple(word for word in order if word in named) for order in ORDERS]
+    named = [word for word in MAPS_ORDERS[0] if max(sizes[word]) > 1]
+    ruled = [tuple(word for word in order if word in named) for order in MAPS_ORDERS]
     sized = [shape[axis] for axis in long]
     fitting = [order for order in ruled if _fits(order, sized, sizes)]
     fitting = fitting or [order for order in itertools.permutations(named) if _fits(order, sized, sizes)]
@@ -106,14 +106,14 @@ def read_maps(stored: Stored, words: tuple[str, ...], scan: FileInfo, index: int
     the scan, where the maps, called ``name``, are not finite or all zero.
     """
     across, start, stop = (words.index("slice"), index, index + 1) if "slice" in words else (0, 0, stored.shape[0])
-    block = stored.part(across, start, stop)
+    block = stored.piece(across, start, stop)
     if SET in words:
         block = block.take([0], words.index(SET))
     with np.errstate(all="ignore"):
         found = np.ascontiguousarray(arranged(block, words, ("coil", "row", "column")), dtype=np.complex64)
     if not np.isfinite(found).all() or not found.any():
         problem = "only zeros" if np.isfinite(found).all() else "NaN or infinite values"
-        raise FileError(scan.path, f"has coil maps ({name}) with {problem} in slice {index}", CURE)
+        raise FileError(scan.path, f"has coil maps ({name}) with {problem} in slice {index}", MAPS_CURE)
     if scan.stored_rows and found.shape[1] == scan.stored_rows[0]:
         found = found[:, scan.stored_rows[1] :][:, : scan.height]
     return normalised(torch.from_numpy(found))
@@ -328,7 +328,6 @@ class ArrayReader(ABC):
             coils=sizes.get("coil", 1),
             subject=subject_of(path),
             contrast=contrast_of(path),
-            spacing=None,
             acquired_fraction=fraction,
             notes=tuple(note for note in notes if note),
         )

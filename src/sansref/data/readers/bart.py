@@ -15,7 +15,7 @@ import numpy as np
 
 from sansref.data.readers.array_slices import FlatFile, plane
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.data.readers.reader import fitted_axes, parse_axes
 from sansref.errors import FileError, printable
 
@@ -49,8 +49,7 @@ class BartReader(ArrayReader):
             return True
         if path.suffix != ".hdr":
             return False
-        with path.open("rb") as file:
-            return file.read(len(FIRST_LINE)) == FIRST_LINE.encode()
+        return head_of(path, len(FIRST_LINE)) == FIRST_LINE.encode()
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the header and compare it with the size of the data."""
@@ -116,18 +115,15 @@ class BartReader(ArrayReader):
 
 def _sizes(path: Path, header: Path) -> tuple[int, ...]:
     """Sixteen sizes; a header may leave out ones at the end."""
-    with reading(path, "BART"), header.open("rb") as file:
-        lines = file.read(LONGEST_HEADER).decode("ascii", "replace").splitlines()
+    with reading(path, "BART"):
+        lines = head_of(header, LONGEST_HEADER).decode("ascii", "replace").splitlines()
     line = lines[1] if len(lines) > 1 and lines[0].strip() == FIRST_LINE else ""
     words = line.split()
-    if not 0 < len(words) <= len(NAMES) or not all(map(_is_size, words)):
+    usable = all(word.isdecimal() and len(word) < 19 and int(word) > 0 for word in words)
+    if not 0 < len(words) <= len(NAMES) or not usable:
         problem = f"has a .hdr whose dimensions are {printable(line)[:60]!r}"
         raise FileError(path, problem, f"It must begin with '{FIRST_LINE}' and a line of up to {len(NAMES)} sizes")
     return tuple(int(word) for word in words) + (1,) * (len(NAMES) - len(words))
-
-
-def _is_size(word: str) -> bool:
-    return word.isdecimal() and len(word) < 19 and int(word) > 0
 
 
 def _listed(sizes: dict[str, int]) -> str:

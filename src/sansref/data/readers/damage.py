@@ -60,6 +60,23 @@ def check_file(path: Path) -> None:
         raise FileError(path, "may not be read", "Ask for the right to read it")
 
 
+def head_of(path: Path, size: int) -> bytes:
+    """The first bytes of a file, at most so many."""
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+@contextmanager
+def blamed_on(path: Path, what: str, cure: str | None = None) -> Iterator[None]:
+    """Let the fault of another file, which ``path`` has something to do with, be one of ``path``."""
+    try:
+        yield
+    except FileError as error:
+        if error.path == path:
+            raise
+        raise FileError(path, f"{what}, which {error.problem}", cure or error.cure) from error
+
+
 @contextmanager
 def reading(path: Path, name: str) -> Iterator[None]:
     """Wrap calls of a format library, and nothing else, so that every failure becomes a ``FileError``.

@@ -21,7 +21,7 @@ import torch
 
 from sansref.data.mrd.header import identifier
 from sansref.data.readers.array_slices import check_images
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import blamed_on, reading
 from sansref.data.readers.dicom_headers import (
     FORMAT,
     MULTI_FRAME,
@@ -36,7 +36,7 @@ from sansref.data.readers.dicom_headers import (
 )
 from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, Plane, SliceChoice, chosen_slices
 from sansref.errors import FileError, SansrefError, printable
-from sansref.scan import Geometry, ScanMeta
+from sansref.scan import Geometry
 
 #: Slices may lie this far from their place in an even row: part of their distance, and millimetres.
 UNEVEN = (0.02, 0.1)
@@ -275,13 +275,8 @@ def _stored(path: Path, frames: Sequence[Frame]) -> Iterator[Pixels]:
 @contextmanager
 def _naming(path: Path, frame: Frame) -> Iterator[None]:
     """Let the fault of a slice's file be one of the file by which its series is named."""
-    try:
-        with reading(frame.file, FORMAT):
-            yield
-    except FileError as error:
-        if frame.file == path:
-            raise
-        raise FileError(path, f"has in its series {frame.file.name}, which {error.problem}", error.cure) from error
+    with blamed_on(path, f"has in its series {frame.file.name}"), reading(frame.file, FORMAT):
+        yield
 
 
 ABOUT = ("PatientID", "StudyInstanceUID", "SeriesDescription", "ProtocolName", "LossyImageCompression")
@@ -317,10 +312,9 @@ class DicomReader:
         check_streams(series)
         check_images(series.path, images(series, range(len(series.frames))))
         for index, image in zip(chosen, images(series, chosen), strict=True):
-            meta = ScanMeta(
-                info.subject, str(path), index, spacing=info.spacing, synthetic=True, geometry=series.geometry
+            yield ImageSlice(
+                torch.from_numpy(image.astype(np.float32)).clamp_(min=0), info.meta(index, series.geometry)
             )
-            yield ImageSlice(torch.from_numpy(image.astype(np.float32)).clamp_(min=0), meta)
 
     def _described(self, series: Series) -> FileInfo:
         path, frames = series.path, series.frames
@@ -346,12 +340,10 @@ class DicomReader:
             slices=len(frames),
             height=height,
             width=width,
-            coils=1,
             # Names of files and folders on a disc (IM0001) are those of every other patient, too.
             subject=known or study or frames[0].stack.series,
             contrast=series_name or protocol or None,
             spacing=(rows, columns),
-            acquired_fraction=None,
             notes=tuple(notes),
             recognised_by=BY_PATIENT if known else BY_STUDY,
         )

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from sansref.data.readers.arrays import CURE, ArrayReader
+from sansref.data.readers.arrays import MAPS_CURE, ArrayReader
 from sansref.data.readers.bart import BartReader
-from sansref.data.readers.damage import IsolatedReader, Result, check_file, in_child, items_in_child, minding_memory
+from sansref.data.readers.damage import (
+    IsolatedReader,
+    Result,
+    blamed_on,
+    check_file,
+    head_of,
+    in_child,
+    items_in_child,
+    minding_memory,
+)
 from sansref.data.readers.dicom import DicomReader
 from sansref.data.readers.dicom_headers import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
@@ -41,7 +50,6 @@ from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
 """What is read, for people."""
-
 
 PEAK = 8.0
 """How far the center of k-space stands above its median, at least."""
@@ -80,16 +88,10 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
             # scipy, too, crashes over damaged files, and decoders of images are libraries in C as well.
             fragile = is_compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
             return IsolatedReader(reader) if fragile else _MindingMemory(reader)
-    _refuse_stream(path)
-    raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
-
-
-def _refuse_stream(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(4096)
+    head = head_of(path, 4096)
     if head.replace(b" ", b"").startswith(STREAMS):
-        mrd = b'"Mrd"' in head
-        raise FileError(path, MRD2 if mrd else "is a stream of yardl that is not MRD", MRD2_CURE)
+        raise FileError(path, MRD2 if b'"Mrd"' in head else "is a stream of yardl that is not MRD", MRD2_CURE)
+    raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
@@ -261,12 +263,6 @@ def _arrays_reader(path: Path, options: ReaderOptions) -> ArrayReader:
     raise FileError(path, "is in no format that coil maps are read from", f"Give {ARRAYS}")
 
 
-@contextmanager
-def _blamed_on(path: Path, maps: Path) -> Iterator[None]:
+def _blamed_on(path: Path, maps: Path) -> AbstractContextManager[None]:
     """What is wrong with the maps of a scan is a fault of the scan: it may be left out, as an unreadable one."""
-    try:
-        yield
-    except FileError as error:
-        if error.path == path:
-            raise
-        raise FileError(path, f"cannot have its coil maps from {maps}, which {error.problem}", CURE) from error
+    return blamed_on(path, f"cannot have its coil maps from {maps}", MAPS_CURE)

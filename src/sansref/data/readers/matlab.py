@@ -18,7 +18,7 @@ import numpy as np
 
 from sansref.data.readers.array_slices import InMemory, Stored, check_fits
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.errors import FileError, printable
 
 HEADER = 128
@@ -42,8 +42,7 @@ class MatlabReader(ArrayReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it has the marks of version 5."""
-        with path.open("rb") as file:
-            return file.read(HEADER)[124:] in ORDERS
+        return head_of(path, HEADER)[124:] in ORDERS
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the headers of its arrays of numbers."""

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from sansref.data.placement import is_placing
 from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits, check_images
-from sansref.data.readers.damage import check_plausible_size, reading
+from sansref.data.readers.damage import check_plausible_size, head_of, reading
 from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, SliceChoice, chosen_slices
 from sansref.data.readers.subjects import contrast_of, subject_of
 from sansref.errors import FileError
 from sansref.machine import available_memory
-from sansref.scan import Geometry, ScanMeta
+from sansref.scan import Geometry
 
 FORMAT = "NIfTI"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -92,7 +92,7 @@ class NiftiReader:
             stored = _stored(path, stream, volume)
             _check_magnitude(path, stored, volume)
             for index in chosen:
-                yield ImageSlice(_image(stored, volume, index), _meta(volume, index))
+                yield ImageSlice(_image(stored, volume, index), volume.info.meta(index, volume.geometry))
 
     def _volume(self, path: Path) -> _Volume:
         with reading(path, FORMAT):
@@ -119,11 +119,9 @@ class NiftiReader:
             slices=shape[axis],
             height=shape[rows],
             width=shape[columns],
-            coils=1,
             subject=subject_of(path),
             contrast=contrast_of(path),
             spacing=_spacing(affine, rows, columns),
-            acquired_fraction=None,
             notes=(
                 f"Slices are cut across array axis {axis}{_plane_name(affine, axis)}; their k-space is simulated.",
                 *about,
@@ -136,8 +134,7 @@ class NiftiReader:
 
 
 def _is_compressed(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
+    return head_of(path, 2) == GZIP_MAGIC
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -327,21 +324,14 @@ def _check_magnitude(path: Path, stored: Stored, volume: _Volume) -> None:
 
     def ends() -> Iterator[np.ndarray[Any, Any]]:
         for index in range(volume.shape[2]):
-            part = stored.part(2, index, index + 1)
-            yield np.array([part.min(), part.max()], dtype=np.float64) * volume.slope + volume.intercept
+            block = stored.piece(2, index, index + 1)
+            yield np.array([block.min(), block.max()], dtype=np.float64) * volume.slope + volume.intercept
 
     check_images(path, ends())
 
 
 def _image(stored: Stored, volume: _Volume, index: int) -> Tensor:
     axis = volume.geometry.slice_axis
-    plane = stored.part(axis, index, index + 1).squeeze(axis)
-    scaled = plane.astype(np.float64) * volume.slope + volume.intercept
+    image = stored.piece(axis, index, index + 1).squeeze(axis)
+    scaled = image.astype(np.float64) * volume.slope + volume.intercept
     return torch.from_numpy(scaled.astype(np.float32, order="C")).clamp_(min=0)
-
-
-def _meta(volume: _Volume, index: int) -> ScanMeta:
-    info = volume.info
-    return ScanMeta(
-        info.subject, str(info.path), slice=index, spacing=info.spacing, synthetic=True, geometry=volume.geometry
-    )

@@ -17,7 +17,7 @@ import numpy as np
 
 from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.errors import FileError
 
 MAGIC = b"\x93NUMPY"
@@ -35,8 +35,7 @@ class NpyReader(ArrayReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it has numpy's magic."""
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+        return head_of(path, len(MAGIC)) == MAGIC
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the header."""
@@ -67,8 +66,7 @@ class NpzReader(ArrayReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it is a zip file, complete or not, whose first member is an array of numpy."""
-        with path.open("rb") as file:
-            head = file.read(LONGEST_START)
+        head = head_of(path, LONGEST_START)
         return head.startswith(ZIP_MAGIC) and b".npy" in head
 
     def entries(self, path: Path) -> list[Entry]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sansref.errors import FileError, SettingError
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Geometry, Scan, ScanMeta
 
 Kind = Literal["k-space", "magnitude"]
 Plane = Literal["native", "sagittal", "coronal", "axial"]
@@ -133,10 +133,8 @@ class FileInfo:
 
     Attributes
     ----------
-    path
-        The file, as given.
-    format
-        Name of the format, for people.
+    path, format
+        The file, as given, and the name of its format, for people.
     kind
         Whether the file holds measured k-space or magnitude images.
     slices, height, width
@@ -151,7 +149,7 @@ class FileInfo:
     spacing
         Row and column spacing in millimetres, None where the file does not say.
     acquired_fraction
-        For k-space, the part of the encoded grid that was measured; None for magnitude images.
+        For k-space, the share of the encoded grid that was measured; None for magnitude images.
     stored_rows
         How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
     notes
@@ -168,12 +166,17 @@ class FileInfo:
     width: int
     coils: int
     subject: str
-    contrast: str | None
-    spacing: tuple[float, float] | None
-    acquired_fraction: float | None
+    contrast: str | None = None
+    spacing: tuple[float, float] | None = None
+    acquired_fraction: float | None = None
     stored_rows: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     recognised_by: str = BY_NAME
+
+    def meta(self, index: int, geometry: Geometry | None = None) -> ScanMeta:
+        """Where a slice of magnitudes comes from, from which k-space is to be simulated."""
+        source = str(self.path)
+        return ScanMeta(self.subject, source, index, spacing=self.spacing, synthetic=True, geometry=geometry)
 
 
 @dataclass(frozen=True, slots=True)
