@@ -81,17 +81,17 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
     affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
     down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
     through = affine[:, geometry.slice_axis]
-    found = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
+    place = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
     if not is_placing(affine):
         raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
-    height, width, _ = found.spacing
+    height, width, _ = place.spacing
     cosine = float(down @ across) / (height * width)
     if abs(cosine) > MOST_SHEAR:
         problem = "has an affine whose rows and columns are not at right angles, which this output format cannot say"
         raise FileError(source, problem, "Use --format nifti")
     # What rounding has left is taken out: readers compare with a right angle exactly.
     straight = down - (down @ across) / (across @ across) * across
-    return replace(found, down=straight * height / np.linalg.norm(straight))
+    return replace(place, down=straight * height / np.linalg.norm(straight))
 
 
 def is_placing(affine: npt.NDArray[np.float64]) -> bool:

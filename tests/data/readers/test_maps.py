@@ -19,7 +19,7 @@ from sansref.kspace.coils import birdcage_maps, rss
 
 SLICES, COILS, ROWS, COLUMNS = 3, 4, 12, 10
 AXES = "slice,coil,row,column"
-INFO = FileInfo(Path("a"), "", "k-space", SLICES, ROWS, COLUMNS, COILS, "s", None, None, 1.0)
+INFO = FileInfo(Path("a"), "", "k-space", SLICES, ROWS, COLUMNS, "s", COILS, acquired_fraction=1.0)
 
 
 def truth() -> Any:

@@ -93,12 +93,10 @@ def first_files(paths: Iterable[Path]) -> list[Path]:
             if path.parent not in folders:
                 folders[path.parent] = _folder_of(path)
             frame = folders[path.parent].get(path.name)
-            if frame is None and is_directory(path):
+            volume = None if frame is None else (path.parent, frame.stack)
+            if volume in seen or (volume is None and is_directory(path)):
                 continue
-            if frame is not None:
-                volume = (path.parent, frame.stack)
-                if volume in seen:
-                    continue
+            if volume is not None:
                 seen.add(volume)
         kept.append(path)
     return kept
@@ -164,15 +162,14 @@ def _step(path: Path, frames: list[Frame], positions: np.ndarray, normal: np.nda
     gaps = np.diff(depths)
     usual = float(np.median(gaps))
     if gaps.min() < 0.01 * max(usual, 0.01):
-        twins = frames[int(gaps.argmin())].file.name, frames[int(gaps.argmin()) + 1].file.name
-        problem = f"belongs to a series with several images at one place ({twins[0]}, {twins[1]})"
+        twins = ", ".join(frame.file.name for frame in frames[int(gaps.argmin()) :][:2])
+        problem = f"belongs to a series with several images at one place ({twins})"
         raise FileError(path, problem, "Put repetitions and copies into folders of their own")
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     even = positions[0] + np.arange(len(frames))[:, None] * step
     if np.abs(positions - even).max() > max(UNEVEN[0] * usual, UNEVEN[1]):
-        problem = (
-            f"belongs to a series of {len(frames)} slices at uneven distances ({gaps.min():.4g} to {gaps.max():.4g} mm)"
-        )
+        distances = f"{gaps.min():.4g} to {gaps.max():.4g} mm"
+        problem = f"belongs to a series of {len(frames)} slices at uneven distances ({distances})"
         raise FileError(path, problem, "Look for slices that are missing from its folder")
     return np.asarray(step)
 

@@ -243,11 +243,11 @@ def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.nd
         if int(header[f"{form}_code"]) <= 0:
             continue
         try:
-            found = np.asarray(get(), dtype=np.float64)
+            stated_affine = np.asarray(get(), dtype=np.float64)
         except Exception:  # quaternions that are none
-            found = np.full((4, 4), np.nan)
-        if is_placing(found):
-            affine, known = found, True
+            stated_affine = np.full((4, 4), np.nan)
+        if is_placing(stated_affine):
+            affine, known = stated_affine, True
             break
         notes.append(f"Its {form} cannot be used.")
     if not known:

@@ -140,10 +140,10 @@ class FileInfo:
     slices, height, width
         Number of slices, and the size of a slice as it is read (for k-space after readout oversampling
         has been removed).
-    coils
-        Number of receive channels, 1 for magnitude images.
     subject
         The person (or object) scanned.
+    coils
+        Number of receive channels, 1 for magnitude images.
     contrast
         The sequence or weighting as the file names it, None where it does not.
     spacing
@@ -164,8 +164,8 @@ class FileInfo:
     slices: int
     height: int
     width: int
-    coils: int
     subject: str
+    coils: int = 1
     contrast: str | None = None
     spacing: tuple[float, float] | None = None
     acquired_fraction: float | None = None

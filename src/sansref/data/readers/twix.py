@@ -90,17 +90,16 @@ def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int
     yaps, meas = protocol["MeasYaps"], protocol["Meas"]
     _check_readable(path, yaps, meas)
     space, place = yaps["sKSpace"], yaps["sSliceArray"]["asSlice"][0]
-    steps = [
-        _limits(heads["idx"][f"kspace_encode_step_{axis}"], center)
-        for axis, center in zip((1, 2), centers, strict=True)
-    ]
+    counters = zip(steps_of(heads), centers, strict=True)
+    steps = [StepLimits(int(each.min()), int(each.max()), center) for each, center in counters]
     # Pulseq's sequences follow their own file; the protocol beside them is that of nothing in particular.
     foreign = "pulseq" in str(yaps.get("tSequenceFileName", "")).lower()
     base = max(int(_number(space, "lBaseResolution", 0)), 1)
-    x, y, z = _columns(heads, base), _grid(2 * centers[0] if foreign else _lines(space, meas), steps[0]), 1
+    lines = int(_number(meas, "iPEFTLength", 0) or _number(space, "lPhaseEncodingLines", 1))
+    x, y, z = _columns(heads, base), _grid(2 * centers[0] if foreign else lines, steps[0]), 1
     if _number(space, "ucDimension", 2) == THREE_DIMENSIONAL and steps[1].maximum > steps[1].minimum:
-        declared = int(_number(meas, "i3DFTLength", 0) or _number(space, "lPartitions", 1))
-        z = _grid(2 * centers[1] if foreign else declared, steps[1])
+        partitions = int(_number(meas, "i3DFTLength", 0) or _number(space, "lPartitions", 1))
+        z = _grid(2 * centers[1] if foreign else partitions, steps[1])
     if foreign:
         # What the protocol calls pixels is not: the readout covers the field of view, and its oversampling.
         told = _number(protocol.get("Dicom", {}), "flReadoutOSFactor", 1.0)
@@ -160,10 +159,6 @@ def _length(path: Path, place: Protocol, name: str) -> float:
     return value
 
 
-def _lines(space: Protocol, meas: Protocol) -> int:
-    return int(_number(meas, "iPEFTLength", 0) or _number(space, "lPhaseEncodingLines", 1))
-
-
 def _columns(heads: Heads, base: int) -> int:
     """Size of the grid along the readout: the samples of a symmetric echo, of which all may not have been acquired."""
     samples, center = heads["number_of_samples"].astype(int), heads["center_sample"].astype(int)
@@ -178,13 +173,9 @@ def _grid(declared: int, limits: StepLimits) -> int:
     return max(declared, 2 * before, 2 * after - 1, 1)
 
 
-def _limits(steps: Any, center: int) -> StepLimits:
-    return StepLimits(int(steps.min()), int(steps.max()), center)
-
-
 def _subject(protocol: Protocol) -> str | None:
-    found = (identifier(str(protocol.get(name, {}).get("PatientID", ""))) for name in ("Config", "Meas", "Dicom"))
-    return next(filter(None, found), None)
+    names = (identifier(str(protocol.get(name, {}).get("PatientID", ""))) for name in ("Config", "Meas", "Dicom"))
+    return next(filter(None, names), None)
 
 
 #: ISMRMRD's flags, counted from 1, by Siemens' names.
@@ -362,9 +353,7 @@ def heads_of(blocks: Blocks, dwell: float) -> Heads:
     mdh, counter = blocks.headers, blocks.headers["Counter"]
     heads = np.zeros(len(mdh), HEAD)
     heads["flags"] = blocks.flags()
-    names = {"number_of_samples": "SamplesInScan", "active_channels": "UsedChannels"}
-    for ours, theirs in names.items():
-        heads[ours] = mdh[theirs]
+    heads["number_of_samples"], heads["active_channels"] = mdh["SamplesInScan"], mdh["UsedChannels"]
     # Not told: no line of a Cartesian scan begins in the center.
     heads["center_sample"] = np.where(mdh["CenterCol"] == 0, mdh["SamplesInScan"] // 2, mdh["CenterCol"])
     heads["discard_pre"], heads["discard_post"] = mdh["CutOff"]["Pre"], mdh["CutOff"]["Post"]
@@ -396,15 +385,13 @@ def _centers(file: BinaryIO, blocks: Blocks, heads: Heads) -> tuple[int, int]:
         return told
     energy = [float(np.square(np.abs(blocks.samples(file, int(index)))).sum()) for index in first]
     strongest = int(np.argmax(energy))
-    found = []
+    centers: list[int] = []
     for center, each in zip(told, steps, strict=True):
-        low, high, peak = int(each.min()), int(each.max()), int(each[strongest])
-        middle = (low + high + 1) // 2
-        even = len(np.unique(each)) == high - low + 1 and abs(peak - middle) <= max(
-            len(np.unique(each)) // ECHO_SHIFT, 1
-        )
-        found.append(center or (middle if even else peak) if each.any() else center)
-    return found[0], found[1]
+        first_step, last_step, peak = int(each.min()), int(each.max()), int(each[strongest])
+        middle, count = (first_step + last_step + 1) // 2, len(np.unique(each))
+        even = count == last_step - first_step + 1 and abs(peak - middle) <= max(count // ECHO_SHIFT, 1)
+        centers.append(center or (middle if even else peak) if each.any() else center)
+    return centers[0], centers[1]
 
 
 def rotations(quaternions: Any) -> Any:
@@ -430,21 +417,21 @@ def _two_numbers(file: BinaryIO, at: int) -> tuple[int, int]:
 def _begins_protocol(file: BinaryIO, at: int) -> bool:
     """Whether the first text of a protocol has a name and a length there."""
     _, texts = _two_numbers(file, at)
-    name = file.read(32).split(b"\0")[0]
+    name = file.read(32).split(b"\0")[0]  # behind these numbers
     return 1 <= texts <= MOST_TEXTS and len(name) >= 4 and name.isalnum()
 
 
 def _measurements(path: Path, file: BinaryIO, modern: bool) -> list[Measurement]:
     size = path.stat().st_size
     spans = _listed(path, file, size) if modern else [(0, size)]
-    found = []
+    measurements = []
     for start, stop in spans:
         protocol_bytes, _ = _two_numbers(file, start)
         if not (start < stop <= size and _begins_protocol(file, start) and start + protocol_bytes < stop):
             problem = f"lists a measurement in bytes {start} to {stop}, but there is none in its {size} bytes"
             raise FileError(path, f"{problem}; it is truncated or damaged", CURE)
-        found.append(Measurement(start, stop, protocol_bytes))
-    return found
+        measurements.append(Measurement(start, stop, protocol_bytes))
+    return measurements
 
 
 def _listed(path: Path, file: BinaryIO, size: int) -> list[tuple[int, int]]:
