@@ -42,7 +42,7 @@ def take_in(tiny, heads, tmp_path):
     def run(data=None, full=None, name="run", method="switchable", **changes):
         config, directory, data = tiny(method, **changes), RunDirectory(tmp_path / name), data or heads
         directory.start(config, str(data.resolve()), None if full is None else str(full.resolve()))
-        SubjectReader(config, directory, None, QUIET).parts(data, full)
+        SubjectReader(config, directory, None, QUIET).prepared(data, full)
         return directory, {path.name: PreparedScans(path) for path in (directory.path / "data").iterdir()}
 
     return run

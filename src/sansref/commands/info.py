@@ -122,8 +122,8 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
         keep = config.training.keep
         kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
         yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
-    for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
-        yield part, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
+    for split, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
+        yield split, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
 
 
 def _own_masks(scans: PreparedScans) -> str:

@@ -59,37 +59,37 @@ def split_subjects(
     tested: list[str] = []
     if fold is not None:
         if "test" not in others:
-            raise ValueError(f"with a fold, a part after the first must be named 'test', got {list(fractions)}")
+            raise ValueError(f"with a fold, a split after the first must be named 'test', got {list(fractions)}")
         tested, order = _fold_first(order, fold, fractions["test"])
-    parts: dict[str, list[str]] = {}
+    splits: dict[str, list[str]] = {}
     start = 0
-    for part in others:
-        share = fractions[part]
+    for split in others:
+        share = fractions[split]
         if not 0 <= share < 1:
-            raise SettingError(f"the {part} fraction must lie in [0, 1), got {share}: change --{part}")
+            raise SettingError(f"the {split} fraction must lie in [0, 1), got {share}: change --{split}")
         count = max(1, round(share * len(names))) if share > 0 else 0
-        parts[part] = sorted(order[start : start + count])
+        splits[split] = sorted(order[start : start + count])
         start += count
-    parts = {first: sorted(order[start:]), **parts}
+    splits = {first: sorted(order[start:]), **splits}
     if fold is not None:
-        parts["test"] = sorted(tested)
-    if not parts[first]:
-        shares = {part: f"{fractions[part]:g}" for part in others}
+        splits["test"] = sorted(tested)
+    if not splits[first]:
+        shares = {split: f"{fractions[split]:g}" for split in others}
         if fold is not None:
             shares["test"] = f"one of {fold.of} folds"
-        wanted = ", ".join(f"{part} {share}" for part, share in shares.items())
-        options = " or ".join(f"--{part}" for part in others if fractions[part] > 0) or "--folds"
+        wanted = ", ".join(f"{split} {share}" for split, share in shares.items())
+        options = " or ".join(f"--{split}" for split in others if fractions[split] > 0) or "--folds"
         raise SettingError(
             f"{len(names)} subject(s) cannot be split into {first} and {wanted}: add subjects or set {options} to 0"
         )
-    return parts
+    return splits
 
 
 def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], list[str]]:
-    """The fold's part of the random order, and the others as the order goes on behind it."""
+    """The fold's split of the random order, and the others as the order goes on behind it."""
     if share != 0:
         raise SettingError(
-            f"the test part is fold {fold.number} of {fold.of} or a fraction, not both: set the test fraction to 0, "
+            f"the test split is fold {fold.number} of {fold.of} or a fraction, not both: set the test fraction to 0, "
             f"got {share:g} (--test 0, or --folds 0)"
         )
     if len(order) < fold.of:

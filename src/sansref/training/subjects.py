@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """Prepared scans of a run.
 
     ``training`` are those to learn from, for an unpaired method the undersampled ones; ``full`` are full scans of other
@@ -67,7 +67,7 @@ class SubjectReader:
     known: tuple[Mapping[str, str], Mapping[str, str]] | None = None
     say: Callable[[str], object] | None = None
 
-    def parts(self, data: Path, full: Path | None) -> Parts:
+    def prepared(self, data: Path, full: Path | None) -> Splits:
         """Split and prepare; what an earlier, killed command has done is used again.
 
         Without a folder of full scans of other people, an unpaired method takes those of half of the subjects of
@@ -87,7 +87,7 @@ class SubjectReader:
         full_scans = self._prepare("full", others or files, subjects)
         self._check(training, validation)
         assert training is not None
-        return Parts(training, validation, full_scans)
+        return Splits(training, validation, full_scans)
 
     def files(self, data: Path, full: Path | None) -> tuple[ScanFiles, ScanFiles | None]:
         """Describe the files, and see to it that they are those that an earlier command has begun with.
@@ -121,19 +121,19 @@ class SubjectReader:
     ) -> dict[str, list[str]]:
         if self.run.splits_file.exists():
             return self.run.subjects()
-        parts = parts_of(self.config, files, others)
+        splits = splits_of(self.config, files, others)
         write_text(self.run.files_file, json.dumps(fingerprints(files, data), indent=1))
         if full is not None:
             write_text(self.run.full_files_file, json.dumps(fingerprints(others, full), indent=1))
-        write_text(self.run.splits_file, json.dumps(parts, indent=2))
+        write_text(self.run.splits_file, json.dumps(splits, indent=2))
         people = {"data": [_person(info) for info in files], "full": [_person(info) for info in others]}
         write_text(_people_file(self.run), json.dumps(people, indent=1))
-        logger.info("subjects: %s", parts)
-        return parts
+        logger.info("subjects: %s", splits)
+        return splits
 
-    def _prepare(self, part: str, files: list[FileInfo], subjects: dict[str, list[str]]) -> PreparedScans | None:
+    def _prepare(self, split: str, files: list[FileInfo], subjects: dict[str, list[str]]) -> PreparedScans | None:
         """References are written only for a method, or a score, that needs them."""
-        chosen = [info for info in files if info.subject in subjects.get(part, [])]
+        chosen = [info for info in files if info.subject in subjects.get(split, [])]
         if not chosen:
             return None
         options = self.config.training
@@ -142,9 +142,9 @@ class SubjectReader:
             "validation": options.score == "reference",
             "full": False,
         }
-        recipe = replace(self.config.preparation, undersampled=part != "full")
-        shown = tracked(unchanged(chosen), f"reading {part} scans", len(chosen), self.console)
-        return prepare(shown, recipe, self.run.path / "data" / part, references[part], self.on_bad)
+        recipe = replace(self.config.preparation, undersampled=split != "full")
+        shown = tracked(unchanged(chosen), f"reading {split} scans", len(chosen), self.console)
+        return prepare(shown, recipe, self.run.path / "data" / split, references[split], self.on_bad)
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
         if training is None:
@@ -163,17 +163,17 @@ def split_by_subject(files: list[FileInfo], options: TrainingOptions) -> dict[st
     return split_subjects(names, fractions, options.seed_of_data, fold)
 
 
-def parts_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
-    """Subjects of all parts of a training; ``others`` are full scans of other people, if there are any."""
+def splits_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
+    """Subjects of all splits of a training; ``others`` are full scans of other people, if there are any."""
     options = config.training
     if len({info.subject for info in files}) == 1:  # which the survey of the training says
         options = replace(options, test=0.0)
-    parts = split_by_subject(files, options)
+    splits = split_by_subject(files, options)
     if others:
-        parts["full"] = sorted({info.subject for info in others})
+        splits["full"] = sorted({info.subject for info in others})
     elif config.needs is Needs.UNPAIRED:
-        parts["full"], parts["training"] = split_halves(parts["training"], config.training.seed_of_data)
-    return parts
+        splits["full"], splits["training"] = split_halves(splits["training"], config.training.seed_of_data)
+    return splits
 
 
 def survey_of(
@@ -187,8 +187,8 @@ def survey_of(
     found = scan_files(data, options, skip_bad=skip_bad)
     others = None if full is None else scan_files(full, options, skip_bad=skip_bad)
     _refuse_pairs(found.files, [] if others is None else others.files)
-    parts = parts_of(config, found.files, [] if others is None else others.files)
-    yield from survey(config, found, parts, others, skip_bad, config.training.processes)
+    splits = splits_of(config, found.files, [] if others is None else others.files)
+    yield from survey(config, found, splits, others, skip_bad, config.training.processes)
 
 
 def home_of(run: RunDirectory) -> Path | None:
@@ -199,10 +199,10 @@ def home_of(run: RunDirectory) -> Path | None:
 
 def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
     """Subjects of these files that a run trained or validated on, as far as the files are those of the run."""
-    parts, learned = run.subjects(), set()
-    full = parts.get("full", [])
+    splits, learned = run.subjects(), set()
+    full = splits.get("full", [])
     if knows(run, files):
-        learned |= {*parts["training"], *parts["validation"]}
+        learned |= {*splits["training"], *splits["validation"]}
         if not run.full_files():
             learned |= set(full)
     if _are_among(files, run.full_files(), run.read_config().get("full")):
@@ -223,12 +223,12 @@ def _people_file(run: RunDirectory) -> Path:
 
 def _learned_content(run: RunDirectory) -> set[str]:
     """Fingerprints of the files that a run learned from; none where it did not write them down."""
-    file, parts = _people_file(run), run.subjects()
+    file, splits = _people_file(run), run.subjects()
     if not file.exists():
         return set()
     cure = "Restore the file or train again"
     people = read_json(file, cure)
-    learned = {*parts["training"], *parts["validation"], *parts.get("full", [])}
+    learned = {*splits["training"], *splits["validation"], *splits.get("full", [])}
     try:
         found = {one["content"] for one in people["data"] if one["subject"] in learned}
         return found | {str(one["content"]) for one in people["full"]}

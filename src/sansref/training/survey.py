@@ -46,7 +46,7 @@ class Cost:
 def survey(
     config: RunConfig,
     found: ScanFiles,
-    parts: Mapping[str, Sequence[str]],
+    splits: Mapping[str, Sequence[str]],
     full: ScanFiles | None = None,
     skip_bad: bool = False,
     processes: int = 1,
@@ -61,16 +61,16 @@ def survey(
     yield from _people(found, "")
     if full is not None:
         yield from _people(full, "full scans: ")
-    sources = {part: full if part == "full" and full is not None else found for part in parts}
-    chosen = {part: [info for info in its.files if info.subject in parts[part]] for part, its in sources.items()}
-    for part, files in chosen.items():
-        yield part, f"{len(parts[part])} subject(s), {_slices(files, config.selection)}: {_listed(parts[part])}"
+    sources = {split: full if split == "full" and full is not None else found for split in splits}
+    chosen = {split: [info for info in its.files if info.subject in splits[split]] for split, its in sources.items()}
+    for split, files in chosen.items():
+        yield split, f"{len(splits[split])} subject(s), {_slices(files, config.selection)}: {_listed(splits[split])}"
     yield "slices", _slices([info for files in chosen.values() for info in files], config.selection) + " taken"
     scans = _one_of_each_size(config, chosen.get("training", []), skip_bad)
     yield from _sizes(scans)
     yield "mask", "; ".join(dict.fromkeys(_mask(config, scan) for _, scan in scans)) or "unknown"
     yield "noise level", "; ".join(dict.fromkeys(_noise(scan) for _, scan in scans)) or "unknown"
-    for line in _without_effect(config, parts, [scan for _, scan in scans]):
+    for line in _without_effect(config, splits, [scan for _, scan in scans]):
         yield "no effect", line
     companions = _companions(config, chosen.get("full", []), scans, skip_bad)
     yield from _expected(config, chosen, scans, companions, processes)
@@ -143,9 +143,9 @@ def _mask(config: RunConfig, scan: Scan) -> str:
     return f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled by it"
 
 
-def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
+def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
-    if config.training.test and not parts.get("test") and not config.training.folds:
+    if config.training.test and not splits.get("test") and not config.training.folds:
         yield f"--test {config.training.test:g}: one subject alone, nobody can be set aside"
     if any(not scan.meta.emulated for scan in scans):
         names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])

@@ -108,7 +108,7 @@ def train(
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
             try:
                 with _on_threads(config.training.threads):
-                    parts = processes.leader_first(lambda: reader.parts(data, full))
+                    parts = processes.leader_first(lambda: reader.prepared(data, full))
             except SansrefError as error:
                 error.after(error.skipped or outcome.bad_files)
                 raise
