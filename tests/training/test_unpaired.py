@@ -271,7 +271,7 @@ def test_a_run_begun_anew_without_the_folder_of_full_scans_forgets_it(start, hea
         (
             2,
             ["--folds", "2", "--test", "0.2"],
-            "the test part is fold 0 of 2 or a fraction, not both: set the test fraction to 0, got 0.2 (--test 0",
+            "the test split is fold 0 of 2 or a fraction, not both: set the test fraction to 0, got 0.2 (--test 0",
         ),
     ],
 )

@@ -76,21 +76,21 @@ class FlatFile:
     def piece(self, axis: int, start: int, stop: int) -> Array:
         """Read ``start:stop`` of one axis."""
         sizes = self.shape[::-1] if self.fortran else self.shape
-        place = len(sizes) - 1 - axis if self.fortran else axis
-        outer, count, inner = math.prod(sizes[:place]), sizes[place], math.prod(sizes[place + 1 :])
-        found = np.empty((outer, (stop - start) * inner), self.dtype)
+        axis = len(sizes) - 1 - axis if self.fortran else axis
+        outer, count, inner = math.prod(sizes[:axis]), sizes[axis], math.prod(sizes[axis + 1 :])
+        piece = np.empty((outer, (stop - start) * inner), self.dtype)
         row = count * inner
         # Long pieces are read one by one; short ones together with what lies between them.
-        step = 1 if found[:1].nbytes > BLOCK // 256 else max(1, BLOCK // (row * self.dtype.itemsize))
+        step = 1 if piece[:1].nbytes > BLOCK // 256 else max(1, BLOCK // (row * self.dtype.itemsize))
         for first in range(0, outer, step):
             if step == 1:
-                found[first] = self._numbers(first * row + start * inner, (stop - start) * inner)
+                piece[first] = self._numbers(first * row + start * inner, (stop - start) * inner)
             else:
                 rows = min(step, outer - first)
                 block = self._numbers(first * row, rows * row).reshape(rows, row)
-                found[first : first + rows] = block[:, start * inner : stop * inner]
-        whole = found.reshape(*sizes[:place], stop - start, *sizes[place + 1 :])
-        return whole.transpose() if self.fortran else whole
+                piece[first : first + rows] = block[:, start * inner : stop * inner]
+        piece = piece.reshape(*sizes[:axis], stop - start, *sizes[axis + 1 :])
+        return piece.transpose() if self.fortran else piece
 
     def _numbers(self, first: int, count: int) -> Array:
         size = self.dtype.itemsize
@@ -151,18 +151,23 @@ EXPORT = "Export it again, or leave it out"
 logger = logging.getLogger(__name__)
 
 
-def plane(stored: Stored, words: tuple[str, ...], index: int, across: str = "slice") -> Array:
+def slice_of(stored: Stored, words: tuple[str, ...], index: int, across: str = "slice") -> Array:
     """One slice of an array whose axes are ``words``, as stored: (coils, rows, columns)."""
-    there = across in words
-    first, stop = (index, index + 1) if there else (0, stored.shape[0])
-    return arranged(stored.piece(words.index(across) if there else 0, first, stop), words, ("coil", "row", "column"))
+    return arranged(piece_of(stored, words, index, across), words, ("coil", "row", "column"))
 
 
-def arranged(block: Array, words: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
-    """The axes ``wanted`` in this order, with one of length 1 for each that is not there; the others have length 1."""
-    others = [place for place, word in enumerate(words) if word not in wanted]
-    order = others + [words.index(word) for word in wanted if word in words]
-    return block.transpose(order).reshape([block.shape[words.index(word)] if word in words else 1 for word in wanted])
+def piece_of(stored: Stored, words: tuple[str, ...], index: int, across: str = "slice") -> Array:
+    """One slice, with all axes as they are; the whole of an array without that axis."""
+    if across in words:
+        return stored.piece(words.index(across), index, index + 1)
+    return stored.piece(0, 0, stored.shape[0])
+
+
+def arranged(block: Array, words: tuple[str, ...], axes: tuple[str, ...]) -> Array:
+    """These axes in this order, with one of length 1 for each that is not there; the others have length 1."""
+    order = [axis for axis, word in enumerate(words) if word not in axes]
+    order += [words.index(word) for word in axes if word in words]
+    return block.transpose(order).reshape([block.shape[words.index(word)] if word in words else 1 for word in axes])
 
 
 def check_kspace(path: Path, kspace: Array, where: str) -> None:
@@ -209,7 +214,7 @@ def image_of(image: Array, info: FileInfo, index: int) -> ImageSlice:
 def check_magnitude(path: Path, stored: Stored, words: tuple[str, ...]) -> None:
     """Refuse an array of real numbers that are no magnitudes, read slice by slice."""
     count = stored.shape[words.index("slice")] if "slice" in words else 1
-    check_images(path, (plane(stored, words, index) for index in range(count)))
+    check_images(path, (slice_of(stored, words, index) for index in range(count)))
 
 
 def check_images(path: Path, images: Iterable[Array]) -> None:
@@ -244,7 +249,7 @@ TRANSFORMED = 1 << 26
 def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[Array]:
     """Slices of a 3-D scan, complex64 (slices, coils, rows, columns), kept in a temporary file.
 
-    The transform along the partitions is centered and orthonormal, as that of the plane is. Raises ``FileError`` if
+    The transform along the partitions is centered and orthonormal, as that within a slice is. Raises ``FileError`` if
     some partitions were left out where others were acquired, if k-space is not finite, or if there is no room for the
     temporary file.
     """
@@ -252,7 +257,12 @@ def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[
     shape = (sizes["partition"], sizes.get("coil", 1), sizes["row"], sizes["column"])
     step = max(1, TRANSFORMED // (8 * shape[0] * shape[1] * shape[3]))
     with tempfile.TemporaryFile() as file:
-        _reserve(path, file.fileno(), 8 * int(np.prod(shape)))
+        size = 8 * math.prod(shape)
+        try:  # as an error, and now: a disk that is full later would kill the process through the memory map
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            problem = f"needs {size / 1e9:.1f} GB for a temporary file in {tempfile.gettempdir()} ({error.strerror})"
+            raise FileError(path, problem, "Free some space, or set TMPDIR to another folder") from error
         volume = np.memmap(file, np.complex64, "r+", shape=shape)
         counts = np.zeros((shape[0] + 1,), dtype=np.int64)
         acquired = np.zeros(shape[0], dtype=bool)
@@ -272,19 +282,10 @@ def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[
 ORDER = ("partition", "coil", "row", "column")
 
 
-def _reserve(path: Path, descriptor: int, size: int) -> None:
-    # Asked for now, as an error: a disk that is full later would kill the process through the memory map.
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        problem = f"needs {size / 1e9:.1f} GB for a temporary file in {tempfile.gettempdir()} ({error.strerror})"
-        raise FileError(path, problem, "Free some space, or set TMPDIR to another folder") from error
-
-
 def _check_sampling(path: Path, counts: Array, acquired: Array) -> None:
     """Refuse undersampling along the partitions.
 
-    ``counts`` tells of how many places in the plane had 0, 1, ... partitions. Outer partitions may be missing
+    ``counts`` tells of how many places of a slice had 0, 1, ... partitions. Outer partitions may be missing
     everywhere, but no more than half of them.
     """
     there = np.flatnonzero(acquired)

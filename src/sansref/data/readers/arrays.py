@@ -29,8 +29,9 @@ from sansref.data.readers.array_slices import (
     check_magnitude,
     image_of,
     paired,
-    plane,
+    piece_of,
     scan_of,
+    slice_of,
     transformed,
 )
 from sansref.data.readers.reader import (
@@ -105,18 +106,17 @@ def read_maps(stored: Stored, words: tuple[str, ...], scan: FileInfo, index: int
     Rows that the scan's reader cuts off, as readout oversampling, are cut off here too. Raises ``FileError``, naming
     the scan, where the maps, called ``name``, are not finite or all zero.
     """
-    across, start, stop = (words.index("slice"), index, index + 1) if "slice" in words else (0, 0, stored.shape[0])
-    block = stored.piece(across, start, stop)
+    block = piece_of(stored, words, index)
     if SET in words:
         block = block.take([0], words.index(SET))
     with np.errstate(all="ignore"):
-        found = np.ascontiguousarray(arranged(block, words, ("coil", "row", "column")), dtype=np.complex64)
-    if not np.isfinite(found).all() or not found.any():
-        problem = "only zeros" if np.isfinite(found).all() else "NaN or infinite values"
+        maps = np.ascontiguousarray(arranged(block, words, ("coil", "row", "column")), dtype=np.complex64)
+    if not np.isfinite(maps).all() or not maps.any():
+        problem = "only zeros" if np.isfinite(maps).all() else "NaN or infinite values"
         raise FileError(scan.path, f"has coil maps ({name}) with {problem} in slice {index}", MAPS_CURE)
-    if scan.stored_rows and found.shape[1] == scan.stored_rows[0]:
-        found = found[:, scan.stored_rows[1] :][:, : scan.height]
-    return normalised(torch.from_numpy(found))
+    if scan.stored_rows and maps.shape[1] == scan.stored_rows[0]:
+        maps = maps[:, scan.stored_rows[1] :][:, : scan.height]
+    return normalised(torch.from_numpy(maps))
 
 
 def inside_note(name: str) -> str:
@@ -225,13 +225,13 @@ class ArrayReader(ABC):
             if info.kind == "magnitude":
                 check_magnitude(path, stored, words)
                 for index in indices:
-                    yield image_of(plane(stored, words, index), info, index)
+                    yield image_of(slice_of(stored, words, index), info, index)
                 return
             _middle(path, stored, words)
             volume = opened.enter_context(transformed(path, stored, words)) if "partition" in words else None
             maps = opened.enter_context(self.opened(path, chosen.maps[0])) if chosen.maps else None
             for index in indices:
-                scan = scan_of(path, plane(stored, words, index) if volume is None else volume[index], info, index)
+                scan = scan_of(path, slice_of(stored, words, index) if volume is None else volume[index], info, index)
                 if maps is not None and chosen.maps is not None:
                     scan = replace(scan, maps=read_maps(maps, chosen.maps[1], info, index, chosen.maps[0].name))
                 yield scan
@@ -239,8 +239,8 @@ class ArrayReader(ABC):
     def maps_note(self, path: Path, scan: FileInfo) -> str:
         """Say which maps for a scan a file holds, after a look whether there are any that fit."""
         entry, words = self._maps(path, scan)
-        first = f", the first of {entry.shape[words.index(SET)]} sets" if SET in words else ""
-        return f"Coil maps are those of {printable(f'{path} {entry.name}').strip()}{first}, scaled to one."
+        which = f", the first of {entry.shape[words.index(SET)]} sets" if SET in words else ""
+        return f"Coil maps are those of {printable(f'{path} {entry.name}').strip()}{which}, scaled to one."
 
     def read_maps(self, path: Path, scan: FileInfo, slices: Sequence[int]) -> Iterator[Tensor]:
         """Yield maps for the slices of a scan, complex64 (coils, height, width)."""
@@ -252,17 +252,16 @@ class ArrayReader(ABC):
     def _maps(self, path: Path, scan: FileInfo) -> tuple[Entry, tuple[str, ...]]:
         """The array of maps in a file of its own: the complex one of such a name, or the only complex one."""
         entries = self.entries(path)
-        listed = printable(", ".join(map(str, entries[:20]))) or "nothing"
-        found = [entry for entry in entries if entry.dtype.kind == "c"]
-        found = [entry for entry in found if is_maps_name(entry.name)] or found
-        if len(found) != 1:
-            problem = f"holds {'several' if found else 'no'} complex arrays of coil maps ({listed})"
+        maps = [entry for entry in entries if entry.dtype.kind == "c"]
+        maps = [entry for entry in maps if is_maps_name(entry.name)] or maps
+        if len(maps) != 1:
+            problem = f"holds {'several' if maps else 'no'} complex arrays of coil maps ({_listed(entries)})"
             raise FileError(path, problem, "Give a file in which one complex array is named sensitivity_map")
-        if (words := self._maps_axes(found[0], scan)) is None:
+        if (words := self._maps_axes(maps[0], scan)) is None:
             size = f"{scan.slices} slices, {scan.coils} coils, {scan.height} rows and {scan.width} columns"
-            problem = f"holds maps {printable(str(found[0]))}, which do not fit {size}"
+            problem = f"holds maps {printable(str(maps[0]))}, which do not fit {size}"
             raise FileError(path, problem, "Give its own maps")
-        return found[0], words
+        return maps[0], words
 
     def _maps_axes(self, entry: Entry, scan: FileInfo, own: tuple[str, ...] = ()) -> tuple[str, ...] | None:
         shape = list(entry.shape)
@@ -356,30 +355,32 @@ def _choose(path: Path, entries: Sequence[Entry], name: str | None, pairs: bool)
     """
     if len(entries) == 1 and not entries[0].name:
         return entries[0]
-    listed = printable(", ".join(map(str, entries[:20]))) or "nothing"
     if name is not None:
         for entry in entries:
             if entry.name == name:
                 return entry
-        raise FileError(path, f"holds no array '{name}' (it holds {listed})", "Choose another --array")
+        raise FileError(path, f"holds no array '{name}' (it holds {_listed(entries)})", "Choose another --array")
     usable = [entry for entry in entries if 2 <= sum(size > 1 for size in entry.shape) <= 5 and 0 not in entry.shape]
     candidates = [entry for entry in usable if (entry.dtype.kind == "c") != pairs] or usable
     candidates = [entry for entry in candidates if not is_maps_name(entry.name)] or candidates
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise FileError(path, f"holds no array of images or k-space (it holds {listed})", "Give another file")
+        raise FileError(path, f"holds no array of images or k-space (it holds {_listed(entries)})", "Give another file")
     candidates.sort(key=lambda entry: KSPACE_NAME.search(entry.name) is None)
-    several = printable(", ".join(map(str, candidates[:20])))
-    example = printable(candidates[0].name)
-    raise FileError(path, f"holds several arrays: {several}", f"Choose one, for example --array {example}")
+    cure = f"Choose one, for example --array {printable(candidates[0].name)}"
+    raise FileError(path, f"holds several arrays: {_listed(candidates)}", cure)
+
+
+def _listed(entries: Sequence[Entry]) -> str:
+    return printable(", ".join(map(str, entries[:20]))) or "nothing"
 
 
 def _middle(path: Path, stored: Stored, words: tuple[str, ...]) -> Array:
     """K-space of the slice (or partition) in the middle, (coils, rows, columns), looked at for DC in its center."""
     across = "partition" if "partition" in words else "slice"
     index = stored.shape[words.index(across)] // 2 if across in words else 0
-    kspace = plane(stored, words, index, across)
+    kspace = slice_of(stored, words, index, across)
     check_kspace(path, kspace, f"{across} {index}")
     check_center(path, kspace)
     size = np.sqrt((np.abs(kspace).astype(np.float64) ** 2).sum(axis=0))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sansref.data.readers.array_slices import FlatFile, plane
+from sansref.data.readers.array_slices import FlatFile, slice_of
 from sansref.data.readers.arrays import ArrayReader, Entry
 from sansref.data.readers.damage import head_of, reading
 from sansref.data.readers.reader import fitted_axes, parse_axes
@@ -96,7 +96,7 @@ class BartReader(ArrayReader):
         Each of them holds the center in its middle, so that all have about the same energy; lines of a grid do not.
         """
         with self.opened(path, entry) as stored:
-            samples = plane(stored, words, entry.shape[words.index("slice")] // 2 if "slice" in words else 0)
+            samples = slice_of(stored, words, entry.shape[words.index("slice")] // 2 if "slice" in words else 0)
         with np.errstate(all="ignore"):
             energy = (np.abs(samples).astype(np.float64) ** 2).sum(axis=0)
         along, across = energy.sum(axis=1), energy.sum(axis=0)

@@ -38,20 +38,20 @@ def find_files(folder: Path) -> list[Path]:
         raise FileError(folder, "does not exist", "Check the spelling of the path")
     if not folder.is_dir():
         raise FileError(folder, "is a file, not a folder", "Give the folder that holds it")
-    found: list[Path] = []
+    files: list[Path] = []
     visited = {folder.resolve()}
 
     def refuse(error: OSError) -> None:
         problem = f"may not be listed ({error.strerror})"
         raise FileError(error.filename or folder, problem, "Ask for the right to read it") from error
 
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(place, name), visited)]
-        found += [Path(place, name) for name in files if not _lies_beside(name, files)]
-    found = first_files(sorted(found))
-    if not found:
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(where, name), visited)]
+        files += [Path(where, name) for name in names if not _lies_beside(name, names)]
+    files = first_files(sorted(files))
+    if not files:
         raise FileError(folder, "holds no scan file", f"Give a folder of {FORMATS}")
-    return found
+    return files
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,14 @@ def scan_files(
     """
     options = options or ReaderOptions()
     if home is not None and home.is_dir() and data.exists() and home.resolve() in data.resolve().parents:
-        return _part_of(home, data, options, skip_bad)
+        # Files of ``data``, named as those of the whole folder are.
+        inside = scan_files(data, replace(options, subject_from="file"), skip_bad=skip_bad)
+        whole = {info.path.resolve(): info for info in scan_files(home, options, skip_bad=True).files}
+        pairs = [(info, whole.get(info.path.resolve(), info)) for info in inside.files]
+        files = [
+            replace(info, subject=as_there.subject, recognised_by=as_there.recognised_by) for info, as_there in pairs
+        ]
+        return replace(inside, files=files)
     if not data.is_dir() and data.exists():
         info = open_scan_file(data, options).describe(data)
         if names_labels(data) and info.kind == "magnitude":
@@ -123,8 +130,12 @@ def scan_files(
             problems.append(error)
         else:
             labels.append(path) if is_label_map(info, options, data) else infos.append(info)
+    if not infos and not problems:
+        raise FileError(data, f"holds label maps and masks only ({labels[0].name}, ...)", "Give images or k-space")
     if not infos:
-        raise _nothing_usable(data, problems, labels).after(problems)
+        first = problems[0]
+        problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"
+        raise FileError(data, problem, first.cure).after(problems)
     return ScanFiles(with_subjects(infos, data, options.subject_from), problems, labels)
 
 
@@ -165,33 +176,14 @@ def is_label_map(info: FileInfo, options: ReaderOptions | None = None, root: Pat
     return len(levels) > 1
 
 
-def _part_of(home: Path, data: Path, options: ReaderOptions, skip_bad: bool) -> ScanFiles:
-    """Files of ``data``, named as those of the whole folder are."""
-    part = scan_files(data, replace(options, subject_from="file"), skip_bad=skip_bad)
-    whole = {info.path.resolve(): info for info in scan_files(home, options, skip_bad=True).files}
-    known = [(info, whole.get(info.path.resolve(), info)) for info in part.files]
-    named = [replace(info, subject=as_there.subject, recognised_by=as_there.recognised_by) for info, as_there in known]
-    return replace(part, files=named)
-
-
-def _nothing_usable(folder: Path, problems: list[FileError], labels: list[Path]) -> FileError:
-    if not problems:
-        return FileError(folder, f"holds label maps and masks only ({labels[0].name}, ...)", "Give images or k-space")
-    first = problems[0]
-    problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"
-    return FileError(folder, problem, first.cure)
-
-
 def _is_new(folder: Path, visited: set[Path]) -> bool:
     """Whether a folder has not been walked yet; links may form a circle."""
-    target = folder.resolve()
-    if target in visited:
-        return False
-    visited.add(target)
-    return True
+    before = len(visited)
+    visited.add(folder.resolve())
+    return len(visited) > before
 
 
 def _lies_beside(name: str, files: list[str]) -> bool:
     path = Path(name)
     header_of_bart = path.suffix == ".hdr" and f"{path.stem}.cfl" in files
-    return name.startswith(".") or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES or header_of_bart
+    return name[0] == "." or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES or header_of_bart

@@ -159,18 +159,17 @@ class Hdf5Array:
         """Read ``start:stop`` of one axis."""
         with reading(self.path, "HDF5"):
             dimensions = self.dataset.ndim
-            place = dimensions - 1 - axis if self.matlab else axis
+            stored_axis = dimensions - 1 - axis if self.matlab else axis
             # An axis of length 1 that MATLAB left out is not there to be cut.
-            cut = (*[slice(None)] * place, slice(start, stop)) if 0 <= place < dimensions else ()
+            cut = (*[slice(None)] * stored_axis, slice(start, stop)) if 0 <= stored_axis < dimensions else ()
             block = np.asarray(self.dataset[cut])
         if block.dtype.names:
             block = (block["real"] + 1j * block["imag"]).astype(self.entry.dtype)
         block = block.transpose() if self.matlab else block
-        wanted = list(self.shape)
-        wanted[axis] = stop - start
-        if block.size != math.prod(wanted):
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        if block.size != math.prod(shape):
             raise FileError(self.path, f"holds an array '{self.entry.name}' unlike its header", "Copy it again")
-        return block.reshape(wanted)
+        return block.reshape(shape)
 
 
 def _entry(name: str, dataset: Any) -> Entry | None:
