@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,10 +60,8 @@ class Preparation:
         values = asdict(self)
         for group in [values.pop(name) for name in ("slices", "simulation", "sampling", "coils")]:
             values |= group
-        named = {name: Path(value) for name, value in values.items() if isinstance(value, str | Path)}
-        return values | {
-            name: fingerprint(path) for name, path in named.items() if path.is_absolute() and path.is_file()
-        }
+        named = [(name, Path(value)) for name, value in values.items() if isinstance(value, str | Path)]
+        return values | {name: fingerprint(path) for name, path in named if path.is_absolute() and path.is_file()}
 
     def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time; without ``slices``, those of ``self.slices``.
@@ -93,11 +90,14 @@ class Preparation:
             raise FileError(item.meta.source, problem, "Give it as undersampled data")
         if isinstance(item, Scan) and self.magnitude:
             item = magnitude_of(item)
-        with _blamed_on(item.meta.source):
+        try:
             whole = self._whole(item)
             if whole is None:
                 return None
             scan = self.sampling.undersample(whole, self._stream("mask", whole.meta)) if self.undersampled else whole
+        except SizeError as error:  # the file may be left out, as an unreadable one
+            problem = f"does not go with the settings ({error})"
+            raise FileError(item.meta.source, problem, "Change them, or leave the file out") from None
         if len(scan.kspace) > 1:
             _brightest(scan)  # before libraries that fail over infinite numbers
         return scaled(with_coils(scan, whole if is_full(whole.mask) else None, self.coils))
@@ -119,16 +119,6 @@ class Preparation:
         # Names that do not say whose file it is, such as IM0001, are those of files of everybody.
         whose = () if subject_of(Path(name)) == meta.subject else (meta.subject,)
         return seeded(self.seed, purpose, *whose, name, meta.slice)
-
-
-@contextmanager
-def _blamed_on(source: str) -> Iterator[None]:
-    """A file whose size the settings are not for may be left out, as an unreadable one."""
-    try:
-        yield
-    except SizeError as error:
-        problem = f"does not go with the settings ({error})"
-        raise FileError(source, problem, "Change them, or leave the file out") from None
 
 
 def magnitude_of(scan: Scan) -> ImageSlice:
@@ -155,11 +145,11 @@ def scaled(scan: Scan) -> Scan:
 
 def _brightest(scan: Scan) -> float:
     """The largest magnitude of the zero-filled image, refused where single precision does not hold it."""
-    found = float(rss(ifft2c(scan.kspace)).max())
-    if not RANGE[0] < found < RANGE[1]:
-        problem = f"has a zero-filled image in slice {scan.meta.slice} whose largest value is {found:g}"
+    largest = float(rss(ifft2c(scan.kspace)).max())
+    if not RANGE[0] < largest < RANGE[1]:
+        problem = f"has a zero-filled image in slice {scan.meta.slice} whose largest value is {largest:g}"
         raise FileError(scan.meta.source, problem, "Export it again on another scale, or leave it out")
-    return found
+    return largest
 
 
 def prepare(

@@ -87,17 +87,15 @@ class ArrayStore:
 
     def __getitem__(self, item: int) -> Tensor:
         if self._map is None:  # opened late so that the store can be sent to a worker process
-            size = int(self._starts[-1])
-            # The system refuses to map an empty file.
-            try:
-                mapped = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
+            size, path = int(self._starts[-1]), self._folder / _BYTES
+            try:  # the system refuses to map an empty file
+                self._map = np.memmap(path, self._dtype, mode="r") if size else np.empty(0, self._dtype)
             except OSError as error:  # removed since the index was read
                 problem = f"cannot be read ({error.strerror})"
                 raise FileError(self._folder, problem, "Run the same command again") from None
-            self._map = mapped
-        place = range(len(self))[item]  # counts from the end, and refuses, as any sequence
-        values = self._map[self._starts[place] : self._starts[place + 1]]
-        return torch.from_numpy(np.array(values).reshape(self.shapes[place]))
+        index = range(len(self))[item]  # counts from the end, and refuses, as any sequence
+        values = self._map[self._starts[index] : self._starts[index + 1]]
+        return torch.from_numpy(np.array(values).reshape(self.shapes[index]))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}

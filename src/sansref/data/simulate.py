@@ -217,11 +217,10 @@ class Sampling:
         """Draw a new mask of this law, or read the mask file again."""
         if self.mask in MASK_LAWS:
             return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
-        found = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
-        if tuple(found.array.shape) != shape:
-            size = tuple(found.array.shape)
+        mask = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
+        if (size := tuple(mask.array.shape)) != shape:
             raise SizeError(f"{self.mask}: the mask is {size}, the scans are {shape}: give another --mask")
-        return found
+        return mask
 
     def family(self, emulated: bool, withheld: float = 0.0) -> MaskFamily:
         """Masks of the kind that scans have.
@@ -229,8 +228,7 @@ class Sampling:
         Of this law if they were undersampled by it (``emulated``); otherwise, and for a mask file, each scan's
         own mask is all there is to go by. ``withheld`` as for :class:`MaskFamily`.
         """
-        known = emulated and self.mask in MASK_LAWS
-        return MaskFamily(self.draw if known else None, self.mask_seed, withheld)
+        return MaskFamily(self.draw if emulated and self.mask in MASK_LAWS else None, self.mask_seed, withheld)
 
     def fixed(self, shape: tuple[int, int]) -> SamplingMask:
         """The one mask that all scans of this shape share."""

@@ -75,9 +75,8 @@ class Slices:
             object.__setattr__(self, "maps", str(Path(str(self.maps)).resolve()))
         _ = self.reader_options  # refuses axes that cannot be understood
         if not 0 < self.central <= 1 or self.slices < 0:
-            raise SettingError(
-                f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
-            )
+            told = f"got {self.central} and {self.slices}"
+            raise SettingError(f"central must lie in (0, 1] and slices must not be negative, {told}")
         for name in ("crop", "matrix", "max_crop", "max_matrix"):
             size: tuple[int, int] | None = getattr(self, name)
             if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
@@ -98,10 +97,10 @@ class Slices:
         """The slices chosen from a file of ``count`` slices."""
         if self.slices == 0:
             return list(range(count))
-        wanted = min(self.slices, count)
+        number = min(self.slices, count)
         first, span = (1 - self.central) / 2 * count, self.central * count
         # Rounded first: 2.9999999 is slice 3.
-        return sorted({int(round(first + (i + 0.5) / wanted * span, 6)) for i in range(wanted)})
+        return sorted({int(round(first + (i + 0.5) / number * span, 6)) for i in range(number)})
 
 
 def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int] | None:
@@ -157,13 +156,13 @@ def resampled_maps(maps: Tensor, matrix: tuple[int, int]) -> Tensor:
         for new, old in zip(matrix, maps.shape[-2:], strict=True)
     ]
     grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flip(-1)[None]
-    parts = torch.cat((maps.real, maps.imag))[None]
-    found = torch.nn.functional.grid_sample(parts, grid, align_corners=True, padding_mode="border")[0]
-    return normalised(torch.complex(*found.chunk(2)))
+    numbers = torch.cat((maps.real, maps.imag))[None]
+    numbers = torch.nn.functional.grid_sample(numbers, grid, align_corners=True, padding_mode="border")[0]
+    return normalised(torch.complex(*numbers.chunk(2)))
 
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
-    if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
-        found = tuple(data.shape[-2:])
-        raise SizeError(f"the matrix {matrix} is larger than the scan's {found}: choose a smaller --matrix")
+    size = tuple(data.shape[-2:])
+    if any(new > old for new, old in zip(matrix, size, strict=True)):
+        raise SizeError(f"the matrix {matrix} is larger than the scan's {size}: choose a smaller --matrix")
     return matrix

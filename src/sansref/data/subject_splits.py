@@ -77,11 +77,10 @@ def split_subjects(
         shares = {split: f"{fractions[split]:g}" for split in others}
         if fold is not None:
             shares["test"] = f"one of {fold.of} folds"
-        wanted = ", ".join(f"{split} {share}" for split, share in shares.items())
+        told = f"{len(names)} subject(s) cannot be split into {first} and "
+        told += ", ".join(f"{split} {share}" for split, share in shares.items())
         options = " or ".join(f"--{split}" for split in others if fractions[split] > 0) or "--folds"
-        raise SettingError(
-            f"{len(names)} subject(s) cannot be split into {first} and {wanted}: add subjects or set {options} to 0"
-        )
+        raise SettingError(f"{told}: add subjects or set {options} to 0")
     return splits
 
 
@@ -93,9 +92,8 @@ def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], 
             f"got {share:g} (--test 0, or --folds 0)"
         )
     if len(order) < fold.of:
-        raise SettingError(
-            f"{len(order)} subject(s) cannot be split into {fold.of} folds: add subjects or take fewer folds (--folds)"
-        )
+        told = f"{len(order)} subject(s) cannot be split into {fold.of} folds"
+        raise SettingError(f"{told}: add subjects or take fewer folds (--folds)")
     start, stop = (number * len(order) // fold.of for number in (fold.number, fold.number + 1))
     return order[start:stop], order[stop:] + order[:start]
 
@@ -109,9 +107,8 @@ def split_halves(subjects: Iterable[str], seed: int) -> tuple[list[str], list[st
     """
     names = sorted(set(subjects))
     if len(names) < 2:
-        raise SettingError(
-            f"{len(names)} subject(s) cannot be halved into full and undersampled scans: at least 2 are needed"
-        )
+        told = f"{len(names)} subject(s) cannot be halved into full and undersampled scans"
+        raise SettingError(f"{told}: at least 2 are needed")
     order = [names[i] for i in torch.randperm(len(names), generator=seeded(seed, "halves")).tolist()]
     half = len(order) // 2
     return sorted(order[:half]), sorted(order[half:])

@@ -117,7 +117,10 @@ def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: Dico
     new.BurnedInAnnotation = "NO"
     new.Manufacturer = new.ManufacturerModelName = "sansref"
     new.SoftwareVersions = __version__
-    new.ContributingEquipmentSequence = [*_scanner(source.header), _equipment("109102", "Processing Equipment", new)]
+    scanner = (
+        [_equipment("109101", "Acquisition Equipment", source.header)] if source.header.get("Manufacturer") else []
+    )
+    new.ContributingEquipmentSequence = [*scanner, _equipment("109102", "Processing Equipment", new)]
     new.SamplesPerPixel, new.PhotometricInterpretation, new.PixelRepresentation = 1, "MONOCHROME2", 0
     new.BitsAllocated, new.BitsStored, new.HighBit = 16, 16, 15
     return new
@@ -142,12 +145,6 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
-
-
-def _scanner(header: Any) -> list[Dataset]:
-    if not header.get("Manufacturer"):
-        return []
-    return [_equipment("109101", "Acquisition Equipment", header)]
 
 
 def _equipment(value: str, meaning: str, header: Any) -> Dataset:
@@ -247,13 +244,13 @@ class _Scale:
         """The scale of images from ``measured`` k-space, which has no grey values of its own, or from images."""
         from pydicom.valuerep import format_number_as_ds
 
-        low, high = min(float(slices.min()), 0.0), float(slices.max())
+        least, largest = min(float(slices.min()), 0.0), float(slices.max())
         bright = max(float(np.percentile(image, DISPLAY_PERCENTILE)) for image in slices)
-        slope = (high - low) / MOST if high > low else 1.0
-        rescaled = not measured and FEWEST_GREYS <= high - low <= MOST
+        slope = (largest - least) / MOST if largest > least else 1.0
+        rescaled = not measured and FEWEST_GREYS <= largest - least <= MOST
         if rescaled:
-            slope, low = (float(format_number_as_ds(value)) for value in (slope, low))
-        return cls(slope, low, bright, rescaled)
+            slope, least = (float(format_number_as_ds(value)) for value in (slope, least))
+        return cls(slope, least, bright, rescaled)
 
     def stored(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         values = np.rint((image.astype(np.float64) - self.intercept) / self.slope)
@@ -303,8 +300,7 @@ def _describe_size(header: Dataset, place: Placement, frames: Sequence[Frame]) -
     directions: tuple[float, ...] = (*(place.across / columns), *(place.down / rows))
     thickness: float | None = slices
     if frames:
-        (rows, columns), directions = frames[0].stack.spacing, frames[0].orientation
-        thickness = frames[0].thickness
+        (rows, columns), directions, thickness = frames[0].stack.spacing, frames[0].orientation, frames[0].thickness
     header.PixelSpacing = [_decimal(rows), _decimal(columns)]
     header.ImageOrientationPatient = [_decimal(value) for value in directions]
     header.SpacingBetweenSlices = _decimal(slices)

@@ -115,10 +115,10 @@ def save_png(
     array = real_image(image)
     if window is not None and not window[0] < window[1]:
         raise ValueError(f"window must rise, got {window}")
-    low, high = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
+    black, white = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
     array = for_people(array, geometry)
     # A blank image has an empty default window, and stays black.
-    grey = np.clip((array - low) / (high - low), 0, 1) if high > low else np.zeros_like(array)
+    grey = np.clip((array - black) / (white - black), 0, 1) if white > black else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
 
 

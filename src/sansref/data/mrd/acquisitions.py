@@ -19,36 +19,16 @@ Data = npt.NDArray[np.complex64]
 MOST_LINE_BYTES = 64 * 2**20
 MOST_COILS = 1024
 
+STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
+"""Names of the phase-encoding and of the partition counter."""
 COUNTERS = np.dtype(
-    [
-        (name, "<u2")
-        for name in (
-            "kspace_encode_step_1",
-            "kspace_encode_step_2",
-            "average",
-            "slice",
-            "contrast",
-            "phase",
-            "repetition",
-            "set",
-            "segment",
-        )
-    ]
+    [(name, "<u2") for name in (*STEPS, "average", "slice", "contrast", "phase", "repetition", "set", "segment")]
 )
+SIZES = ("number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample", "encoding_space_ref")
 HEAD = np.dtype(
     [
-        ("flags", "<u8"),
-        ("number_of_samples", "<u2"),
-        ("active_channels", "<u2"),
-        ("discard_pre", "<u2"),
-        ("discard_post", "<u2"),
-        ("center_sample", "<u2"),
-        ("encoding_space_ref", "<u2"),
-        ("sample_time_us", "<f4"),
-        ("position", "<f4", (3,)),
-        ("read_dir", "<f4", (3,)),
-        ("phase_dir", "<f4", (3,)),
-        ("slice_dir", "<f4", (3,)),
+        *[("flags", "<u8"), *((name, "<u2") for name in SIZES), ("sample_time_us", "<f4")],
+        *((name, "<f4", (3,)) for name in ("position", "read_dir", "phase_dir", "slice_dir")),
         ("idx", COUNTERS),
     ]
 )

@@ -81,12 +81,14 @@ class NoiseScan:
         except ValueError as error:
             problem = f"has noise lines that cannot whiten the coils: {error}"
             raise FileError(source, problem, "Repair or leave out the coil, or take the noise lines out") from error
-        known = 1 / MOST_RATIO < dwell / self._dwell < MOST_RATIO if self._dwell > 0 else False
-        return matrix * math.sqrt(dwell / self._dwell) if known else matrix
+        ratio = dwell / self._dwell if self._dwell > 0 else 0.0
+        return matrix * math.sqrt(ratio) if 1 / MOST_RATIO < ratio < MOST_RATIO else matrix
 
 
 #: How much finer an image is made, at most, to be cut to another field of view.
 FINER = 64
+#: By what images are near to each other, the first before the others.
+NEAREST = ("contrast", "set", "phase", "repetition")
 
 
 def calibration_lines(header: MrdHeader, lines: Lines) -> Lines | None:
@@ -108,16 +110,11 @@ def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey,
     """
 
     def distance(other: ImageKey) -> tuple[int, ...]:
-        return (
-            abs(other.contrast - key.contrast),
-            abs(other.set - key.set),
-            abs(other.phase - key.phase),
-            abs(other.repetition - key.repetition),
-        )
+        return tuple(abs(getattr(other, name) - getattr(key, name)) for name in NEAREST)
 
     near = sorted(((distance(other), lines) for other, lines in images if other.slice == key.slice), key=lambda e: e[0])
     apart = header.calibration not in ON_GRID
-    found, places = [np.zeros(0, np.int64)], set[tuple[int, int]]()
+    gathered, places = [np.zeros(0, np.int64)], set[tuple[int, int]]()
     for (contrast, of_set, *_), lines in near:
         if apart:
             lines = lines[is_role(heads[lines], Role.CALIBRATION)]
@@ -128,8 +125,8 @@ def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey,
             if not new and places:
                 break
             places |= new
-            found.append(lines)
-    return np.sort(np.concatenate(found))
+            gathered.append(lines)
+    return np.sort(np.concatenate(gathered))
 
 
 def calibration_kspace(

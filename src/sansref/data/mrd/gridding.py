@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sansref.data.mrd.acquisitions import REVERSE, Heads, Role, is_role
+from sansref.data.mrd.acquisitions import REVERSE, STEPS, Heads, Role, is_role
 from sansref.data.mrd.header import MrdHeader, StepLimits
 from sansref.errors import FileError
 
@@ -59,8 +59,7 @@ def measured_lines(header: MrdHeader, heads: Heads) -> Integers:
         taken = set(zip(*steps_of(heads[image]), strict=True))
         free = [place not in taken for place in zip(*steps_of(heads[calibration]), strict=True)]
         chosen[calibration] = free & _read_alike(header, heads, int(np.argmax(image)))[calibration]
-    found: Integers = np.flatnonzero(chosen)
-    return found
+    return np.flatnonzero(chosen)
 
 
 def planar(header: MrdHeader, heads: Heads) -> MrdHeader:
@@ -125,7 +124,7 @@ def place(source: Path | str, header: MrdHeader, heads: Heads) -> GridPlaces:
     first, stop = kept_samples(heads)
     rows = np.where(samples == x, 0, x // 2 - centers_of(header, heads)) + first
     step1, step2 = steps_of(heads)
-    columns, partitions = _centered(step1, header.steps1, y), _centered(step2, header.steps2, z)
+    columns, partitions = step1 - header.steps1.center + y // 2, step2 - header.steps2.center + z // 2
     places = GridPlaces(rows, columns, partitions, first, stop, reversed_lines(heads))
     _check_inside(source, header, heads, places)
     acquired, coils = int((stop - first).sum()), int(heads["active_channels"].max(initial=1))
@@ -145,8 +144,8 @@ def grid_mask(header: MrdHeader, places: GridPlaces) -> Mask:
 
 def steps_of(heads: Heads) -> tuple[Integers, Integers]:
     """Phase-encoding and partition counter of each line."""
-    idx = heads["idx"]
-    return idx["kspace_encode_step_1"].astype(np.int64), idx["kspace_encode_step_2"].astype(np.int64)
+    first, second = (heads["idx"][name].astype(np.int64) for name in STEPS)
+    return first, second
 
 
 def _read_alike(header: MrdHeader, heads: Heads, example: int) -> Mask:
@@ -159,10 +158,6 @@ def _read_alike(header: MrdHeader, heads: Heads, example: int) -> Mask:
     for values in (*same, *kept_samples(heads)):
         alike &= values == values[example]
     return alike
-
-
-def _centered(steps: Integers, limits: StepLimits, size: int) -> Integers:
-    return steps - limits.center + size // 2
 
 
 def _check_inside(source: Path | str, header: MrdHeader, heads: Heads, places: GridPlaces) -> None:
