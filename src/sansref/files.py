@@ -34,19 +34,18 @@ def claim(folder: Path, kind: str) -> None:
     Raises ``SettingError`` if something else lies there, which must be neither replaced nor removed, and ``FileError``
     if the folder cannot be written.
     """
-    found = claimed(folder)
-    if found == kind:
+    earlier = claimed(folder)
+    if earlier == kind:
         return
-    if found:
-        raise SettingError(f"{folder} holds the {found} of another command, not a {kind}: choose another --out")
+    if earlier:
+        raise SettingError(f"{folder} holds the {earlier} of another command, not a {kind}: choose another --out")
     taken = folder.exists() or folder.is_symlink()
     if folder.is_dir():
         taken = any(not LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir())
     if taken:
         raise SettingError(f"{folder} is not empty and not a {kind} that sansref has made: choose another --out")
-    write_text(
-        folder / MARK, f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
-    )
+    text = f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
+    write_text(folder / MARK, text)
 
 
 def claimed(folder: Path) -> str:
@@ -96,24 +95,18 @@ def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
     """
     if folder is None:
         return
-    place, where = Path(os.path.realpath(out)), f"{name} {folder}".lstrip()
-    for scans in _places(folder):
-        if place.is_relative_to(scans):
-            raise SettingError(f"--out {out} lies inside {where}, where its files would pass for scans: move it out")
-        if scans.is_relative_to(place):
-            raise SettingError(f"--out {out} holds {where}, and scans must be safe from what is written there: move it")
-
-
-def _places(folder: Path) -> Iterator[Path]:
-    """Where a folder really lies, and whatever links in it lead to."""
-    waiting, seen = [folder], set[Path]()
+    written, named = Path(os.path.realpath(out)), f"{name} {folder}".lstrip()
+    waiting, seen = [folder], set[Path]()  # where the folder really lies, and whatever links in it lead to
     while waiting:
-        place = Path(os.path.realpath(waiting.pop()))
-        if place in seen:
+        scans = Path(os.path.realpath(waiting.pop()))
+        if scans in seen:
             continue
-        seen.add(place)
-        yield place
-        for path, folders, files in os.walk(place):
+        seen.add(scans)
+        if written.is_relative_to(scans):
+            raise SettingError(f"--out {out} lies inside {named}, where its files would pass for scans: move it out")
+        if scans.is_relative_to(written):
+            raise SettingError(f"--out {out} holds {named}, and scans must be safe from what is written there: move it")
+        for path, folders, files in os.walk(scans):
             waiting += [entry for entry in (Path(path, name) for name in (*folders, *files)) if entry.is_symlink()]
 
 
@@ -245,7 +238,7 @@ def _csv_cell(value: object) -> str:
     if isinstance(value, str) and not _NUMBER.fullmatch(text):
         shown = (one if one.isprintable() and one != "\\" else one.encode("unicode_escape").decode() for one in text)
         text = "".join(shown)
-        text = f"'{text}" if _FORMULA.match(text) else text
+        text = "'" * bool(_FORMULA.match(text)) + text
     # A semicolon separates cells where a comma is the decimal point.
     return '"{}"'.format(text.replace('"', '""')) if re.search('[",;|]', text) else text
 
@@ -261,15 +254,13 @@ def remove_leftovers(folder: Path) -> None:
 
     Folders in it that have a mark for themselves are left alone: somebody may be at work there.
     """
-    for place, folders, files in os.walk(folder):
-        for leftover in (Path(place, name) for name in (*folders, *files) if LEFTOVER.fullmatch(name)):
-            if leftover.is_symlink():
-                continue
-            if leftover.is_dir():
+    for where, folders, files in os.walk(folder):
+        for leftover in (Path(where, name) for name in (*folders, *files) if LEFTOVER.fullmatch(name)):
+            if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
-            else:
+            elif not leftover.is_symlink():
                 leftover.unlink(missing_ok=True)
-        folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(place, name, MARK).exists())]
+        folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(where, name, MARK).exists())]
 
 
 class Unrefused:
@@ -286,8 +277,7 @@ class Unrefused:
 
     def read(self, size: int = -1) -> bytes:
         """Read bytes."""
-        found: bytes = self._file.read(size)
-        return found
+        return bytes(self._file.read(size))
 
     def write(self, content: Any) -> int:
         """Write all of a buffer, unless something has been refused."""

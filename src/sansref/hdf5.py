@@ -110,7 +110,10 @@ class _Walk:
             name, home = f"{prefix}{member}", path
             link = group.get(member, getlink=True)
             if isinstance(link, h5py.SoftLink):
-                self._check_soft(name, link.path)
+                # What lies in hidden groups is not walked through, so nothing may lead there.
+                if any(group.startswith(HIDDEN) for group in link.path.split("/")):
+                    problem = f"points with '{printable(name)[:80]}' to what MATLAB keeps for itself"
+                    raise FileError(self.path, problem, "Export the array that is meant")
                 continue
             if isinstance(link, h5py.ExternalLink):
                 home = self._beside(path, name, link.filename)
@@ -128,30 +131,27 @@ class _Walk:
             if isinstance(item, h5py.Group):
                 yield from self._members(home, item, f"{name}/", depth + 1)
 
-    def _check_soft(self, name: str, target: str) -> None:
-        # What lies in hidden groups is not walked through, so nothing may lead there.
-        if any(part.startswith(HIDDEN) for part in target.split("/")):
-            problem = f"points with '{printable(name)[:80]}' to what MATLAB keeps for itself"
-            raise FileError(self.path, problem, "Export the array that is meant")
-
     def _check_storage(self, path: Path, name: str, dataset: Any) -> None:
         if dataset.is_virtual:
             for source in dataset.virtual_sources():
                 self._check_source(path, name, dataset, source)
         for stored, offset, size in dataset.external or ():
             # Unlike for links, the library looks for it in the working directory.
-            found = self._beside(path, name, str(Path(stored).absolute()))
-            if offset + min(size, dataset.nbytes) > found.stat().st_size:
+            file = self._beside(path, name, str(Path(stored).absolute()))
+            if offset + min(size, dataset.nbytes) > file.stat().st_size:
                 problem = f"keeps '{printable(name)[:80]}' in {printable(stored)}, which is too short"
                 raise FileError(self.path, problem, "Copy it again")
 
     def _check_source(self, path: Path, name: str, dataset: Any, source: Any) -> None:
+        import h5py
+
         # The library fills up with zeros what it does not find.
         if source.file_name == ".":
             there = source.dset_name in dataset.file
         else:
-            self._check_file(found := self._beside(path, name, source.file_name))
-            there = self._holds(found, source.dset_name)
+            self._check_file(beside := self._beside(path, name, source.file_name))
+            with h5py.File(beside) as file:
+                there = source.dset_name in file
         if not there:
             problem = f"puts '{printable(name)[:80]}' together from '{printable(source.dset_name)}', which is not there"
             raise FileError(self.path, problem, "Copy all of its parts")
@@ -163,13 +163,6 @@ class _Walk:
             with h5py.File(path) as file:
                 for _ in self.file(path, file):
                     pass
-
-    @staticmethod
-    def _holds(path: Path, name: str) -> bool:
-        import h5py
-
-        with h5py.File(path) as file:
-            return name in file
 
     def _beside(self, path: Path, name: str, target: str) -> Path:
         """The file that is named, which must be a regular one in the folder of ``path``, by no detour."""

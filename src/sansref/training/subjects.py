@@ -136,12 +136,8 @@ class SubjectReader:
         chosen = [info for info in files if info.subject in subjects.get(split, [])]
         if not chosen:
             return None
-        options = self.config.training
-        references = {
-            "training": self.config.needs is Needs.PAIRED,
-            "validation": options.score == "reference",
-            "full": False,
-        }
+        paired, scored = self.config.needs is Needs.PAIRED, self.config.training.score == "reference"
+        references = {"training": paired, "validation": scored, "full": False}
         recipe = replace(self.config.preparation, undersampled=split != "full")
         shown = tracked(unchanged(chosen), f"reading {split} scans", len(chosen), self.console)
         return prepare(shown, recipe, self.run.path / "data" / split, references[split], self.on_bad)
@@ -207,14 +203,14 @@ def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
             learned |= set(full)
     if _are_among(files, run.full_files(), run.read_config().get("full")):
         learned |= set(full)
-    known = _learned_content(run)
-    return learned | {info.subject for info in files if known and fingerprint(info.path) in known}
+    contents = _learned_content(run)
+    return learned | {info.subject for info in files if contents and fingerprint(info.path) in contents}
 
 
 def _person(info: FileInfo) -> dict[str, str]:
     """Whose a file is, for the record; its content tells it where it has another name."""
-    found = {"file": str(info.path), "subject": info.subject, "recognised_by": info.recognised_by}
-    return found | {"content": fingerprint(info.path)}
+    person = {"file": str(info.path), "subject": info.subject, "recognised_by": info.recognised_by}
+    return person | {"content": fingerprint(info.path)}
 
 
 def _people_file(run: RunDirectory) -> Path:
@@ -230,8 +226,8 @@ def _learned_content(run: RunDirectory) -> set[str]:
     people = read_json(file, cure)
     learned = {*splits["training"], *splits["validation"], *splits.get("full", [])}
     try:
-        found = {one["content"] for one in people["data"] if one["subject"] in learned}
-        return found | {str(one["content"]) for one in people["full"]}
+        contents = {one["content"] for one in people["data"] if one["subject"] in learned}
+        return contents | {str(one["content"]) for one in people["full"]}
     except (KeyError, TypeError):
         raise FileError(file, "does not say whose files the run was given", cure) from None
 
@@ -274,14 +270,14 @@ def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str],
     Raises ``FileError`` that names what has come, gone or changed.
     """
     shared = known.keys() & now.keys()
-    found = [
+    changes = [
         *(f"{name} has changed" for name in sorted(shared) if known[name] != now[name]),
         *(f"{name} is gone" for name in sorted(known.keys() - shared)),
         *(f"{name} is new" for name in sorted(now.keys() - shared)),
     ]
-    if found:
-        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-        problem = f"does not hold the files any more that {used} was begun with ({', '.join(found[:3])}{more})"
+    if changes:
+        more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
+        problem = f"does not hold the files any more that {used} was begun with ({', '.join(changes[:3])}{more})"
         raise FileError(data, problem, "Restore them, or choose another --out")
 
 

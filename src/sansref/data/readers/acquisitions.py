@@ -180,7 +180,9 @@ class RawFile:
         """Indices of the image and calibration lines of each slice, contrast, repetition, ..."""
         fields = ImageKey._fields
         keys = np.stack([self.heads["idx"][name].astype(np.int64) for name in fields], axis=-1)
-        ranks = self._slice_ranks
+        # Slices by their place in the stack; counters without an image line come last.
+        ranks = np.full(2**16, 2**16, np.int64)
+        ranks[self.heads["idx"]["slice"][self._first_of_slice]] = np.arange(len(self._first_of_slice))
         keys[:, -1] = ranks[keys[:, -1]]
         used = np.flatnonzero(is_role(self.heads, Role.IMAGE) | is_role(self.heads, Role.CALIBRATION))
         _, image = np.unique(keys[used], axis=0, return_inverse=True)
@@ -196,15 +198,8 @@ class RawFile:
         """Index of the first image line of each slice counter, in the order of the stack."""
         image = np.flatnonzero(is_role(self.heads, Role.IMAGE))
         _, first = np.unique(self.heads["idx"]["slice"][image], return_index=True)
-        found: Integers = image[first]
-        return found[stack_order(self.heads[found])]
-
-    @property
-    def _slice_ranks(self) -> Integers:
-        """Place in the stack by slice counter; counters without an image line come last."""
-        ranks = np.full(2**16, 2**16, np.int64)
-        ranks[self.heads["idx"]["slice"][self._first_of_slice]] = np.arange(len(self._first_of_slice))
-        return ranks
+        lines: Integers = image[first]
+        return lines[stack_order(self.heads[lines])]
 
     @property
     def _stack(self) -> int:
@@ -221,10 +216,10 @@ class RawFile:
         if len(self._images) != self._volumes * self._stack:
             return None  # volumes lack slices
         size = (min(rows, self._layout.mask.shape[0]), columns, self._layout.scans)
-        found = geometry_of(self._shape, self.heads[self._first_of_slice], size)
-        if found is None:
+        geometry = geometry_of(self._shape, self.heads[self._first_of_slice], size)
+        if geometry is None:
             return None
-        return replace(found, stack=self._stack * size[2] if self._volumes > 1 else None, known=self.header.placed)
+        return replace(geometry, stack=self._stack * size[2] if self._volumes > 1 else None, known=self.header.placed)
 
     @cached_property
     def _whitening(self) -> tuple[Tensor | None, str | None]:
