@@ -131,8 +131,8 @@ def _own_masks(scans: PreparedScans) -> str:
     own = [item for item, meta in enumerate(scans.metas) if not meta.emulated]
     if not own:
         return ""
-    found = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
-    far = f"{found[0]:.3g}x" if f"{found[0]:.3g}" == f"{found[-1]:.3g}" else f"{found[0]:.3g}x to {found[-1]:.3g}x"
+    accelerations = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
+    far = " to ".join(dict.fromkeys(f"{one:.3g}x" for one in (accelerations[0], accelerations[-1])))
     which = "the scans" if len(own) == len(scans) else f"{len(own)} of {len(scans)} scans"
     return f"{which} were undersampled by the scanner ({far})"
 

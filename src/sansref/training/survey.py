@@ -77,18 +77,17 @@ def survey(
 
 
 def _people(found: ScanFiles, what: str) -> Iterator[Row]:
-    files = found.files
     subjects: dict[str, set[str]] = defaultdict(set)
-    for info in files:
+    for info in found.files:
         subjects[info.recognised_by].add(info.subject)
-    number = len({info.subject for info in files})
-    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(Counter(info.kind for info in files).items()))
-    yield "files", f"{what}{len(files)} ({kinds})"
+    counts = Counter(info.kind for info in found.files)
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(counts.items()))
+    yield "files", f"{what}{len(found.files)} ({kinds})"
     if found.left_out:
         yield "left out", found.left_out
     if found.bad:
         yield "unreadable", f"{len(found.bad)} file(s), the first: {found.bad[0]}"
-    yield "subjects", f"{what}{number}"
+    yield "subjects", f"{what}{len({info.subject for info in found.files})}"
     for how, names in sorted(subjects.items()):
         yield "recognised by", f"{how}: {_listed(sorted(names))}"
 
@@ -106,12 +105,12 @@ def _one_of_each_size(
     for info in files:
         alike[info.kind, info.coils, info.height, info.width].append(info)
     recipe = replace(config.preparation, undersampled=undersampled)
-    found = []
+    examples = []
     for group in islice(alike.values(), MOST_SHAPES):
         scan = next(filter(None, (_a_slice(recipe, config.selection, info, skip_bad) for info in group[:3])), None)
         if scan is not None:
-            found.append((group, scan))
-    return found
+            examples.append((group, scan))
+    return examples
 
 
 def _a_slice(recipe: Any, selection: Slices, info: FileInfo, skip_bad: bool) -> Scan | None:
@@ -127,8 +126,7 @@ def _a_slice(recipe: Any, selection: Slices, info: FileInfo, skip_bad: bool) -> 
 
 def _sizes(scans: Sequence[tuple[list[FileInfo], Scan]]) -> Iterator[Row]:
     for group, scan in scans:
-        height, width = scan.mask.shape
-        info = group[0]
+        (height, width), info = scan.mask.shape, group[0]
         cut = "" if (height, width) == (info.height, info.width) else f", cut from {info.height} x {info.width}"
         yield "matrix", f"{height} x {width}, {len(scan.kspace)} coil(s){cut} ({len(group)} file(s))"
 
@@ -176,10 +174,10 @@ def _companions(
     config: RunConfig, files: Sequence[FileInfo], scans: Sequence[tuple[list[FileInfo], Scan]], skip_bad: bool
 ) -> dict[tuple[int, ...], Scan]:
     """Full scans of the same sizes, for a method that takes them."""
-    if config.needs is not Needs.UNPAIRED:
+    if config.needs is not Needs.UNPAIRED or not scans:
         return {}
-    found = _one_of_each_size(config, files, skip_bad, undersampled=False)
-    return {tuple(scan.mask.shape): scan for _, scan in found if scans}
+    full = _one_of_each_size(config, files, skip_bad, undersampled=False)
+    return {tuple(scan.mask.shape): scan for _, scan in full}
 
 
 def _expected(
@@ -213,12 +211,10 @@ def _expected(
     relative = sum(map(_size, shapes)) / (len(shapes) * _size(tuple(largest.kspace.shape)))
     training = epochs * len(batches) * cost.step
     others = (epochs * validated + (method.stages - 1) * len(shapes)) * cost.reconstruction / processes
-    yield (
-        "expected time",
-        f"about {_duration((training + others) * relative)} at most: {epochs} epochs of {len(batches)} steps of"
-        f" {cost.step:.2g} s and {validated} slices to score at {cost.reconstruction:.2g} s, measured on the"
-        f" {cost.device}; without reading the files",
-    )
+    scoring = f"{validated} slices to score at {cost.reconstruction:.2g} s"
+    steps = f"{epochs} epochs of {len(batches)} steps of {cost.step:.2g} s"
+    duration = f"about {_duration((training + others) * relative)} at most: {steps} and {scoring}"
+    yield "expected time", f"{duration}, measured on the {cost.device}; without reading the files"
     memory = f"about {cost.memory / 2**30:.2g} GiB on the {cost.device}" if cost.memory else "unknown"
     yield "expected memory", memory
 

@@ -208,16 +208,16 @@ def _aids(reader: ArrayReader, file: Path, info: FileInfo, slices: Sequence[int]
 def _calibration_slices(reader: ArrayReader, file: Path, info: FileInfo) -> int:
     """How many slices of a calibration scan a file holds, k-space of the same coils in a smaller matrix; 0 for none."""
     try:
-        found = reader.describe(file)
+        aid = reader.describe(file)
     except FileError:
         return 0
-    sizes = (found.height, found.width), (info.height, info.width)
+    sizes = (aid.height, aid.width), (info.height, info.width)
     smaller = sizes[0] != sizes[1] and all(own <= size for own, size in zip(*sizes, strict=True))
-    fits = found.kind == "k-space" and found.coils == info.coils and found.slices in (1, info.slices)
+    fits = aid.kind == "k-space" and aid.coils == info.coils and aid.slices in (1, info.slices)
     if not (smaller and fits):
         return 0
     (first,) = reader.read(file, [0])
-    return found.slices if isinstance(first, Scan) and _is_peaked(rss(first.kspace)) else 0
+    return aid.slices if isinstance(first, Scan) and _is_peaked(rss(first.kspace)) else 0
 
 
 def _is_peaked(power: Tensor) -> bool:
@@ -237,13 +237,13 @@ def maps_file(path: Path, place: Path) -> Path:
         check_file(place)
         return place
     for folder in (place / path.resolve().parent.name, place):
-        there = folder.iterdir() if folder.is_dir() else ()
-        named = (file for file in there if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
-        found = sorted(file for file in named if file.is_file())
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = printable(", ".join(file.name for file in found))[:200]
+        inside = folder.iterdir() if folder.is_dir() else ()
+        named = (file for file in inside if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
+        files = sorted(file for file in named if file.is_file())
+        if len(files) == 1:
+            return files[0]
+        if files:
+            names = printable(", ".join(file.name for file in files))[:200]
             raise FileError(path, f"has several files of coil maps in {folder} ({names})", "Leave one of them there")
     cure = f"Put a file of that name there ({ARRAYS}), or give --maps none to estimate them"
     raise FileError(path, f"has no coil maps in {place}, where none is named {printable(stem_of(path))}", cure)
