@@ -53,26 +53,12 @@ class RawReader(ABC):
 
 @dataclass(frozen=True)
 class RawFile:
-    """The lines of a raw file, their samples still on disk.
+    """The lines of a raw file: their headers, an array (lines,) of :data:`~sansref.data.mrd.acquisitions.HEAD`.
 
     The images of a file are counted as one list: slices in their order along the slice direction, then contrasts,
-    repetitions, phases and sets; of 3-D slabs every partition counts as a slice. Raises ``FileError`` for implausible
-    lines, without an image, and where images differ in their coils.
-
-    Attributes
-    ----------
-    path, format
-        The file, and the name of its format.
-    header
-        How the lines were encoded.
-    heads
-        Structured array (lines,) of :data:`~sansref.data.mrd.acquisitions.HEAD`.
-    fetch
-        Reads the samples of lines, complex64 (coils, samples) each, by ascending index.
-    noise
-        Further noise lines, of another measurement in the file.
-    notes
-        What a person should know about how the file is read, beyond what is said here.
+    repetitions, phases and sets; of 3-D slabs every partition counts as a slice. ``fetch`` reads the samples of lines,
+    complex64 (coils, samples) each, by ascending index; ``noise`` are further noise lines, of another measurement in
+    the file. Raises ``FileError`` for implausible lines, without an image, and where images differ in their coils.
     """
 
     path: Path

@@ -55,16 +55,12 @@ class _Layout:
 class FastMRIReader:
     """Reader of fastMRI HDF5 files.
 
-    The readout (rows) is cut to the size of the reconstructed image, which removes its oversampling. Columns
-    that are zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. Where single samples
-    are left out, as by two phase-encoding directions, rows are no readout and stay; what is exactly zero in all coils
-    of a slice is not acquired. The scale of the k-space is that of the file. A fully sampled file of one coil also
-    gives its image as ``reference``; of several coils it takes maps to make one.
-
-    Parameters
-    ----------
-    options
-        Axes that are named here belong to other files: those with a dataset ``kspace`` and no ISMRMRD header.
+    The readout (rows) is cut to the size of the reconstructed image, which removes its oversampling. Columns that are
+    zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. Where single samples are left out,
+    as by two phase-encoding directions, rows are no readout and stay; what is exactly zero in all coils of a slice is
+    not acquired. The scale of the k-space is that of the file. A fully sampled file of one coil also gives its image as
+    ``reference``; of several coils it takes maps to make one. Axes that options name belong to other files: those with
+    a dataset ``kspace`` and no ISMRMRD header.
     """
 
     format = FORMAT

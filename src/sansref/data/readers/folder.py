@@ -56,16 +56,9 @@ def find_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class ScanFiles:
-    """The scan files of a folder, or one file.
+    """The scan files of a folder, or one file: descriptions of what can be used, sorted by path, each with its subject.
 
-    Attributes
-    ----------
-    files
-        Descriptions of what can be used, sorted by path, each with its subject.
-    bad
-        What is wrong with the others.
-    labels
-        Label maps and masks, which are left out.
+    ``bad`` tells what is wrong with the others; ``labels`` are label maps and masks, which are left out.
     """
 
     files: list[FileInfo]
@@ -84,21 +77,12 @@ class ScanFiles:
 def scan_files(
     data: Path, options: ReaderOptions | None = None, *, skip_bad: bool = False, home: Path | None = None
 ) -> ScanFiles:
-    """Describe one file, or every scan file of a folder but label maps and masks, and say whose they are.
+    """Describe one file, or every scan file at any depth of a folder but label maps and masks, and say whose they are.
 
-    Raises ``FileError`` if a file cannot be used and ``skip_bad`` is False, or if none can; if the only file is a label
-    map by its name; or where no rule says for sure whose the files are.
-
-    Parameters
-    ----------
-    data
-        A file, or a folder, which is searched at any depth.
-    options
-        How files are read, and whose they are.
-    skip_bad
-        Collect what is wrong with files that cannot be used, rather than raise the first.
-    home
-        A folder whose files all together tell whose those of ``data`` are, where ``data`` lies inside it.
+    With ``skip_bad``, what is wrong with files that cannot be used is collected. Where ``data`` lies inside ``home``,
+    all files of that folder together tell whose those of ``data`` are. Raises ``FileError`` if a file cannot be used
+    and ``skip_bad`` is False, or if none can; if the only file is a label map by its name; or where no rule says for
+    sure whose the files are.
     """
     options = options or ReaderOptions()
     if home is not None and home.is_dir() and data.exists() and home.resolve() in data.resolve().parents:

@@ -69,16 +69,16 @@ def _entries(path: Path) -> Iterator[Entry]:
         order = ORDERS[file.read(HEADER)[124:]]
         while tag := file.read(8):
             kind, length = struct.unpack(f"{order}2I", tag)
-            place = file.tell()
-            if place + length > size:
-                raise FileError(path, f"is truncated: it has {size} bytes of {place + length}", "Copy it again")
+            begin = file.tell()
+            if begin + length > size:
+                raise FileError(path, f"is truncated: it has {size} bytes of {begin + length}", "Copy it again")
             start = file.read(min(length, LONGEST_START))
             if kind == COMPRESSED:
                 start = zlib.decompressobj().decompress(start, LONGEST_START)
                 kind, start = struct.unpack_from(f"{order}I", start)[0], start[8:]
             if kind == MATRIX and (entry := _entry(start, order)):
                 yield entry
-            file.seek(place + length)
+            file.seek(begin + length)
 
 
 def _entry(start: bytes, order: str) -> Entry | None:

@@ -42,8 +42,9 @@ class NpyReader(ArrayReader):
         with self.opened(path, Entry("", (), np.dtype(np.complex64))) as stored:
             entry = Entry("", stored.shape, stored.dtype)
         if not _is_numeric(entry.dtype):
-            problem = f"holds an array of {entry.dtype}, not of numbers"
-            raise FileError(path, problem, "Store it as complex64 or float32")
+            raise FileError(
+                path, f"holds an array of {entry.dtype}, not of numbers", "Store it as complex64 or float32"
+            )
         return [entry]
 
     @contextmanager
@@ -71,13 +72,9 @@ class NpzReader(ArrayReader):
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the headers of all its arrays of numbers."""
-        found: list[Entry] = []
         with reading(path, self.format), zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
-                    shape, _, dtype = _header(archive, member)
-                    found += [Entry(member.removesuffix(".npy"), shape, dtype)] if _is_numeric(dtype) else []
-        return found
+            members = (name for name in archive.namelist() if name.endswith(".npy"))
+            return [entry for name in members if _is_numeric((entry := _entry(archive, name)).dtype)]
 
     @contextmanager
     def opened(self, path: Path, entry: Entry) -> Iterator[Stored]:
@@ -93,13 +90,13 @@ class NpzReader(ArrayReader):
         yield InMemory(array)
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _entry(archive: zipfile.ZipFile, name: str) -> Entry:
     with archive.open(name) as opened:
         member = BytesIO(opened.read(LONGEST_HEADER))  # one that says to be longer could take any amount of memory
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(member)
-    return shape, fortran, dtype
+        shape, _, dtype = read(member)
+    return Entry(name.removesuffix(".npy"), shape, dtype)
 
 
 def _is_numeric(dtype: np.dtype[Any]) -> bool:

@@ -133,15 +133,13 @@ class FileInfo:
 
     Attributes
     ----------
-    path, format
-        The file, as given, and the name of its format, for people.
-    kind
-        Whether the file holds measured k-space or magnitude images.
+    path, format, kind
+        The file as given, the name of its format, and whether it holds measured k-space or magnitude images.
     slices, height, width
-        Number of slices, and the size of a slice as it is read (for k-space after readout oversampling
-        has been removed).
-    subject
-        The person (or object) scanned.
+        Number of slices, and the size of a slice as it is read (for k-space after readout oversampling has been
+        removed).
+    subject, recognised_by
+        The person (or object) scanned, and how that was recognised, in words.
     coils
         Number of receive channels, 1 for magnitude images.
     contrast
@@ -154,8 +152,6 @@ class FileInfo:
         How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
     notes
         What a person should know about how the file is read, as sentences.
-    recognised_by
-        How the subject was recognised, in words.
     """
 
     path: Path
@@ -192,24 +188,9 @@ class ImageSlice:
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """How files are read, for the formats that leave a choice.
+    """How files are read, for the formats that leave a choice: the settings of :class:`sansref.data.slices.Slices`.
 
     Raises ``SettingError`` if ``axes`` or ``subject_from`` cannot be understood.
-
-    Attributes
-    ----------
-    plane
-        The plane in which volumes are cut into slices; ``native`` cuts across the axis with the fewest samples.
-    array
-        Name of the array in files of several (MATLAB, ``.npz``, HDF5); None takes the only one that can be meant.
-    axes
-        What the axes of an array are, such as ``coil,row,column``, see :func:`sansref.data.readers.arrays.parse_axes`;
-        None goes by rules, where they are safe.
-    subject_from
-        Who the files of a folder are of: ``folder``, ``file`` or a regular expression whose first group names the
-        person in a path; None goes by the rules of :mod:`sansref.data.readers.subjects`.
-    maps
-        File, or folder of files, of coil maps; ``none`` for none; None takes those that stand in the file of a scan.
     """
 
     plane: Plane = "native"
@@ -272,16 +253,12 @@ MOST_LONE_ZEROS = 0.01
 
 
 def acquired_samples(kspace: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Find the acquired samples of finite, complex (coils, height, width): one is never exactly zero in all coils.
+    """The acquired samples of finite, complex (coils, height, width), bool (height, width).
 
-    Values below the rounding error of the largest one count as zeros, because zero-padded k-space that went through a
-    Fourier transform along another axis comes back with such values. Lone zeros, in whole numbers of a receiver for
-    example, are measured: they leave no row or column empty and are fewer than any undersampling leaves out.
-
-    Returns
-    -------
-    ndarray
-        bool (height, width), True where acquired; all False where everything is zero.
+    A measured sample is never exactly zero in all coils. Values below the rounding error of the largest one count as
+    zeros, because zero-padded k-space that went through a Fourier transform along another axis comes back with such
+    values. Lone zeros, in whole numbers of a receiver for example, are measured: they leave no row or column empty and
+    are fewer than any undersampling leaves out.
     """
     size = np.abs(kspace).max(axis=0)
     found: npt.NDArray[np.bool_] = size > np.finfo(kspace.dtype).eps * size.max()

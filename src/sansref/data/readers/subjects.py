@@ -133,18 +133,11 @@ NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
 
 
 def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None) -> list[FileInfo]:
-    """Say of all files of a folder whose they are, by ``subject`` and ``recognised_by``.
+    """Say of all files of the folder ``root`` whose they are, by ``subject`` and ``recognised_by``.
 
-    Raises ``FileError`` where no rule is sure.
-
-    Parameters
-    ----------
-    files
-        Descriptions, whose ``subject`` is what a file says by itself.
-    root
-        The folder that they were found in.
-    rule
-        folder, file or a regular expression, as in :class:`ReaderOptions`; None goes by the rules of this module.
+    The subject of each description is what its file says by itself. The rule is folder, file or a regular expression,
+    as ``subject_from`` of :class:`ReaderOptions`; None goes by the rules of this module. Raises ``FileError`` where no
+    rule is sure.
     """
     if rule is None:
         return _one_for_same_data(_by_names(files, root))
