@@ -62,8 +62,6 @@ def crash() -> None:
 def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
     here, there = FastMRIReader(), IsolatedReader(FastMRIReader())
-    assert there.format == "fastMRI HDF5"
-
     assert there.describe(path) == here.describe(path)
     for mine, own in zip(there.read(path, [2, 0]), here.read(path, [2, 0]), strict=True):
         assert isinstance(mine, Scan)
@@ -97,10 +95,9 @@ def test_a_library_that_hangs_or_dies_is_an_error_of_the_file(
     reader = IsolatedReader(Misbehaving(act), limits)
     gc.collect()
     before = make.descriptors()
-    for call in (reader.recognises, reader.describe):
-        with pytest.raises(FileError, match=message) as caught:
-            call(PATH)
-        assert str(caught.value).startswith("a.h5: ")
+    with pytest.raises(FileError, match=message) as caught:
+        reader.describe(PATH)
+    assert str(caught.value).startswith("a.h5: ")
     found = reader.read(PATH)
     assert [next(found), next(found)] == [0, 1]
     with pytest.raises(FileError, match=message):
