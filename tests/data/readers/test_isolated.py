@@ -33,10 +33,6 @@ class Misbehaving:
     """A reader whose third slice does ``act``."""
 
     act: Callable[[], Any]
-    format: str = "tests"
-
-    def recognises(self, path: Path) -> bool:
-        return bool(self.act())
 
     def describe(self, path: Path) -> FileInfo:
         return self.act()
