@@ -18,8 +18,7 @@ from torch.nn import functional as F
 import _measure
 from sansref.data.prepare import scaled
 from sansref.data.scan_store import ArrayStore, ArrayWriter, store_scans
-from sansref.data.simulate import Simulation, example_image, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, example_image, simulate
 from sansref.machine import keep_freed_memory
 from sansref.methods import IDR, SSDU, Method, Supervised, collate
 from sansref.methods.idr import IDROptions

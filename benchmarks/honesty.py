@@ -30,10 +30,10 @@ from sansref.commands.compare.compare import compare
 from sansref.commands.compare.plan import load_plan
 from sansref.commands.compare.workplace import Workplace
 from sansref.data.readers import open_scan_file, scan_folder
-from sansref.data.selection import Selection, resized_image
+from sansref.data.slices import Slices, resized_image
 from sansref.files import write_text
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import centre_crop
+from sansref.kspace.grid import center_crop
 from sansref.outputs.writers import nifti_slices
 from sansref.results.score_rows import read_scores
 
@@ -70,7 +70,7 @@ def plan_of(variant: str) -> dict[str, Any]:
 
 def write_padded(data: Path, out: Path) -> None:
     """One NIfTI volume a subject: magnitudes of the study's slices at low resolution, in pixels of the high one."""
-    selection = Selection(slices=SLICES, matrix=(MATRIX, MATRIX))
+    selection = Slices(slices=SLICES, matrix=(MATRIX, MATRIX))
     for info in scan_folder(data, selection.reader_options)[0]:
         path = out / info.subject / info.path.name
         if path.exists():
@@ -86,7 +86,7 @@ def padded(image: Tensor) -> Tensor:
     """The magnitude of an image whose outer k-space has been zeroed."""
     kspace = fft2c(image)
     kept = torch.zeros_like(kspace)
-    centre_crop(kept, (ACQUIRED, ACQUIRED))[:] = centre_crop(kspace, (ACQUIRED, ACQUIRED))
+    center_crop(kept, (ACQUIRED, ACQUIRED))[:] = center_crop(kspace, (ACQUIRED, ACQUIRED))
     return ifft2c(kept).abs()
 
 

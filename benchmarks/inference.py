@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import _measure
 import _peers
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.kspace.coils import birdcage_maps, combine
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.measurement import Measurement
@@ -85,7 +85,7 @@ def with_varnet(samples: Measurement) -> Network:
 
 def build(name: str, setting: str) -> Network:
     size, coils = SETTINGS[setting]
-    # VarNet reads the columns of the centre off the mask, so that all are given columns where it takes part.
+    # VarNet reads the columns of the center off the mask, so that all are given columns where it takes part.
     samples = given(size, coils, "variable_density" if coils == 1 else "equispaced_columns")
     if name.startswith("sansref"):
         return ours(samples, name)

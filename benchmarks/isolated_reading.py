@@ -1,6 +1,6 @@
 """What it costs to read HDF5 in a process of its own, where a damaged file can do no harm.
 
-A fastMRI file of several slices is recognised, described and read, here and in a child process; beside that, the start
+A fastMRI file of several slices is described and read, here and in a child process; beside that, the start
 of a fresh Python that loads the readers, which a worker in place of a fork would need once.
 
 OMP_WAIT_POLICY=passive python benchmarks/isolated_reading.py [--rounds 5]
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import _measure
+from sansref.data.readers.damage import IsolatedReader
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import isolated
 
 SHAPES = {"1 coil, 640 x 368": (8, 1, 640, 368), "16 coils, 640 x 368": (4, 16, 640, 368)}
 
@@ -42,8 +42,7 @@ def main() -> None:
         for name, shape in SHAPES.items():
             path = write(Path(folder) / "a.h5", shape)
             calls = {}
-            for place, reader in {"here": FastMRIReader(), "isolated": isolated(FastMRIReader())}.items():
-                calls[f"recognise, {place}"] = lambda r=reader, p=path: r.recognises(p)
+            for place, reader in {"here": FastMRIReader(), "isolated": IsolatedReader(FastMRIReader())}.items():
                 calls[f"describe, {place}"] = lambda r=reader, p=path: r.describe(p)
                 calls[f"read a slice, {place}"] = lambda r=reader, p=path: sum(1 for _ in r.read(p))
             for what, seconds in sorted(_measure.interleaved(calls, options.rounds).items()):

@@ -51,7 +51,7 @@ def read_training(folder: Path, data: Path) -> Training:
     run = RunDirectory(folder)
     config = run.config()
     people = run.subjects()["validation"]
-    infos, _ = scan_folder(data, config.selection.reader_options)
+    infos, _ = scan_folder(data, config.slices.reader_options)
     scans = [scan for info in infos if info.subject in people for scan in config.preparation.scans(info.path)]
     found = [list_snapshots(run, scan) for scan in scans]
     psnrs = np.mean([[snapshot.psnr for snapshot in snapshots] for snapshots in found], axis=0)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 import _measure
 import _peers
 from _plain import PlainISTANet, plain_loss
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.machine import keep_freed_memory
 from sansref.methods.base import Draw, Sample

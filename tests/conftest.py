@@ -18,8 +18,7 @@ from rich.console import Console
 
 from helpers import dicom_files, raw_files
 from sansref.cli import main
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.randomness import seeded

@@ -73,7 +73,7 @@ def coil_scan(maps, seed):
 
 
 def test_supplied_maps_from_training_to_images(sansref, tmp_path, monkeypatch):
-    """Without any centre that maps could be estimated from; those of the training are never taken for other scans."""
+    """Without any center that maps could be estimated from; those of the training are never taken for other scans."""
     maps, data = birdcage_maps((32, 32), 4).numpy(), tmp_path / "data"
     sampled = np.random.default_rng(0).random((32, 32)) < 0.6
     sampled[15:17, 15:17] = True

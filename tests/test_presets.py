@@ -12,7 +12,7 @@ from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.presets import preset_file, preset_names
 from sansref.training import train as module
 from sansref.training.run import RunDirectory, by_name
-from sansref.training.train import Outcome
+from sansref.training.train import Trained
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def parsed(monkeypatch, tmp_path):
 
         def train(config, data, out, skip_bad, full, say):
             caught.append(config)
-            return Outcome(RunDirectory(out))
+            return Trained(RunDirectory(out))
 
         monkeypatch.setattr(module, "train", train)
         cli.train([*arguments, "--data", str(tmp_path), "--out", str(out)])

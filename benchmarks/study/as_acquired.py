@@ -1,4 +1,4 @@
-"""Low-field scans as they were acquired: every sample outside the centre predicted from four fifths of the others.
+"""Low-field scans as they were acquired: every sample outside the center predicted from four fifths of the others.
 
 What a sample's prediction does not share with it is mostly noise, since the noise of samples is independent. Prints
 the error of the predictions beside the part of it that noise makes, and saves images.
@@ -16,7 +16,7 @@ from _air import air_power
 from sansref.data.prepare import scaled
 from sansref.data.readers import open_scan_file
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import centre_crop
+from sansref.kspace.grid import center_crop
 from sansref.training.run import RunDirectory
 
 PARTS = 5
@@ -24,18 +24,18 @@ run = RunDirectory(Path(sys.argv[2]))
 method, recipe = run.load(), run.config().preparation
 images, rows = {}, []
 for path in sorted(p for name in run.subjects()["test"] for p in Path(sys.argv[3]).glob(f"{name}/*.mat")):
-    for whole in open_scan_file(path, recipe.selection.reader_options).read(path):
+    for whole in open_scan_file(path, recipe.slices.reader_options).read(path):
         scan = scaled(whole)
-        centre = torch.zeros_like(scan.mask)
-        centre_crop(centre, (8, 8))[:] = True
+        center = torch.zeros_like(scan.mask)
+        center_crop(center, (8, 8))[:] = True
         part = torch.randint(PARTS, scan.mask.shape, generator=torch.Generator().manual_seed(whole.meta.slice))
         predicted = scan.kspace[0].clone()
         for number in range(PARTS):
-            left_out = scan.mask & ~centre & (part == number)
+            left_out = scan.mask & ~center & (part == number)
             with torch.inference_mode():
                 image = method.reconstruct(scan.restricted(~left_out).batch())[0]
             predicted[left_out] = fft2c(image)[left_out]
-        outer = scan.mask & ~centre
+        outer = scan.mask & ~center
         noisy, clean = ifft2c(scan.kspace[0]), ifft2c(predicted)
         before, after = air_power(noisy), air_power(clean)
         power = before * scan.mask.numel() / int(scan.mask.sum())  # of the noise, per measured sample

@@ -15,8 +15,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.measurement import Measurement
-from sansref.kspace.mirror import VIEWS
+from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partitions import Partition, k_weights, select_variable_density, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
@@ -37,11 +36,11 @@ class IDRReadingsOptions:
         Stages in all, the first on acquired samples alone; the paper has 15.
     selection
         Share of the samples that the selecting mask (Lambda in the paper) keeps as input; with the uniform law, of
-        those outside the centre that it always keeps.
+        those outside the center that it always keeps.
     selection_law
         Which samples it keeps: mostly low frequencies (variable_density, the paper), or all alike (uniform, SSDU).
     selection_center
-        Side of the centre that it always keeps, as a fraction of the matrix.
+        Side of the center that it always keeps, as a fraction of the matrix.
     first_loss
         Loss of the first stage on all acquired samples (the paper), or on the disjoint rest as in SSDU.
     target
@@ -199,8 +198,8 @@ class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
         return torch.where(seen, 1.0, k_weights(density, selected).square())
 
     def _select(self, mask: Tensor, generator: torch.Generator) -> Partition:
-        share, centre = self.options.selection, self.options.selection_center
+        share, center = self.options.selection, self.options.selection_center
         if self.options.selection_law == "variable_density":
-            return select_variable_density(mask, generator, fraction=share, center=centre)
-        block = fraction_sides((mask.shape[0], mask.shape[1]), centre)
+            return select_variable_density(mask, generator, fraction=share, center=center)
+        block = fraction_sides((mask.shape[0], mask.shape[1]), center)
         return replace(split_uniform(mask, 1 - share, generator, block=block), target=mask)

@@ -19,7 +19,7 @@ family = config.sampling.family(True)
 tested = run.subjects()["test"]
 floors = []
 for path in sorted(p for name in tested for p in Path(sys.argv[2]).glob(f"{name}/*.mat")):
-    full = {scan.meta.slice: scan for scan in open_scan_file(path, recipe.selection.reader_options).read(path)}
+    full = {scan.meta.slice: scan for scan in open_scan_file(path, recipe.slices.reader_options).read(path)}
     per_file = []
     for scan in recipe.scans(path):
         image = scan.reference

@@ -21,7 +21,7 @@ from sansref.training.run import RunDirectory
 out, file, axes, *runs = sys.argv[1:]
 config = RunDirectory(Path(runs[0])).config()
 recipe = config.preparation
-(scan,) = replace(recipe, selection=replace(recipe.selection, axes=axes)).scans(Path(file))
+(scan,) = replace(recipe, slices=replace(recipe.slices, axes=axes)).scans(Path(file))
 family = config.sampling.family(scan.meta.emulated)
 rest = scan.restricted(~held_out_mask(scan, config.split.held_out, 0, 0))
 inner = held_out_mask(rest, config.split.held_out, 1, 0)

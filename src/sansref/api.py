@@ -85,7 +85,7 @@ class Model:
             If the file cannot be read.
         """
         path, recipe = Path(file), whole_files(self._recipe, array, axes, maps)
-        info = open_scan_file(path, recipe.selection.reader_options).describe(path)
+        info = open_scan_file(path, recipe.slices.reader_options).describe(path)
         images = reconstruct_slices(self._method, recipe, path, self._device)
         slices = sorted(whole_volume(images, info), key=lambda one: one[1].slice)
         return Images(

@@ -349,12 +349,15 @@ def serve(arguments: list[str]) -> None:
     parser = new_parser("sansref serve", serve.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     _add_trust(parser)
-    from sansref.serving.options import Limits, ServeOptions
+    from sansref.serving.options import ServeOptions, ServerLimits
 
     parser.add_class_arguments(ServeOptions, None)
-    parser.add_class_arguments(Limits, None)
+    parser.add_class_arguments(ServerLimits, None)
     options = parse(parser, arguments).as_dict()
-    run, limits = options.pop("run"), Limits(**{name: options.pop(name) for name in Limits.__dataclass_fields__})
+    run, limits = (
+        options.pop("run"),
+        ServerLimits(**{name: options.pop(name) for name in ServerLimits.__dataclass_fields__}),
+    )
     trust_code = options.pop("trust_code")
     check_run(run)
     from sansref.serving.serve import serve as run_server

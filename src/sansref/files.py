@@ -29,35 +29,23 @@ MARK = ".sansref"
 
 
 def claim(folder: Path, kind: str) -> None:
-    """Make a folder this program's own by a mark in it, or see to it that it is.
+    """Make a folder this program's own by a mark that says what it is for, or see to it that it is.
 
-    Parameters
-    ----------
-    folder
-        Made if need be.
-    kind
-        What it holds: run, comparison, evaluation, demo.
-
-    Raises
-    ------
-    SettingError
-        If something else lies there, which must be neither replaced nor removed.
-    FileError
-        If the folder cannot be written.
+    Raises ``SettingError`` if something else lies there, which must be neither replaced nor removed, and ``FileError``
+    if the folder cannot be written.
     """
-    found = claimed(folder)
-    if found == kind:
+    earlier = claimed(folder)
+    if earlier == kind:
         return
-    if found:
-        raise SettingError(f"{folder} holds the {found} of another command, not a {kind}: choose another --out")
+    if earlier:
+        raise SettingError(f"{folder} holds the {earlier} of another command, not a {kind}: choose another --out")
     taken = folder.exists() or folder.is_symlink()
     if folder.is_dir():
         taken = any(not LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir())
     if taken:
         raise SettingError(f"{folder} is not empty and not a {kind} that sansref has made: choose another --out")
-    write_text(
-        folder / MARK, f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
-    )
+    text = f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
+    write_text(folder / MARK, text)
 
 
 def claimed(folder: Path) -> str:
@@ -72,19 +60,10 @@ def claimed(folder: Path) -> str:
 
 
 def remove_made(folder: Path, made: str) -> None:
-    """Remove a folder, if nothing is in it that this program has not made.
+    """Remove a folder, in one of this program's own, if nothing is in it that this program has not made.
 
-    Parameters
-    ----------
-    folder
-        In a folder of this program's own; it need not exist.
-    made
-        Regular expression of the files that are written there, by their path from ``folder`` on.
-
-    Raises
-    ------
-    SettingError
-        If it holds something else; then nothing is removed.
+    ``made`` is a regular expression of the files that are written there, by their path from the folder on. Raises
+    ``SettingError`` if it holds something else; then nothing is removed.
     """
     if not (folder.exists() or folder.is_symlink()):
         return
@@ -111,60 +90,32 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
 def keep_outside(out: Path, folder: Path | None, name: str = "") -> None:
     """See to it that nothing is written into a folder of scans, nor where they are among the files written.
 
-    Parameters
-    ----------
-    out
-        Where files will be written.
-    folder
-        The folder of scans, or one of them; None if there is none. Links are followed, also those in the folder.
-    name
-        How the user has named that folder, such as ``--data``; for the message.
-
-    Raises
-    ------
-    SettingError
-        If one is the other, or lies inside it.
+    Links are followed, also those in the folder, which the user has named by ``name``, such as ``--data``. Raises
+    ``SettingError`` if one is the other, or lies inside it.
     """
     if folder is None:
         return
-    place, where = Path(os.path.realpath(out)), f"{name} {folder}".lstrip()
-    for scans in _places(folder):
-        if place.is_relative_to(scans):
-            raise SettingError(f"--out {out} lies inside {where}, where its files would pass for scans: move it out")
-        if scans.is_relative_to(place):
-            raise SettingError(f"--out {out} holds {where}, and scans must be safe from what is written there: move it")
-
-
-def _places(folder: Path) -> Iterator[Path]:
-    """Where a folder really lies, and whatever links in it lead to."""
-    waiting, seen = [folder], set[Path]()
+    written, named = Path(os.path.realpath(out)), f"{name} {folder}".lstrip()
+    waiting, seen = [folder], set[Path]()  # where the folder really lies, and whatever links in it lead to
     while waiting:
-        place = Path(os.path.realpath(waiting.pop()))
-        if place in seen:
+        scans = Path(os.path.realpath(waiting.pop()))
+        if scans in seen:
             continue
-        seen.add(place)
-        yield place
-        for path, folders, files in os.walk(place):
+        seen.add(scans)
+        if written.is_relative_to(scans):
+            raise SettingError(f"--out {out} lies inside {named}, where its files would pass for scans: move it out")
+        if scans.is_relative_to(written):
+            raise SettingError(f"--out {out} holds {named}, and scans must be safe from what is written there: move it")
+        for path, folders, files in os.walk(scans):
             waiting += [entry for entry in (Path(path, name) for name in (*folders, *files)) if entry.is_symlink()]
 
 
 def locked(path: Path, patience: float = 5) -> TextIO:
-    """A file that keeps other processes off something as long as it is open.
+    """A file that keeps other processes off something as long as it is open; it lies beside it, as ``NAME.lock``.
 
     The lock dies with its process, however that dies, and is seen by other machines that share the file system. Its
-    file stays: a process may be waiting for it.
-
-    Parameters
-    ----------
-    path
-        Path of what is locked; the lock lies beside it, as ``NAME.lock``.
-    patience
-        Seconds to wait for another process to let go.
-
-    Raises
-    ------
-    FileError
-        If it does not, or there can be no such file.
+    file stays: a process may be waiting for it. Raises ``FileError`` if another process does not let go in ``patience``
+    seconds, or there can be no such file.
     """
     lock = path.with_name(f"{path.name}.lock")
     try:
@@ -201,12 +152,7 @@ def atomic_path(path: str | Path, parents: bool = True) -> Iterator[Path]:
     """A temporary name to write to, which becomes ``path`` when the block ends well.
 
     The folder is created if need be, unless ``parents`` is False. A block that fails leaves neither a temporary file
-    nor a change to ``path``.
-
-    Raises
-    ------
-    FileError
-        If the system refuses to write (no permission, no space).
+    nor a change to ``path``. Raises ``FileError`` if the system refuses to write (no permission, no space).
     """
     path = Path(path)
     temporary = _beside(path)
@@ -225,10 +171,7 @@ def atomic_path(path: str | Path, parents: bool = True) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes ``folder`` when the block ends well, and is removed when it fails.
 
-    Raises
-    ------
-    FileError
-        If the system refuses to write, or ``folder`` holds something already.
+    Raises ``FileError`` if the system refuses to write, or ``folder`` holds something already.
     """
     temporary = _beside(folder)
     try:
@@ -295,7 +238,7 @@ def _csv_cell(value: object) -> str:
     if isinstance(value, str) and not _NUMBER.fullmatch(text):
         shown = (one if one.isprintable() and one != "\\" else one.encode("unicode_escape").decode() for one in text)
         text = "".join(shown)
-        text = f"'{text}" if _FORMULA.match(text) else text
+        text = "'" * bool(_FORMULA.match(text)) + text
     # A semicolon separates cells where a comma is the decimal point.
     return '"{}"'.format(text.replace('"', '""')) if re.search('[",;|]', text) else text
 
@@ -311,26 +254,20 @@ def remove_leftovers(folder: Path) -> None:
 
     Folders in it that have a mark for themselves are left alone: somebody may be at work there.
     """
-    for place, folders, files in os.walk(folder):
-        for leftover in (Path(place, name) for name in (*folders, *files) if LEFTOVER.fullmatch(name)):
-            if leftover.is_symlink():
-                continue
-            if leftover.is_dir():
+    for where, folders, files in os.walk(folder):
+        for leftover in (Path(where, name) for name in (*folders, *files) if LEFTOVER.fullmatch(name)):
+            if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
-            else:
+            elif not leftover.is_symlink():
                 leftover.unlink(missing_ok=True)
-        folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(place, name, MARK).exists())]
+        folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(where, name, MARK).exists())]
 
 
 class Unrefused:
     """A file for libraries that crash where the system refuses to write, as HDF5 does while it closes.
 
-    They are told that all is written; :func:`unrefused` then raises what was refused first.
-
-    Parameters
-    ----------
-    file
-        Open for reading and writing, without a buffer.
+    They are told that all is written; :func:`unrefused` then raises what was refused first. The file given is open for
+    reading and writing, without a buffer.
     """
 
     def __init__(self, file: Any) -> None:
@@ -340,8 +277,7 @@ class Unrefused:
 
     def read(self, size: int = -1) -> bytes:
         """Read bytes."""
-        found: bytes = self._file.read(size)
-        return found
+        return bytes(self._file.read(size))
 
     def write(self, content: Any) -> int:
         """Write all of a buffer, unless something has been refused."""

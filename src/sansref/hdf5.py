@@ -8,6 +8,7 @@ https://support.hdfgroup.org/documentation/hdf5/latest/ (H5Lcreate_external, H5P
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,13 +38,8 @@ def is_hdf5(path: Path) -> bool:
 def open_hdf5(path: Path) -> Any:
     """Open a file for reading with h5py, after a look at what it would open itself.
 
-    Raises
-    ------
-    FileError
-        If it names another file than a regular one in its folder, or one that is not there; if it holds more objects,
-        or nests them deeper, than scans do.
-    OSError, RuntimeError, ...
-        Whatever h5py makes of damaged bytes.
+    Raises ``FileError`` if it names another file than a regular one in its folder, or one that is not there; if it
+    holds more objects, or nests them deeper, than scans do; and whatever h5py makes of damaged bytes.
     """
     import h5py
 
@@ -60,12 +56,24 @@ def open_hdf5(path: Path) -> Any:
 def objects_of(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
     """Names and objects (groups and datasets) of an open file, each once, the root first under the name ``""``.
 
-    Raises
-    ------
-    FileError
-        As for :func:`open_hdf5`.
+    Raises ``FileError`` as for :func:`open_hdf5`.
     """
     yield from _Walk(path).file(path, file)
+
+
+def is_one_text(stored: Any) -> bool:
+    """Whether a dataset or attribute is a single string.
+
+    To be asked before its content is read: HDF5 crashes when a damaged type makes it something else.
+    """
+    import h5py
+
+    return h5py.check_string_dtype(stored.dtype) is not None and math.prod(stored.shape) == 1
+
+
+def text_of(value: Any) -> str:
+    """A string that h5py has read, whatever its bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def bytes_behind(dataset: Any) -> int:
@@ -102,7 +110,10 @@ class _Walk:
             name, home = f"{prefix}{member}", path
             link = group.get(member, getlink=True)
             if isinstance(link, h5py.SoftLink):
-                self._check_soft(name, link.path)
+                # What lies in hidden groups is not walked through, so nothing may lead there.
+                if any(group.startswith(HIDDEN) for group in link.path.split("/")):
+                    problem = f"points with '{printable(name)[:80]}' to what MATLAB keeps for itself"
+                    raise FileError(self.path, problem, "Export the array that is meant")
                 continue
             if isinstance(link, h5py.ExternalLink):
                 home = self._beside(path, name, link.filename)
@@ -112,20 +123,13 @@ class _Walk:
                 continue
             self.seen.add(identity)
             if len(self.seen) > MOST_OBJECTS:
-                raise FileError(
-                    self.path, f"holds more than {MOST_OBJECTS} groups and arrays", "Export the array that is meant"
-                )
+                problem = f"holds more than {MOST_OBJECTS} groups and arrays"
+                raise FileError(self.path, problem, "Export the array that is meant")
             if isinstance(item, h5py.Dataset):
                 self._check_storage(home, name, item)
             yield name, item
             if isinstance(item, h5py.Group):
                 yield from self._members(home, item, f"{name}/", depth + 1)
-
-    def _check_soft(self, name: str, target: str) -> None:
-        # What lies in hidden groups is not walked through, so nothing may lead there.
-        if any(part.startswith(HIDDEN) for part in target.split("/")):
-            problem = f"points with '{printable(name)[:80]}' to what MATLAB keeps for itself"
-            raise FileError(self.path, problem, "Export the array that is meant")
 
     def _check_storage(self, path: Path, name: str, dataset: Any) -> None:
         if dataset.is_virtual:
@@ -133,18 +137,21 @@ class _Walk:
                 self._check_source(path, name, dataset, source)
         for stored, offset, size in dataset.external or ():
             # Unlike for links, the library looks for it in the working directory.
-            found = self._beside(path, name, str(Path(stored).absolute()))
-            if offset + min(size, dataset.nbytes) > found.stat().st_size:
+            file = self._beside(path, name, str(Path(stored).absolute()))
+            if offset + min(size, dataset.nbytes) > file.stat().st_size:
                 problem = f"keeps '{printable(name)[:80]}' in {printable(stored)}, which is too short"
                 raise FileError(self.path, problem, "Copy it again")
 
     def _check_source(self, path: Path, name: str, dataset: Any, source: Any) -> None:
+        import h5py
+
         # The library fills up with zeros what it does not find.
         if source.file_name == ".":
             there = source.dset_name in dataset.file
         else:
-            self._check_file(found := self._beside(path, name, source.file_name))
-            there = self._holds(found, source.dset_name)
+            self._check_file(beside := self._beside(path, name, source.file_name))
+            with h5py.File(beside) as file:
+                there = source.dset_name in file
         if not there:
             problem = f"puts '{printable(name)[:80]}' together from '{printable(source.dset_name)}', which is not there"
             raise FileError(self.path, problem, "Copy all of its parts")
@@ -156,13 +163,6 @@ class _Walk:
             with h5py.File(path) as file:
                 for _ in self.file(path, file):
                     pass
-
-    @staticmethod
-    def _holds(path: Path, name: str) -> bool:
-        import h5py
-
-        with h5py.File(path) as file:
-            return name in file
 
     def _beside(self, path: Path, name: str, target: str) -> Path:
         """The file that is named, which must be a regular one in the folder of ``path``, by no detour."""

@@ -35,7 +35,7 @@ def available_memory() -> int | None:
         most, used = resource.getrlimit(limit)[0], _kilobytes("/proc/self/status", field)
         if most != resource.RLIM_INFINITY and used is not None:
             free.append(most - used)
-    return max(0, min(known)) if (known := [size for size in free if size is not None]) else None
+    return max(0, min(sizes)) if (sizes := [size for size in free if size is not None]) else None
 
 
 def data_size() -> int:
@@ -59,11 +59,11 @@ def _left_in_group(root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/pro
         lines = [line.split(":", 2) for line in table.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return left
-    for _, controllers, place in lines:
+    for _, controllers, path in lines:
         if controllers not in ("", "memory"):
             continue
         names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
-        own = root / controllers / place.strip("/")
+        own = root / controllers / path.strip("/")
         for group in (own, *own.parents):
             try:
                 most, used = (int((group / f"memory.{name}").read_text()) for name in names)
@@ -76,14 +76,10 @@ def _left_in_group(root: Path = Path("/sys/fs/cgroup"), table: Path = Path("/pro
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one that led to it, says that memory ran out: by its type, its number or its words."""
-    one: BaseException | None = error
-    while one is not None:
-        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.ENOMEM):
-            return True
-        if MEMORY_WORDS.search(str(one)):
-            return True
-        one = one.__cause__ or one.__context__
-    return False
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    before = error.__cause__ or error.__context__
+    return bool(MEMORY_WORDS.search(str(error))) or (before is not None and out_of_memory(before))
 
 
 def memory_in_use() -> int:

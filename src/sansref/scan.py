@@ -87,9 +87,9 @@ class Scan:
     Attributes
     ----------
     kspace
-        complex64 (coils, height, width), centred orthonormal Fourier convention, zero where not acquired.
+        complex64 (coils, height, width), centered orthonormal Fourier convention, zero where not acquired.
     mask
-        bool (height, width), DC-centred, True where acquired.
+        bool (height, width), DC-centered, True where acquired.
     maps
         Coil sensitivity maps, complex64 (coils, height, width), or None for a single coil.
     reference

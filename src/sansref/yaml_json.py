@@ -34,21 +34,9 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
-    """Read a text file.
+    """Read a text file of at most so many bytes; a link is followed. The cure is that of a :class:`FileError`.
 
-    Parameters
-    ----------
-    path
-        Path of the file; a link is followed.
-    cure
-        What the user can do about a file that cannot be used, as in :class:`~sansref.errors.FileError`.
-    longest
-        Bytes that are read at most.
-
-    Raises
-    ------
-    FileError
-        If it is not there, no regular file (which might never end), too long, or no UTF-8.
+    Raises ``FileError`` if it is not there, no regular file (which might never end), too long, or no UTF-8.
     """
     try:
         state = path.stat()
@@ -64,18 +52,7 @@ def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
 
 
 def read_json(path: Path, cure: str) -> Any:
-    """Read a JSON file.
-
-    Parameters
-    ----------
-    path, cure
-        As for :func:`read_text`.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    """
+    """Read a JSON file as :func:`read_text` does, and raise ``FileError`` if it cannot be read."""
     text = read_text(path, cure)
     try:
         return json.loads(text)
@@ -86,16 +63,8 @@ def read_json(path: Path, cure: str) -> Any:
 def read_yaml(path: Path, cure: str = "Correct the file") -> dict[str, Any]:
     """Read a YAML file of settings by name, in plain values alone.
 
-    Parameters
-    ----------
-    path, cure
-        As for :func:`read_text`.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless number, or is
-        made to grow without bounds by its aliases.
+    Raises ``FileError`` if it cannot be read, is no YAML, holds no settings, gives one of them twice, holds an endless
+    number, or is made to grow without bounds by its aliases.
     """
     text = read_text(path, cure, LONGEST_YAML)
     opened = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))

@@ -37,8 +37,8 @@ def test_measured_data(write_knee, tmp_path):
     assert full["can train"] == "all methods"
     assert under["acquired"] == f"{21 / 36:.1%} of the encoded grid ({36 / 21:.2f}x)"
     assert under["can train"] == UNDERSAMPLED
-    assert not full.keys() & {"left out", "full centre", "coil maps"}
-    assert (under["left out"], under["full centre"]) == ("whole columns", "6 columns")
+    assert not full.keys() & {"left out", "full center", "coil maps"}
+    assert (under["left out"], under["full center"]) == ("whole columns", "6 columns")
     assert "coil maps" not in under
 
 
@@ -48,7 +48,7 @@ def test_measured_data_of_several_coils(write_knee, tmp_path):
     assert full["matrix"] == "32 x 36, 2 slices, 3 coil(s)"
     assert full["coil maps"] == "from the central 24 x 24 samples"
     assert full["can train"] == "all methods"
-    assert under["coil maps"] == "none, the full centre of 6 x 6 is too small, 8 x 8 are needed (or --maps)"
+    assert under["coil maps"] == "none, the full center of 6 x 6 is too small, 8 x 8 are needed (or --maps)"
     assert under["can train"] == "nothing with several coils"
 
 
@@ -63,7 +63,7 @@ def test_single_samples_that_are_left_out(tmp_path, side):
     facts = told(tmp_path / "a.h5")
     assert facts["acquired"] == f"{mask.mean():.1%} of the encoded grid ({1 / mask.mean():.2f}x)"
     assert facts["left out"] == "single samples"
-    rows, columns = (int(word) for word in facts["full centre"].removesuffix(" samples").split(" x "))
+    rows, columns = (int(word) for word in facts["full center"].removesuffix(" samples").split(" x "))
     assert side <= min(rows, columns) <= side + 1
     assert facts["can train"] == (UNDERSAMPLED if side > 7 else "nothing with several coils")
 

@@ -19,9 +19,8 @@ from rich.console import Console
 from sansref.commands.reconstruct import Job, reconstruct_files, reconstruct_slices, whole_files
 from sansref.data.prepare import Preparation
 from sansref.data.readers import open_scan_file
-from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
+from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.results.scores import zero_filled
 
@@ -91,10 +90,10 @@ def test_a_volume_of_one_grey_value_is_one_line(trained, tmp_path):
 
 def test_recipe_takes_all_slices_at_full_size():
     recipe = Preparation(
-        Selection("axial", 3, 0.5, (20, 20), (16, 16)), Simulation(snr=7.0), Sampling(mask_seed=3), True, 4
+        Slices("axial", 3, 0.5, (20, 20), (16, 16)), Simulation(snr=7.0), Sampling(mask_seed=3), True, 4
     )
     whole = whole_files(recipe)
-    assert whole.selection == Selection(plane="axial")
+    assert whole.slices == Slices(plane="axial")
     assert (whole.simulation, whole.sampling, whole.magnitude, whole.seed) == (
         recipe.simulation,
         recipe.sampling,

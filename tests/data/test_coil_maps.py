@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sansref.data.coil_maps import CoilOptions, calibration_of, calibration_side, espirit_maps, with_coils
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps, combine, rss
@@ -56,7 +56,7 @@ def undersampled(scan: Scan) -> Scan:
 INSIDE = head().abs() > 0.3
 
 
-# --- the centre ---------------------------------------------------------------------------------------------------
+# --- the center ---------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
@@ -74,14 +74,14 @@ def test_the_calibration_is_a_full_square_around_dc_and_the_next_one_is_not(size
         assert not mask[top : top + side + 1, left : left + side + 1].all()
 
 
-def test_a_centre_that_is_too_small_is_one_line() -> None:
+def test_a_center_that_is_too_small_is_one_line() -> None:
     scan = measured_scan().restricted(central_mask(SIZE, (7, 40)))
     message = (
-        r"brain\.h5: has a fully sampled centre of 7 x 7, too small for coil maps: 8 x 8 are needed\. Acquire more"
+        r"brain\.h5: has a fully sampled center of 7 x 7, too small for coil maps: 8 x 8 are needed\. Acquire more"
     )
     with pytest.raises(FileError, match=message):
         with_coils(scan, None, CoilOptions())
-    with pytest.raises(FileError, match="centre of 7 x 7"):
+    with pytest.raises(FileError, match="center of 7 x 7"):
         with_coils(scan, None, CoilOptions(virtual_coils=2))
     scan = measured_scan().restricted(central_mask(SIZE, (12, 40)))
     with pytest.raises(
@@ -296,9 +296,9 @@ def test_one_virtual_coil_needs_no_maps() -> None:
 
 
 @pytest.mark.parametrize("side", [6, 16, 24])
-def test_a_calibration_scan_serves_where_its_centre_is_larger(side: int) -> None:
+def test_a_calibration_scan_serves_where_its_center_is_larger(side: int) -> None:
     full = measured_scan()
-    own = full.restricted(central_mask(SIZE, (12, 12)))  # a centre of 12 x 12
+    own = full.restricted(central_mask(SIZE, (12, 12)))  # a center of 12 x 12
     apart = full.kspace * central_mask(SIZE, (side, side)) * 7j
     found = with_coils(replace(own, calibration=apart), None, CoilOptions())
     alone = with_coils(own, None, CoilOptions())
@@ -357,13 +357,13 @@ def test_maps_that_came_with_a_scan_are_taken_and_give_its_reference() -> None:
     assert torch.equal(scan.maps, full.maps)
     assert scan.reference is not None
     torch.testing.assert_close(scan.reference.abs(), 1e-4 * head().abs(), rtol=1e-3, atol=1e-9)
-    # They may have been made of the centre, as estimated ones are, so that it is never held out.
+    # They may have been made of the center, as estimated ones are, so that it is never held out.
     estimated = with_coils(undersampled(measured_scan()), None, CoilOptions())
     assert scan.meta.calibration == estimated.meta.calibration > 0
     assert with_coils(full, None, CoilOptions(calibration=12)).meta.calibration == 12
 
 
-def test_maps_that_came_with_a_scan_need_no_centre() -> None:
+def test_maps_that_came_with_a_scan_need_no_center() -> None:
     full = supplied(measured_scan())
     sparse = full.restricted(torch.rand(SIZE, generator=seeded("sparse")) < 0.3)
     assert calibration_side(sparse.mask) < 8

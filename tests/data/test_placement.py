@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sansref.data.placement import Turn, placement_of, upright
+from sansref.data.placement import Orientation, placement_of, upright
 from sansref.errors import FileError
 from sansref.scan import Geometry
 
@@ -51,11 +51,11 @@ def test_pixels_lie_where_the_affine_says(turns: Any, zooms: Any, slice_axis: in
 
 @given(flips=st.tuples(*[st.booleans()] * 3), height=st.integers(1, 5), width=st.integers(1, 5))
 def test_turned_pixels_stay_in_their_place(flips: tuple[bool, bool, bool], height: int, width: int) -> None:
-    turn = Turn(*flips)
+    orientation = Orientation(*flips)
     place = placement_of(SOURCE, geometry_of(np.diag([1.0, 2, 3, 1]), 2), None)
     image = np.arange(height * width).reshape(height, width)
-    turned = turn.image(image)
-    moved = turn.placement(place, height, width)
+    turned = orientation.image(image)
+    moved = orientation.placement(place, height, width)
     for row, column in np.ndindex(turned.shape):
         ((old_row, old_column),) = np.argwhere(image == turned[row, column])
         np.testing.assert_allclose(moved.pixel(3, row, column), place.pixel(3, old_row, old_column))
@@ -85,7 +85,7 @@ def test_upright_images_have_superior_or_anterior_up(
 
 
 def test_without_directions_nothing_is_turned() -> None:
-    assert upright(None) == upright(geometry_of(np.diag([1.0, 0, 1, 1]), 0)) == Turn()
+    assert upright(None) == upright(geometry_of(np.diag([1.0, 0, 1, 1]), 0)) == Orientation()
 
 
 def test_a_place_that_is_not_known_is_made_up_and_says_so() -> None:

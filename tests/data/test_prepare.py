@@ -19,9 +19,8 @@ from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation, magnitude_of, prepare, scaled
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
-from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
+from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps, rss
 from sansref.kspace.fourier import fft2c, ifft2c
@@ -121,7 +120,7 @@ def test_a_volume_becomes_undersampled_scans_with_references(tmp_path: Path) -> 
 
 def test_only_chosen_slices_are_made(tmp_path: Path) -> None:
     path = write_volume(tmp_path / "a.nii", slices=10)
-    recipe = replace(RECIPE, selection=Selection(slices=2, central=0.4, crop=(30, 30), matrix=(20, 24)))
+    recipe = replace(RECIPE, slices=Slices(slices=2, central=0.4, crop=(30, 30), matrix=(20, 24)))
     scans = list(recipe.scans(path))
     assert [scan.meta.slice for scan in scans] == [4, 6]
     assert {tuple(scan.mask.shape) for scan in scans} == {(20, 24)}
@@ -136,7 +135,7 @@ def test_slices_without_content_are_passed_over(tmp_path: Path, normalise: Any) 
     volume[..., 4] = 5 if normalise == "minmax" else 0  # constant: it cannot be stretched
     path = tmp_path / "a.nii"
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
-    recipe = replace(RECIPE, selection=Selection(crop=(30, 30)), simulation=replace(PLAIN, normalise=normalise))
+    recipe = replace(RECIPE, slices=Slices(crop=(30, 30)), simulation=replace(PLAIN, normalise=normalise))
     assert [scan.meta.slice for scan in recipe.scans(path)] == [1, 2]
 
 
@@ -215,7 +214,7 @@ def test_full_scans_stay_full(tmp_path: Path) -> None:
     assert all(bool(scan.mask.all()) and not scan.meta.emulated for scan in prepared)
 
 
-@pytest.mark.parametrize("changes", [{}, {"magnitude": True}, {"selection": Selection(crop=(20, 20))}])
+@pytest.mark.parametrize("changes", [{}, {"magnitude": True}, {"slices": Slices(crop=(20, 20))}])
 def test_undersampled_files_where_full_scans_are_wanted_are_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
     kspace = complex_noise(1, *SIZE)
     kspace[..., 1:14:2] = 0
@@ -359,7 +358,7 @@ def test_what_was_not_acquired_of_several_coils_cannot_be_told_either(tmp_path: 
 
 def test_chosen_slices_can_be_asked_for(tmp_path: Path) -> None:
     path = write_volume(tmp_path / "a.nii", slices=6)
-    recipe = replace(RECIPE, selection=Selection(slices=1))
+    recipe = replace(RECIPE, slices=Slices(slices=1))
     assert [scan.meta.slice for scan in recipe.scans(path, [4, 0])] == [4, 0]
     (alone,) = recipe.scans(path)
     (asked,) = recipe.scans(path, [alone.meta.slice])
@@ -421,7 +420,7 @@ def test_unreadable_files_can_be_left_out_whole(tmp_path: Path) -> None:
 def test_so_can_files_of_another_size(tmp_path: Path) -> None:
     errors: list[FileError] = []
     infos = described(write_volume(tmp_path / "a.nii"), write_volume(tmp_path / "small.nii", size=(20, 20)))
-    recipe = replace(RECIPE, selection=Selection(matrix=(32, 32)))
+    recipe = replace(RECIPE, slices=Slices(matrix=(32, 32)))
     prepared = prepare(infos, recipe, tmp_path / "out", references=False, on_bad=errors.append)
     assert {Path(meta.source).name for meta in prepared.metas} == {"a.nii"}
     problem = r"small\.nii: does not go with the settings \(the matrix \(32, 32\) is larger than the scan's \(20, 20\)"

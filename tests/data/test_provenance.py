@@ -14,7 +14,7 @@ from sansref.errors import FileError
 from sansref.scan import ScanMeta
 
 MADE = Provenance("ssdu", "0123456789abcdef" * 4, "c" * 64, "random_columns, 4x")
-INFO = FileInfo(Path("a"), "NIfTI", "magnitude", 4, 5, 6, 1, "s", "T1w", None, None)
+INFO = FileInfo(Path("a"), "NIfTI", "magnitude", 4, 5, 6, "s", contrast="T1w")
 
 
 def test_sentences_tell_what_was_measured() -> None:

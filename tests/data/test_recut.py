@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sansref.data.placement import recut
 from sansref.data.prepare import Preparation
-from sansref.data.selection import Selection, resized_kspace
 from sansref.data.simulate import Simulation
+from sansref.data.slices import Slices, resized_kspace
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.outputs.writers import save_nifti
 from sansref.scan import Geometry, Scan, ScanMeta
@@ -46,7 +46,7 @@ def test_every_pixel_of_a_cut_stays_where_it_was(size: tuple[int, int], crop: tu
 
 
 @given(size=SIZES, matrix=SIZES, axis=st.integers(0, 2))
-def test_fewer_pixels_share_the_centre_and_the_field_of_view(
+def test_fewer_pixels_share_the_center_and_the_field_of_view(
     size: tuple[int, int], matrix: tuple[int, int], axis: int
 ) -> None:
     meta = ScanMeta("s", "f", spacing=(2.0, 3.0), geometry=geometry(axis))
@@ -75,7 +75,7 @@ def test_measured_kspace_that_is_cut_is_exported_to_its_place(
     image[0, 24, 15] = 1
     meta = ScanMeta("s", "f", crop=exported, geometry=geometry())
     scan = Scan(fft2c(image), torch.ones(40, 36, dtype=torch.bool), meta)
-    cut = resized_kspace(scan, Selection(crop=crop))
+    cut = resized_kspace(scan, Slices(crop=crop))
     save_nifti(tmp_path / "a.nii", ifft2c(cut.kspace)[0].abs()[..., None].numpy(), cut.meta.geometry, None)
     written = nibabel.load(tmp_path / "a.nii")
     (row, column, _), *others = np.argwhere(written.get_fdata() > 0.5)
@@ -89,7 +89,7 @@ def test_image_slices_that_are_cut_keep_their_place(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).uniform(1, 2, (40, 36, 3)).astype(np.float32)
     volume[24, 15, 1] = 9
     nibabel.save(nibabel.Nifti1Image(volume, AFFINE), tmp_path / "a.nii")
-    recipe = Preparation(Selection(slices=1, crop=(20, 22)), Simulation(phase=0.0, snr=None))
+    recipe = Preparation(Slices(slices=1, crop=(20, 22)), Simulation(phase=0.0, snr=None))
     (scan,) = recipe.scans(tmp_path / "a.nii")
     assert scan.reference is not None
     assert scan.meta.geometry is not None

@@ -147,7 +147,7 @@ def test_too_few_subjects_beside_a_fold_are_one_line_with_the_cure() -> None:
 
 @pytest.mark.parametrize("share", [0.2, float("nan")])
 def test_a_fold_and_a_test_fraction_contradict_each_other(share: float) -> None:
-    message = f"the test part is fold 1 of 4 or a fraction, not both: set the test fraction to 0, got {share:g}"
+    message = f"the test split is fold 1 of 4 or a fraction, not both: set the test fraction to 0, got {share:g}"
     message += " (--test 0, or --folds 0)"
     with pytest.raises(SettingError, match=re.escape(message)):
         split_subjects(NAMES, {"training": 0.0, "test": share}, 0, Fold(1, 4))
@@ -155,7 +155,7 @@ def test_a_fold_and_a_test_fraction_contradict_each_other(share: float) -> None:
 
 @pytest.mark.parametrize("parts", [["training", "held out"], ["test", "training"]])
 def test_a_fold_needs_a_part_for_it(parts: list[str]) -> None:
-    with pytest.raises(ValueError, match="a part after the first must be named 'test', got"):
+    with pytest.raises(ValueError, match="a split after the first must be named 'test', got"):
         split_subjects(NAMES, dict.fromkeys(parts, 0.0), 0, Fold(1, 4))
 
 

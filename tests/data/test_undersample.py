@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers.scans import noise_scan
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.randomness import seeded
@@ -62,7 +62,7 @@ def test_each_scan_can_have_its_own_mask() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_acceleration_centre_and_exactness_reach_the_law() -> None:
+def test_acceleration_center_and_exactness_reach_the_law() -> None:
     mask = Sampling("random_columns", acceleration=5, center=0.2).fixed(SHAPE)
     assert mask.acquired == 8 * 48
     assert bool(mask.array[:, 16:24].all())

@@ -14,8 +14,8 @@ Array = Any
 DIRECTIONS = {"read_dir": (1.0, 0, 0), "phase_dir": (0, 1.0, 0), "slice_dir": (0, 0, 1.0)}
 
 
-def centred(transform: Any, data: Array, axes: Iterable[int]) -> Array:
-    """The centred orthonormal transform, by numpy in double precision."""
+def centered(transform: Any, data: Array, axes: Iterable[int]) -> Array:
+    """The centered orthonormal transform, by numpy in double precision."""
     axes = tuple(axes)
     return np.fft.fftshift(transform(np.fft.ifftshift(data, axes=axes), axes=axes, norm="ortho"), axes=axes)
 
@@ -40,7 +40,7 @@ def header(
     encodings: int = 1,
     **limits: tuple[int, int, int],
 ) -> Any:
-    """A header; ``limits`` are minimum, maximum and centre of counters, by default those of the whole grid."""
+    """A header; ``limits`` are minimum, maximum and center of counters, by default those of the whole grid."""
     xsd = ismrmrd.xsd
 
     def of_axes(kind: Any, values: Any) -> Any:

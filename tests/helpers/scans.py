@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.grid import Shape
 from sansref.randomness import seeded

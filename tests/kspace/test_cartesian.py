@@ -155,7 +155,7 @@ def test_errors_name_the_shapes() -> None:
     mask = draw("points", (6, 9))
     with pytest.raises(ValueError, match=r"mask must be \(height, width\).*got \(9,\)"):
         Cartesian(mask[0])
-    with pytest.raises(ValueError, match=r"maps \(2, 9, 6\) and mask \(6, 9\) are of different planes"):
+    with pytest.raises(ValueError, match=r"maps \(2, 9, 6\) and mask \(6, 9\) differ in height or width"):
         Cartesian(mask, noise(2, 9, 6))
     with pytest.raises(ValueError, match="k-space of 3 coils needs coil sensitivity maps"):
         Cartesian(mask).adjoint(noise(1, 3, 6, 9))

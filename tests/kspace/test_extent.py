@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import acquired_columns, centre_crop, columns_within, is_full
+from sansref.kspace.grid import acquired_columns, center_crop, columns_within, is_full
 from sansref.kspace.masks.laws import draw_mask
 from sansref.randomness import seeded
 
@@ -28,7 +28,7 @@ def columns(*acquired: int, width: int = 40) -> Tensor:
         (columns(*range(18, 40)), False),
         (columns(*range(0, 40, 2)), False),
         (columns(*[i for i in range(40) if i != 7]), False),
-        (columns(*range(12, 28)), False),  # the centre alone
+        (columns(*range(12, 28)), False),  # the center alone
         (columns(20), False),
         (columns(), False),
     ],
@@ -76,7 +76,7 @@ def test_all_columns_stay_all_columns(old: int, new: int) -> None:
 def test_outside_there_is_less_than_a_tenth_of_what_is_inside() -> None:
     mask = columns(*range(8, 56), width=64)
     kspace = torch.randn(48, 64, dtype=torch.complex64, generator=seeded(0)) * mask
-    cut = fft2c(centre_crop(ifft2c(kspace), (48, 48))).abs().square().mean(dim=0)
+    cut = fft2c(center_crop(ifft2c(kspace), (48, 48))).abs().square().mean(dim=0)
     first, stop = columns_within(mask, 48)
     # A cut field of view smears k-space a little across its edge.
     assert max(cut[: first - 1].max(), cut[stop + 1 :].max()) < 0.1 * cut[first:stop].mean()

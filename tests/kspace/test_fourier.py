@@ -19,7 +19,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_is_the_centred_orthonormal_transform_of_numpy(size: tuple[int, int]) -> None:
+def test_is_the_centered_orthonormal_transform_of_numpy(size: tuple[int, int]) -> None:
     image = noise(2, *size)
     axes = (-2, -1)
     shifted = np.fft.ifftshift(image.numpy(), axes=axes)
@@ -45,7 +45,7 @@ def test_is_unitary(height: int, width: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_dc_lies_in_the_centre(size: tuple[int, int]) -> None:
+def test_dc_lies_in_the_center(size: tuple[int, int]) -> None:
     height, width = size
     dc = torch.zeros(size, dtype=torch.complex128)
     dc[height // 2, width // 2] = (height * width) ** 0.5

@@ -8,7 +8,7 @@ import torch
 from helpers import scans
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
-from sansref.kspace.mirror import VIEWS, View, mirrored
+from sansref.kspace.measurement import VIEWS, View, mirrored
 
 SHAPES = [(8, 6), (7, 6), (9, 5), (1, 4)]
 
@@ -40,7 +40,7 @@ def test_a_scan_seen_is_a_scan_measured_of_the_image_seen(view: View) -> None:
     torch.testing.assert_close(again, view.kspace(measured), atol=1e-6, rtol=1e-5)
 
 
-def test_the_centre_stays_and_the_first_view_changes_nothing() -> None:
+def test_the_center_stays_and_the_first_view_changes_nothing() -> None:
     data = torch.zeros(8, 7)
     data[4, 3] = 1
     assert torch.equal(mirrored(data, True, True), data)

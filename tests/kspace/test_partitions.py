@@ -215,7 +215,7 @@ def test_too_few_samples_are_refused() -> None:
     for call in (split_uniform, split_gaussian):
         with pytest.raises(SettingError, match="of the 0 acquired samples outside the central block"):
             call(few, 0.4, seeded())
-    with pytest.raises(SettingError, match="cannot select 8 of 16 acquired samples where the kept centre holds 16"):
+    with pytest.raises(SettingError, match="cannot select 8 of 16 acquired samples where the kept center holds 16"):
         select_variable_density(few, seeded(), center=0.125)
     with pytest.raises(SettingError, match="cannot select 0 of 0"):
         select_variable_density(torch.zeros_like(few), seeded())

@@ -12,8 +12,8 @@ from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.masks.laws import SamplingMask, draw_mask
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
 from sansref.methods import IDR, SSDU, Draw, IDROptions, KspaceExample, Needs, Sample, SSDUOptions

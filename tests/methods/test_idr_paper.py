@@ -9,8 +9,8 @@ from torch import Tensor
 from helpers.scans import noise_scan
 from sansref.errors import SettingError
 from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.masks.laws import SamplingMask, draw_mask
 from sansref.methods import Draw, IDRPaper, IDRPaperOptions, KspaceExample, Needs, Sample, collate
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.randomness import seeded

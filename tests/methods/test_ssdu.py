@@ -11,8 +11,8 @@ from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.masks.laws import SamplingMask, draw_mask
 from sansref.kspace.partitions import k_weights, split_uniform
 from sansref.methods import SSDU, Draw, KspaceExample, Needs, Sample, SSDUOptions, collate
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
@@ -126,11 +126,11 @@ def test_whole_columns_are_split_on_request() -> None:
 
 @pytest.mark.parametrize("split", ["uniform", "gaussian"])
 @pytest.mark.parametrize(("center", "sides"), [(16 / 256, (2, 2)), (0.25, (10, 9)), (0.0, (0, 0))])
-def test_the_centre_stays_in_the_input(split: str, center: float, sides: Shape) -> None:
-    learned, centre = method(split=split, split_center=center), central_mask(SHAPE, sides)
+def test_the_center_stays_in_the_input(split: str, center: float, sides: Shape) -> None:
+    learned, center = method(split=split, split_center=center), central_mask(SHAPE, sides)
     targets = [masks(learned.examples(Sample(scan()), Draw(0, epoch, 0))[0])[1] for epoch in range(60)]
-    assert not any(bool((target & centre).any()) for target in targets)
-    just_outside = central_mask(SHAPE, (sides[0] + 2, sides[1] + 2)) & ~centre & scan().mask
+    assert not any(bool((target & center).any()) for target in targets)
+    just_outside = central_mask(SHAPE, (sides[0] + 2, sides[1] + 2)) & ~center & scan().mask
     assert any(bool((target & just_outside).any()) for target in targets)
 
 

@@ -92,7 +92,7 @@ def test_follows_the_precision_and_the_gradient_of_the_image() -> None:
 
 
 @pytest.mark.parametrize("law", ["variable_density", "random_columns", "uniform_random"])
-def test_with_the_density_of_the_law_it_estimates_the_error_of_the_whole_image_outside_the_centre(law: str) -> None:
+def test_with_the_density_of_the_law_it_estimates_the_error_of_the_whole_image_outside_the_center(law: str) -> None:
     """Mean over masks of a known law and held-out draws, for an image whose relative error grows with frequency.
 
     Without the weights the mean must be wrong where the law is uneven: else this test would show nothing.

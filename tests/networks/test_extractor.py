@@ -79,12 +79,12 @@ def test_its_convolutions_see_as_many_pixels_away_as_there_are_layers(layers: in
     network, size = without_normalisation(layers), 2 * layers + 5
     image = noise(1, 1, size, size)
     spot = image.clone()
-    centre = layers + 2
-    spot[0, 0, centre, centre] += 10
+    center = layers + 2
+    spot[0, 0, center, center] += 10
     changed = (network(spot) - network(image))[0, 0] != 0
     first, last = changed.nonzero().aminmax(dim=0)
-    assert first.tolist() == [centre - layers] * 2
-    assert last.tolist() == [centre + layers] * 2
+    assert first.tolist() == [center - layers] * 2
+    assert last.tolist() == [center + layers] * 2
 
 
 def test_its_normalisations_see_the_whole_image() -> None:

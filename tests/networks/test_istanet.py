@@ -203,7 +203,7 @@ def test_symmetry_residuals_are_only_made_when_asked_for(variant: Variant, featu
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_a_complex_phase_is_a_gradient_step_and_a_learned_correction(coils: int) -> None:
-    """Re-derived from centred numpy transforms, coil by coil, with the network's own convolutions."""
+    """Re-derived from centered numpy transforms, coil by coil, with the network's own convolutions."""
     height, width = 9, 10
     mask = points(height, width)
     maps = birdcage_maps((height, width), coils, generator(1)).to(torch.complex128)

@@ -179,7 +179,7 @@ def test_fewer_pixels_of_a_dicom_source_lie_where_they_belong(dicom: Any, tmp_pa
         assert np.allclose(np.array(image.PixelSpacing, dtype=float), 2 * sides)
         across, down = np.array(source.ImageOrientationPatient, dtype=float).reshape(2, 3)
         assert np.allclose(np.array(image.ImageOrientationPatient, dtype=float), [*across, *down])
-        # The centres of both matrices, pixels (3 // 2, 4 // 2) and (6 // 2, 8 // 2), are one place.
+        # The centers of both matrices, pixels (3 // 2, 4 // 2) and (6 // 2, 8 // 2), are one place.
         moved = (3 - 1 * 2) * sides[0] * down + (4 - 2 * 2) * sides[1] * across
         place = np.array(image.ImagePositionPatient, dtype=float)
         assert np.allclose(place, np.array(source.ImagePositionPatient, dtype=float) + moved)

@@ -14,7 +14,7 @@ import pytest
 from sansref.data.provenance import Provenance
 from sansref.data.readers import open_scan_file
 from sansref.errors import FileError, SettingError
-from sansref.outputs.mrd import mrd_slices
+from sansref.outputs.writers import mrd_slices
 
 MADE = Provenance("idr", "0123456789abcdef" * 4, "c" * 64, "random_columns, 4x")
 AFFINE = np.array([[0.0, -0.8, 0.3, 11.0], [1.1, 0.0, 0.0, -7.0], [0.0, 0.3, 0.8, 5.0], [0, 0, 0, 1.0]])

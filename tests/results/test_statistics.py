@@ -169,17 +169,17 @@ def test_difference_is_of_subject_means_over_common_subjects() -> None:
 def signed_ranks(differences: Sequence[float]) -> float:
     """The exact test from its definition: all signs that the ranks could have had."""
     ranks = scipy.stats.rankdata(np.abs(differences))
-    centre = ranks.sum() / 2
-    found = abs(ranks[np.asarray(differences) > 0].sum() - centre)
-    signs = [abs(np.dot(ranks, taken) - centre) for taken in product((0, 1), repeat=len(ranks))]
+    center = ranks.sum() / 2
+    found = abs(ranks[np.asarray(differences) > 0].sum() - center)
+    signs = [abs(np.dot(ranks, taken) - center) for taken in product((0, 1), repeat=len(ranks))]
     return float(np.mean([one >= found - 1e-9 for one in signs]))
 
 
 @pytest.mark.parametrize("subjects", [2, 5, 9])
 def test_p_is_that_of_all_sign_assignments(subjects: int) -> None:
     generator = np.random.default_rng(subjects)
-    for centre in (0.0, 0.5, 5.0):
-        differences = generator.normal(centre, 1, subjects)
+    for center in (0.0, 0.5, 5.0):
+        differences = generator.normal(center, 1, subjects)
         baseline = {str(index): [0.0] for index in range(subjects)}
         (found,) = against(baseline, {"m": {str(i): [value] for i, value in enumerate(differences)}}).values()
         assert found.p == pytest.approx(signed_ranks(differences))

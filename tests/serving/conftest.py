@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sansref.serving.engine import Engine
-from sansref.serving.options import Limits
+from sansref.serving.options import ServerLimits
 from sansref.serving.server import Server
 
 HEADER = """<?xml version="1.0"?>
@@ -46,13 +46,13 @@ def to_kspace(image):
 
 @dataclass
 class Measurement:
-    """Slices with twofold readout oversampling, every third line acquired and the whole centre."""
+    """Slices with twofold readout oversampling, every third line acquired and the whole center."""
 
     slices: int = 1
     coils: int = 1
     size: int = 32
     every: int = 3
-    centre: int = 8
+    center: int = 8
     order: str = "sequential"
     noise: bool = False
     vendor: str = "Nobody"
@@ -71,7 +71,7 @@ class Measurement:
             last=self.size - 1,
             center=self.size // 2,
         )
-        middle = range(self.size // 2 - self.centre // 2, self.size // 2 + self.centre // 2)
+        middle = range(self.size // 2 - self.center // 2, self.size // 2 + self.center // 2)
         steps = sorted({*range(0, self.size, self.every), *middle})
         if self.noise:
             for _ in range(8):
@@ -215,7 +215,7 @@ def start(engine, monkeypatch):
     running = []
 
     def begin(pixel="float32", **limits):
-        running.append(Running(engine, Limits(**{"timeout": 20.0, **limits}), "127.0.0.1", 0, pixel))
+        running.append(Running(engine, ServerLimits(**{"timeout": 20.0, **limits}), "127.0.0.1", 0, pixel))
         return running[-1]
 
     yield begin

@@ -15,7 +15,7 @@ import torch
 
 from sansref.errors import FileError, SettingError
 from sansref.serving import messages
-from sansref.serving.log import LOGGER, logging_to
+from sansref.serving.serve import LOGGER, logging_to
 
 pytestmark = pytest.mark.slow
 
@@ -157,11 +157,11 @@ def test_a_slice_that_cannot_be_reconstructed_does_not_stop_the_others(measureme
 
 
 def test_an_image_of_nan_is_not_sent(measurement, connect, play, monkeypatch):
-    monkeypatch.setattr("sansref.serving.engine.reconstruct_scan", lambda *_: torch.full((32, 32), torch.nan))
+    monkeypatch.setattr("sansref.commands.reconstruct.magnitude", lambda *_: torch.full((32, 32), torch.nan))
     images, (text,) = play(connect(), measurement())
     assert images == []
     assert "slice 0 cannot be reconstructed" in text
-    assert "was reconstructed to NaN or infinite values" in text
+    assert "is reconstructed to NaN or infinite values" in text
 
 
 # Who harms no other
@@ -321,15 +321,15 @@ def test_clients_beyond_those_that_can_be_told_are_cut_off(start, connect, monke
 # What a client may cost
 
 
-def expensive(measurement, every=1, centre=24, size=1024, coils=8):
+def expensive(measurement, every=1, center=24, size=1024, coils=8):
     """A measurement that declares a matrix far larger than what it sends of it."""
-    sent = measurement(size=32, coils=coils, centre=8)
+    sent = measurement(size=32, coils=coils, center=8)
     sent.header = sent.header.replace("<x>64</x><y>32</y>", f"<x>{2 * size}</x><y>{size}</y>")
     sent.header = sent.header.replace("<x>32</x><y>32</y>", f"<x>{size}</x><y>{size}</y>")
     sent.header = sent.header.replace("<center>16</center>", f"<center>{size // 2}</center>")
     sent.header = sent.header.replace("<maximum>31</maximum>", f"<maximum>{size - 1}</maximum>")
     generator = np.random.default_rng(0)
-    middle = range(size // 2 - centre // 2, size // 2 + centre // 2)
+    middle = range(size // 2 - center // 2, size // 2 + center // 2)
     sent.lines = []
     for step in sorted({*range(0, size, every), *middle} if every > 1 else middle):
         data = generator.normal(size=(coils, 2 * size, 2)).astype(np.float32).view(np.complex64)[..., 0]
@@ -367,7 +367,7 @@ def test_few_lines_of_a_huge_matrix_are_refused_before_work_begins(measurement, 
 
 def test_lines_sent_again_and_again_are_no_samples(measurement, connect, play, engine, monkeypatch):
     monkeypatch.setattr(engine, "_reconstruct", lambda *_: pytest.fail("work has begun"))
-    sent = expensive(measurement, size=256, coils=1, centre=8)
+    sent = expensive(measurement, size=256, coils=1, center=8)
     sent.lines = [sent.lines[0]] * 300 + sent.lines
     _, (text,) = play(connect(), sent)
     assert "one sample was sent for 32 points" in text
@@ -395,7 +395,7 @@ def test_an_image_has_a_time_limit_and_its_computation_ends(measurement, connect
 
 def test_coil_maps_of_a_huge_matrix_are_broken_off(measurement, connect, play, engine, monkeypatch):
     monkeypatch.setattr(engine._turns, "_most_seconds", 3.0)
-    monkeypatch.setattr("sansref.serving.turns.SURELY", 1e9)
+    monkeypatch.setattr("sansref.serving.engine.SURELY", 1e9)
     sent = expensive(measurement, every=8, size=512, coils=12)
     begin = time.monotonic()
     images, (text,) = play(connect(), sent)
@@ -437,7 +437,7 @@ def test_a_client_that_has_closed_its_side_alone_still_gets_its_images(
 def test_quick_clients_do_not_wait_for_an_expensive_one(
     measurement, start, connect, play, engine, monkeypatch, endless
 ):
-    monkeypatch.setattr("sansref.serving.turns.QUICK", engine._turns.expected(64 * 32 * (40 + 15**2)))
+    monkeypatch.setattr("sansref.serving.engine.QUICK", engine._turns._rate * (64 * 32 * (40 + 15**2)))
     server, costly = start(), measurement(coils=16, slices=4)
     expensive_client = connect(server)
     expensive_client.start(costly.header)
@@ -547,7 +547,7 @@ def test_a_thousand_connections_leave_a_short_log(start, rest, tmp_path):
 
 def test_lines_left_out_of_the_log_are_counted(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("sansref.serving.log.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sansref.serving.serve.time.monotonic", lambda: clock[0])
     path = tmp_path / "log.txt"
     with logging_to(path):
         for number in range(100):
@@ -569,7 +569,7 @@ def test_lines_left_out_of_the_log_are_counted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error",
     [
-        FileError("client 1 (127.0.0.1:5)", "has a centre that is too small", "Lower --calibration, or leave it out"),
+        FileError("client 1 (127.0.0.1:5)", "has a center that is too small", "Lower --calibration, or leave it out"),
         SettingError("estimating coil maps needs the package sigpy: pip install sigpy"),
     ],
 )

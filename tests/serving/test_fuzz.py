@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sansref.serving.messages import ClientError, GoneError, Message, Stream
-from sansref.serving.options import Limits
+from sansref.serving.options import ServerLimits
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def exchange(address, data):
 
 @pytest.fixture
 def valid(measurement):
-    return lines_of(measurement(size=16, centre=8, coils=2, noise=True))
+    return lines_of(measurement(size=16, center=8, coils=2, noise=True))
 
 
 def taken():
@@ -91,7 +91,7 @@ def test_random_bytes_are_messages_or_errors(data):
         here = listener.accept()[0]
         there.sendall(data)
         there.shutdown(socket.SHUT_WR)
-        stream = Stream(here, Limits(timeout=5.0))
+        stream = Stream(here, ServerLimits(timeout=5.0))
         with here, suppress(ClientError, GoneError):
             while (message := stream.receive()) is not None:
                 assert isinstance(message, Message)

@@ -8,7 +8,7 @@ import torch
 from sansref.data.mrd.header import parse_header
 from sansref.data.provenance import Provenance
 from sansref.scan import ScanMeta
-from sansref.serving.images import Reconstruction, along_directions, mrd_image
+from sansref.serving.images import SentImage, along_directions, mrd_image
 
 HEADER = """<ismrmrdHeader><encoding>
 <encodedSpace><matrixSize><x>16</x><y>10</y><z>6</z></matrixSize>
@@ -18,7 +18,7 @@ HEADER = """<ismrmrdHeader><encoding>
 
 
 def image_of(slices, pixel="float32", **meta):
-    done = Reconstruction(slices, 2.5, ScanMeta("s", "client", **meta), 0.1)
+    done = SentImage(slices, 2.5, ScanMeta("s", "client", **meta), 0.1)
     line = ismrmrd.AcquisitionHeader()
     line.idx.contrast, line.idx.average, line.read_dir = 3, 2, (0, 0, 1)
     made = Provenance(method="ssdu", weights="f" * 64, settings="e" * 64, sampling="poisson_disc, 4x")
@@ -50,13 +50,13 @@ def test_comments_tell_what_the_image_is(meta, said):
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (3, 5, 4), (4, 6, 6), (1, 5, 5)])
-def test_turning_keeps_the_centre_and_reverses_the_rest(shape):
+def test_turning_keeps_the_center_and_reverses_the_rest(shape):
     slices = torch.rand(shape)
     assert along_directions(slices, 1) is slices
     turned = along_directions(slices, -1)
-    centre = [size // 2 for size in shape]
+    center = [size // 2 for size in shape]
     for index in np.ndindex(*shape):
-        mirrored = tuple((2 * middle - at) % size for at, middle, size in zip(index, centre, shape, strict=True))
+        mirrored = tuple((2 * middle - at) % size for at, middle, size in zip(index, center, shape, strict=True))
         assert turned[index] == slices[mirrored]
 
 

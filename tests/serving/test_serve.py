@@ -180,7 +180,7 @@ def left(trained, monkeypatch):
         monkeypatch.setattr(serving, "_leave", leave)
         before = signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as caught:
-            serving.serve(trained.path, serving.ServeOptions(accelerator="cpu"), serving.Limits())
+            serving.serve(trained.path, serving.ServeOptions(accelerator="cpu"), serving.ServerLimits())
         assert signal.getsignal(signal.SIGTERM) is before
         return caught.value.code, bool(codes)
 

@@ -64,14 +64,14 @@ def test_slices_are_those_of_a_file(measurement, connect, play, from_file, order
 
 
 def test_coils_behind_a_noise_scan_are_those_of_a_file(measurement, connect, play, from_file):
-    sent = measurement(coils=4, centre=16, noise=True)
+    sent = measurement(coils=4, center=16, noise=True)
     images, texts = play(connect(), sent)
     assert texts == []
     same(images, from_file(sent))
 
 
 def test_coils_behind_noise_of_a_dead_coil_are_those_of_a_file(measurement, connect, play, from_file, caplog):
-    sent = measurement(coils=4, centre=16, noise=True)
+    sent = measurement(coils=4, center=16, noise=True)
     for line in sent.lines[:8]:
         line.data[2] = 0
     images, _ = play(connect(), sent)
@@ -81,7 +81,7 @@ def test_coils_behind_noise_of_a_dead_coil_are_those_of_a_file(measurement, conn
 
 @pytest.mark.parametrize("mode", ["separate", "external", "other", "embedded", "interleaved"])
 def test_calibration_lines_are_those_of_a_file(measurement, connect, play, from_file, mode):
-    sent = measurement(coils=4, centre=16, slices=2)
+    sent = measurement(coils=4, center=16, slices=2)
     told = f"<parallelImaging><accelerationFactor><kspace_encoding_step_1>3</kspace_encoding_step_1>\
 <kspace_encoding_step_2>1</kspace_encoding_step_2></accelerationFactor><calibrationMode>{mode}</calibrationMode>\
 </parallelImaging></encoding>"
@@ -89,7 +89,7 @@ def test_calibration_lines_are_those_of_a_file(measurement, connect, play, from_
     for line in sent.lines:
         if line.idx.kspace_encode_step_1 % 3:
             line.set_flag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
-    if mode not in ("embedded", "interleaved"):  # a block of all lines near the centre, in front
+    if mode not in ("embedded", "interleaved"):  # a block of all lines near the center, in front
         block = [line for line in sent.lines if 8 <= line.idx.kspace_encode_step_1 < 24]
         sent.lines = [line for line in sent.lines if not line.idx.kspace_encode_step_1 % 3]
         for number, line in enumerate(block):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from sansref.errors import SettingError
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.mirror import VIEWS
+from sansref.kspace.measurement import VIEWS
 from sansref.methods import Draw, KspaceExample, collate
 from sansref.scan import Scan, ScanMeta
 from sansref.training.batches import (
@@ -135,7 +135,7 @@ def test_workers_make_the_same_batches_as_the_main_process(make_scans, tiny):
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0.02, 0.9), st.integers(0, 100), st.integers(0, 100))
-def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_centre(fraction, seed, item):
+def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_center(fraction, seed, item):
     acquired = torch.rand(32, 32, generator=torch.Generator().manual_seed(7)) < 0.4
     acquired[12:20, 12:20] = True
     held_out = held_out_mask(bare(acquired), fraction, seed, item)

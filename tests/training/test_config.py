@@ -20,7 +20,7 @@ def test_settings_survive_yaml_and_come_back_as_the_same_configuration(tiny, met
     config = tiny(method, crop=[30, 28], matrix=[24, 26], snr=None, network=network, magnitude=True, seed=3)
     again = RunConfig.from_values(yaml.safe_load(yaml.safe_dump(config.values())))
     assert again == config
-    assert again.selection.crop == (30, 28)
+    assert again.slices.crop == (30, 28)
     assert again.values() == config.values()
 
 
@@ -145,7 +145,7 @@ def test_building_leaves_the_global_random_state_alone(tiny):
 def test_preparation_and_family_follow_the_configuration(tiny):
     config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2, virtual_coils=6)
     recipe = config.preparation
-    assert (recipe.seed, recipe.magnitude, recipe.selection.slices) == (5, True, 2)
+    assert (recipe.seed, recipe.magnitude, recipe.slices.slices) == (5, True, 2)
     assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
     assert recipe.coils == CoilOptions(virtual_coils=6)
     family = config.sampling.family(emulated=True)

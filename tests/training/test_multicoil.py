@@ -193,7 +193,7 @@ def test_what_cannot_be_learned_is_one_line(sansref: Command, brains: Path, tmp_
     for options, message in (
         (
             ("--acceleration", 4, "--center", 0.1),
-            "too small for coil maps: 8 x 8 are needed. Acquire more of the centre",
+            "too small for coil maps: 8 x 8 are needed. Acquire more of the center",
         ),
         ((*SAMPLING, "--coil_maps", "none"), "has 4 coils and no sensitivity maps. Train with --coil_maps espirit"),
         ((*SAMPLING, "--network.complex", "false"), "a real network cannot combine coils: use --network.complex true"),

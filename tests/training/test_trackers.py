@@ -68,9 +68,9 @@ def in_mlflow(run: Path) -> list[tuple[int, dict[str, float]]]:
     client = MlflowClient(tracking_uri=(run / "mlflow").as_uri())
     (one,) = client.search_runs([client.get_experiment_by_name("sansref").experiment_id])
     assert (one.info.run_name, one.info.status) == (run.name, "FINISHED")
-    assert {name: one.data.params[name] for name in ("method.name", "training.epochs", "network.phases", "data.matrix")} == {
-        **{"method.name": "idr", "training.epochs": "2", "network.phases": "1", "data.matrix": "null"}
-    }
+    assert {
+        name: one.data.params[name] for name in ("method.name", "training.epochs", "network.phases", "data.matrix")
+    } == {**{"method.name": "idr", "training.epochs": "2", "network.phases": "1", "data.matrix": "null"}}
     metrics = [(name, client.get_metric_history(one.info.run_id, name)) for name in one.data.metrics]
     return by_step([(name, metric.step, metric.value) for name, history in metrics for metric in history])
 

@@ -19,10 +19,10 @@ from sansref.data.readers import ReaderOptions, scan_folder
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import centre_crop
+from sansref.kspace.grid import center_crop
 from sansref.training import train as module
 from sansref.training.run import RunDirectory
-from sansref.training.subjects import Intake, learned_subjects
+from sansref.training.subjects import SubjectReader, learned_subjects
 from sansref.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def take_in(tiny, heads, tmp_path):
     def run(data=None, full=None, name="run", method="switchable", **changes):
         config, directory, data = tiny(method, **changes), RunDirectory(tmp_path / name), data or heads
         directory.start(config, str(data.resolve()), None if full is None else str(full.resolve()))
-        Intake(config, directory, None, QUIET).parts(data, full)
+        SubjectReader(config, directory, None, QUIET).prepared(data, full)
         return directory, {path.name: PreparedScans(path) for path in (directory.path / "data").iterdir()}
 
     return run
@@ -170,7 +170,7 @@ def test_scans_undersampled_by_the_scanner_keep_their_samples(take_in, write_kne
     for scan, truth in zip(parts["training"], kspace, strict=True):
         assert torch.equal(scan.mask, columns.expand(scan.mask.shape))
         # The readout is twice oversampled: half of the field of view is air.
-        without_air = fft2c(centre_crop(ifft2c(truth), scan.mask.shape))
+        without_air = fft2c(center_crop(ifft2c(truth), scan.mask.shape))
         torch.testing.assert_close(scan.kspace[0] * scan.meta.scale, without_air, rtol=1e-4, atol=1e-9)
     assert all(scan.mask.all() for scan in parts["full"])
     assert run.subjects() == {"training": ["knee2"], "validation": [], "test": [], "full": ["knee1"]}
@@ -273,7 +273,7 @@ def test_a_run_begun_anew_without_the_folder_of_full_scans_forgets_it(start, hea
         (
             2,
             ["--folds", "2", "--test", "0.2"],
-            "the test part is fold 0 of 2 or a fraction, not both: set the test fraction to 0, got 0.2 (--test 0",
+            "the test split is fold 0 of 2 or a fraction, not both: set the test fraction to 0, got 0.2 (--test 0",
         ),
     ],
 )

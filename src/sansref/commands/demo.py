@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from sansref.data.prepare import scaled
 from sansref.data.scan_store import PreparedScans, store_scans
-from sansref.data.selection import Selection, resized_image
-from sansref.data.simulate import Simulation, example_image, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, example_image, simulate
+from sansref.data.slices import Slices, resized_image
 from sansref.errors import SettingError
 from sansref.files import claim, write_text
 from sansref.methods import IDROptions, Method, SSDUOptions
@@ -84,7 +83,7 @@ class DemoOptions:
             method=method,
             options=SSDUOptions() if alone else IDROptions(stages=self.stages),
             network=NetworkOptions(phases=self.phases, channels=self.channels),
-            selection=Selection(matrix=(self.matrix, self.matrix)),
+            slices=Slices(matrix=(self.matrix, self.matrix)),
             simulation=Simulation(snr=self.snr),
             sampling=Sampling(acceleration=self.acceleration, mask_seed=self.seed),
             training=TrainingOptions(
@@ -145,7 +144,7 @@ def acquire(options: DemoOptions) -> tuple[Scan, Scan]:
     if not 32 <= options.matrix <= 256:
         raise SettingError(f"the demo's matrix must lie between 32 and 256, got {options.matrix}")
     config = options.config("idr")
-    image = resized_image(example_image(), config.selection)
+    image = resized_image(example_image(), config.slices)
     meta = ScanMeta(subject="s1045", source=_SOURCE, synthetic=True)
     full = simulate(image, config.simulation, seeded(options.seed, "simulate"), meta)
     truth = scaled(config.sampling.undersample(full, seeded(options.seed, "mask")))

@@ -27,7 +27,7 @@ from sansref.results.scores import (
     ZERO_FILLED,
     Normalise,
     PerceptualOptions,
-    Reconstruction,
+    Reconstruct,
     Score,
     Summary,
     data_note,
@@ -191,7 +191,7 @@ def evaluate(
     options
         How images are compared with the reference.
     subject_from
-        Whose the files are, as in :class:`~sansref.data.selection.Selection`; None goes by what the run's
+        Whose the files are, as in :class:`~sansref.data.slices.Slices`; None goes by what the run's
         configuration says.
 
     Raises
@@ -204,11 +204,11 @@ def evaluate(
     """
     keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
-    config = replace(config, selection=replace(config.selection, maps=options.maps))
+    config = replace(config, slices=replace(config.slices, maps=options.maps))
     lpips, missing = options.load()
     scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
     evaluation = Evaluation(scoring=scoring, missing=missing)
-    reading = replace(config.selection, subject_from=subject_from or config.selection.subject_from).reader_options
+    reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
     files, evaluation.bad_files, evaluation.note = found.files, found.bad, found.left_out
     parts = run.subjects() if knows(run, files) else None
@@ -216,7 +216,7 @@ def evaluate(
     files, evaluation.left_out = _chosen(files, run, subjects)
     claim(out, "evaluation")
     evaluation.learned = sorted(learned_subjects(run, files) & {info.subject for info in files})
-    methods: dict[str, Reconstruction] = {ZERO_FILLED: zero_filled}
+    methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled}
     for name in options.classical:
         choice = _regularisation(name, config, files, skip_bad)
         evaluation.chosen[CLASSICAL[name]] = choice
@@ -255,7 +255,7 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
 
 def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo], skip_bad: bool) -> Choice:
     """Choose on a few slices of all files, by samples that are held out of them; no reference is looked at."""
-    slices = [(info, index) for info in files for index in config.selection.indices(info.slices)]
+    slices = [(info, index) for info in files for index in config.slices.indices(info.slices)]
     scans: list[Scan] = []
     for info, index in slices[:: -(-len(slices) // SCANS)]:
         try:
@@ -282,7 +282,7 @@ class _Judge:
     def __init__(
         self,
         config: RunConfig,
-        methods: dict[str, Reconstruction],
+        methods: dict[str, Reconstruct],
         normalise: Normalise,
         lpips: LPIPS | None,
         withheld: Collection[str],

@@ -9,7 +9,7 @@ from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError
-from sansref.kspace.grid import full_centre, is_full
+from sansref.kspace.grid import full_center, is_full
 from sansref.kspace.masks.family import is_columns
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
@@ -29,21 +29,8 @@ def describe(
 ) -> Iterator[tuple[str, str]]:
     """Describe a run directory, a scan file, or a folder of them with what a training would take of it.
 
-    Parameters
-    ----------
-    path
-        Any of them.
-    options
-        How files are read, for the formats that leave a choice, and whose they are.
-    trust_code
-        As for :class:`~sansref.training.run.RunDirectory`.
-    skip_bad
-        Leave unreadable files of a folder out, rather than raise.
-
-    Raises
-    ------
-    FileError
-        If it is none of them, holds scan files that cannot be used, or names a method whose code is not trusted.
+    With ``skip_bad``, unreadable files of a folder are left out. Raises ``FileError`` if it is none of them, holds scan
+    files that cannot be used, or names a method whose code is not trusted.
     """
     if not path.is_dir():
         return _file(path, options)
@@ -93,10 +80,10 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
     yield "acquired", f"{fraction:.1%} of the encoded grid ({1 / fraction:.2f}x)"
     full = is_full(middle.mask)
     if not full:
-        rows, columns = full_centre(middle.mask)
+        rows, columns = full_center(middle.mask)
         whole_columns = is_columns(middle.mask)
         yield "left out", "whole columns" if whole_columns else "single samples"
-        yield "full centre", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
+        yield "full center", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
     usable = info.coils == 1 or middle.maps is not None
     if middle.maps is not None:
         yield "coil maps", "supplied"
@@ -110,7 +97,7 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
 
 
 def _needed(side: int) -> str:
-    return f"the full centre of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
+    return f"the full center of {side} x {side} is too small, {SMALLEST} x {SMALLEST} are needed (or --maps)"
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -135,8 +122,8 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
         keep = config.training.keep
         kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
         yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
-    for part, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
-        yield part, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
+    for split, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
+        yield split, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
 
 
 def _own_masks(scans: PreparedScans) -> str:
@@ -144,8 +131,8 @@ def _own_masks(scans: PreparedScans) -> str:
     own = [item for item, meta in enumerate(scans.metas) if not meta.emulated]
     if not own:
         return ""
-    found = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
-    far = f"{found[0]:.3g}x" if f"{found[0]:.3g}" == f"{found[-1]:.3g}" else f"{found[0]:.3g}x to {found[-1]:.3g}x"
+    accelerations = sorted(scans[item].acceleration for item in own[:: max(1, len(own) // 16)])
+    far = " to ".join(dict.fromkeys(f"{one:.3g}x" for one in (accelerations[0], accelerations[-1])))
     which = "the scans" if len(own) == len(scans) else f"{len(own)} of {len(scans)} scans"
     return f"{which} were undersampled by the scanner ({far})"
 

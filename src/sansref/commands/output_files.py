@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from sansref.data.provenance import Provenance, files_behind
+from sansref.data.provenance import Provenance, file_digest, files_behind
 from sansref.data.readers import FileInfo
 from sansref.data.readers.dicom_headers import FORMAT as DICOM
 from sansref.data.readers.dicom_headers import is_dicom
@@ -24,8 +23,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.outputs.dicom import dicom_name, dicom_slices
-from sansref.outputs.mrd import mrd_slices
-from sansref.outputs.writers import PutSlice, fastmri_slices, nifti_slices, png_name, png_slices
+from sansref.outputs.writers import PutSlice, fastmri_slices, mrd_slices, nifti_slices, png_name, png_slices
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
 from sansref.yaml_json import read_json
@@ -50,21 +48,10 @@ SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written for one file.
+    """What is written for one file into the folder ``out``, in formats as the user names them.
 
-    Attributes
-    ----------
-    info
-        The file.
-    out
-        Folder for the images.
-    formats
-        As the user names them.
-    made
-        By what the images were made.
-    name
-        How the names of the outputs begin, from the folder on, see :func:`output_names`; None is
-        :func:`output_name`.
+    ``name`` is how the names of the outputs begin, from the folder on, see :func:`output_names`; None is
+    :func:`output_name`.
     """
 
     info: FileInfo
@@ -92,11 +79,11 @@ class Outputs:
 
     def paths(self) -> tuple[Path, ...]:
         """All files, in the order of the formats."""
-        found: list[Path] = []
+        files: list[Path] = []
         for name, path in self._targets().items():
             inside = SLICE_NAMES.get(name)
-            found += [path / inside(index) for index in range(self.info.slices)] if inside else [path]
-        return tuple(found)
+            files += [path / inside(index) for index in range(self.info.slices)] if inside else [path]
+        return tuple(files)
 
     def _targets(self) -> dict[Format, Path]:
         own: Format = "dicom" if self.info.format == DICOM else "hdf5" if self.info.kind == "k-space" else "nifti"
@@ -120,34 +107,23 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
 
     Outputs lie in one folder where the names of files allow it; else in subfolders, as their files lie below ``root``:
     a DICOM series beside its folder's place, other files in their own folder. A file that ``out`` has images of already
-    keeps their name.
-
-    Parameters
-    ----------
-    files
-        Scan files.
-    root
-        Folder above all of them.
-    out
-        Folder for the images.
-
-    Raises
-    ------
-    SettingError
-        If two files have one name all the same, or one's folder the name of another's output.
-    FileError
-        If the record of ``out`` cannot be read.
+    keeps their name. Raises ``SettingError`` if two files have one name all the same, or one's folder the name of
+    another's output, and ``FileError`` if the record of ``out`` cannot be read.
     """
-    found = _read(out / RECORD)
-    known: dict[str, list[str]] = {}
-    for name, identity in found["inputs"].items() if found else ():
-        known.setdefault(identity[0], []).append(name)
+    record = _read(out / RECORD)
+    names_of: dict[str, list[str]] = {}
+    for name, identity in record["inputs"].items() if record else ():
+        names_of.setdefault(identity[0], []).append(name)
     alone = {path: output_name(path) for path in files}
     mirrored = len(set(alone.values())) < len(alone)
     names: dict[str, Path] = {}
     for path, own in alone.items():
-        name = _mirrored(path, root, own) if mirrored else own
-        earlier = known.get(str(path.resolve()), [name])
+        name = own
+        if mirrored:
+            folder = whole_path(path).parent
+            folder = folder.parent if is_dicom(path) and folder != root else folder
+            name = (folder.relative_to(root) / own).as_posix()
+        earlier = names_of.get(str(path.resolve()), [name])
         name = name if name in earlier else earlier[0]
         if (other := names.setdefault(name, path)) != path:
             raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
@@ -159,13 +135,6 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
     return {path: name for name, path in names.items()}
 
 
-def _mirrored(path: Path, root: Path, name: str) -> str:
-    folder = whole_path(path).parent
-    if is_dicom(path) and folder != root:
-        folder = folder.parent
-    return (folder.relative_to(root) / name).as_posix()
-
-
 def whole_path(path: Path) -> Path:
     """From the root on, without looking where links lead."""
     return Path(os.path.normpath(path.absolute()))
@@ -174,16 +143,12 @@ def whole_path(path: Path) -> Path:
 def made_by(run: RunDirectory) -> Provenance:
     """What the images of a finished run say of how they came about.
 
-    Raises
-    ------
-    FileError
-        If its configuration cannot be read.
+    Raises ``FileError`` if its configuration cannot be read.
     """
     config = run.config()
-    sampling = config.sampling
-    known = sampling.mask in MASK_LAWS
-    law = f"{sampling.mask}, {sampling.acceleration:g}x" if known else f"mask file {Path(sampling.mask).name}"
-    return Provenance(config.method, _digest(run.weights), _digest(run.config_file), law)
+    mask = config.sampling.mask
+    sampling = f"{mask}, {config.sampling.acceleration:g}x" if mask in MASK_LAWS else f"mask file {Path(mask).name}"
+    return Provenance(config.method, file_digest(run.weights), file_digest(run.config_file), sampling)
 
 
 def begin(
@@ -197,53 +162,36 @@ def begin(
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
     What killed commands have left half written is removed, and so are the images of files that have changed since or
-    are read another way now.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    weights
-        Of the trained run.
-    formats
-        What is written.
-    files
-        With their names from :func:`output_names`.
-    reading
-        Their array and axes, where they are others than those of the run's training data.
-    maps
-        Where their coil maps lie, see :class:`sansref.data.selection.Selection`.
-
-    Raises
-    ------
-    SettingError
-        If the folder holds images of other weights, in other formats, of other files, or of unknown origin.
-    FileError
-        If the record cannot be read or the folder not be written.
+    are read another way now: by other ``reading`` (array and axes), or with other coil maps. Raises ``SettingError`` if
+    the folder holds images of other weights, in other formats, of other files, or of unknown origin, and ``FileError``
+    if the record cannot be read or the folder not be written.
     """
-    wanted = {"weights": _digest(weights), "formats": sorted(set(formats))}
-    found = _read(out / RECORD)
-    for name, value in wanted.items():
-        if found and found[name] != value:
+    settings = {"weights": file_digest(weights), "formats": sorted(set(formats))}
+    record = _read(out / RECORD)
+    for name, value in settings.items():
+        if record and record[name] != value:
             raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
     if out.exists():
         remove_leftovers(out)
-    known: dict[str, list[str | int]] = found["inputs"] if found else {}
+    inputs: dict[str, list[str | int]] = record["inputs"] if record else {}
     changed: list[Path] = []
     for path in filter(os.path.exists, files):
         name, identity = files[path], [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
         there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in ENDINGS.values())))
-        if there and name not in known:
+        earlier = inputs.get(name)
+        if there and earlier is None:
             raise SettingError(f"{there[0]} is no work of this command: choose another --out")
-        if name in known and known[name][0] != identity[0]:
-            raise SettingError(f"{out} holds the images of {known[name][0]}, not of {path}: choose another --out")
-        if name in known and known[name] != identity:
+        if earlier and earlier[0] != identity[0]:
+            raise SettingError(f"{out} holds the images of {earlier[0]}, not of {path}: choose another --out")
+        if earlier != identity:
             changed += there
-        known[name] = identity
-    # Before the record says that they belong to what the files hold now.
-    for target in changed:
-        _remove(target)
-    write_text(out / RECORD, json.dumps({"version": VERSION, **wanted, "inputs": known}, indent=1))
+        inputs[name] = identity
+    for target in changed:  # before the record says that they belong to what the files hold now
+        if target.is_dir():
+            remove_made(target, r"slice-\d+\.(png|dcm)")
+        else:
+            target.unlink()
+    write_text(out / RECORD, json.dumps({"version": VERSION, **settings, "inputs": inputs}, indent=1))
 
 
 def _identity(path: Path) -> list[str | int]:
@@ -267,35 +215,16 @@ def _maps(path: Path, maps: str | None) -> list[str | int]:
         return [str(maps)]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(path: Path) -> Any:
     """The record, or None where there is none."""
     if not path.exists():
         return None
     cure = "Choose another --out"
-    try:
-        found = read_json(path, cure)
-        inputs = found["inputs"].items() if found.keys() >= {"weights", "formats"} else [("", None)]
-        if found["version"] == VERSION and all(
-            isinstance(entry, list) and entry and _stays_inside(name) for name, entry in inputs
-        ):
-            return found
-    except (FileError, KeyError, TypeError, AttributeError):
-        pass
+    with suppress(FileError, KeyError, TypeError, AttributeError):
+        record = read_json(path, cure)
+        inputs = record["inputs"].items() if record.keys() >= {"weights", "formats"} else [("", None)]
+        # Whoever wrote it, outputs must lie in their folder.
+        inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name, _ in inputs)
+        if record["version"] == VERSION and inside and all(isinstance(entry, list) and entry for _, entry in inputs):
+            return record
     raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
-
-
-def _stays_inside(name: str) -> bool:
-    """Whether outputs of this name lie in their folder, whoever wrote the record that has it."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
-
-
-def _remove(target: Path) -> None:
-    if target.is_dir():
-        remove_made(target, r"slice-\d+\.(png|dcm)")
-    else:
-        target.unlink()

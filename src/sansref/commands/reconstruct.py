@@ -12,22 +12,21 @@ from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 from torch import Tensor
 
 from sansref.commands.output_files import Format, Outputs, begin, made_by, output_names, whole_path
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
-from sansref.data.readers.dicom_series import first_files
+from sansref.data.readers.dicom import first_files
 from sansref.data.readers.reader import Kind
-from sansref.data.selection import Selection
+from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside, remove_leftovers
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Method
 from sansref.results.scores import magnitude
 from sansref.scan import Scan, ScanMeta
+from sansref.training.progress import tracked
 from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -50,7 +49,7 @@ class Job:
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
     maps
-        Coil maps of these files, see :class:`sansref.data.selection.Selection`; never those of the training data.
+        Coil maps of these files, see :class:`sansref.data.slices.Slices`; never those of the training data.
     """
 
     run: RunDirectory
@@ -64,20 +63,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """One file that is done.
+    """One file that is done, and its images; whether they were there already.
 
-    Attributes
-    ----------
-    path
-        The scan file.
-    kind
-        What it holds.
-    written
-        Its images.
-    earlier
-        Whether they were there already.
-    emulated
-        Whether it was undersampled here before it was reconstructed; not known of earlier ones.
+    ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones.
     """
 
     path: Path
@@ -87,7 +75,7 @@ class Reconstructed:
     emulated: bool = False
 
 
-Outcome = Reconstructed | FileError
+FileOutcome = Reconstructed | FileError
 """What became of one file: done, or why it cannot be read."""
 
 
@@ -99,6 +87,10 @@ def reconstruct_files(
     console: Console | None = None,
 ) -> Iterator[Reconstructed]:
     """Reconstruct every slice of every file, at full size. The same call goes on where a killed one was.
+
+    Raises ``FileError`` for a file that cannot be read and may not be left out; those done before are kept, and
+    ``SettingError`` if an output would replace a scan or another output, the folder holds another reconstruction, or no
+    file can be used; if there is no such GPU or cluster.
 
     Parameters
     ----------
@@ -120,25 +112,19 @@ def reconstruct_files(
     ------
     Reconstructed
         Each file; on a cluster, in the order in which they are done.
-
-    Raises
-    ------
-    FileError
-        For a file that cannot be read and may not be left out; those done before are kept.
-    SettingError
-        If an output would replace a scan or another output, the folder holds another reconstruction, or no file can be
-        used; if there is no such GPU or cluster.
     """
     console = console or Console(stderr=True)
     keep_freed_memory()
-    found = _scan_files(files, job.out)
+    names = _scan_files(files, job.out)
     # Nothing is begun with a run that cannot be used.
     if address is None:
-        outcomes = _here(Worker(job), found, console)
+        outcomes = _here(Worker(job), names, console)
     else:
+        from sansref.commands.reconstruct_on_ray import on_cluster
+
         job.run.load()
-        outcomes = _on_cluster(job, found, console, address)
-    begin(job.out, job.run.weights, job.formats, found, (job.array, job.axes), job.maps)
+        outcomes = tracked(on_cluster(job, names, address), "files", len(names), console)
+    begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
     with closing(outcomes):
@@ -156,17 +142,9 @@ def reconstruct_files(
         raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
 
 
-def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[Outcome]:
+def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[FileOutcome]:
     for number, (path, name) in enumerate(files.items(), start=1):
-        yield worker.outcome(path, name, _Watch(console, f"{number}/{len(files)} {path.name}"))
-
-
-def _on_cluster(job: Job, files: Mapping[Path, str], console: Console, address: str) -> Generator[Outcome]:
-    from sansref.commands.reconstruct_on_ray import on_cluster
-
-    outcomes = on_cluster(job, files, address)
-    hidden = not console.is_terminal
-    yield from track(outcomes, "files", len(files), console=console, transient=True, disable=hidden)
+        yield worker.outcome(path, name, console, f"{number}/{len(files)} {path.name}")
 
 
 def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
@@ -174,10 +152,10 @@ def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
     for folder in (file for file in files if file.is_dir()):
         keep_outside(out, folder)
     listed = [path for file in files for path in (find_files(file) if file.is_dir() else [file])]
-    found = first_files({whole_path(path): path for path in listed}.values())
+    scans = first_files({whole_path(path): path for path in listed}.values())
     roots = [whole_path(file if file.is_dir() else file.parent) for file in files]
-    names = output_names(found, Path(os.path.commonpath(roots)), out)
-    taken = {folder: path for path in found for folder in (path.parent.resolve(), path.resolve().parent)}
+    names = output_names(scans, Path(os.path.commonpath(roots)), out)
+    taken = {folder: path for path in scans for folder in (path.parent.resolve(), path.resolve().parent)}
     for folder in {(out / name).parent for name in names.values()}:
         if (path := taken.get(folder.resolve())) is not None:
             raise SettingError(f"--out is the folder of {path}: choose another, so that no scan is replaced")
@@ -191,9 +169,9 @@ def whole_files(
 
     Coil maps are of those who were scanned: those of the training data are of no use here.
     """
-    read = recipe.selection.reader_options
-    chosen = Selection(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
-    return replace(recipe, selection=chosen)
+    read = recipe.slices.reader_options
+    chosen = Slices(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
+    return replace(recipe, slices=chosen)
 
 
 def reconstruct_slices(
@@ -210,10 +188,7 @@ def reconstruct_slices(
 def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> Iterator[tuple[Tensor, ScanMeta]]:
     """Yield images of a file as they come, and then zeros for its slices without any signal.
 
-    Raises
-    ------
-    FileError
-        If there is no image.
+    Raises ``FileError`` if there is no image.
     """
     blank, image, meta = set(range(info.slices)), torch.empty(0), None
     for image, meta in images:
@@ -228,30 +203,14 @@ def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> I
 def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor:
     """The magnitude of a prepared scan on the CPU, float32 (height, width) in the file's units.
 
-    Raises
-    ------
-    FileError
-        If it is not finite, as damaged weights can make it.
+    Raises ``FileError`` if it is not finite, as damaged weights can make it.
     """
     with torch.inference_mode():
-        image = method.reconstruct(scan.batch().to(device))[0].cpu()
-    found = magnitude(image, scan) * scan.meta.scale
-    if not found.isfinite().all():
+        image = magnitude(method.reconstruct(scan.batch().to(device))[0].cpu(), scan) * scan.meta.scale
+    if not image.isfinite().all():
         problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
         raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
-    return found
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """Draws the progress of one file's slices."""
-
-    console: Console
-    name: str
-
-    def slices(self, images: Iterator[tuple[Tensor, ScanMeta]], count: int) -> Iterator[tuple[Tensor, ScanMeta]]:
-        hidden = not self.console.is_terminal
-        yield from track(images, escape(self.name), count, console=self.console, transient=True, disable=hidden)
+    return image
 
 
 def usable_device(accelerator: Accelerator) -> torch.device:
@@ -265,17 +224,7 @@ def usable_device(accelerator: Accelerator) -> torch.device:
 class Worker:
     """A trained method at work on files.
 
-    Parameters
-    ----------
-    job
-        What is done with every file.
-
-    Raises
-    ------
-    FileError
-        If the run cannot be used.
-    SettingError
-        If there is no GPU where one is asked for.
+    Raises ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
     """
 
     def __init__(self, job: Job) -> None:
@@ -284,10 +233,10 @@ class Worker:
         self.made = made_by(job.run)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
-    def outcome(self, path: Path, name: str, watch: _Watch | None = None) -> Outcome:
+    def outcome(self, path: Path, name: str, console: Console | None = None, title: str = "") -> FileOutcome:
         """Reconstruct a file, unless that is done; its own fault is returned, what else goes wrong is raised."""
         try:
-            return self._reconstructed(path, name, watch or _Watch(Console(quiet=True), path.name))
+            return self._reconstructed(path, name, console, title)
         except FileError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
                 return FileError(path, f"has images whose path would be too long ({error.path.parent})", error.cure)
@@ -295,13 +244,13 @@ class Worker:
                 raise
             return error
 
-    def _reconstructed(self, path: Path, name: str, watch: _Watch) -> Reconstructed:
-        info = open_scan_file(path, self.recipe.selection.reader_options).describe(path)
+    def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
+        info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
-        images = reconstruct_slices(self.method, self.recipe, path, self.device)
-        emulated = _write(outputs, whole_volume(watch.slices(images, info.slices), info))
+        images = tracked(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
+        emulated = _write(outputs, whole_volume(images, info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sansref.commands.ray import connected, unseen
-from sansref.commands.reconstruct import Job, Outcome, Reconstructed, Worker
+from sansref.commands.reconstruct import FileOutcome, Job, Reconstructed, Worker
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.machine import keep_freed_memory
 
@@ -22,31 +22,13 @@ MOST_BLOCKS = 1000
 """Portions that Ray hands out: up to here one file each, since it keeps books of every portion."""
 
 
-def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[Outcome]:
-    """Hand files to a cluster, which tries those of a node that dies again on another.
+def on_cluster(job: Job, files: Mapping[Path, str], address: str) -> Iterator[FileOutcome]:
+    """Hand files to the cluster at ``address``, which tries those of a node that dies again on another.
 
-    A file that is tried again is found complete, or written anew as a whole, so that each has its images once.
-
-    Parameters
-    ----------
-    job
-        What is done with every file; all nodes must see its folders, and the files.
-    files
-        What, one at least, and how the names of its outputs begin.
-    address
-        HOST:PORT, "auto" or "local".
-
-    Yields
-    ------
-    Reconstructed or FileError
-        Each file, in the order in which they are done.
-
-    Raises
-    ------
-    SettingError
-        If Ray is not installed, the cluster does not answer, or its nodes cannot do the job.
-    FileError
-        If images cannot be written.
+    A file that is tried again is found complete, or written anew as a whole, so that each has its images once. Files
+    come in the order in which they are done; all nodes must see them, and the folders of the job. Raises
+    ``SettingError`` if Ray is not installed, the cluster does not answer, or its nodes cannot do the job, and
+    ``FileError`` if images cannot be written.
     """
     # Nodes have other working directories.
     given = {str(path.resolve()): path for path in files}
@@ -120,7 +102,7 @@ class _Node:
         return {"outcome": json.dumps(told)}
 
 
-def _told(row: dict[str, Any], given: dict[str, Path], out: Path) -> Outcome:
+def _told(row: dict[str, Any], given: dict[str, Path], out: Path) -> FileOutcome:
     """What a node has told, with paths as the user gave them."""
     path = given[row["path"]]
     if "fatal" in row:

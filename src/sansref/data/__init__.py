@@ -16,9 +16,8 @@ from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, ImageSlice, ReaderOptions, scan_folder
 from sansref.data.scan_file import ScanFile, open_file
-from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
+from sansref.data.slices import Slices
 
 __all__ = [
     "CoilOptions",
@@ -28,8 +27,8 @@ __all__ = [
     "ReaderOptions",
     "Sampling",
     "ScanFile",
-    "Selection",
     "Simulation",
+    "Slices",
     "open_file",
     "scan_folder",
     "simulate",

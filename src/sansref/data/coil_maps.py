@@ -1,8 +1,8 @@
 """Coils of measured k-space: compression, sensitivity maps and the reference, before a method sees the scan.
 
-All of it is estimated from the fully sampled centre of what a scan has acquired, after emulated undersampling: what
+All of it is estimated from the fully sampled center of what a scan has acquired, after emulated undersampling: what
 an accelerated scan would not have measured cannot come back through its maps. A calibration scan of its own is used
-where its fully sampled centre is larger. Maps that came with a scan are taken, scaled to a sum of squares of 1.
+where its fully sampled center is larger. Maps that came with a scan are taken, scaled to a sum of squares of 1.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import combine, compressed, compression_matrix, normalised, rss
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.grid import centre_crop
+from sansref.kspace.grid import center_crop
 from sansref.machine import available_memory
 from sansref.scan import Scan
 
 LARGEST = 24
-"""Side of the centre that is enough for maps: the default of BART's ``ecalib`` and of sigpy."""
+"""Side of the center that is enough for maps: the default of BART's ``ecalib`` and of sigpy."""
 
 SMALLEST = 8
-"""Side of the smallest centre that gives usable maps: fewer samples do not tell signal from null space."""
+"""Side of the smallest center that gives usable maps: fewer samples do not tell signal from null space."""
 
 SMALLEST_KERNEL = 4
-"""Kernels are at most half as wide as the centre; smaller ones cannot follow the maps."""
+"""Kernels are at most half as wide as the center; smaller ones cannot follow the maps."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class CoilOptions:
     Attributes
     ----------
     coil_maps
-        espirit: estimate sensitivity maps from the fully sampled centre of each slice that comes without maps; none:
+        espirit: estimate sensitivity maps from the fully sampled center of each slice that comes without maps; none:
         leave several coils without them, which only --virtual_coils 1 makes usable.
     calibration
-        Side of the centre that maps and virtual coils are estimated from, in samples; null takes the largest that is
+        Side of the center that maps and virtual coils are estimated from, in samples; null takes the largest that is
         fully sampled, at most 24. It is never held out, nor is it where maps came with the scan: they may be of it.
     map_kernel
-        Width of ESPIRiT's kernel, at least 4; at most half the side of the centre is used.
+        Width of ESPIRiT's kernel, at least 4; at most half the side of the center is used.
     map_threshold
         Singular values of the calibration matrix below this share of the largest are noise.
     map_crop
@@ -98,7 +98,7 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     Raises
     ------
     FileError
-        If the fully sampled centre is too small, or shows no coil sensitivity.
+        If the fully sampled center is too small, or shows no coil sensitivity.
     SettingError
         If the package that estimates maps is not installed.
     """
@@ -108,7 +108,7 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
         guide = _guide(scan, options)
         matrix = _compression(guide, options)
         estimated = guide is scan and (matrix is not None or options.coil_maps == "espirit")
-        # Whoever made the maps that came with the scan may have made them of its centre.
+        # Whoever made the maps that came with the scan may have made them of its center.
         if estimated or scan.maps is not None:
             scan = replace(scan, meta=replace(scan.meta, calibration=_side_used(scan, options)))
         if matrix is not None:
@@ -124,7 +124,7 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
 
 
 def _guide(scan: Scan, options: CoilOptions) -> Scan:
-    """What tells what the coils see: the scan itself, or its calibration scan where that has the larger centre."""
+    """What tells what the coils see: the scan itself, or its calibration scan where that has the larger center."""
     if scan.calibration is None:
         return scan
     apart = replace(
@@ -142,7 +142,7 @@ def _compressed(scan: Scan, matrix: Tensor) -> Scan:
 def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
     """Side, at most ``most``, of the largest fully sampled square around DC of a mask (height, width)."""
     side = 0
-    while side < min(most, *mask.shape) and bool(centre_crop(mask, (side + 1, side + 1)).all()):
+    while side < min(most, *mask.shape) and bool(center_crop(mask, (side + 1, side + 1)).all()):
         side += 1
     return side
 
@@ -152,7 +152,7 @@ def _side_used(scan: Scan, options: CoilOptions) -> int:
 
 
 def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
-    """The fully sampled centre of a scan, complex64 (coils, side, side).
+    """The fully sampled center of a scan, complex64 (coils, side, side).
 
     Raises
     ------
@@ -164,11 +164,11 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
     if found < needed:
         raise FileError(
             scan.meta.source,
-            f"has a fully sampled centre of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
-            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the centre'}, or give --maps; of a mask"
+            f"has a fully sampled center of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
+            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the center'}, or give --maps; of a mask"
             " that is emulated, raise --center",
         )
-    return centre_crop(scan.kspace, (found, found))
+    return center_crop(scan.kspace, (found, found))
 
 
 def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
@@ -190,7 +190,7 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     Raises
     ------
     FileError
-        If the fully sampled centre is too small or shows no coil sensitivity, or memory does not suffice.
+        If the fully sampled center is too small or shows no coil sensitivity, or memory does not suffice.
     SettingError
         If sigpy is not installed.
     """
@@ -198,15 +198,15 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
         from sigpy.mri.app import EspiritCalib
     except ImportError:
         raise SettingError("estimating coil maps needs the package sigpy: pip install sigpy") from None
-    centre = calibration_of(scan, options)
+    center = calibration_of(scan, options)
     _check_memory(scan)
     # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.
-    turn = compression_matrix(centre, len(centre))
+    turn = compression_matrix(center, len(center))
     with np.errstate(all="ignore"):  # places without any signal are divided by zero, and set to it below
         found = EspiritCalib(
             compressed(scan.kspace, turn).numpy(),
-            calib_width=centre.shape[-1],
-            kernel_width=min(options.map_kernel, centre.shape[-1] // 2),
+            calib_width=center.shape[-1],
+            kernel_width=min(options.map_kernel, center.shape[-1] // 2),
             thresh=options.map_threshold,
             crop=options.map_crop,
             show_pbar=False,

@@ -38,16 +38,9 @@ VERTICAL_PREFERENCE = "LPI"
 class Placement:
     """Slices in the patient coordinates of DICOM and MRD (LPS+), in millimetres.
 
-    Attributes
-    ----------
-    origin
-        Centre of the first pixel of the first slice, (3,).
-    down, across, through
-        Step from one row, column and slice to the next, (3,); the first two at right angles.
-    known
-        False where the source does not say where it lies, and a place was made up.
-    stack
-        As in :class:`~sansref.scan.Geometry`.
+    ``origin`` is the center of the first pixel of the first slice; ``down``, ``across`` and ``through`` are the steps
+    from one row, column and slice to the next, (3,) each, the first two at right angles. ``known`` is False where the
+    source does not say where it lies, and a place was made up. ``stack`` is as in :class:`~sansref.scan.Geometry`.
     """
 
     origin: Vector
@@ -65,7 +58,7 @@ class Placement:
         return float(np.linalg.norm(self.down)), float(np.linalg.norm(self.across)), distance
 
     def pixel(self, slice_: int, row: float, column: float) -> Vector:
-        """Where a pixel's centre lies, (3,)."""
+        """Where a pixel's center lies, (3,)."""
         _, place = self.count(slice_)
         return self.origin + place * self.through + row * self.down + column * self.across
 
@@ -75,21 +68,11 @@ class Placement:
 
 
 def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, float] | None) -> Placement:
-    """Where a file's slices lie.
+    """Where the slices of the file ``source`` lie.
 
-    Parameters
-    ----------
-    source
-        The file, for errors.
-    geometry
-        None places axial slices 1 mm apart about the origin.
-    spacing
-        Row and column spacing without ``geometry``; None is 1 mm.
-
-    Raises
-    ------
-    FileError
-        If the affine has no extent or is sheared within the slices, which neither DICOM nor MRD can say.
+    Without a geometry they are axial, 1 mm apart about the origin, with this row and column spacing (None is 1 mm).
+    Raises ``FileError`` if the affine has no extent or is sheared within the slices, which neither DICOM nor MRD can
+    say.
     """
     if geometry is None:
         rows, columns = spacing or (1.0, 1.0)
@@ -98,17 +81,17 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
     affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
     down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
     through = affine[:, geometry.slice_axis]
-    found = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
+    place = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
     if not is_placing(affine):
         raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
-    height, width, _ = found.spacing
+    height, width, _ = place.spacing
     cosine = float(down @ across) / (height * width)
     if abs(cosine) > MOST_SHEAR:
         problem = "has an affine whose rows and columns are not at right angles, which this output format cannot say"
         raise FileError(source, problem, "Use --format nifti")
     # What rounding has left is taken out: readers compare with a right angle exactly.
     straight = down - (down @ across) / (across @ across) * across
-    return replace(found, down=straight * height / np.linalg.norm(straight))
+    return replace(place, down=straight * height / np.linalg.norm(straight))
 
 
 def is_placing(affine: npt.NDArray[np.float64]) -> bool:
@@ -128,16 +111,8 @@ def in_plane_axes(geometry: Geometry) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """Flips, and then perhaps an exchange, of rows and columns.
-
-    Attributes
-    ----------
-    flip_rows, flip_columns
-        Whether the order of rows, and of columns, is reversed.
-    transpose
-        Whether rows become columns after that.
-    """
+class Orientation:
+    """Flips of the order of rows and of columns, and then perhaps an exchange of rows and columns."""
 
     flip_rows: bool = False
     flip_columns: bool = False
@@ -157,27 +132,27 @@ class Turn:
         return replace(place, origin=first, down=down, across=across)
 
 
-def upright(geometry: Geometry | None) -> Turn:
-    """The turn by which slices stand as a radiologist expects them; none where the directions are unknown."""
+def upright(geometry: Geometry | None) -> Orientation:
+    """How slices are turned to stand as a radiologist expects them; not at all where the directions are unknown."""
     import nibabel
 
     if geometry is None:
-        return Turn()
+        return Orientation()
     codes: tuple[str, ...] = nibabel.aff2axcodes(np.array(geometry.affine))  # type: ignore[no-untyped-call]
     if None in codes:  # A degenerate affine names no directions.
-        return Turn()
+        return Orientation()
     rows, columns = (codes[axis] for axis in in_plane_axes(geometry))
     down, right = DISPLAY_DIRECTIONS[rows], DISPLAY_DIRECTIONS[columns]
     transpose = VERTICAL_PREFERENCE.index(down) < VERTICAL_PREFERENCE.index(right)
-    return Turn(rows != down, columns != right, transpose)
+    return Orientation(rows != down, columns != right, transpose)
 
 
 def for_people(image: Picture, geometry: Geometry | None) -> Picture:
     """A slice (height, width) as every picture for people shows it: :func:`upright`; images in files are not turned."""
-    turn = upright(geometry)
+    orientation = upright(geometry)
     if isinstance(image, Tensor):
-        return torch.from_numpy(np.ascontiguousarray(turn.image(image.detach().cpu().numpy())))
-    return turn.image(image)
+        return torch.from_numpy(np.ascontiguousarray(orientation.image(image.detach().cpu().numpy())))
+    return orientation.image(image)
 
 
 def recut(

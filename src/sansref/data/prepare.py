@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.subjects import subject_of
 from sansref.data.scan_store import PreparedScans, made_by_recipe, store_scans
-from sansref.data.selection import Selection, resized_image, resized_kspace
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
+from sansref.data.slices import Slices, resized_image, resized_kspace
 from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.grid import centre_crop, is_full
+from sansref.kspace.grid import center_crop, is_full
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -36,7 +34,7 @@ class Preparation:
 
     Attributes
     ----------
-    selection, simulation, sampling
+    slices, simulation, sampling
         Which slices; how magnitudes become k-space; how full k-space is undersampled.
     magnitude
         Reduce measured k-space to root-sum-of-squares magnitude images and simulate from those, as the
@@ -49,7 +47,7 @@ class Preparation:
         How measured k-space of several coils gets its sensitivity maps and its reference.
     """
 
-    selection: Selection = field(default_factory=Selection)
+    slices: Slices = field(default_factory=Slices)
     simulation: Simulation = field(default_factory=Simulation)
     sampling: Sampling = field(default_factory=Sampling)
     magnitude: bool = False
@@ -60,35 +58,22 @@ class Preparation:
     def flat(self) -> dict[str, Any]:
         """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
         values = asdict(self)
-        for group in [values.pop(name) for name in ("selection", "simulation", "sampling", "coils")]:
+        for group in [values.pop(name) for name in ("slices", "simulation", "sampling", "coils")]:
             values |= group
-        named = {name: Path(value) for name, value in values.items() if isinstance(value, str | Path)}
-        return values | {
-            name: fingerprint(path) for name, path in named.items() if path.is_absolute() and path.is_file()
-        }
+        named = [(name, Path(value)) for name, value in values.items() if isinstance(value, str | Path)]
+        return values | {name: fingerprint(path) for name, path in named if path.is_absolute() and path.is_file()}
 
     def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
-        """Yield a file's scans, undersampled and scaled, one at a time.
+        """Yield a file's scans, undersampled and scaled, one at a time; without ``slices``, those of ``self.slices``.
 
-        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not.
-
-        Parameters
-        ----------
-        file
-            The file, or its description, whose subject is then that of the scans.
-        slices
-            Which of its slices, None for those of the selection.
-
-        Raises
-        ------
-        FileError
-            If the file cannot be read, is undersampled where full scans are wanted, is too small for the settings,
-            does not show what its coils see, or holds numbers out of the range of single precision.
+        A scan has its reference where the file is fully sampled, and keeps its own mask where it is not. Its subject is
+        that of a description. Raises ``FileError`` if the file cannot be read, is undersampled where full scans are
+        wanted, is too small for the settings, does not show what its coils see, or holds numbers out of the range of
+        single precision.
         """
         path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
-        reader = open_scan_file(path, self.selection.reader_options)
-        chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
-        for item in reader.read(path, chosen):
+        reader = open_scan_file(path, self.slices.reader_options)
+        for item in reader.read(path, self.slices.indices if slices is None else slices):
             if subject is not None:
                 item = replace(item, meta=replace(item.meta, subject=subject))
             scan = self.ready(item)
@@ -98,21 +83,21 @@ class Preparation:
     def ready(self, item: Scan | ImageSlice) -> Scan | None:
         """What a slice, as a reader gives it, is to methods; None beside the head, where there is nothing to see.
 
-        Raises
-        ------
-        FileError
-            As for :meth:`scans`.
+        Raises ``FileError`` as for :meth:`scans`.
         """
         if isinstance(item, Scan) and not (self.undersampled or is_full(item.mask)):
             problem = "is undersampled, but full scans are wanted here"
             raise FileError(item.meta.source, problem, "Give it as undersampled data")
         if isinstance(item, Scan) and self.magnitude:
             item = magnitude_of(item)
-        with _blamed_on(item.meta.source):
+        try:
             whole = self._whole(item)
             if whole is None:
                 return None
             scan = self.sampling.undersample(whole, self._stream("mask", whole.meta)) if self.undersampled else whole
+        except SizeError as error:  # the file may be left out, as an unreadable one
+            problem = f"does not go with the settings ({error})"
+            raise FileError(item.meta.source, problem, "Change them, or leave the file out") from None
         if len(scan.kspace) > 1:
             _brightest(scan)  # before libraries that fail over infinite numbers
         return scaled(with_coils(scan, whole if is_full(whole.mask) else None, self.coils))
@@ -120,8 +105,8 @@ class Preparation:
     def _whole(self, item: Scan | ImageSlice) -> Scan | None:
         """K-space before it is undersampled, measured or simulated."""
         if isinstance(item, Scan):
-            return resized_kspace(item, self.selection)
-        chosen = self.selection.bounded(item.image.shape)
+            return resized_kspace(item, self.slices)
+        chosen = self.slices.bounded(item.image.shape)
         image = resized_image(item.image, chosen)
         if image.max() == image.min():
             return None
@@ -136,35 +121,21 @@ class Preparation:
         return seeded(self.seed, purpose, *whose, name, meta.slice)
 
 
-@contextmanager
-def _blamed_on(source: str) -> Iterator[None]:
-    """A file whose size the settings are not for may be left out, as an unreadable one."""
-    try:
-        yield
-    except SizeError as error:
-        problem = f"does not go with the settings ({error})"
-        raise FileError(source, problem, "Change them, or leave the file out") from None
-
-
 def magnitude_of(scan: Scan) -> ImageSlice:
     """Root-sum-of-squares magnitude of a fully sampled scan, cropped to the part that is scored."""
     if not is_full(scan.mask):
-        raise FileError(
-            scan.meta.source, "is undersampled and has no full image", "Train without --magnitude to use it as it is"
-        )
+        problem = "is undersampled and has no full image"
+        raise FileError(scan.meta.source, problem, "Train without --magnitude to use it as it is")
     image = rss(ifft2c(scan.kspace))
     if scan.meta.crop is not None:
-        image = centre_crop(image, scan.meta.crop)
+        image = center_crop(image, scan.meta.crop)
     return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None))
 
 
 def scaled(scan: Scan) -> Scan:
     """Divide a scan by the largest magnitude of its zero-filled image, so that networks see one range.
 
-    Raises
-    ------
-    FileError
-        If single precision does not hold it.
+    Raises ``FileError`` if single precision does not hold it.
     """
     scale = _brightest(scan)
     reference = None if scan.reference is None else scan.reference / scale
@@ -174,11 +145,11 @@ def scaled(scan: Scan) -> Scan:
 
 def _brightest(scan: Scan) -> float:
     """The largest magnitude of the zero-filled image, refused where single precision does not hold it."""
-    found = float(rss(ifft2c(scan.kspace)).max())
-    if not RANGE[0] < found < RANGE[1]:
-        problem = f"has a zero-filled image in slice {scan.meta.slice} whose largest value is {found:g}"
+    largest = float(rss(ifft2c(scan.kspace)).max())
+    if not RANGE[0] < largest < RANGE[1]:
+        problem = f"has a zero-filled image in slice {scan.meta.slice} whose largest value is {largest:g}"
         raise FileError(scan.meta.source, problem, "Export it again on another scale, or leave it out")
-    return found
+    return largest
 
 
 def prepare(
@@ -190,26 +161,19 @@ def prepare(
 ) -> PreparedScans:
     """Write the scans of ``files`` into ``folder``, or reuse it if it is already there and was made in the same way.
 
+    Memory stays bounded by one slice, or by one file where bad ones are left out. Raises ``FileError`` for an
+    unreadable file, or a file without full sampling where references are needed, and ``SettingError`` if no file gave a
+    scan.
+
     Parameters
     ----------
-    files
-        What to read, in this order; memory stays bounded by one slice, or by one file where bad ones are left out.
-    recipe
-        How files become undersampled scans.
     folder
         New folder; it appears only when complete.
     references
-        Keep the full references. False writes none at all: a method that learns from undersampled scans
-        alone finds nothing to peek at.
+        Keep the full references. False writes none at all: a method that learns from undersampled scans alone finds
+        nothing to peek at.
     on_bad
         Called with the error of an unreadable file, which is then left out; None lets the error stop.
-
-    Raises
-    ------
-    FileError
-        For an unreadable file, or a file without full sampling where references are needed.
-    SettingError
-        If no file gave a scan.
     """
     way = {**recipe.flat(), "references": references}
     if folder.exists():

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from sansref import __version__
+from sansref.data.readers.dicom import series_of
 from sansref.data.readers.dicom_headers import is_dicom
-from sansref.data.readers.dicom_series import series_of
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import FileError
 from sansref.scan import ScanMeta
@@ -50,15 +50,7 @@ class Provenance:
         return f"sansref {self.method} {RESEARCH}"
 
     def sentences(self, info: FileInfo, meta: ScanMeta) -> list[str]:
-        """How the images of a file came about.
-
-        Parameters
-        ----------
-        info
-            The file.
-        meta
-            Of any of its scans.
-        """
+        """How the images of a file came about, of which ``meta`` is that of any scan."""
         said = [f"Reconstructed by sansref {__version__}, method {self.method}, weights {self.weights[:16]}."]
         if meta.synthetic:
             said.append("The k-space was synthetic: computed from magnitude images, not measured.")
@@ -72,10 +64,7 @@ class Provenance:
 def files_behind(path: Path) -> tuple[Path, ...]:
     """The files that a scan is read from, of which ``path`` is one: a DICOM series, a pair, or it alone.
 
-    Raises
-    ------
-    FileError
-        If it is DICOM that cannot be read.
+    Raises ``FileError`` if it is DICOM that cannot be read.
     """
     if is_dicom(path):
         return series_of(path).files
@@ -83,25 +72,22 @@ def files_behind(path: Path) -> tuple[Path, ...]:
     return (path, other) if other != path and other.is_file() else (path,)
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of the content of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(paths: Iterable[Path]) -> str:
     """SHA-256 of the contents of files, whatever their names, hexadecimal."""
-    found = []
-    for path in paths:
-        with path.open("rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+    return hashlib.sha256("".join(sorted(map(file_digest, paths))).encode()).hexdigest()
 
 
 def fingerprint(path: Path) -> str:
     """What a scan is known again by: its content, whatever its name and place, hexadecimal.
 
     Size and bytes of all files that it is read from; of a file above 8 MiB, 32 pieces from its head to its tail. A file
-    that has not changed since is not read again by this process.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
+    that has not changed since is not read again by this process. Raises ``FileError`` if a file cannot be read.
     """
     try:
         found = []

@@ -60,10 +60,7 @@ class ArrayWriter:
 class ArrayStore:
     """Read a collection that :class:`ArrayWriter` wrote; item i is a tensor copied out of the map.
 
-    Raises
-    ------
-    FileError
-        Where the collection is incomplete or its size does not match its index.
+    Raises ``FileError`` where the collection is incomplete or its size does not match its index.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,18 +87,15 @@ class ArrayStore:
 
     def __getitem__(self, item: int) -> Tensor:
         if self._map is None:  # opened late so that the store can be sent to a worker process
-            size = int(self._starts[-1])
-            # The system refuses to map an empty file.
-            try:
-                mapped = np.memmap(self._folder / _BYTES, self._dtype, mode="r") if size else np.empty(0, self._dtype)
+            size, path = int(self._starts[-1]), self._folder / _BYTES
+            try:  # the system refuses to map an empty file
+                self._map = np.memmap(path, self._dtype, mode="r") if size else np.empty(0, self._dtype)
             except OSError as error:  # removed since the index was read
-                raise FileError(
-                    self._folder, f"cannot be read ({error.strerror})", "Run the same command again"
-                ) from None
-            self._map = mapped
-        place = range(len(self))[item]  # counts from the end, and refuses, as any sequence
-        values = self._map[self._starts[place] : self._starts[place + 1]]
-        return torch.from_numpy(np.array(values).reshape(self.shapes[place]))
+                problem = f"cannot be read ({error.strerror})"
+                raise FileError(self._folder, problem, "Run the same command again") from None
+        index = range(len(self))[item]  # counts from the end, and refuses, as any sequence
+        values = self._map[self._starts[index] : self._starts[index + 1]]
+        return torch.from_numpy(np.array(values).reshape(self.shapes[index]))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}
@@ -110,12 +104,7 @@ class ArrayStore:
 def join(parts: Sequence[Path], folder: Path) -> None:
     """Make one collection of several of one dtype, which are used up: the arrays of each follow those before it.
 
-    Parameters
-    ----------
-    parts
-        Folders that :class:`ArrayWriter` wrote.
-    folder
-        An empty folder on the same file system.
+    The new folder is empty, and on the same file system.
     """
     indices = [json.loads((part / _INDEX).read_text()) for part in parts]
     (parts[0] / _BYTES).replace(folder / _BYTES)
@@ -138,13 +127,7 @@ PREPARED = rf"(kspace|mask|maps|reference)/({ARRAYS})|scans\.json|recipe\.json"
 
 
 class PreparedScans(Sequence[Scan]):
-    """Scans on disk, ready for training, memory-mapped.
-
-    Parameters
-    ----------
-    folder
-        Written by :func:`store_scans`.
-    """
+    """Scans in a folder that :func:`store_scans` wrote, ready for training, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, cure = folder, "Delete this folder and run the same command again"
@@ -187,26 +170,12 @@ class PreparedScans(Sequence[Scan]):
 def store_scans(
     scans: Iterable[Scan], folder: Path, references: bool, recipe: Mapping[str, Any] | None = None
 ) -> PreparedScans:
-    """Write scans into a new folder, one at a time.
+    """Write scans into a new folder, which appears only when complete; one scan is held in memory at a time.
 
-    Parameters
-    ----------
-    scans
-        What to store; only one is held in memory.
-    folder
-        New folder; it appears only when complete.
-    references
-        Keep the full references. False writes none at all: a method that learns from undersampled scans
-        alone finds nothing to peek at.
-    recipe
-        How the scans came about, kept for :func:`made_by_recipe`.
-
-    Raises
-    ------
-    FileError
-        For a scan without a reference where references are to be kept, or of several coils without maps.
-    SettingError
-        If there is no scan.
+    References are kept if asked for: without them, a method that learns from undersampled scans alone finds nothing to
+    peek at. The recipe says how the scans came about, for :func:`made_by_recipe`. Raises ``FileError`` for a scan
+    without a reference where references are to be kept, or of several coils without maps, and ``SettingError`` if there
+    is no scan.
     """
     metas: list[ScanMeta] = []
     with atomic_folder(folder) as part:
@@ -235,10 +204,7 @@ def store_scans(
 def made_by_recipe(folder: Path, recipe: Mapping[str, Any]) -> PreparedScans:
     """Scans that an earlier command has prepared, if it did so in the same way.
 
-    Raises
-    ------
-    FileError
-        If it did not, naming the setting, or they are damaged.
+    Raises ``FileError`` if it did not, naming the setting, or they are damaged.
     """
     cure = "Restore the settings, or choose another --out"
     found, wanted = read_json(folder / "recipe.json", cure), json.loads(json.dumps(recipe))

@@ -1,4 +1,4 @@
-"""Realistic k-space from a magnitude image: smooth phase, coils and thermal noise.
+"""Emulated scans: k-space from a magnitude image with smooth phase, coils and noise, and undersampling by software.
 
 A real, noiseless image undersampled and reconstructed by the same transform flatters every method:
 half of its k-space is known from the other half, and nothing limits the fit. Phase and noise take
@@ -11,16 +11,24 @@ from __future__ import annotations
 import gzip
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.errors import SansrefError, SettingError
+from sansref.errors import SansrefError, SettingError, SizeError, did_you_mean
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
+from sansref.kspace.grid import acquired_columns, is_full
+from sansref.kspace.masks import MASK_LAWS, SamplingMask, draw_mask
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.masks.file import read_mask
+from sansref.kspace.masks.mask import check_request
 from sansref.kspace.noise import white_noise
+from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
 FOREGROUND = 0.1
@@ -37,6 +45,8 @@ PHASE_CYCLES = 1.0
 class Simulation:
     """How k-space is simulated from a magnitude image.
 
+    Raises ``SettingError`` if the phase is negative, the SNR not positive, or there is no coil.
+
     Parameters
     ----------
     phase
@@ -50,11 +60,6 @@ class Simulation:
         Number of receive coils; more than 1 gets simulated birdcage sensitivity maps.
     normalise
         "minmax" first stretches each slice to [0, 1], as Hu et al. (MICCAI 2021) emulate their data.
-
-    Raises
-    ------
-    SettingError
-        If the phase is negative, the SNR not positive, or there is no coil.
     """
 
     phase: float = 1.0
@@ -76,9 +81,10 @@ class Simulation:
 def simulate(image: Tensor, options: Simulation, generator: torch.Generator, meta: ScanMeta) -> Scan:
     """A fully sampled scan of a magnitude image.
 
-    The k-space is ``fft2c(maps * image * exp(i phase)) + noise``. The unitary transform leaves white
-    noise as it is, so the noise has the same standard deviation in k-space and in every coil's image,
-    and, as the maps are normalised, in the combined image.
+    The k-space is ``fft2c(maps * image * exp(i phase)) + noise``. The unitary transform leaves white noise as it is, so
+    the noise has the same standard deviation in k-space and in every coil's image, and, as the maps are normalised, in
+    the combined image. Raises ``ValueError`` if the image is not a real (height, width), or is blank, negative or not
+    finite.
 
     Parameters
     ----------
@@ -97,11 +103,6 @@ def simulate(image: Tensor, options: Simulation, generator: torch.Generator, met
     Scan
         ``mask`` all True; ``reference`` the noiseless complex image, of magnitude ``image``; ``maps``
         the simulated sensitivities, None for one coil.
-
-    Raises
-    ------
-    ValueError
-        If the image is not a real (height, width), or is blank, negative or not finite.
     """
     image = _checked(image)
     scale = 1.0
@@ -154,17 +155,9 @@ SIDE = 256
 
 
 def example_image() -> Tensor:
-    """A sagittal head slice, magnitude.
+    """A sagittal head slice: magnitude, float32 (256, 256) in [0, 1], superior up.
 
-    Returns
-    -------
-    Tensor
-        float32 (256, 256) in [0, 1], superior up.
-
-    Raises
-    ------
-    SansrefError
-        If the installed matplotlib comes without its sample data.
+    Raises ``SansrefError`` if the installed matplotlib comes without its sample data.
     """
     from matplotlib import cbook
 
@@ -178,3 +171,80 @@ def example_image() -> Tensor:
         ) from error
     image = torch.from_numpy(pixels.astype(np.float32)).reshape(SIDE, SIDE)
     return image / image.max()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The sampling of an emulated acquisition.
+
+    Attributes
+    ----------
+    mask
+        A law (variable_density, uniform_random, poisson_disc, random_columns, equispaced_columns) or a mask
+        file (.npy, .mat, .png).
+    acceleration
+        Grid points over acquired samples, the center included.
+    center
+        Side of the fully sampled center as a fraction of the matrix; None takes the law's own default.
+    exact
+        Reach the acceleration exactly where the law allows it.
+    mask_seed
+        Of the mask.
+    mask_dc
+        Where a mask file has its low frequencies; auto finds out.
+    mask_per
+        One mask for all scans of a shape (dataset), or a new one for each scan (scan).
+    """
+
+    mask: str = "variable_density"
+    acceleration: float = 4.0
+    center: float | None = None
+    exact: bool = True
+    mask_seed: int = 0
+    mask_dc: Literal["auto", "centre", "corner"] = "auto"
+    mask_per: Literal["dataset", "scan"] = "dataset"
+
+    def __post_init__(self) -> None:
+        check_request((1, 1), self.acceleration)
+        if self.mask not in MASK_LAWS:
+            if Path(self.mask).suffix.lower() not in (".npy", ".mat", ".png"):
+                cure = f"use one of {', '.join(MASK_LAWS)}, or a file"
+                raise SettingError(f"unknown mask {self.mask!r}{did_you_mean(self.mask, MASK_LAWS, cure)}")
+            # A run goes on, and is used, from other folders than the one that it was started in.
+            object.__setattr__(self, "mask", str(Path(self.mask).resolve()))
+
+    def draw(self, shape: tuple[int, int], generator: torch.Generator) -> SamplingMask:
+        """Draw a new mask of this law, or read the mask file again."""
+        if self.mask in MASK_LAWS:
+            return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
+        mask = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
+        if (size := tuple(mask.array.shape)) != shape:
+            raise SizeError(f"{self.mask}: the mask is {size}, the scans are {shape}: give another --mask")
+        return mask
+
+    def family(self, emulated: bool, withheld: float = 0.0) -> MaskFamily:
+        """Masks of the kind that scans have.
+
+        Of this law if they were undersampled by it (``emulated``); otherwise, and for a mask file, each scan's
+        own mask is all there is to go by. ``withheld`` as for :class:`MaskFamily`.
+        """
+        return MaskFamily(self.draw if emulated and self.mask in MASK_LAWS else None, self.mask_seed, withheld)
+
+    def fixed(self, shape: tuple[int, int]) -> SamplingMask:
+        """The one mask that all scans of this shape share."""
+        return _fixed(self, shape)
+
+    def undersample(self, scan: Scan, generator: torch.Generator) -> Scan:
+        """Keep the samples that the emulated acquisition takes; an undersampled scan stays as it is."""
+        if not is_full(scan.mask):
+            return scan
+        shape = (scan.mask.shape[0], scan.mask.shape[1])
+        mask = self.fixed(shape) if self.mask_per == "dataset" else self.draw(shape, generator)
+        reached = acquired_columns(scan.mask)
+        columns = None if reached == (0, shape[1]) else reached
+        return replace(scan.restricted(mask.array), meta=replace(scan.meta, emulated=True, columns=columns))
+
+
+@lru_cache(maxsize=32)
+def _fixed(sampling: Sampling, shape: tuple[int, int]) -> SamplingMask:
+    return sampling.draw(shape, seeded(sampling.mask_seed, "mask", *shape))

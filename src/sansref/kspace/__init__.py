@@ -6,8 +6,8 @@ A mask is drawn by the name of its law, and a measurement knows the operators of
 >>> from sansref.kspace import Measurement, draw_mask, fft2c
 >>> generator = torch.Generator().manual_seed(0)
 >>> mask = draw_mask("variable_density", (32, 32), 4.0, generator)
->>> print(mask.describe())
-variable_density 32x32: asked 4x, reached 4.000x, 256 of 1024 samples (25.0%), full centre 3x3
+>>> int(mask.array.sum()), mask.array.numel()
+(256, 1024)
 >>> image = torch.randn(1, 32, 32, dtype=torch.complex64, generator=generator)
 >>> given = Measurement((fft2c(image) * mask.array)[:, None], mask.array[None])
 >>> zero_filled = given.physics.adjoint(given.kspace)

@@ -16,17 +16,17 @@ class Cartesian:
 
     .. math:: E x = M F S x
 
-    with the mask :math:`M` (:math:`\Omega` in the papers), the centred orthonormal transform :math:`F` and
+    with the mask :math:`M` (:math:`\Omega` in the papers), the centered orthonormal transform :math:`F` and
     the coil sensitivities :math:`S` (identity for a single coil).
 
-    Inside :meth:`normal` nothing is shifted: the centring of :math:`F` is a permutation in k-space, which
+    Inside :meth:`normal` nothing is shifted: the centering of :math:`F` is a permutation in k-space, which
     the mask absorbs once, and a phase ramp, which :math:`F^H M F` cancels. For a column mask the transform
     along the readout cancels too, so that one 1-D FFT along phase encoding is enough.
 
     Parameters
     ----------
     mask
-        bool (height, width) or (batch, height, width), DC in the centre, True where acquired.
+        bool (height, width) or (batch, height, width), DC in the center, True where acquired.
     maps
         Coil sensitivity maps, complex (batch, coils, height, width) or (coils, height, width); None for a
         single coil whose sensitivity is part of the image.
@@ -36,7 +36,7 @@ class Cartesian:
         if mask.ndim not in (2, 3):
             raise ValueError(f"mask must be (height, width) or (batch, height, width), got {tuple(mask.shape)}")
         if maps is not None and maps.shape[-2:] != mask.shape[-2:]:
-            raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} are of different planes")
+            raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} differ in height or width")
         self.mask = mask
         self.maps = maps
 
@@ -131,15 +131,15 @@ class RealNormal:
     Parameters
     ----------
     mask
-        bool (height, width) or (batch, height, width), DC in the centre.
+        bool (height, width) or (batch, height, width), DC in the center.
     """
 
     def __init__(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> None:
         shifted = torch.fft.ifftshift(mask, dim=PLANE).to(dtype)
         mirrored = shifted.flip(PLANE).roll((1, 1), PLANE)
-        self._plane = tuple(mask.shape[-2:])
-        self._half = (0.5 * (shifted + mirrored))[..., : self._plane[1] // 2 + 1]
+        self._size = tuple(mask.shape[-2:])
+        self._half = (0.5 * (shifted + mirrored))[..., : self._size[1] // 2 + 1]
 
     def __call__(self, image: Tensor) -> Tensor:
         """Real image (batch, height, width) to Re(E^H E image)."""
-        return torch.fft.irfft2(self._half * torch.fft.rfft2(image), s=self._plane)
+        return torch.fft.irfft2(self._half * torch.fft.rfft2(image), s=self._size)

@@ -15,25 +15,14 @@ SMALLEST = 1e-3
 """Share of the largest sensitivity below which a place is taken for one that no coil sees."""
 
 RING_RADIUS = 1.5
-"""Distance of the coils from the centre, in halves of the field of view: the whole image lies inside the ring."""
+"""Distance of the coils from the center, in halves of the field of view: the whole image lies inside the ring."""
 
 
 def combine(images: Tensor, maps: Tensor) -> Tensor:
-    """Coil images to one image, sum over coils of conj(map) * image.
+    """Coil images (..., coils, height, width) to one image (..., height, width), sum over coils of conj(map) * image.
 
-    This is the least-squares image for maps with sum |map|^2 = 1 (Roemer et al., MRM 16(2), 1990).
-
-    Parameters
-    ----------
-    images
-        Complex, (..., coils, height, width).
-    maps
-        Complex coil sensitivity maps, (..., coils, height, width), broadcast against ``images``.
-
-    Returns
-    -------
-    Tensor
-        Complex, (..., height, width).
+    This is the least-squares image for maps with sum |map|^2 = 1 (Roemer et al., MRM 16(2), 1990). Images and maps are
+    complex, and broadcast against each other.
     """
     return (maps.conj() * images).sum(dim=-3)
 
@@ -113,16 +102,12 @@ def compression_matrix(samples: Tensor, coils: int) -> Tensor:
     # Single precision would square the condition number of what may span many orders of magnitude.
     covariance = flat.to(torch.complex128) @ flat.to(torch.complex128).mH
     _, vectors = torch.linalg.eigh(covariance)
-    principal = vectors.flip(-1)[:, :coils].mH
-    return _with_real_largest(principal).to(samples.dtype)
+    rows = vectors.flip(-1)[:, :coils].mH
+    # Eigenvectors have no phase of their own: each row's largest entry is turned to the positive real axis.
+    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    return (rows * (largest.conj() / largest.abs())).to(samples.dtype)
 
 
 def compressed(kspace: Tensor, matrix: Tensor) -> Tensor:
     """Virtual coils (virtual coils, ...) of k-space (coils, ...), where nothing acquired stays exactly zero."""
     return torch.tensordot(matrix, kspace, dims=1)
-
-
-def _with_real_largest(rows: Tensor) -> Tensor:
-    """Turn each row's largest entry to the positive real axis: eigenvectors have no phase of their own."""
-    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-    return rows * (largest.conj() / largest.abs())

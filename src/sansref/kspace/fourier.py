@@ -1,4 +1,4 @@
-"""Centred orthonormal Fourier transforms.
+"""Centered orthonormal Fourier transforms.
 
 The convention of fastMRI, sigpy and BART: DC sits at index ``n // 2`` of each axis, for even and odd
 sizes, in k-space and in image space, and the transform is unitary.
@@ -23,7 +23,7 @@ def fft2c(image: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Complex k-space of the same shape, DC in the centre, same l2 norm.
+        Complex k-space of the same shape, DC in the center, same l2 norm.
     """
     return _forward(image, PLANE)
 
@@ -34,7 +34,7 @@ def ifft2c(kspace: Tensor) -> Tensor:
 
 
 def fft1c(image: Tensor, dim: int) -> Tensor:
-    """Centred orthonormal transform along the axis ``dim`` alone."""
+    """Centered orthonormal transform along the axis ``dim`` alone."""
     return _forward(image, (dim,))
 
 

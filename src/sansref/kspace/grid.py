@@ -36,15 +36,11 @@ def central_mask(shape: Shape, sides: Shape, device: torch.device | None = None)
 def fraction_sides(shape: Shape, fraction: float) -> Shape:
     """Sides of the central box that takes ``fraction`` of each side, rounded to samples.
 
-    An axis of a single sample is all centre: there a plane stands for a line of columns.
-
-    Raises
-    ------
-    SettingError
-        If ``fraction`` is not between 0 and 1.
+    An axis of a single sample is all center: there a grid stands for a line of columns. Raises ``SettingError`` if
+    ``fraction`` is not between 0 and 1.
     """
     if not 0 <= fraction <= 1:
-        raise SettingError(f"a full centre of {fraction:g} of the side is impossible: give a fraction from 0 to 1")
+        raise SettingError(f"a full center of {fraction:g} of the side is impossible: give a fraction from 0 to 1")
     rows, columns = (1 if n == 1 else round(n * fraction) for n in shape)
     return rows, columns
 
@@ -60,86 +56,56 @@ def distance(shape: Shape, device: torch.device | None = None) -> Tensor:
     return torch.hypot(rows[:, None], columns[None, :])
 
 
-def full_centre(array: Tensor) -> Shape:
-    """Sides of the largest fully sampled box around DC, grown by one row and one column in turn.
+def full_center(array: Tensor) -> Shape:
+    """Rows and columns of the largest fully sampled box around DC, grown by one row and one column in turn.
 
-    Parameters
-    ----------
-    array
-        bool (height, width), DC-centred.
-
-    Returns
-    -------
-    tuple of int
-        Rows and columns of the box, (0, 0) where DC itself is not sampled.
+    The array is bool (height, width), DC-centered; the box has none where DC itself is not sampled.
     """
     height, width = array.shape
     if not array[height // 2, width // 2]:
         return 0, 0
-    sides = [1, 1]
-    growing = [0, 1]
+    sides, growing = [1, 1], [0, 1]
     while growing:
         for axis in tuple(growing):
-            larger = sides.copy()
-            larger[axis] += 1
+            sides[axis] += 1
             # An axis that cannot grow now cannot grow later either: the box it would have to fill only gets larger.
-            if (
-                larger[axis] > array.shape[axis]
-                or not array[central_box((height, width), (larger[0], larger[1]))].all()
-            ):
+            if sides[axis] > array.shape[axis] or not array[central_box((height, width), (sides[0], sides[1]))].all():
+                sides[axis] -= 1
                 growing.remove(axis)
-            else:
-                sides = larger
     return sides[0], sides[1]
 
 
-def centre_crop(data: Tensor, size: tuple[int, int]) -> Tensor:
-    """The central part of the last two axes.
+def center_crop(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """The center of (..., height, width), a view of height and width ``size``.
 
-    Index ``n // 2`` of the input, where DC and the image's centre lie, stays at ``n // 2`` of the
+    Index ``n // 2`` of the input, where DC and the image's center lie, stays at ``n // 2`` of the
     output for even and odd sizes.
-
-    Parameters
-    ----------
-    data
-        (..., height, width).
-    size
-        Height and width of the part.
-
-    Returns
-    -------
-    Tensor
-        A view, (..., *size).
 
     Raises
     ------
     ValueError
         If a size is not positive or exceeds the input's.
     """
-    plane = data.shape[-2:]
-    for wanted, available in zip(size, plane, strict=True):
-        if not 0 < wanted <= available:
-            raise ValueError(f"size {tuple(size)} must be positive and fit into {tuple(plane)}")
-    top, left = (available // 2 - wanted // 2 for wanted, available in zip(size, plane, strict=True))
+    whole = data.shape[-2:]
+    if any(not 0 < new <= old for new, old in zip(size, whole, strict=True)):
+        raise ValueError(f"size {tuple(size)} must be positive and fit into {tuple(whole)}")
+    top, left = (old // 2 - new // 2 for new, old in zip(size, whole, strict=True))
     return data[..., top : top + size[0], left : left + size[1]]
 
 
-def centre_pad(data: Tensor, size: tuple[int, int]) -> Tensor:
-    """Zero-pad the last two axes to at least ``size``, the old centre in the new centre.
-
-    Parameters
-    ----------
-    data
-        (..., height, width).
-    size
-        Height and width; an axis that is larger stays as it is.
-    """
+def center_pad(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zero-pad (..., height, width) to at least ``size``, the old center in the new one; a larger axis stays."""
     pads: list[int] = []
-    for wanted, old in zip(reversed(size), reversed(data.shape[-2:]), strict=True):
-        new = max(wanted, old)
+    for least, old in zip(reversed(size), reversed(data.shape[-2:]), strict=True):
+        new = max(least, old)
         before = new // 2 - old // 2
         pads += [before, new - old - before]
     return torch.nn.functional.pad(data, pads)
+
+
+def center_fit(data: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop or zero-pad (..., height, width) to height and width ``size``, along each axis about its center."""
+    return center_crop(center_pad(data, size), size)
 
 
 ASYMMETRY = 1 / 10
@@ -168,18 +134,14 @@ def acquired_columns(mask: Tensor) -> tuple[int, int]:
 def columns_within(mask: Tensor, width: int) -> tuple[int, int]:
     """First and one past the last column that a full scan reached, on the grid of another field of view.
 
-    Parameters
-    ----------
-    mask
-        bool (height, width) of a full scan: a block of columns about DC.
-    width
-        Columns of the new grid. It reaches as far in k-space as the old one, in steps of another size.
+    The mask, bool (height, width), is a block of columns about DC. The new grid, of ``width`` columns, reaches as far
+    in k-space as the old one, in steps of another size.
     """
     first, stop = acquired_columns(mask)
     old = mask.shape[1]
     if stop - first == old:
         return 0, width
     steps = width / old
-    low = math.ceil((first - old // 2) * steps)
-    high = math.floor((stop - 1 - old // 2) * steps)
-    return max(width // 2 + low, 0), min(width // 2 + high + 1, width)
+    before = math.ceil((first - old // 2) * steps)
+    after = math.floor((stop - 1 - old // 2) * steps)
+    return max(width // 2 + before, 0), min(width // 2 + after + 1, width)

@@ -1,10 +1,11 @@
-"""What was acquired: samples, their places and the coils, without or with a batch axis."""
+"""What was acquired: samples, their places and the coils, without or with a batch axis, and mirrored views of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Self
 
 import torch
@@ -12,8 +13,55 @@ from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.mirror import View
 from sansref.kspace.physics import Physics
+
+
+@dataclass(frozen=True)
+class View:
+    """A mirror image of a scan, its complex conjugate, or both; its own inverse.
+
+    Mirroring an image about its center mirrors its k-space about DC; conjugating it mirrors k-space about DC in both
+    directions and conjugates it. No sample is interpolated, and noise stays what it was.
+
+    Parameters
+    ----------
+    rows, columns
+        Mirror up and down, left and right.
+    conjugate
+        Take the complex conjugate of the image.
+    """
+
+    rows: bool
+    columns: bool
+    conjugate: bool
+
+    def image(self, image: Tensor) -> Tensor:
+        """View an image (..., height, width), or coil images, or sensitivity maps."""
+        return self._seen(image, self.rows, self.columns)
+
+    def kspace(self, kspace: Tensor) -> Tensor:
+        """View k-space (..., height, width)."""
+        return self._seen(kspace, self.rows != self.conjugate, self.columns != self.conjugate)
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """View a mask, or weights, of k-space (..., height, width)."""
+        return mirrored(mask, self.rows != self.conjugate, self.columns != self.conjugate)
+
+    def _seen(self, data: Tensor, rows: bool, columns: bool) -> Tensor:
+        data = mirrored(data, rows, columns)
+        return data.conj().resolve_conj() if self.conjugate else data
+
+
+def mirrored(data: Tensor, rows: bool, columns: bool) -> Tensor:
+    """Mirror the last two axes about their center, which is at index n // 2; the ends wrap around."""
+    axes = [axis for axis, wanted in ((-2, rows), (-1, columns)) if wanted]
+    if not axes:
+        return data
+    return torch.roll(data.flip(axes), [1 - data.shape[axis] % 2 for axis in axes], axes)
+
+
+VIEWS = tuple(View(*choice) for choice in product((False, True), repeat=3))
+"""All of them, the scan as it is first."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +81,7 @@ class Measurement:
         Coil sensitivity maps, complex64 (batch, coils, height, width); None for one coil.
     trajectory
         Places of the samples in k-space, float32 (batch, *samples, 2), in cycles per field of view; None for a
-        Cartesian grid with DC in the centre.
+        Cartesian grid with DC in the center.
     """
 
     kspace: Tensor

@@ -54,21 +54,9 @@ def noise_level(kspace: Tensor, mask: Tensor) -> Tensor:
 
 
 def white_noise(kspace: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
-    """Complex white noise in the shape of ``kspace``.
+    """Complex white noise of the shape (coils, height, width) and the dtype of ``kspace``.
 
-    Parameters
-    ----------
-    kspace
-        Complex, (coils, height, width).
-    level
-        Standard deviation of the real, and of the imaginary, part, as :func:`noise_level` gives it.
-    generator
-        The only source of randomness.
-
-    Returns
-    -------
-    Tensor
-        Of the shape and dtype of ``kspace``.
+    ``level`` is the standard deviation of the real, and of the imaginary, part, as :func:`noise_level` gives it.
     """
     # A complex normal number of torch has variance 1/2 in each part.
     return math.sqrt(2) * level * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
@@ -122,8 +110,7 @@ def whitening_matrix(noise: Tensor) -> Tensor:
     noise = noise.to(torch.complex128)
     if not torch.isfinite(torch.view_as_real(noise)).all():
         raise ValueError("the noise samples are not all finite")
-    covariance = torch.cov(noise)  # takes out the mean: an offset of the receiver is no noise
-    covariance = covariance.reshape(coils, coils)
+    covariance = torch.cov(noise).reshape(coils, coils)  # without the mean: an offset of the receiver is no noise
     strength = covariance.diagonal().real.clamp(min=0).sqrt()
     dead = (strength <= DEAD * strength.max()).nonzero().flatten().tolist()
     if dead:
@@ -141,24 +128,9 @@ def whitening_matrix(noise: Tensor) -> Tensor:
 
 
 def whitened(data: Tensor, matrix: Tensor) -> Tensor:
-    """Mix coils by a whitening matrix.
+    """Mix the coils of complex data (coils, ...) by a :func:`whitening_matrix` (coils, coils); the dtype stays.
 
-    Parameters
-    ----------
-    data
-        Complex (coils, ...).
-    matrix
-        Complex (coils, coils), from :func:`whitening_matrix`.
-
-    Returns
-    -------
-    Tensor
-        Of the shape and dtype of ``data``.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of coils differ.
+    Raises ``ValueError`` if the numbers of coils differ.
     """
     if matrix.shape != (data.shape[0], data.shape[0]):
         raise ValueError(f"a matrix of {tuple(matrix.shape)} does not fit {data.shape[0]} coils")

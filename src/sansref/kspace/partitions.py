@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.grid import Shape, central_mask, fraction_sides
-from sansref.kspace.masks.density import (
+from sansref.kspace.masks.mask import (
     dense_region,
     order_sample,
     successive_probability,
@@ -50,23 +50,11 @@ class Partition:
 
 
 def in_units(acquired: Tensor, unit: Unit, split: Callable[[Tensor], Partition]) -> Partition:
-    """Split the points, or the columns as the points of a plane with a single row.
+    """Split ``acquired``, bool (height, width), or its columns as the points of a single row.
 
-    Parameters
-    ----------
-    acquired
-        bool (height, width).
-    unit
-        For columns, all of a column must be acquired or none, within the rows that are acquired at all.
-    split
-        Splits a bool plane (height or 1, width).
-
-    Raises
-    ------
-    SettingError
-        If a column is only partly acquired.
+    Raises ``SettingError`` if only a part of a column is acquired, within the rows that are acquired at all.
     """
-    plane_shape(acquired)
+    shape_of(acquired)
     if unit not in ("point", "column"):
         raise ValueError(f"unit must be 'point' or 'column', got {unit!r}")
     if unit == "point":
@@ -75,11 +63,8 @@ def in_units(acquired: Tensor, unit: Unit, split: Callable[[Tensor], Partition])
     if not torch.equal(acquired, rows & columns):
         raise SettingError("some columns are only partly acquired: split this mask by points, not by columns")
     line = split(columns)
-    return Partition(
-        input=line.input & acquired,
-        target=line.target & acquired,
-        selected=line.selected.expand(acquired.shape).clone(),
-    )
+    selected = line.selected.expand(acquired.shape).clone()
+    return Partition(input=line.input & acquired, target=line.target & acquired, selected=selected)
 
 
 def check_fraction(fraction: float) -> None:
@@ -88,26 +73,15 @@ def check_fraction(fraction: float) -> None:
         raise SettingError(f"a part of {fraction:g} of the acquired samples is impossible: give one between 0 and 1")
 
 
-def plane_shape(acquired: Tensor) -> Shape:
+def shape_of(acquired: Tensor) -> Shape:
     """Height and width of ``acquired``; ValueError if it is not bool (height, width)."""
     if acquired.ndim != 2 or acquired.dtype != torch.bool:
         raise ValueError(f"acquired must be bool (height, width), got {acquired.dtype} {tuple(acquired.shape)}")
     return acquired.shape[0], acquired.shape[1]
 
 
-__all__ = [
-    "Partition",
-    "Unit",
-    "hold_out",
-    "multi",
-    "never_held_out",
-    "select_variable_density",
-    "split_gaussian",
-    "split_uniform",
-]
-
 SPARED = 16 / 256
-"""Part of each side around DC that is never held out."""
+"""Share of each side around DC that is never held out."""
 
 
 def split_uniform(
@@ -118,9 +92,9 @@ def split_uniform(
     Parameters
     ----------
     acquired
-        bool (height, width), DC-centred. Omega.
+        bool (height, width), DC-centered. Omega.
     ratio
-        The target's part of the acquired samples outside the block (rho of SSDU, there 0.4), rounded to samples.
+        The target's share of the acquired samples outside the block (rho of SSDU, there 0.4), rounded to samples.
     generator
         Source of randomness.
     block
@@ -142,11 +116,11 @@ def split_uniform(
     ----------
     Yaman et al., Magn. Reson. Med. 2020.
     """
-    return in_units(
-        acquired,
-        unit,
-        lambda plane: _set_apart(plane, torch.zeros_like(plane, dtype=torch.float64), ratio, generator, block),
-    )
+
+    def split(points: Tensor) -> Partition:
+        return _set_apart(points, torch.zeros_like(points, dtype=torch.float64), ratio, generator, block)
+
+    return in_units(acquired, unit, split)
 
 
 def split_gaussian(
@@ -163,14 +137,14 @@ def split_gaussian(
     The samples of the target are drawn one after the other, without replacement, each with a probability
     proportional to a Gaussian around DC of standard deviation ``width * (n - 1)`` along an axis of n samples.
     The official code draws normal positions until they hit, which is the same law; its loop takes one sample too
-    many, counts ``ratio`` on all of Omega, and centres on the strongest row and column rather than on ``n // 2``.
+    many, counts ``ratio`` on all of Omega, and centers on the strongest row and column rather than on ``n // 2``.
 
     Parameters
     ----------
     acquired, ratio, generator, block, unit
         As for :func:`split_uniform`.
     width
-        Standard deviation as a part of the axis.
+        Standard deviation as a share of the axis.
 
     Returns
     -------
@@ -184,16 +158,14 @@ def split_gaussian(
         If there are too few samples to split or the width is not positive.
     """
     if not 0 < width < math.inf:
-        raise SettingError(
-            f"a Gaussian width of {width:g} is impossible: give a positive part of the axis, such as 0.25"
-        )
+        raise SettingError(f"a Gaussian width of {width:g} is impossible: give a positive part of the axis, as 0.25 is")
 
-    def split(plane: Tensor) -> Partition:
+    def split(points: Tensor) -> Partition:
         rows, columns = (
-            ((torch.arange(n, dtype=torch.float64, device=plane.device) - n // 2) / (width * max(n - 1, 1))) ** 2
-            for n in plane.shape
+            ((torch.arange(n, dtype=torch.float64, device=points.device) - n // 2) / (width * max(n - 1, 1))) ** 2
+            for n in points.shape
         )
-        return _set_apart(plane, -(rows[:, None] + columns) / 2, ratio, generator, block)
+        return _set_apart(points, -(rows[:, None] + columns) / 2, ratio, generator, block)
 
     return in_units(acquired, unit, split)
 
@@ -212,13 +184,13 @@ def hold_out(
     Parameters
     ----------
     acquired
-        bool (height, width), DC-centred.
+        bool (height, width), DC-centered.
     fraction
-        Part of the acquired samples outside the low frequencies that is held out, each with the same probability.
+        Share of the acquired samples outside the low frequencies that is held out, each with the same probability.
     generator
         Source of randomness.
     center
-        Part of each side around DC that is never held out.
+        Share of each side around DC that is never held out.
     least
         Samples of each side around DC that are not held out either.
     unit
@@ -234,7 +206,7 @@ def hold_out(
     SettingError
         If there are too few samples to split.
     """
-    block = never_held_out(plane_shape(acquired), center, least)
+    block = never_held_out(shape_of(acquired), center, least)
     return split_uniform(acquired, fraction, generator, block=block, unit=unit)
 
 
@@ -256,18 +228,18 @@ def select_variable_density(
 
     Meets the paper's three criteria: different each time, most of the low and some of the high frequencies, about
     half of the acquired samples. Selection follows the variable-density profile of
-    :func:`sansref.kspace.masks.density.variable_density_profile` with a full centre.
+    :func:`sansref.kspace.masks.mask.variable_density_profile` with a full center.
 
     Parameters
     ----------
     acquired
-        bool (height, width), DC-centred. Omega.
+        bool (height, width), DC-centered. Omega.
     generator
         Source of randomness.
     fraction
-        Part of the acquired samples that is selected, exact up to rounding.
+        Share of the acquired samples that is selected, exact up to rounding.
     center
-        Part of each side around DC whose acquired samples are always selected.
+        Share of each side around DC whose acquired samples are always selected.
     unit
         Select points or whole columns.
 
@@ -279,23 +251,23 @@ def select_variable_density(
     Raises
     ------
     SettingError
-        If the centre holds more than ``fraction`` of the samples, or there are too few to select from.
+        If the center holds more than ``fraction`` of the samples, or there are too few to select from.
     """
     check_fraction(fraction)
 
-    def select(plane: Tensor) -> Partition:
-        shape = plane_shape(plane)
-        full = dense_region(shape, fraction_sides(shape, center), plane.device)
-        total, kept = int(plane.sum()), int((plane & full).sum())
+    def select(points: Tensor) -> Partition:
+        shape = shape_of(points)
+        full = dense_region(shape, fraction_sides(shape, center), points.device)
+        total, kept = int(points.sum()), int((points & full).sum())
         count = round(fraction * total)
         if not max(kept, 1) <= count < total:
             raise SettingError(
-                f"cannot select {count} of {total} acquired samples where the kept centre holds {kept}: "
-                f"use a smaller centre, another fraction than {fraction:g} or a lower acceleration"
+                f"cannot select {count} of {total} acquired samples where the kept center holds {kept}: "
+                f"use a smaller center, another fraction than {fraction:g} or a lower acceleration"
             )
-        probability = variable_density_profile(full, plane, count / total)
-        chosen = order_sample(torch.where(plane, probability, 0.0), count, generator)
-        return Partition(chosen, plane.clone(), probability.float())
+        probability = variable_density_profile(full, points, count / total)
+        chosen = order_sample(torch.where(points, probability, 0.0), count, generator)
+        return Partition(chosen, points.clone(), probability.float())
 
     return in_units(acquired, unit, select)
 
@@ -303,17 +275,8 @@ def select_variable_density(
 def multi(split: Callable[[], Partition], count: int) -> list[Partition]:
     """Several partitions of the same samples, for multi-mask SSDU (Yaman et al., NMR Biomed. 2022).
 
-    Parameters
-    ----------
-    split
-        Draws one partition, for instance ``lambda: split_uniform(acquired, 0.4, generator)``.
-    count
-        Number of partitions, at least 1.
-
-    Raises
-    ------
-    SettingError
-        If ``count`` is below 1.
+    ``split`` draws one, for instance ``lambda: split_uniform(acquired, 0.4, generator)``. Raises ``SettingError`` if
+    ``count`` is below 1.
     """
     if count < 1:
         raise SettingError(f"{count} partitions are impossible: give at least 1")
@@ -323,7 +286,7 @@ def multi(split: Callable[[], Partition], count: int) -> list[Partition]:
 def _set_apart(acquired: Tensor, log_weight: Tensor, ratio: float, generator: Generator, block: Shape) -> Partition:
     """Draw the target outside the block in proportion to ``exp(log_weight)``."""
     check_fraction(ratio)
-    kept = central_mask(plane_shape(acquired), block, acquired.device)
+    kept = central_mask(shape_of(acquired), block, acquired.device)
     available = acquired & ~kept
     outside = int(available.sum())
     count = round(ratio * outside)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from sansref.kspace.measurement import Measurement
-from sansref.kspace.mirror import View
+from sansref.kspace.measurement import Measurement, View
 
 
 class Batch(Protocol):

@@ -27,7 +27,7 @@ from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
 CENTER = 16 / 256
-"""Side of the centre that is always given, as a fraction of the matrix."""
+"""Side of the center that is always given, as a fraction of the matrix."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class IDROptions:
     stages
         Number of stages, the first on acquired samples alone; the paper has 15.
     selection
-        Share of the acquired samples outside the centre that the network is given in the first stage.
+        Share of the acquired samples outside the center that the network is given in the first stage.
     pool
         Number of undersampling masks of later stages: the scan's own and pool - 1 others of its kind. The input of
         a later stage is sampled by one of the others, as scans are when they are reconstructed: under the scan's own

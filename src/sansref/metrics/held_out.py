@@ -15,7 +15,7 @@ def held_out_error(
     .. math:: \sum_{k \in V} w_k |(F S x)_k - y_k|^2 \Big/ \sum_{k \in V} w_k |y_k|^2, \qquad w_k = 1 / p_k
 
     With ``density`` p each held-out sample stands for the 1/p locations of its kind (Horvitz and Thompson's
-    estimator), so that up to the noise the score estimates the NMSE of the whole image outside the centre,
+    estimator), so that up to the noise the score estimates the NMSE of the whole image outside the center,
     however unevenly the scanner sampled.
 
     Parameters

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sansref import __version__
-from sansref.data.placement import Placement, Turn, placement_of, upright
+from sansref.data.placement import Orientation, Placement, placement_of, upright
 from sansref.data.provenance import WARNING, Provenance, digest, files_behind
+from sansref.data.readers.dicom import series_of
 from sansref.data.readers.dicom_headers import CLASSIC, FORMAT, MULTI_FRAME, Frame, header_of
-from sansref.data.readers.dicom_series import series_of
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import SettingError, printable
 from sansref.files import atomic_folder, remove_made
@@ -54,17 +54,7 @@ READ = (
 
 @dataclass(frozen=True)
 class DicomSource:
-    """What a series is made from.
-
-    Attributes
-    ----------
-    identity
-        Digest of the source's files.
-    header
-        Of the source, empty where it is no DICOM.
-    frames
-        The source's slices, none where it is no DICOM.
-    """
+    """What a series is made from: a digest of its files, and of DICOM its header and slices, which are else empty."""
 
     identity: str
     header: Any
@@ -74,12 +64,7 @@ class DicomSource:
 def source_of(path: Path, format_: str) -> DicomSource:
     """Look at a source, which is read as a whole for its digest.
 
-    Raises
-    ------
-    FileError
-        If it cannot be read any more.
-    SettingError
-        If pydicom is not installed.
+    Raises ``FileError`` if it cannot be read any more, and ``SettingError`` if pydicom is not installed.
     """
     try:
         from pydicom.dataset import Dataset
@@ -99,21 +84,10 @@ def uid(*parts: object) -> str:
 
 
 def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: DicomSource) -> Dataset:
-    """Everything but the pixels and their place.
+    """Everything but the pixels and their place; ``meta`` is that of any scan of the file.
 
     The study, the frame of reference and the PatientID are those of a DICOM source. No name, no date and nothing else
     that could differ when the same command is repeated is made up.
-
-    Parameters
-    ----------
-    info
-        The file that was reconstructed.
-    meta
-        Of any of its scans.
-    made
-        By what.
-    source
-        The same file, as DICOM sees it.
     """
     from pydicom.dataset import Dataset
 
@@ -143,7 +117,10 @@ def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: Dico
     new.BurnedInAnnotation = "NO"
     new.Manufacturer = new.ManufacturerModelName = "sansref"
     new.SoftwareVersions = __version__
-    new.ContributingEquipmentSequence = [*_scanner(source.header), _equipment("109102", "Processing Equipment", new)]
+    scanner = (
+        [_equipment("109101", "Acquisition Equipment", source.header)] if source.header.get("Manufacturer") else []
+    )
+    new.ContributingEquipmentSequence = [*scanner, _equipment("109102", "Processing Equipment", new)]
     new.SamplesPerPixel, new.PhotometricInterpretation, new.PixelRepresentation = 1, "MONOCHROME2", 0
     new.BitsAllocated, new.BitsStored, new.HighBit = 16, 16, 15
     return new
@@ -168,12 +145,6 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
-
-
-def _scanner(header: Any) -> list[Dataset]:
-    if not header.get("Manufacturer"):
-        return []
-    return [_equipment("109101", "Acquisition Equipment", header)]
 
 
 def _equipment(value: str, meaning: str, header: Any) -> Dataset:
@@ -226,38 +197,16 @@ def dicom_slices(
     """A folder of DICOM MR images, one a slice, named by :func:`dicom_name`.
 
     All slices share one scale of stored values, which uses all 16 bits; they are therefore gathered in an array on disk
-    before they are written. Slices of a DICOM source keep its rows and columns, others are turned
-    upright. The same source, weights and settings give the same files, with the same UIDs.
+    before they are written. Slices of a DICOM source keep its rows and columns, others are turned upright. The same
+    source, weights and settings give the same files, with the same UIDs.
 
-    Parameters
-    ----------
-    folder
-        Appears whole, in the place of one that there was before.
-    shape
-        Slices, height and width.
-    info, meta
-        The file that was reconstructed, and any of its scans.
-    made
-        By what.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the source's place cannot be told in DICOM, or the system refuses to write.
-    SettingError
-        If pydicom is not installed.
-    ValueError
-        If a slice is not real, finite and 2-D.
+    The shape is (slices, height, width); ``meta`` is that of any scan of the file. Raises ``FileError`` if the source's
+    place cannot be told in DICOM, and ``SettingError`` if pydicom is not installed.
     """
     source = source_of(info.path, info.format)
     place = placement_of(info.path, meta.geometry, meta.spacing)
-    turn = Turn() if source.frames else upright(meta.geometry)
-    at = turn.placement(place, *shape[1:])
+    orientation = Orientation() if source.frames else upright(meta.geometry)
+    at = orientation.placement(place, *shape[1:])
     frames = _frames_in_place(source, shape[1:], place)
     template = series_header(info, meta, made, source)
     _describe_size(template, at, frames)
@@ -267,7 +216,7 @@ def dicom_slices(
             scale = _Scale.of(slices, info.kind == "k-space")
             scale.describe(template)
             for index, image in enumerate(slices):
-                _save(temporary, index, turn.image(image), _Series(template, at, scale, source, frames))
+                _save(temporary, index, orientation.image(image), _Series(template, at, scale, source, frames))
         remove_made(Path(folder), r"slice-\d+\.dcm")  # a folder cannot be renamed to one that holds something
 
 
@@ -295,13 +244,13 @@ class _Scale:
         """The scale of images from ``measured`` k-space, which has no grey values of its own, or from images."""
         from pydicom.valuerep import format_number_as_ds
 
-        low, high = min(float(slices.min()), 0.0), float(slices.max())
+        least, largest = min(float(slices.min()), 0.0), float(slices.max())
         bright = max(float(np.percentile(image, DISPLAY_PERCENTILE)) for image in slices)
-        slope = (high - low) / MOST if high > low else 1.0
-        rescaled = not measured and FEWEST_GREYS <= high - low <= MOST
+        slope = (largest - least) / MOST if largest > least else 1.0
+        rescaled = not measured and FEWEST_GREYS <= largest - least <= MOST
         if rescaled:
-            slope, low = (float(format_number_as_ds(value)) for value in (slope, low))
-        return cls(slope, low, bright, rescaled)
+            slope, least = (float(format_number_as_ds(value)) for value in (slope, least))
+        return cls(slope, least, bright, rescaled)
 
     def stored(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         values = np.rint((image.astype(np.float64) - self.intercept) / self.slope)
@@ -351,8 +300,7 @@ def _describe_size(header: Dataset, place: Placement, frames: Sequence[Frame]) -
     directions: tuple[float, ...] = (*(place.across / columns), *(place.down / rows))
     thickness: float | None = slices
     if frames:
-        (rows, columns), directions = frames[0].stack.spacing, frames[0].orientation
-        thickness = frames[0].thickness
+        (rows, columns), directions, thickness = frames[0].stack.spacing, frames[0].orientation, frames[0].thickness
     header.PixelSpacing = [_decimal(rows), _decimal(columns)]
     header.ImageOrientationPatient = [_decimal(value) for value in directions]
     header.SpacingBetweenSlices = _decimal(slices)

@@ -1,14 +1,16 @@
-"""Writing images as NIfTI, HDF5 and PNG, a slice at a time, in any order, so that no volume is held in memory.
+"""Writing images as NIfTI, HDF5, PNG and MRD, a slice at a time, in any order, so that no volume is held in memory.
 
-Each writer is a context that gives a function to put slices with. What is written appears under its name only when the
-context ends well; one that fails leaves nothing behind.
+Each writer is a context that gives a function to put slices with, a ``PutSlice`` ``(index, image)``. Images are real,
+finite and (height, width), else a ValueError; slices that are never put are zero (in PNG, there is no file). What is
+written appears under its name only when the context ends well; one that fails leaves nothing behind, and a FileError
+says what the system refuses.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from sansref.data.placement import for_people, is_placing
-from sansref.errors import FileError
+from sansref import __version__
+from sansref.data.placement import Placement, for_people, is_placing, placement_of
+from sansref.data.provenance import WARNING, Provenance
+from sansref.data.readers.reader import FileInfo
+from sansref.errors import FileError, SettingError
 from sansref.files import atomic_folder, atomic_path, remove_made, unrefused
-from sansref.scan import Geometry
+from sansref.scan import Geometry, ScanMeta
 
 Array = npt.NDArray[np.floating]
 
@@ -54,8 +59,8 @@ def save_nifti(
         Placement of the array. None: it is (height, width, slices), with unknown placement. One that is not known, or
         gives voxels no place, leaves its sizes alone.
     spacing
-        Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The
-        distance of the slices is then written as 1 mm.
+        Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The distance of the slices
+        is then written as 1 mm.
     """
     import nibabel
 
@@ -90,6 +95,8 @@ def save_png(
 ) -> None:
     """Save an image as 8-bit greyscale.
 
+    Raises ``ValueError`` if the image is not real, finite and 2-D, or the window is empty.
+
     Parameters
     ----------
     path
@@ -102,21 +109,16 @@ def save_png(
         Placement by which the image is turned for display, in the radiological convention: superior
         (in an axial slice, anterior) up, the patient's right on the left; anterior on the left of a
         sagittal slice. None leaves rows and columns as they are.
-
-    Raises
-    ------
-    ValueError
-        If the image is not real, finite and 2-D, or the window is empty.
     """
     from PIL import Image
 
     array = real_image(image)
     if window is not None and not window[0] < window[1]:
         raise ValueError(f"window must rise, got {window}")
-    low, high = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
+    black, white = window or (0.0, float(np.percentile(array, DISPLAY_PERCENTILE)))
     array = for_people(array, geometry)
     # A blank image has an empty default window, and stays black.
-    grey = np.clip((array - low) / (high - low), 0, 1) if high > low else np.zeros_like(array)
+    grey = np.clip((array - black) / (white - black), 0, 1) if white > black else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
 
 
@@ -143,28 +145,9 @@ def nifti_slices(
 ) -> Iterator[PutSlice]:
     """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
 
-    Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
-
-    Parameters
-    ----------
-    path
-        Ends in .nii or .nii.gz.
-    shape
-        Slices, height and width.
-    geometry, spacing
-        As in :func:`~sansref.outputs.writers.save_nifti`; the array's axes are put back in the source's order.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the name has another ending, or the system refuses to write.
-    ValueError
-        If a slice is not real, finite and 2-D.
+    The shape is (slices, height, width); the array's axes are put back in the source's order, as :func:`save_nifti`
+    does. Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file. Raises
+    ``FileError`` if the name does not end in .nii or .nii.gz.
     """
     path = check_nifti_name(path)
     slice_axis = 2 if geometry is None else geometry.slice_axis
@@ -209,27 +192,7 @@ def put_into(slices: Any) -> PutSlice:
 
 @contextmanager
 def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
-    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` (slices, height, width).
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape
-        Slices, height and width.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put are zero.
-
-    Raises
-    ------
-    FileError
-        If the system refuses to write.
-    ValueError
-        If a slice is not real, finite and 2-D.
-    """
+    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` of the shape (slices, height, width)."""
     import h5py
 
     with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
@@ -244,26 +207,9 @@ def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[Pu
 
 @contextmanager
 def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
-    """A folder of 8-bit images as :func:`~sansref.outputs.writers.save_png` writes them, named by :func:`png_name`.
+    """A folder of 8-bit images as :func:`save_png` writes them, named by :func:`png_name`.
 
-    Parameters
-    ----------
-    folder
-        Appears whole, in the place of one that there was before.
-    geometry
-        Placement by which images are turned upright; None leaves them as they are.
-
-    Yields
-    ------
-    PutSlice
-        Slices that are never put have no file.
-
-    Raises
-    ------
-    FileError
-        If the system refuses to write.
-    ValueError
-        If a slice is not real, finite and 2-D.
+    It appears in the place of one that there was before.
     """
     with atomic_folder(Path(folder)) as temporary:
         yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
@@ -273,3 +219,60 @@ def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator
 def png_name(index: int) -> str:
     """File name of a slice's image."""
     return f"slice-{index:03d}.png"
+
+
+GROUP, SERIES = "dataset", "image_0"
+
+
+@contextmanager
+def mrd_slices(
+    path: str | Path, shape: tuple[int, int, int], info: FileInfo, meta: ScanMeta, made: Provenance
+) -> Iterator[PutSlice]:
+    """An MRD file with one series ``dataset/image_0`` of float32 magnitudes, one image a slice.
+
+    The shape is (slices, height, width); ``meta`` is that of any scan of the file. Rows, which are the readout where
+    there is one, become MRD's x axis, the fastest; the position is that of the center, pixel ``n // 2`` of each axis.
+    Slices are gathered in an array on disk, to be written in order. Raises ``FileError`` if the source's place cannot
+    be told in MRD, and ``SettingError`` if the package ismrmrd is not installed.
+    """
+    try:
+        import ismrmrd
+    except ImportError:
+        raise SettingError("writing MRD needs the package ismrmrd: pip install ismrmrd") from None
+    place = placement_of(info.path, meta.geometry, meta.spacing)
+    attributes = ismrmrd.Meta(
+        DataRole="Image",
+        ImageProcessingHistory=["sansref", __version__, made.method],
+        ImageComments=[WARNING, *made.sentences(info, meta)],
+        SequenceDescription=" ".join(filter(None, (info.contrast, made.name))),
+        PatientPlacement="known" if place.known else "unknown",
+    )
+    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), shape) as slices:
+        yield put_into(slices)
+        with unrefused(temporary) as target, closing(ismrmrd.Dataset(target, GROUP, mode="w")) as file:
+            for index, image in enumerate(slices):
+                file.append_image(SERIES, _image(image, index, place, attributes))
+                target.check()
+
+
+def _image(image: npt.NDArray[np.float32], index: int, place: Placement, attributes: Any) -> Any:
+    import ismrmrd
+
+    height, width = image.shape
+    rows, columns, slices = place.spacing
+    normal = np.cross(place.down, place.across) / (rows * columns)
+    # Slices follow each other along the direction that is given for them.
+    normal *= np.sign(normal @ place.through)
+    made = ismrmrd.Image(meta=attributes, data=np.ascontiguousarray(image.T)[None, None])
+    head = made.getHead()
+    head.version = 1
+    head.image_type = ismrmrd.IMTYPE_MAGNITUDE
+    head.field_of_view = (rows * height, columns * width, slices)
+    head.position = tuple(place.pixel(index, height // 2, width // 2))
+    head.read_dir, head.phase_dir = tuple(place.down / rows), tuple(place.across / columns)
+    head.slice_dir = tuple(normal)
+    head.repetition, head.slice = place.count(index)
+    head.image_index = index
+    head.attribute_string_len = len(made.attribute_string.encode())
+    made.setHead(head)
+    return made

@@ -232,7 +232,7 @@ def _box(axes: Axes, region: tuple[slice, slice]) -> None:
     from matplotlib.patches import Rectangle
 
     rows, columns = region
-    # Pixel centres are at whole coordinates.
+    # Pixel centers are at whole coordinates.
     corner = (columns.start - 0.5, rows.start - 0.5)
     size = (columns.stop - columns.start, rows.stop - rows.start)
     axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_BOX_COLOUR, linewidth=1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import centre_crop
+from sansref.kspace.grid import center_crop
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
@@ -31,7 +31,7 @@ ZERO_FILLED = "zero-filled"
 BEST_SCALE = "zero-filled, best scale"
 
 Normalise = Literal["none", "minmax"]
-Reconstruction = Callable[[Measurement], Tensor]
+Reconstruct = Callable[[Measurement], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +151,12 @@ def _minmax(image: Tensor, by: Tensor) -> Tensor:
 
 
 def _cropped(image: Tensor, scan: Scan) -> Tensor:
-    return image if scan.meta.crop is None else centre_crop(image, scan.meta.crop)
+    return image if scan.meta.crop is None else center_crop(image, scan.meta.crop)
 
 
 @torch.inference_mode()
 def score_scan(
-    reconstruct: Reconstruction,
+    reconstruct: Reconstruct,
     scan: Scan,
     family: MaskFamily,
     held_out: float,
@@ -224,7 +224,7 @@ def _compared(image: Tensor, scan: Scan, lpips: LPIPS | None, normalise: Normali
     )
 
 
-def held_out_score(reconstruct: Reconstruction, scan: Scan, family: MaskFamily, held_out: Tensor) -> float:
+def held_out_score(reconstruct: Reconstruct, scan: Scan, family: MaskFamily, held_out: Tensor) -> float:
     """Reference-free score of one scan on the samples under ``held_out``, bool (height, width)."""
     given = scan.restricted(~held_out).batch()
     image = reconstruct(given)

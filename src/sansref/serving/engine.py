@@ -1,10 +1,16 @@
-"""One trained run that all clients share."""
+"""One trained run that all clients share: images take turns, and are broken off where nobody waits for them."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import logging
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
 
 import torch
 
@@ -12,82 +18,204 @@ from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_s
 from sansref.data.coil_maps import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.provenance import Provenance
 from sansref.errors import FileError, SansrefError
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 from sansref.serving.gathering import Work
-from sansref.serving.images import Reconstruction
-from sansref.serving.options import Limits
-from sansref.serving.turns import Turns
+from sansref.serving.images import SentImage
+from sansref.serving.messages import LOOK, ClientError
+from sansref.serving.options import QUICK, SECONDS_A_UNIT, ServerLimits
 from sansref.training.run import RunDirectory
 
+LOGGER = logging.getLogger(__package__)
 
-class Engine:
-    """A trained method that reconstructs the images of all clients, who take turns.
+Result = TypeVar("Result")
+#: Seconds after which a computation that has not ended is told again; after which the log says so.
+AGAIN, SLOW = 0.5, 5.0
+#: An image that is expected to take so many times longer than it may is not begun.
+SURELY = 3.0
 
-    The network exists once, and the memory that an image takes on its way twice, however many clients there are.
 
-    Parameters
-    ----------
-    run
-        A finished run.
-    accelerator
-        Where its networks work.
-    most_seconds
-        That one image may take.
+class UnwantedError(Exception):
+    """Nobody waits for the result any more."""
 
-    Raises
-    ------
-    FileError
-        If the run cannot be used.
-    SettingError
-        If there is no GPU where one is asked for.
+
+class _BrokenOffError(BaseException):
+    """Raised inside a computation to end it; no ``except Exception`` on the way may stop it."""
+
+
+class Turns:
+    """Two lanes, in each of which one image is computed at a time, in the order in which they were asked for.
+
+    A client asks for one image at a time, so that clients take turns. Images that take long have a lane of their own:
+    those that are quick never wait for them.
     """
 
-    def __init__(
-        self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = Limits.max_seconds
-    ) -> None:
-        self._worker = Worker(Job(run, run.path, accelerator=accelerator))
-        self._turns = Turns(most_seconds)
-        _compile_coil_maps()
+    def __init__(self, most_seconds: float) -> None:
+        self._most_seconds = most_seconds
+        self._lanes = (_Lane(), _Lane())
+        self._rate = SECONDS_A_UNIT
 
-    @property
-    def made(self) -> Provenance:
-        """What the images say of how they came about."""
-        return self._worker.made
+    def run(self, units: float, work: Callable[[], Result], wanted: Callable[[], bool]) -> Result:
+        """Wait for a turn, compute, and return the result.
 
-    @property
-    def device(self) -> torch.device:
-        """Where the networks work."""
-        return self._worker.device
-
-    def reconstruct(
-        self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
-    ) -> Reconstruction:
-        """Wait for the turn of an image, and reconstruct it.
+        Raises ``ClientError`` if it is expected to take, or takes, longer than it may, and ``UnwantedError`` if nobody
+        waits any more.
 
         Parameters
         ----------
-        source
-            Who sent it, for errors.
-        header
-            Of the measurement.
+        units
+            What it costs, see :func:`sansref.serving.options.cost`.
         work
-            Its lines.
-        number
-            Of the image in the measurement, from 0.
+            The computation. It runs in a thread of its own: what is left of it when it is broken off in the middle,
+            such as the thread's modes of PyTorch, ends with the thread.
         wanted
-            Asked again and again whether somebody still waits for it.
+            Asked again and again whether somebody still waits for the result.
+        """
+        most, expected = self._most_seconds, units * self._rate  # in seconds, by the images before
+        # The estimate is rough, and an image that takes too long is stopped anyway.
+        if expected > SURELY * most:
+            told = f"it would take about {expected:.0f} s, and {most:g} s is the most for one image"
+            raise ClientError(told, "max_seconds")
+        with self._lanes[expected > QUICK].turn(wanted):
+            begin = time.monotonic()
+            computation = _Computation(work)
+            while not computation.ended(LOOK):
+                if not wanted():
+                    computation.break_off()
+                    raise UnwantedError
+                if time.monotonic() - begin > most:
+                    computation.break_off()
+                    raise ClientError(f"it was not done after {most:g} s, the most for one image", "max_seconds")
+            result = computation.result()
+            seconds = time.monotonic() - begin
+            if seconds > 1:  # of shorter ones, most is not in proportion to their size
+                self._rate += 0.2 * (seconds / units - self._rate)
+            return result
 
-        Raises
-        ------
-        ClientError
-            If it takes too long.
-        UnwantedError
-            If nobody waits any more.
-        FileError
-            If the lines cannot be an image, or not one that the method can reconstruct.
+    def close(self) -> None:
+        """Wait for the images in work."""
+        for lane in self._lanes:
+            with lane.turn(lambda: True):
+                pass
+
+
+class _Lane:
+    """First come, first served."""
+
+    def __init__(self) -> None:
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, wanted: Callable[[], bool]) -> Iterator[None]:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+        try:
+            while True:
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._queue[0] is ticket, LOOK):
+                        break
+                if not wanted():
+                    raise UnwantedError
+            yield
+        finally:
+            with self._changed:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+
+
+class _Computation(Generic[Result]):
+    """A call in a thread that can be broken off between any two steps of Python's.
+
+    Libraries whose loops have no place to ask whether to go on, as that of coil maps, are stopped like this too. A
+    single call into compiled code is not: it takes seconds at most for the largest matrix. What is imported or compiled
+    at first use would be left half-done: the engine sees to it beforehand.
+    """
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._results: list[Result] = []
+        self._error: BaseException | None = None
+        self._over = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="reconstruct", daemon=True)
+        self._thread.start()
+
+    def ended(self, seconds: float) -> bool:
+        """Wait so long for the end, and tell whether it has come."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def result(self) -> Result:
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def break_off(self) -> None:
+        """Stop, and wait until it has: the next one must find the memory free."""
+        begin, collecting = time.monotonic(), gc.isenabled()
+        gc.disable()  # callbacks of what it frees would meet the error, and Python goes on after those
+        try:
+            self._raise_in_thread(_BrokenOffError)
+            while not self.ended(AGAIN):
+                self._raise_in_thread(_BrokenOffError)
+        finally:
+            if collecting:
+                gc.enable()
+        if (took := time.monotonic() - begin) > SLOW:
+            LOGGER.warning("an image took %.0f s to break off", took)
+
+    def _run(self) -> None:
+        try:
+            try:
+                self._results.append(self._work())
+            finally:
+                self._end()
+        except BaseException as error:  # to be raised where it is waited for
+            self._error = error
+
+    def _end(self) -> None:
+        """From now on nothing is raised in this thread, not even what was on its way."""
+        with self._lock:
+            self._over = True
+            _raise_in(threading.get_ident(), None)
+
+    def _raise_in_thread(self, error: type[BaseException]) -> None:
+        with self._lock:
+            if not self._over and self._thread.ident is not None:
+                _raise_in(self._thread.ident, error)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Let a thread meet an error at its next step, or take back one that it has not met."""
+    raised = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+
+
+class Engine:
+    """A trained method that reconstructs the images of all clients, who take turns, each image in ``most_seconds``.
+
+    The network exists once, and the memory that an image takes on its way twice, however many clients there are. Raises
+    ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
+    """
+
+    def __init__(
+        self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = ServerLimits.max_seconds
+    ) -> None:
+        self._worker = Worker(Job(run, run.path, accelerator=accelerator))
+        self.made, self.device = self._worker.made, self._worker.device
+        self._turns = Turns(most_seconds)
+        _compile_coil_maps()
+
+    def reconstruct(
+        self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
+    ) -> SentImage:
+        """Wait for the turn of image ``number`` of a measurement, and reconstruct it if it is still ``wanted``.
+
+        Raises ``ClientError`` if it takes too long; ``UnwantedError`` if nobody waits any more; ``FileError``, blaming
+        ``source``, if the lines cannot be an image, or not one that the method can reconstruct.
         """
         return self._turns.run(work.units, lambda: self._reconstruct(source, header, work, number), wanted)
 
@@ -95,28 +223,19 @@ class Engine:
         """Wait for the images in work."""
         self._turns.close()
 
-    def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> Reconstruction:
+    def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> SentImage:
         start = time.monotonic()
         meta = ScanMeta(header.subject or "unknown", source, slice=number)
         images: list[torch.Tensor] = []
         first = None
         for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
-            scan = self._ready(measured)
-            images.append(reconstruct_scan(self._worker.method, scan, self._worker.device))
+            scan = self._worker.recipe.ready(measured)
+            if scan is None:
+                raise FileError(source, "sent lines without any signal", "Check the measurement")
+            images.append(reconstruct_scan(self._worker.method, scan, self.device))
             first = first or scan
         assert first is not None, "lines without an image are refused"
-        slices = torch.stack(images)
-        if not slices.isfinite().all():
-            raise FileError(
-                source, "was reconstructed to NaN or infinite values", "Check the run with 'sansref evaluate'"
-            )
-        return Reconstruction(slices, first.acceleration, first.meta, time.monotonic() - start)
-
-    def _ready(self, scan: Scan) -> Scan:
-        ready = self._worker.recipe.ready(scan)
-        if ready is None:
-            raise FileError(scan.meta.source, "sent lines without any signal", "Check the measurement")
-        return ready
+        return SentImage(torch.stack(images), first.acceleration, first.meta, time.monotonic() - start)
 
 
 def _compile_coil_maps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
@@ -16,22 +17,18 @@ from sansref.data.mrd.acquisitions import ImageKey, Role, head_of, key_of, role_
 from sansref.data.mrd.grouping import Collector, Group
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.errors import FileError
-from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError
-from sansref.serving.options import MEBIBYTE, Limits, cost
+from sansref.serving.options import MEBIBYTE, ServerLimits, cost
+
+LOGGER = logging.getLogger(__package__)
 
 
 class Backlog:
     """A bounded queue between the thread that receives lines and the one that sends images.
 
-    The receiving thread waits where there is no room, so that the system in the end makes the client wait.
-
-    Parameters
-    ----------
-    images
-        Images that may wait.
-    most_bytes
-        Of lines that may be held: those that wait, that of the image in work, and those of images still incomplete.
+    The receiving thread waits where there is no room, so that the system in the end makes the client wait. So many
+    images may wait, and so many bytes of lines may be held: those that wait, those in work, and those of images still
+    incomplete.
     """
 
     def __init__(self, images: int, most_bytes: int) -> None:
@@ -99,22 +96,11 @@ OTHER_LINES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An image whose lines are all there.
+    """An image whose lines are all there, with the header of the line nearest to the center of k-space.
 
-    Attributes
-    ----------
-    group
-        The lines.
-    line
-        Header of the line nearest to the centre of k-space.
-    whitening
-        Matrix that makes the coils' noise white, complex64 (coils, coils), or None.
-    bytes
-        Memory that the lines take.
-    units
-        What it costs to reconstruct, see :func:`sansref.serving.options.cost`.
-    acceleration
-        Points of the declared matrix for each place of it that a sample was sent of.
+    ``whitening`` is the matrix, complex64 (coils, coils), that makes the coils' noise white; ``bytes`` the memory of
+    the lines; ``units`` what it costs to reconstruct, see :func:`sansref.serving.options.cost`; ``acceleration`` the
+    points of the declared matrix for each place of it that a sample was sent of.
     """
 
     group: Group
@@ -125,25 +111,13 @@ class Work:
     acceleration: float = 1.0
 
 
-class Intake:
-    """The lines of one measurement.
+class Gathering:
+    """The lines of one measurement, gathered into images.
 
-    Parameters
-    ----------
-    name
-        Of the client, for errors.
-    text
-        Its header.
-    limits
-        What it may ask for.
-
-    Raises
-    ------
-    FileError, ClientError
-        If the header cannot be used, or its matrix is too large.
+    Raises ``FileError`` or ``ClientError`` if the header cannot be used, or its matrix is too large.
     """
 
-    def __init__(self, name: str, text: str, limits: Limits) -> None:
+    def __init__(self, name: str, text: str, limits: ServerLimits) -> None:
         self._name, self._limits = name, limits
         self.header: MrdHeader = parse_header(name, text)
         if max(self.header.encoded) > limits.max_matrix:
@@ -151,9 +125,9 @@ class Intake:
             most = f"{limits.max_matrix}, the most that is taken here in any direction"
             raise ClientError(f"the declared matrix {matrix} is larger than {most}", "max_matrix")
         self._collector = Collector(name, self.header, limits.max_held * MEBIBYTE)
-        self._central: dict[ImageKey, AcquisitionHeader] = {}
+        self._central: dict[ImageKey, AcquisitionHeader] = {}  # of the line nearest to the center
         self._open = 0
-        self._known: tuple[int, float, int] | None = None
+        self._whitened: tuple[int, float, int] | None = None
         self._matrix: Tensor | None = None
         self.lines = 0
         self._others = 0
@@ -166,26 +140,24 @@ class Intake:
     def add(self, line: Acquisition) -> list[Work]:
         """Take a line; the images that it completes come out.
 
-        Raises
-        ------
-        FileError, ClientError
-            If the line cannot be part of the measurement, or more is held than may be.
+        Raises ``FileError`` or ``ClientError`` if the line cannot be part of the measurement, or more is held than may
+        be.
         """
         needed = 8 * line.active_channels * math.prod(self.header.encoded)
         most = self._limits.max_held * MEBIBYTE
         # Whatever has not been acquired of the matrix is filled with zeros: few lines can ask for much.
         if max(needed, self.held) > most:
             problem = "an image takes" if needed > most else "incomplete images hold"
-            raise ClientError(
-                f"{problem} {max(needed, self.held) // MEBIBYTE} MiB, and {self._limits.max_held} are taken here"
-                + ("" if needed > most else "; mark the last line of each slice (ACQ_LAST_IN_SLICE)"),
-                "max_held",
-            )
+            told = f"{problem} {max(needed, self.held) // MEBIBYTE} MiB, and {self._limits.max_held} are taken here"
+            cure = "" if needed > most else "; mark the last line of each slice (ACQ_LAST_IN_SLICE)"
+            raise ClientError(told + cure, "max_held")
         self.lines += 1
         head = head_of(line)
         role = role_of(head)
         if role is Role.IMAGE:
-            self._note(key_of(head), line)
+            nearest = self._central.get(key := key_of(head))
+            if nearest is None or self._distance(line) < self._distance(nearest):
+                self._central[key] = line.getHead()
         self._open += role in (Role.IMAGE, Role.CALIBRATION)
         self._others += role in (Role.NOISE, Role.CALIBRATION)
         ready = self._ready(self._collector.add(head, line.data))
@@ -202,16 +174,10 @@ class Intake:
         """What is left when nothing more will come."""
         return self._ready(self._collector.finish())
 
-    def _note(self, key: ImageKey, line: Acquisition) -> None:
-        """Keep the header of an image's line nearest to the centre."""
-        known = self._central.get(key)
-        if known is None or self._distance(line) < self._distance(known):
-            self._central[key] = line.getHead()
-
     def _distance(self, line: Acquisition | AcquisitionHeader) -> int:
+        """Steps and partitions from the center of k-space."""
         steps = line.idx.kspace_encode_step_1 - self.header.steps1.center
-        partitions = line.idx.kspace_encode_step_2 - self.header.steps2.center
-        return abs(steps) + abs(partitions)
+        return abs(steps) + abs(line.idx.kspace_encode_step_2 - self.header.steps2.center)
 
     def _ready(self, groups: Iterable[Group]) -> list[Work]:
         ready = []
@@ -228,9 +194,8 @@ class Intake:
     def _whitening(self, coils: int, dwell: float) -> Tensor | None:
         """As for a file, noise that is of no use, say of a dead coil, is left aside."""
         noise = self._collector.noise
-        known = (coils, dwell, noise.samples)
-        if self._known != known:
-            self._known, self._matrix = known, None
+        if self._whitened != (coils, dwell, noise.samples):
+            self._whitened, self._matrix = (coils, dwell, noise.samples), None
             try:
                 self._matrix = noise.matrix(self._name, coils, dwell)
             except FileError as error:

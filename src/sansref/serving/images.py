@@ -24,20 +24,8 @@ Pixel = Literal["float32", "int16"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reconstruction:
-    """What became of the lines of one image.
-
-    Attributes
-    ----------
-    slices
-        Magnitudes in the units of the lines, float32 (partitions, rows, columns).
-    acceleration
-        Grid points over acquired samples.
-    meta
-        Of the (first) scan that was reconstructed.
-    seconds
-        How long it took.
-    """
+class SentImage:
+    """Magnitudes in the units of the lines, float32 (partitions, rows, columns), and how they came about."""
 
     slices: Tensor
     acceleration: float
@@ -46,7 +34,7 @@ class Reconstruction:
 
 
 def mrd_image(
-    done: Reconstruction,
+    done: SentImage,
     line: AcquisitionHeader,
     header: MrdHeader,
     made: Provenance,
@@ -55,20 +43,8 @@ def mrd_image(
 ) -> Image:
     """The MRD image of a group of lines: one slice, or all partitions of a slab.
 
-    Parameters
-    ----------
-    done
-        The magnitudes.
-    line
-        Header of one of the lines; it says where the image lies and when it was acquired.
-    header
-        Of the measurement.
-    made
-        By what, for the image's history.
-    number
-        Of the image in its series, from 1.
-    pixel
-        int16: from 0 to 4095, with the factor back in the attribute RescaleSlope, and a window.
+    Any of its lines says where the image lies and when it was acquired. Images are numbered from 1 in their series.
+    Pixels of int16 go from 0 to 4095, with the factor back in the attribute RescaleSlope, and a window.
     """
     slices = along_directions(done.slices, header.direction_sign)
     attributes = _attributes(done, made, line)
@@ -93,14 +69,9 @@ def mrd_image(
 
 
 def along_directions(slices: Tensor, sign: int) -> Tensor:
-    """Let the axes run along the slice, read and phase directions, about the centre ``n // 2``.
+    """Let axes (partitions, rows, columns) run along the slice, read and phase directions, about the center ``n // 2``.
 
-    Parameters
-    ----------
-    slices
-        (partitions, rows, columns).
-    sign
-        -1 where they run against the directions, see :attr:`sansref.data.mrd.header.MrdHeader.direction_sign`.
+    The sign is -1 where they run against them, see :attr:`sansref.data.mrd.header.MrdHeader.direction_sign`.
     """
     if sign > 0:
         return slices
@@ -120,7 +91,7 @@ def _as_integers(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int16]
     return stored, {"RescaleSlope": slope, "RescaleIntercept": "0", **window}
 
 
-def _attributes(done: Reconstruction, made: Provenance, line: AcquisitionHeader) -> dict[str, Any]:
+def _attributes(done: SentImage, made: Provenance, line: AcquisitionHeader) -> dict[str, Any]:
     """MRD's standard attributes, and those by which Siemens' FIRE names a series and keeps its geometry."""
     said = [WARNING, f"sansref {made.method}, weights {made.weights[:16]}", f"{done.acceleration:.3g}x undersampled"]
     if done.meta.emulated:

@@ -21,7 +21,7 @@ from enum import IntEnum
 from ismrmrd import Acquisition, AcquisitionHeader, Image, WaveformHeader
 
 from sansref.errors import SansrefError, printable
-from sansref.serving.options import GREETING, TEXT_BYTES, WAVEFORM_BYTES, Limits
+from sansref.serving.options import GREETING, TEXT_BYTES, WAVEFORM_BYTES, ServerLimits
 
 CONFIG_FILE_BYTES = 1024
 AT_ONCE = 65536
@@ -45,14 +45,9 @@ class MessageId(IntEnum):
 
 
 class ClientError(SansrefError):
-    """What a client has done wrong, as one line that it is told.
+    """What a client has done wrong, as one line that it is told: it advises only what the client can do.
 
-    Parameters
-    ----------
-    told
-        The line. It advises only what the client can do.
-    option
-        The server's option that set the limit: for the log, whose reader can change it.
+    The server's option that set the limit is for the log, whose reader can change it.
     """
 
     def __init__(self, told: str, option: str = "") -> None:
@@ -70,34 +65,16 @@ class _HaltedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message.
-
-    Attributes
-    ----------
-    id
-        What it is.
-    content
-        A text, an acquisition, or None where the message has no content or it is read past.
-    """
+    """One message: its content is None where it has none, or where it is read past."""
 
     id: MessageId
     content: str | Acquisition | None = None
 
 
 class Stream:
-    """One client's socket, by whole messages.
+    """One client's socket, by whole messages, closed by the stream; one thread may receive while another one sends."""
 
-    One thread may receive while another one sends.
-
-    Parameters
-    ----------
-    connection
-        A connected socket, which the stream closes.
-    limits
-        What the client may ask for.
-    """
-
-    def __init__(self, connection: socket.socket, limits: Limits) -> None:
+    def __init__(self, connection: socket.socket, limits: ServerLimits) -> None:
         self.limits = limits
         self._socket = connection
         self._readable = select.poll()
@@ -143,12 +120,8 @@ class Stream:
     def receive(self) -> Message | None:
         """Wait for the next message; None where the client has closed its side, or after :meth:`halt`.
 
-        Raises
-        ------
-        ClientError
-            For a message that is not understood, is too large, or does not come in time.
-        GoneError
-            If the client goes in the middle of a message.
+        Raises ``ClientError`` for a message that is not understood, is too large, or does not come in time, and
+        ``GoneError`` if the client goes in the middle of a message.
         """
         self._deadline = None
         try:
@@ -180,9 +153,9 @@ class Stream:
 
     def send_image(self, image: Image) -> None:
         """Send one image; raises ``GoneError`` if the client does not take it."""
-        parts: list[bytes] = []
-        image.serialize_into(lambda part: parts.append(bytes(part)))
-        self._send(MessageId.IMAGE, parts)
+        pieces: list[bytes] = []
+        image.serialize_into(lambda piece: pieces.append(bytes(piece)))
+        self._send(MessageId.IMAGE, pieces)
 
     def send_text(self, text: str) -> None:
         """Send one line of text; raises ``GoneError`` if the client does not take it."""
@@ -234,15 +207,13 @@ class Stream:
         declared = AcquisitionHeader.from_buffer_copy(head)
         samples, coils = declared.number_of_samples, declared.active_channels
         if not (0 < samples <= self.limits.max_matrix and 0 < coils <= self.limits.max_coils):
-            raise ClientError(
-                f"a line of {samples} samples and {coils} coils is refused; "
-                f"1 to {self.limits.max_matrix} samples and 1 to {self.limits.max_coils} coils are taken here",
-                "max_matrix, max_coils",
-            )
+            taken = f"1 to {self.limits.max_matrix} samples and 1 to {self.limits.max_coils} coils are taken here"
+            told = f"a line of {samples} samples and {coils} coils is refused; {taken}"
+            raise ClientError(told, "max_matrix, max_coils")
         if declared.trajectory_dimensions > 3:
             raise ClientError(f"a trajectory of {declared.trajectory_dimensions} dimensions is refused")
-        parts = iter([head])
-        return Acquisition.deserialize_from(lambda count: next(parts, None) or self._exactly(count))
+        pieces = iter([head])
+        return Acquisition.deserialize_from(lambda count: next(pieces, None) or self._exactly(count))
 
     def _skip_waveform(self) -> None:
         declared = WaveformHeader.from_buffer_copy(self._exactly(ctypes.sizeof(WaveformHeader)))
@@ -256,11 +227,11 @@ class Stream:
         data = bytearray(count)
         view, filled = memoryview(data), 0
         while filled < count:
-            part = self._some(count - filled)
-            if not part:
+            piece = self._some(count - filled)
+            if not piece:
                 raise GoneError("in the middle of a message")
-            view[filled : filled + len(part)] = part
-            filled += len(part)
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
         return bytes(data)
 
     def _some(self, most: int) -> bytes:
@@ -279,10 +250,10 @@ class Stream:
         except OSError as error:
             raise GoneError(error.strerror or str(error)) from None
 
-    def _send(self, kind: MessageId, parts: Iterable[bytes]) -> None:
+    def _send(self, kind: MessageId, pieces: Iterable[bytes]) -> None:
         try:
             with self._sending:
-                self._socket.sendall(b"".join([struct.pack("<H", kind), *parts]))
+                self._socket.sendall(b"".join([struct.pack("<H", kind), *pieces]))
         except TimeoutError:
             raise GoneError(f"did not take what was sent within {self.limits.timeout:g} s") from None
         except OSError as error:

@@ -36,7 +36,7 @@ def cost(pixels: int, coils: int) -> float:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What one client may ask of the server.
 
     Attributes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import socket
 import threading
 import time
@@ -11,36 +12,23 @@ from contextlib import ExitStack
 from sansref.errors import SettingError
 from sansref.serving.engine import Engine
 from sansref.serving.images import Pixel
-from sansref.serving.log import LOGGER
 from sansref.serving.messages import LOOK, Stream
-from sansref.serving.options import Limits
+from sansref.serving.options import ServerLimits
 from sansref.serving.session import Session
+
+LOGGER = logging.getLogger(__package__)
 
 #: Clients that are being told that there is no room; more are cut off without a word.
 REFUSALS = 16
 
 
 class Server:
-    """Gives each client a session of its own; one network serves all.
+    """Gives each client a session of its own; one network serves all. Port 0 takes a free one.
 
-    Parameters
-    ----------
-    engine
-        The trained run.
-    limits
-        What clients may ask for.
-    host, port
-        Where to listen; port 0 takes a free one.
-    pixel
-        What images are sent as.
-
-    Raises
-    ------
-    SettingError
-        If nobody can listen there.
+    Raises ``SettingError`` if nobody can listen there.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, host: str, port: int, pixel: Pixel = "float32") -> None:
+    def __init__(self, engine: Engine, limits: ServerLimits, host: str, port: int, pixel: Pixel = "float32") -> None:
         self._engine, self._limits, self._pixel = engine, limits, pixel
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}
@@ -79,10 +67,7 @@ class Server:
     def stop(self, grace: float) -> bool:
         """Take no more clients and lines, finish the images whose lines are there; False if that was not in time.
 
-        Parameters
-        ----------
-        grace
-            Seconds after which the clients that are left are cut off.
+        Clients that are left after ``grace`` seconds are cut off.
         """
         self._listener.close()
         with self._lock:
@@ -107,10 +92,9 @@ class Server:
             if not full:
                 self._sessions[session] = thread
         if full:
-            self._refuse(stream, name)
-            return
+            return self._refuse(stream, name)
         try:
-            thread.start()
+            return thread.start()
         except RuntimeError:
             self._forget(session)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -11,13 +12,13 @@ from contextlib import closing
 from ismrmrd import Acquisition
 
 from sansref.errors import FileError, SansrefError, printable
-from sansref.serving.engine import Engine
-from sansref.serving.gathering import Backlog, Intake, Work
+from sansref.serving.engine import Engine, UnwantedError
+from sansref.serving.gathering import Backlog, Gathering, Work
 from sansref.serving.images import Pixel, mrd_image
-from sansref.serving.log import LOGGER
 from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
 from sansref.serving.options import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
-from sansref.serving.turns import UnwantedError
+
+LOGGER = logging.getLogger(__package__)
 
 
 class Session:
@@ -25,24 +26,13 @@ class Session:
 
     Lines are received in the thread that calls :meth:`run`; images are sent from a thread of their own, while the next
     lines come in.
-
-    Parameters
-    ----------
-    name
-        Of the client, for the log.
-    stream
-        Its messages.
-    engine
-        Reconstructs its images.
-    pixel
-        What they are sent as.
     """
 
     def __init__(self, name: str, stream: Stream, engine: Engine, pixel: Pixel = "float32") -> None:
         self.name = name
         self._stream, self._engine, self._pixel = stream, engine, pixel
         self._backlog = Backlog(WAITING_IMAGES, stream.limits.max_held * MEBIBYTE)
-        self._intake: Intake | None = None
+        self._gathering: Gathering | None = None
         self._images = 0
         self._stopping, self._gone = threading.Event(), threading.Event()
         self._asked = False
@@ -64,9 +54,9 @@ class Session:
             self._backlog.end()
             sender.join()
             self._stream.part(self._fault)
-        if self._intake is not None:
+        if self._gathering is not None:
             took = time.monotonic() - start
-            LOGGER.info("%s: end; %d lines, %d images, %.1f s", self.name, self._intake.lines, self._images, took)
+            LOGGER.info("%s: end; %d lines, %d images, %.1f s", self.name, self._gathering.lines, self._images, took)
 
     def stop(self) -> None:
         """Take no more lines; the images whose lines are complete are still sent."""
@@ -108,21 +98,21 @@ class Session:
             if message.id == MessageId.CLOSE:
                 break
             self._take(message)
-        if self._intake is not None:
-            self._pass_on(self._intake.finish())
+        if self._gathering is not None:
+            self._pass_on(self._gathering.finish())
 
     def _take(self, message: Message) -> None:
         content = message.content
         if isinstance(content, Acquisition):
-            if self._intake is None:
+            if self._gathering is None:
                 raise ClientError("a line came before the header (message 3), which must say what it is part of")
-            if self._backlog.wait_for_room(self._intake.held):
-                self._take_line(self._intake, content)
+            if self._backlog.wait_for_room(self._gathering.held):
+                self._take_line(self._gathering, content)
         elif message.id == MessageId.HEADER:
-            if self._intake is not None:
+            if self._gathering is not None:
                 raise ClientError("a second header came; each measurement needs a connection of its own")
-            self._intake = Intake(self.name, content or "", self._stream.limits)
-            header = self._intake.header
+            self._gathering = Gathering(self.name, content or "", self._stream.limits)
+            header = self._gathering.header
             self._stream.progressed()
             self._image_due = time.monotonic() + self._image_timeout
             LOGGER.info("%s: header; matrix %s", self.name, " x ".join(map(str, header.encoded)))
@@ -130,12 +120,12 @@ class Session:
             self._asked = True  # once: the log must not grow with all that a client sends
             LOGGER.info("%s: asks for %r; the run serves all", self.name, printable(content or "")[:80])
 
-    def _take_line(self, intake: Intake, line: Acquisition) -> None:
-        before = intake.progress
-        self._pass_on(intake.add(line))
+    def _take_line(self, gathering: Gathering, line: Acquisition) -> None:
+        before = gathering.progress
+        self._pass_on(gathering.add(line))
         if time.monotonic() > self._image_due:
             raise ClientError(f"no image came about in {self._image_timeout:g} s", "timeout")
-        if intake.progress > before:
+        if gathering.progress > before:
             self._stream.progressed()
 
     @property
@@ -152,8 +142,8 @@ class Session:
             del work  # its lines must not stay while the next is waited for
 
     def _send_image(self, work: Work) -> None:
-        assert self._intake is not None, "work comes from there"
-        header, lines = self._intake.header, len(work.group.lines.data)
+        assert self._gathering is not None, "work comes from there"
+        header, lines = self._gathering.header, len(work.group.lines.data)
         counters = work.group.key._asdict().items()
         which = ", ".join(f"{name} {value}" for name, value in counters if value or name == "slice")
         try:

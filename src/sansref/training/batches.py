@@ -13,8 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import SettingError
 from sansref.kspace.masks.family import MaskFamily, is_columns
-from sansref.kspace.measurement import Measurement
-from sansref.kspace.mirror import VIEWS
+from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.kspace.partitions import Unit, hold_out
 from sansref.methods import Draw, KspaceExample, Method, Sample
 from sansref.randomness import seeded
@@ -87,7 +86,7 @@ class ExampleSet(Dataset[list[Any]]):
     targets
         Refined k-space of every scan, or None in a first stage.
     mirror
-        Show each example from one of the :data:`~sansref.kspace.mirror.VIEWS`, by chance.
+        Show each example from one of the :data:`~sansref.kspace.measurement.VIEWS`, by chance.
     """
 
     def __init__(
@@ -230,7 +229,7 @@ class ValidationSet(Dataset[ValidationItem]):
     family
         Knows the sampling density.
     fraction
-        Share of the acquired samples outside the centre that is held out.
+        Share of the acquired samples outside the center that is held out.
     seed
         Of the choice, the same in every epoch and stage.
     """

@@ -12,9 +12,8 @@ from jsonargparse import ArgumentParser
 
 from sansref.data.coil_maps import CoilOptions
 from sansref.data.prepare import Preparation
-from sansref.data.selection import Selection
-from sansref.data.simulate import Simulation
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation
+from sansref.data.slices import Slices
 from sansref.errors import SettingError, did_you_mean
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method, Needs
@@ -219,7 +218,7 @@ class RunConfig:
         The method's own options.
     network
         Which network.
-    selection, simulation, sampling, coils
+    slices, simulation, sampling, coils
         How files become undersampled scans.
     split
         Which subjects and samples are set aside.
@@ -234,7 +233,7 @@ class RunConfig:
     method: str
     options: Any
     network: NetworkOptions | TranslatorOptions = field(default_factory=NetworkOptions)
-    selection: Selection = field(default_factory=Selection)
+    slices: Slices = field(default_factory=Slices)
     simulation: Simulation = field(default_factory=Simulation)
     sampling: Sampling = field(default_factory=Sampling)
     coils: CoilOptions = field(default_factory=CoilOptions)
@@ -275,7 +274,7 @@ class RunConfig:
     def preparation(self) -> Preparation:
         """How files become undersampled scans."""
         return Preparation(
-            self.selection, self.simulation, self.sampling, self.magnitude, self.data_seed, coils=self.coils
+            self.slices, self.simulation, self.sampling, self.magnitude, self.data_seed, coils=self.coils
         )
 
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
@@ -293,7 +292,7 @@ class RunConfig:
 
         Lists stand in the place of tuples.
         """
-        data = {**asdict(self.selection), "magnitude": self.magnitude, "simulation": asdict(self.simulation)}
+        data = {**asdict(self.slices), "magnitude": self.magnitude, "simulation": asdict(self.simulation)}
         groups: dict[str, dict[str, Any]] = {"data": data}
         groups |= {name: asdict(getattr(self, name)) for name in ("sampling", "coils", "split")}
         groups["method"] = {"name": self.method, **asdict(self.options)}
@@ -329,14 +328,14 @@ class RunConfig:
         """What a parser with the settings of :func:`add_settings` has found."""
         groups = {name: dict(parsed[name]) for name in GROUPS}
         simulation, magnitude = groups["data"].pop("simulation"), groups["data"].pop("magnitude")
-        selection = {name: groups["data"][name] for name in Selection.__dataclass_fields__}
+        slices = {name: groups["data"][name] for name in Slices.__dataclass_fields__}
         method = str(groups["method"].pop("name"))
         kind = find_method(method)
         return cls(
             method,
             kind.options_type(**groups["method"]),
             kind.network_type(**groups["network"]),
-            Selection(**selection),
+            Slices(**slices),
             Simulation(**simulation),
             Sampling(**groups["sampling"]),
             CoilOptions(**groups["coils"]),
@@ -369,7 +368,7 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
     """
     kind = find_method(method)
     parser.add_argument("--format", type=int, default=FORMAT, help=HIDDEN)
-    groups: dict[str, type[Any]] = {"data": Selection, "data.simulation": Simulation, "sampling": Sampling}
+    groups: dict[str, type[Any]] = {"data": Slices, "data.simulation": Simulation, "sampling": Sampling}
     groups |= {"coils": CoilOptions, "split": SplitOptions, "method": kind.options_type}
     groups |= {"network": kind.network_type, "training": TrainingOptions, "machine": MachineOptions}
     for name, options in groups.items():

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator, Iterable
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn, track
 from rich.progress import Progress as RichProgress
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+def tracked(items: Iterable[Item], title: str, count: int, console: Console | None) -> Generator[Item]:
+    """Draw a bar while ``count`` items are gone through, if the console is a terminal."""
+    hidden = console is None or not console.is_terminal
+    yield from items if hidden else track(items, escape(title), count, console=console, transient=True)
 
 
 class Progress:

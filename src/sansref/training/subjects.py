@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
-from sansref.data.prepare import Preparation, prepare
+from sansref.data.prepare import prepare
 from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ScanFiles, scan_files
 from sansref.data.scan_store import PreparedScans
@@ -20,6 +19,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import write_text
 from sansref.methods import Needs
 from sansref.training.config import RunConfig, SplitOptions
+from sansref.training.progress import tracked
 from sansref.training.run import RunDirectory
 from sansref.training.survey import survey, told
 from sansref.yaml_json import read_json
@@ -28,17 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """Prepared scans of a run.
 
-    Attributes
-    ----------
-    training
-        Scans to learn from; the undersampled ones, for an unpaired method.
-    validation
-        Scans of other subjects, or None.
-    full
-        Full scans of other people, for an unpaired method.
+    ``training`` are those to learn from, for an unpaired method the undersampled ones; ``full`` are full scans of other
+    people for such a method. Those for validation are of other subjects.
     """
 
     training: PreparedScans
@@ -47,7 +41,7 @@ class Parts:
 
 
 @dataclass
-class Intake:
+class SubjectReader:
     """Reads the folders of a run.
 
     Attributes
@@ -73,16 +67,11 @@ class Intake:
     known: tuple[Mapping[str, str], Mapping[str, str]] | None = None
     say: Callable[[str], object] | None = None
 
-    def parts(self, data: Path, full: Path | None) -> Parts:
+    def prepared(self, data: Path, full: Path | None) -> Splits:
         """Split and prepare; what an earlier, killed command has done is used again.
 
-        Parameters
-        ----------
-        data
-            Folder of scans, or one file.
-        full
-            Folder of full scans of other people, for an unpaired method; None takes half of the subjects of ``data``
-            that are neither for validation nor for test.
+        Without a folder of full scans of other people, an unpaired method takes those of half of the subjects of
+        ``data`` that are neither for validation nor for test.
         """
         found, found_full = self.files(data, full)
         files, others = found.files, [] if found_full is None else found_full.files
@@ -98,15 +87,12 @@ class Intake:
         full_scans = self._prepare("full", others or files, subjects)
         self._check(training, validation)
         assert training is not None
-        return Parts(training, validation, full_scans)
+        return Splits(training, validation, full_scans)
 
     def files(self, data: Path, full: Path | None) -> tuple[ScanFiles, ScanFiles | None]:
         """Describe the files, and see to it that they are those that an earlier command has begun with.
 
-        Raises
-        ------
-        FileError
-            If a file cannot be used, or files have changed since, naming them.
+        Raises ``FileError`` if a file cannot be used, or files have changed since, naming them.
         """
         found, others = self._files(data), None if full is None else self._files(full)
         now = fingerprints(found.files, data), fingerprints(others.files, full) if full and others else {}
@@ -122,7 +108,7 @@ class Intake:
         return found, others
 
     def _files(self, data: Path) -> ScanFiles:
-        found = scan_files(data, self.config.selection.reader_options, skip_bad=self.on_bad is not None)
+        found = scan_files(data, self.config.slices.reader_options, skip_bad=self.on_bad is not None)
         for error in found.bad:
             assert self.on_bad is not None
             self.on_bad(error)
@@ -135,38 +121,26 @@ class Intake:
     ) -> dict[str, list[str]]:
         if self.run.splits_file.exists():
             return self.run.subjects()
-        parts = parts_of(self.config, files, others)
+        splits = splits_of(self.config, files, others)
         write_text(self.run.files_file, json.dumps(fingerprints(files, data), indent=1))
         if full is not None:
             write_text(self.run.full_files_file, json.dumps(fingerprints(others, full), indent=1))
-        write_text(self.run.splits_file, json.dumps(parts, indent=2))
+        write_text(self.run.splits_file, json.dumps(splits, indent=2))
         people = {"data": [_person(info) for info in files], "full": [_person(info) for info in others]}
         write_text(_people_file(self.run), json.dumps(people, indent=1))
-        logger.info("subjects: %s", parts)
-        return parts
+        logger.info("subjects: %s", splits)
+        return splits
 
-    def _prepare(self, part: str, files: list[FileInfo], subjects: dict[str, list[str]]) -> PreparedScans | None:
+    def _prepare(self, split: str, files: list[FileInfo], subjects: dict[str, list[str]]) -> PreparedScans | None:
         """References are written only for a method, or a score, that needs them."""
-        chosen = [info for info in files if info.subject in subjects.get(part, [])]
+        chosen = [info for info in files if info.subject in subjects.get(split, [])]
         if not chosen:
             return None
-        options = self.config.training
-        references = {
-            "training": self.config.needs is Needs.PAIRED,
-            "validation": options.score == "reference",
-            "full": False,
-        }
-        recipe: Preparation = replace(self.config.preparation, undersampled=part != "full")
-        title = f"reading {part} scans"
-        shown = track(
-            unchanged(chosen),
-            title,
-            total=len(chosen),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        return prepare(shown, recipe, self.run.path / "data" / part, references[part], self.on_bad)
+        paired, scored = self.config.needs is Needs.PAIRED, self.config.training.score == "reference"
+        references = {"training": paired, "validation": scored, "full": False}
+        recipe = replace(self.config.preparation, undersampled=split != "full")
+        shown = tracked(unchanged(chosen), f"reading {split} scans", len(chosen), self.console)
+        return prepare(shown, recipe, self.run.path / "data" / split, references[split], self.on_bad)
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
         if training is None:
@@ -185,17 +159,17 @@ def split_by_subject(files: list[FileInfo], split: SplitOptions, seed: int) -> d
     return split_subjects(names, fractions, seed, fold)
 
 
-def parts_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
-    """Subjects of all parts of a training; ``others`` are full scans of other people, if there are any."""
+def splits_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
+    """Subjects of all splits of a training; ``others`` are full scans of other people, if there are any."""
     split = config.split
     if len({info.subject for info in files}) == 1:  # which the survey of the training says
         split = replace(split, test=0.0)
-    parts = split_by_subject(files, split, config.data_seed)
+    splits = split_by_subject(files, split, config.data_seed)
     if others:
-        parts["full"] = sorted({info.subject for info in others})
+        splits["full"] = sorted({info.subject for info in others})
     elif config.needs is Needs.UNPAIRED:
-        parts["full"], parts["training"] = split_halves(parts["training"], config.data_seed)
-    return parts
+        splits["full"], splits["training"] = split_halves(splits["training"], config.data_seed)
+    return splits
 
 
 def survey_of(
@@ -203,17 +177,14 @@ def survey_of(
 ) -> Iterator[tuple[str, str]]:
     """Tell what a training on these folders would learn from and what it would take; nothing is written.
 
-    Raises
-    ------
-    SansrefError
-        For unusable files or settings.
+    Raises ``SansrefError`` for unusable files or settings.
     """
-    options = config.selection.reader_options
+    options = config.slices.reader_options
     found = scan_files(data, options, skip_bad=skip_bad)
     others = None if full is None else scan_files(full, options, skip_bad=skip_bad)
     _refuse_pairs(found.files, [] if others is None else others.files)
-    parts = parts_of(config, found.files, [] if others is None else others.files)
-    yield from survey(config, found, parts, others, skip_bad, config.machine.processes)
+    splits = splits_of(config, found.files, [] if others is None else others.files)
+    yield from survey(config, found, splits, others, skip_bad, config.machine.processes)
 
 
 def home_of(run: RunDirectory) -> Path | None:
@@ -224,22 +195,22 @@ def home_of(run: RunDirectory) -> Path | None:
 
 def learned_subjects(run: RunDirectory, files: list[FileInfo]) -> set[str]:
     """Subjects of these files that a run trained or validated on, as far as the files are those of the run."""
-    parts, learned = run.subjects(), set()
-    full = parts.get("full", [])
+    splits, learned = run.subjects(), set()
+    full = splits.get("full", [])
     if knows(run, files):
-        learned |= {*parts["training"], *parts["validation"]}
+        learned |= {*splits["training"], *splits["validation"]}
         if not run.full_files():
             learned |= set(full)
     if _are_among(files, run.full_files(), run.folder("full")):
         learned |= set(full)
-    known = _learned_content(run)
-    return learned | {info.subject for info in files if known and fingerprint(info.path) in known}
+    contents = _learned_content(run)
+    return learned | {info.subject for info in files if contents and fingerprint(info.path) in contents}
 
 
 def _person(info: FileInfo) -> dict[str, str]:
     """Whose a file is, for the record; its content tells it where it has another name."""
-    found = {"file": str(info.path), "subject": info.subject, "recognised_by": info.recognised_by}
-    return found | {"content": fingerprint(info.path)}
+    person = {"file": str(info.path), "subject": info.subject, "recognised_by": info.recognised_by}
+    return person | {"content": fingerprint(info.path)}
 
 
 def _people_file(run: RunDirectory) -> Path:
@@ -248,15 +219,15 @@ def _people_file(run: RunDirectory) -> Path:
 
 def _learned_content(run: RunDirectory) -> set[str]:
     """Fingerprints of the files that a run learned from; none where it did not write them down."""
-    file, parts = _people_file(run), run.subjects()
+    file, splits = _people_file(run), run.subjects()
     if not file.exists():
         return set()
     cure = "Restore the file or train again"
     people = read_json(file, cure)
-    learned = {*parts["training"], *parts["validation"], *parts.get("full", [])}
+    learned = {*splits["training"], *splits["validation"], *splits.get("full", [])}
     try:
-        found = {one["content"] for one in people["data"] if one["subject"] in learned}
-        return found | {str(one["content"]) for one in people["full"]}
+        contents = {one["content"] for one in people["data"] if one["subject"] in learned}
+        return contents | {str(one["content"]) for one in people["full"]}
     except (KeyError, TypeError):
         raise FileError(file, "does not say whose files the run was given", cure) from None
 
@@ -294,31 +265,19 @@ def fingerprints(files: Iterable[FileInfo], data: Path) -> dict[str, str]:
 
 
 def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str], used: str) -> None:
-    """See to it that data are what they were.
+    """See to it that data, known by fingerprints by name, are what they were when ``used`` was begun with them.
 
-    Parameters
-    ----------
-    data
-        The folder.
-    known, now
-        Fingerprints by name.
-    used
-        What goes on with them, for the message.
-
-    Raises
-    ------
-    FileError
-        Naming what has come, gone or changed.
+    Raises ``FileError`` that names what has come, gone or changed.
     """
     shared = known.keys() & now.keys()
-    found = [
+    changes = [
         *(f"{name} has changed" for name in sorted(shared) if known[name] != now[name]),
         *(f"{name} is gone" for name in sorted(known.keys() - shared)),
         *(f"{name} is new" for name in sorted(now.keys() - shared)),
     ]
-    if found:
-        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-        problem = f"does not hold the files any more that {used} was begun with ({', '.join(found[:3])}{more})"
+    if changes:
+        more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
+        problem = f"does not hold the files any more that {used} was begun with ({', '.join(changes[:3])}{more})"
         raise FileError(data, problem, "Restore them, or choose another --out")
 
 

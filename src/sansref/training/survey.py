@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sansref.data.readers import FileInfo, ScanFiles
-from sansref.data.selection import Selection
+from sansref.data.slices import Slices
 from sansref.errors import FileError
 from sansref.kspace.noise import noise_level
 from sansref.machine import device_of, memory_in_use, peak_of_memory
@@ -33,14 +33,8 @@ Row = tuple[str, str]
 class Cost:
     """What a training step and a reconstruction took when they were tried.
 
-    Attributes
-    ----------
-    step, reconstruction
-        Seconds of a step with a whole batch, and of the reconstruction of one slice.
-    memory
-        Largest memory of the process on a CPU, or of its tensors on a GPU, in bytes.
-    device
-        Where, in words.
+    Seconds are those of a step with a whole batch, and of the reconstruction of one slice; the memory, in bytes, is the
+    largest of the process on a CPU, or of its tensors on a GPU.
     """
 
     step: float
@@ -52,7 +46,7 @@ class Cost:
 def survey(
     config: RunConfig,
     found: ScanFiles,
-    parts: Mapping[str, Sequence[str]],
+    splits: Mapping[str, Sequence[str]],
     full: ScanFiles | None = None,
     skip_bad: bool = False,
     processes: int = 1,
@@ -60,64 +54,45 @@ def survey(
     """Tell, as names and values, what a training will learn from and what it will take.
 
     One slice of each size is read and prepared, and a few steps are tried on it, with weights that are thrown away:
-    time and memory are measured, and the rest follows from the headers.
-
-    Parameters
-    ----------
-    config
-        Configuration of the training.
-    found, full
-        Files of the folder, and of the one of full scans of other people.
-    parts
-        Subjects of each part.
-    skip_bad
-        Pass over files of which a slice cannot be used, rather than raise.
-    processes
-        That train together, and share out each batch.
-
-    Raises
-    ------
-    FileError
-        If a slice cannot be used.
-    SettingError
-        If settings are impossible for these scans.
+    time and memory are measured, and the rest follows from the headers. With ``skip_bad``, files of which a slice
+    cannot be used are passed over. Raises ``FileError`` if a slice cannot be used, and ``SettingError`` if settings are
+    impossible for these scans.
     """
     yield from _people(found, "")
     if full is not None:
         yield from _people(full, "full scans: ")
-    sources = {part: full if part == "full" and full is not None else found for part in parts}
-    chosen = {part: [info for info in its.files if info.subject in parts[part]] for part, its in sources.items()}
-    for part, files in chosen.items():
-        yield part, f"{len(parts[part])} subject(s), {_slices(files, config.selection)}: {_listed(parts[part])}"
-    yield "slices", _slices([info for files in chosen.values() for info in files], config.selection) + " taken"
+    sources = {split: full if split == "full" and full is not None else found for split in splits}
+    chosen = {split: [info for info in its.files if info.subject in splits[split]] for split, its in sources.items()}
+    for split, files in chosen.items():
+        yield split, f"{len(splits[split])} subject(s), {_slices(files, config.slices)}: {_listed(splits[split])}"
+    yield "slices", _slices([info for files in chosen.values() for info in files], config.slices) + " taken"
     scans = _one_of_each_size(config, chosen.get("training", []), skip_bad)
     yield from _sizes(scans)
     yield "mask", "; ".join(dict.fromkeys(_mask(config, scan) for _, scan in scans)) or "unknown"
     yield "noise level", "; ".join(dict.fromkeys(_noise(scan) for _, scan in scans)) or "unknown"
-    for line in _without_effect(config, parts, [scan for _, scan in scans]):
+    for line in _without_effect(config, splits, [scan for _, scan in scans]):
         yield "no effect", line
     companions = _companions(config, chosen.get("full", []), scans, skip_bad)
     yield from _expected(config, chosen, scans, companions, processes)
 
 
 def _people(found: ScanFiles, what: str) -> Iterator[Row]:
-    files = found.files
     subjects: dict[str, set[str]] = defaultdict(set)
-    for info in files:
+    for info in found.files:
         subjects[info.recognised_by].add(info.subject)
-    number = len({info.subject for info in files})
-    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(Counter(info.kind for info in files).items()))
-    yield "files", f"{what}{len(files)} ({kinds})"
+    counts = Counter(info.kind for info in found.files)
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(counts.items()))
+    yield "files", f"{what}{len(found.files)} ({kinds})"
     if found.left_out:
         yield "left out", found.left_out
     if found.bad:
         yield "unreadable", f"{len(found.bad)} file(s), the first: {found.bad[0]}"
-    yield "subjects", f"{what}{number}"
+    yield "subjects", f"{what}{len({info.subject for info in found.files})}"
     for how, names in sorted(subjects.items()):
         yield "recognised by", f"{how}: {_listed(sorted(names))}"
 
 
-def _slices(files: Sequence[FileInfo], selection: Selection) -> str:
+def _slices(files: Sequence[FileInfo], selection: Slices) -> str:
     taken = sum(len(selection.indices(info.slices)) for info in files)
     return f"{taken} of {sum(info.slices for info in files)} slices"
 
@@ -130,15 +105,15 @@ def _one_of_each_size(
     for info in files:
         alike[info.kind, info.coils, info.height, info.width].append(info)
     recipe = replace(config.preparation, undersampled=undersampled)
-    found = []
+    examples = []
     for group in islice(alike.values(), MOST_SHAPES):
-        scan = next(filter(None, (_a_slice(recipe, config.selection, info, skip_bad) for info in group[:3])), None)
+        scan = next(filter(None, (_a_slice(recipe, config.slices, info, skip_bad) for info in group[:3])), None)
         if scan is not None:
-            found.append((group, scan))
-    return found
+            examples.append((group, scan))
+    return examples
 
 
-def _a_slice(recipe: Any, selection: Selection, info: FileInfo, skip_bad: bool) -> Scan | None:
+def _a_slice(recipe: Any, selection: Slices, info: FileInfo, skip_bad: bool) -> Scan | None:
     """A slice from the middle of a file's; None where there is nothing to see, or it cannot be used."""
     chosen = selection.indices(info.slices)
     try:
@@ -151,8 +126,7 @@ def _a_slice(recipe: Any, selection: Selection, info: FileInfo, skip_bad: bool) 
 
 def _sizes(scans: Sequence[tuple[list[FileInfo], Scan]]) -> Iterator[Row]:
     for group, scan in scans:
-        height, width = scan.mask.shape
-        info = group[0]
+        (height, width), info = scan.mask.shape, group[0]
         cut = "" if (height, width) == (info.height, info.width) else f", cut from {info.height} x {info.width}"
         yield "matrix", f"{height} x {width}, {len(scan.kspace)} coil(s){cut} ({len(group)} file(s))"
 
@@ -167,9 +141,9 @@ def _mask(config: RunConfig, scan: Scan) -> str:
     return f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled by it"
 
 
-def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
+def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
-    if config.split.test and not parts.get("test") and not config.split.folds:
+    if config.split.test and not splits.get("test") and not config.split.folds:
         yield f"--test {config.split.test:g}: one subject alone, nobody can be set aside"
     if any(not scan.meta.emulated for scan in scans):
         names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
@@ -177,8 +151,8 @@ def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans
     measured = [scan.mask.shape for scan in scans if not scan.meta.synthetic]
     if measured and (names := dict.fromkeys(_changed(config.simulation))):
         yield f"{', '.join(f'--{name}' for name in names)}: k-space was measured, nothing is simulated"
-    limit, largest = config.selection.max_matrix, max(measured, default=torch.Size((0, 0)), key=_size)
-    if limit and config.selection.matrix is None and any(n > most for n, most in zip(largest, limit, strict=True)):
+    limit, largest = config.slices.max_matrix, max(measured, default=torch.Size((0, 0)), key=_size)
+    if limit and config.slices.matrix is None and any(n > most for n, most in zip(largest, limit, strict=True)):
         size, bound = "{} x {}".format(*largest), "{},{}".format(*map(min, largest, limit))
         yield f"--max_matrix: measured k-space stays whole, {size}; --matrix {bound} would cut it"
 
@@ -200,10 +174,10 @@ def _companions(
     config: RunConfig, files: Sequence[FileInfo], scans: Sequence[tuple[list[FileInfo], Scan]], skip_bad: bool
 ) -> dict[tuple[int, ...], Scan]:
     """Full scans of the same sizes, for a method that takes them."""
-    if config.needs is not Needs.UNPAIRED:
+    if config.needs is not Needs.UNPAIRED or not scans:
         return {}
-    found = _one_of_each_size(config, files, skip_bad, undersampled=False)
-    return {tuple(scan.mask.shape): scan for _, scan in found if scans}
+    full = _one_of_each_size(config, files, skip_bad, undersampled=False)
+    return {tuple(scan.mask.shape): scan for _, scan in full}
 
 
 def _expected(
@@ -218,7 +192,7 @@ def _expected(
     if not usable or (config.needs is Needs.UNPAIRED and not companions):
         yield "expected time", "unknown: no training scan can be tried"
         return
-    options, selection = config.training, config.selection
+    options, selection = config.training, config.slices
     largest = max(usable, key=lambda scan: scan.kspace.numel())
     shapes: list[tuple[int, ...]] = []
     for group, scan in scans:
@@ -237,33 +211,20 @@ def _expected(
     relative = sum(map(_size, shapes)) / (len(shapes) * _size(tuple(largest.kspace.shape)))
     training = epochs * len(batches) * cost.step
     others = (epochs * validated + (method.stages - 1) * len(shapes)) * cost.reconstruction / processes
-    yield (
-        "expected time",
-        f"about {_duration((training + others) * relative)} at most: {epochs} epochs of {len(batches)} steps of"
-        f" {cost.step:.2g} s and {validated} slices to score at {cost.reconstruction:.2g} s, measured on the"
-        f" {cost.device}; without reading the files",
-    )
+    scoring = f"{validated} slices to score at {cost.reconstruction:.2g} s"
+    steps = f"{epochs} epochs of {len(batches)} steps of {cost.step:.2g} s"
+    duration = f"about {_duration((training + others) * relative)} at most: {steps} and {scoring}"
+    yield "expected time", f"{duration}, measured on the {cost.device}; without reading the files"
     memory = f"about {cost.memory / 2**30:.2g} GiB on the {cost.device}" if cost.memory else "unknown"
     yield "expected memory", memory
 
 
 def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, companion: Scan | None = None) -> Cost:
-    """Measure a training step and a reconstruction, leaving random streams as they are.
+    """Measure a training step and a reconstruction of the largest scan, leaving random streams as they are.
 
-    A GPU is given a whole batch. A CPU is given one slice: it takes as many times as long for a batch.
-
-    Parameters
-    ----------
-    config
-        Configuration of the training.
-    method
-        Weights that nobody needs afterwards: their gradients change.
-    scan
-        The largest.
-    batch_size
-        Slices of a step.
-    companion
-        A full scan of the same size, for a method that takes one.
+    A GPU is given a whole batch. A CPU is given one slice: it takes as many times as long for a batch. Nobody needs the
+    method's weights afterwards: their gradients change. ``companion`` is a full scan of the same size, for a method
+    that takes one.
     """
     device = device_of(config.machine.accelerator)
     sample = Sample(scan, full=companion)

@@ -25,14 +25,14 @@ from sansref.training.processes import Processes, alone, together
 from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment
 from sansref.training.stages import run_stages
-from sansref.training.subjects import Intake, survey_of
+from sansref.training.subjects import SubjectReader, survey_of
 from sansref.training.trackers import check_trackers, tracked
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
+class Trained:
     """What a training command did.
 
     Attributes
@@ -64,7 +64,7 @@ def train(
     full: Path | None = None,
     known: tuple[Mapping[str, str], Mapping[str, str]] | None = None,
     say: Callable[[str], object] | None = None,
-) -> Outcome:
+) -> Trained:
     """Train on a folder, or continue where a killed run of the same settings stopped.
 
     Parameters
@@ -83,7 +83,7 @@ def train(
         Folder of full scans of other people, for a method that learns from unpaired scans; without it, half of the
         training subjects of ``data`` take their place.
     known
-        Fingerprints that the files of ``data`` and ``full`` must have, see :class:`~sansref.training.subjects.Intake`.
+        Fingerprints that the files of ``data`` and ``full`` must have, see `SubjectReader`.
     say
         Called first with lines on what is learned from and what it will take, see :mod:`sansref.training.survey`; None
         spares the trial that they take.
@@ -95,21 +95,21 @@ def train(
         is not complete in the end.
     """
     _check(config, data, out, full)
-    outcome = Outcome(RunDirectory(out))
+    outcome = Trained(RunDirectory(out))
     with together(config.machine, config.training.precision) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
         processes.by_leader(lambda: outcome.run.start(config, *places))
         leave_out, say = outcome.leave_out if skip_bad else None, say if processes.leader else None
-        intake = Intake(config, outcome.run, leave_out, console, known, say)
+        reader = SubjectReader(config, outcome.run, leave_out, console, known, say)
         if outcome.run.finished and not outcome.run.missing:
             if data.exists():
-                intake.files(data, full)
+                reader.files(data, full)
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
             try:
                 with _on_threads(config.machine.threads):
-                    parts = processes.leader_first(lambda: intake.parts(data, full))
+                    parts = processes.leader_first(lambda: reader.prepared(data, full))
             except SansrefError as error:
                 error.after(error.skipped or outcome.bad_files)
                 raise

@@ -307,7 +307,7 @@ def test_plans_of_the_study_can_be_carried_out(path):
 
 def test_whose_scans_they_are_is_the_same_for_all_methods():
     assert {
-        cell.config.selection.subject_from
+        cell.config.slices.subject_from
         for cell in plan(shared={"split": {"test": 0.2}, "data": {"subject_from": "file"}}).cells
     } == {"file"}
     with pytest.raises(SettingError, match="'data' must be the same for all"):

@@ -39,7 +39,7 @@ def image(mrd: Any) -> Any:
 
 @pytest.fixture
 def kspace(mrd: Any, image: Any) -> Any:
-    return mrd.centred(np.fft.fft2, image, (1, 2))
+    return mrd.centered(np.fft.fft2, image, (1, 2))
 
 
 def assert_close(found: torch.Tensor, expected: Any, tolerance: float = 1e-5) -> None:
@@ -66,14 +66,14 @@ def test_one_coil_in_full_is_its_own_reference(mrd: Any, image: Any, kspace: Any
 @settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(2 * COLUMNS)), seed=st.integers(0, 9))
 def test_neither_order_nor_averages_change_the_image(mrd: Any, order: list[int], seed: int) -> None:
-    kspace = mrd.centred(np.fft.fft2, mrd.object_in(ROWS, COLUMNS, coils=COILS, seed=seed), (1, 2))
+    kspace = mrd.centered(np.fft.fft2, mrd.object_in(ROWS, COLUMNS, coils=COILS, seed=seed), (1, 2))
     (expected,) = scans_of(mrd.header(), mrd.lines_of(kspace))
     more = [each for n in (0, 1) for each in mrd.lines_of((0.5 + n) * kspace, average=n, segment=n)]
     (scan,) = scans_of(mrd.header(), [more[index] for index in order])
     torch.testing.assert_close(scan.kspace, expected.kspace)
 
 
-def test_odd_sizes_keep_dc_in_the_centre(mrd: Any) -> None:
+def test_odd_sizes_keep_dc_in_the_center(mrd: Any) -> None:
     for rows, kept, columns in ((31, 15, 9), (32, 15, 16), (31, 16, 15)):
         kspace = np.zeros((1, rows, columns))
         kspace[0, rows // 2, columns // 2] = 1
@@ -129,7 +129,7 @@ def test_lines_read_backwards_are_turned_round(mrd: Any, kspace: Any) -> None:
 @pytest.mark.parametrize("missing", [1, 4, 9])
 @pytest.mark.parametrize(("vendor", "more"), [(None, 0), ("GE", 0), ("SIEMENS", 1)])
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 2)])
-def test_the_centre_of_a_reversed_asymmetric_echo_counts_as_acquired(
+def test_the_center_of_a_reversed_asymmetric_echo_counts_as_acquired(
     mrd: Any, kspace: Any, missing: int, vendor: str | None, more: int, before: int, after: int
 ) -> None:
     # Of the samples in the order in which they came, the far end of k-space first, some are missing at either end.
@@ -167,7 +167,7 @@ def test_lines_of_one_partition_are_a_slice_whatever_the_header_says(
     assert (flat.encoded, flat.spacing) == ((ROWS, COLUMNS, 1), (10.0, 10.0, 4.0))
 
 
-def test_a_line_as_long_as_the_grid_fills_it_whatever_its_centre(mrd: Any, kspace: Any) -> None:
+def test_a_line_as_long_as_the_grid_fills_it_whatever_its_center(mrd: Any, kspace: Any) -> None:
     (expected,) = scans_of(mrd.header(), mrd.lines_of(kspace))
     (scan,) = scans_of(mrd.header(), mrd.lines_of(kspace, center_sample=0))
     torch.testing.assert_close(scan.kspace, expected.kspace)
@@ -221,7 +221,7 @@ def slab(mrd: Any, partitions: int = 6, kept: int = 6) -> tuple[Any, Any, Any]:
     volume = mrd.object_in(ROWS, COLUMNS, partitions, coils=COILS)
     sizes = ((ROWS, COLUMNS, partitions), (16, COLUMNS, kept))
     head = mrd.header(*sizes, (320, 160, 3.0 * partitions), (160, 160, 3.0 * kept))
-    return head, volume, mrd.centred(np.fft.fftn, volume, (1, 2, 3))
+    return head, volume, mrd.centered(np.fft.fftn, volume, (1, 2, 3))
 
 
 @pytest.mark.parametrize(("partitions", "kept"), [(6, 6), (6, 4), (5, 5), (7, 4)])
@@ -238,7 +238,7 @@ def test_a_slab_may_leave_out_phase_encoding_lines_but_no_partitions(mrd: Any) -
     head, volume, kspace = slab(mrd)
     scans = scans_of(head, mrd.lines_of(kspace, range(0, COLUMNS, 2)))
     assert scans[0].acceleration == 2
-    hybrid = mrd.centred(np.fft.fft2, volume[:, 8:24], (1, 2))[..., 3]
+    hybrid = mrd.centered(np.fft.fft2, volume[:, 8:24], (1, 2))[..., 3]
     assert_close(scans[3].kspace[..., ::2], hybrid[..., ::2])
     lines = mrd.lines_of(kspace)
     with pytest.raises(FileError, match=r"a 3-D scan in which 3 lines of some partitions were not acquired"):
@@ -261,7 +261,7 @@ def test_few_lines_in_a_huge_grid_are_refused_before_room_is_made(mrd: Any, kspa
     [
         (
             {"kspace_encode_step_1": 16},
-            r"a line \(step 16, partition 0, 32 samples with the centre at 16\) outside its",
+            r"a line \(step 16, partition 0, 32 samples with the center at 16\) outside its",
         ),
         ({"kspace_encode_step_2": 1}, "partition 1"),
         ({"discard_pre": 20, "discard_post": 12}, "outside its encoded grid of 32 x 16 x 1"),
@@ -285,7 +285,7 @@ def test_headers_that_cannot_be_true(mrd: Any, kspace: Any, fields: dict[str, in
 
 
 def test_a_readout_longer_than_the_grid_is_refused(mrd: Any, kspace: Any) -> None:
-    with pytest.raises(FileError, match=r"32 samples with the centre at 16.* outside its encoded grid of 30 x 16"):
+    with pytest.raises(FileError, match=r"32 samples with the center at 16.* outside its encoded grid of 30 x 16"):
         scans_of(mrd.header((30, 16, 1), (15, 16, 1)), mrd.lines_of(kspace))
 
 
@@ -310,6 +310,6 @@ def test_the_layout_is_that_of_the_scans(mrd: Any, kspace: Any) -> None:
 def test_oversampling_is_cut_in_image_space(mrd: Any) -> None:
     # An object that fills the oversampled field of view: nothing of the outer part folds in.
     image = np.random.default_rng(0).normal(size=(1, ROWS, COLUMNS)) + 0j
-    kspace = mrd.centred(np.fft.fft2, image, (1, 2))
+    kspace = mrd.centered(np.fft.fft2, image, (1, 2))
     (scan,) = scans_of(mrd.header(), mrd.lines_of(kspace))
-    assert_close(ifft1c(scan.kspace, -1)[0], mrd.centred(np.fft.fftn, image[0, 8:24], (0,)))
+    assert_close(ifft1c(scan.kspace, -1)[0], mrd.centered(np.fft.fftn, image[0, 8:24], (0,)))

@@ -226,7 +226,7 @@ def test_of_no_use_is_left_aside(mrd: Any, tmp_path: Path) -> None:
     for lines in (few, gap, bad):
         path = mrd.write(tmp_path / f"{len(list(tmp_path.iterdir()))}.h5", header(mrd, "separate"), lines + image)
         (scan,) = READER.read(path)
-        with pytest.raises(FileError, match="fully sampled centre of"):
+        with pytest.raises(FileError, match="fully sampled center of"):
             with_coils(scan, None, CoilOptions())
 
 

@@ -9,14 +9,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sansref.data.mrd.acquisitions import HEAD, Lines, head_of
-from sansref.data.mrd.assemble import assemble
-from sansref.data.mrd.geometry import geometry_of, stack_order
+from sansref.data.mrd.assemble import assemble, geometry_of, stack_order
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Geometry, ScanMeta
 
 OBLIQUE = Rotation.from_euler("xyz", (20, -35, 110), degrees=True).as_matrix()
-CENTRE = np.array([12.0, -30.0, 45.0])  # of the first slice, in DICOM's coordinates
+CENTER = np.array([12.0, -30.0, 45.0])  # of the first slice, in DICOM's coordinates
 SPACING = np.array([5.0, 6.0, 4.0])
 
 
@@ -56,12 +55,12 @@ def position_in_nifti(geometry: Geometry | None, index: Any) -> Any:
 def test_a_point_of_the_patient_lies_where_the_affine_says(mrd: Any, vendor: str | None, sign: int) -> None:
     header = header_of(mrd, vendor=vendor)
     step = OBLIQUE[:, 2] * 7.5
-    centres = [CENTRE + index * step for index in range(4)]
-    heads = np.array([head_of(mrd.line(np.ones((1, 32)), position=tuple(c), **directions())) for c in centres])
+    centers = [CENTER + index * step for index in range(4)]
+    heads = np.array([head_of(mrd.line(np.ones((1, 32)), position=tuple(c), **directions())) for c in centers])
     geometry = geometry_of(header, heads, (16, 15, 4))
-    point = centres[2] + OBLIQUE @ (np.array([-5, 3, 0]) * SPACING)
-    kspace = point_seen(point, centres[2], (32, 15, 1), sign)[None, ..., 0]
-    lines = mrd.lines_of(kspace, position=tuple(centres[2]), **directions())
+    point = centers[2] + OBLIQUE @ (np.array([-5, 3, 0]) * SPACING)
+    kspace = point_seen(point, centers[2], (32, 15, 1), sign)[None, ..., 0]
+    lines = mrd.lines_of(kspace, position=tuple(centers[2]), **directions())
     made = Lines(np.array([head_of(line) for line in lines]), [line.data for line in lines])
     (scan,) = assemble("a.h5", header, made, ScanMeta("p7", "a.h5", slice=2, geometry=geometry))
     image = ifft2c(scan.kspace)[0].abs()
@@ -73,9 +72,9 @@ def test_a_point_of_the_patient_lies_where_the_affine_says(mrd: Any, vendor: str
 @pytest.mark.parametrize(("vendor", "sign"), [(None, -1), ("SIEMENS", 1)])
 def test_a_point_in_a_slab(mrd: Any, partitions: int, kept: int, vendor: str | None, sign: int) -> None:
     header = header_of(mrd, partitions, kept, vendor)
-    point = CENTRE + OBLIQUE @ (np.array([4, -2, 1]) * SPACING)
-    kspace = point_seen(point, CENTRE, (32, 15, partitions), sign)[None]
-    lines = mrd.lines_of(kspace, position=tuple(CENTRE), **directions())
+    point = CENTER + OBLIQUE @ (np.array([4, -2, 1]) * SPACING)
+    kspace = point_seen(point, CENTER, (32, 15, partitions), sign)[None]
+    lines = mrd.lines_of(kspace, position=tuple(CENTER), **directions())
     made = Lines(np.array([head_of(line) for line in lines]), [line.data for line in lines])
     geometry = geometry_of(header, made.heads[:1], (16, 15, kept))
     scans = assemble("a.h5", header, made, ScanMeta("p7", "a.h5", geometry=geometry))

@@ -5,7 +5,7 @@ from typing import Any
 import ismrmrd
 import pytest
 
-from sansref.data.mrd.header import Limits, MrdHeader, parse_header
+from sansref.data.mrd.header import MrdHeader, StepLimits, parse_header
 from sansref.errors import FileError
 
 
@@ -21,8 +21,8 @@ def test_what_a_header_says(mrd: Any) -> None:
         recon=(16, 16, 1),
         encoded_fov=(320.0, 160.0, 4.0),
         recon_fov=(160.0, 160.0, 4.0),
-        steps1=Limits(0, 11, 4),
-        steps2=Limits(0, 0, 0),
+        steps1=StepLimits(0, 11, 4),
+        steps2=StepLimits(0, 0, 0),
         averages=3,
         calibration="embedded",
         subject="p7",
@@ -43,7 +43,7 @@ def test_missing_limits_are_those_of_the_grid(mrd: Any) -> None:
     head = mrd.header(encoded=(32, 15, 6))
     head.encoding[0].encodingLimits = ismrmrd.xsd.encodingLimitsType()
     header = parse_header("a.h5", text_of(head))
-    assert (header.steps1, header.steps2, header.averages) == (Limits(0, 14, 7), Limits(0, 5, 3), 1)
+    assert (header.steps1, header.steps2, header.averages) == (StepLimits(0, 14, 7), StepLimits(0, 5, 3), 1)
 
 
 def test_the_first_of_several_encodings_is_read_with_a_note(mrd: Any) -> None:

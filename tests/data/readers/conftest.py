@@ -36,8 +36,8 @@ def ismrmrd_header(**changes: Any) -> str:
     return HEADER.format(**(values | changes))
 
 
-def centred(transform: Callable[..., Any], data: Any) -> Any:
-    """The centred orthonormal transform, by numpy in double precision."""
+def centered(transform: Callable[..., Any], data: Any) -> Any:
+    """The centered orthonormal transform, by numpy in double precision."""
     axes = (-2, -1)
     return np.fft.fftshift(transform(np.fft.ifftshift(data, axes=axes), norm="ortho"), axes=axes)
 
@@ -172,7 +172,7 @@ def make() -> Any:
 
     class Make:
         header = staticmethod(ismrmrd_header)
-        centred = staticmethod(centred)
+        centered = staticmethod(centered)
         kspace = staticmethod(make_kspace)
         fastmri = staticmethod(write_fastmri)
         volume = staticmethod(make_volume)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.readers import array_parts as stored
-from sansref.data.readers.array_parts import FlatFile, InMemory, check_fits
+from sansref.data.readers import array_slices as stored
+from sansref.data.readers.array_slices import FlatFile, InMemory, check_fits
 from sansref.errors import FileError
 
 
@@ -37,17 +37,17 @@ def test_parts_are_those_of_numpy(
     expected = np.take(array, range(start, stop), axis)
     with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
         patch.setattr(stored, "BLOCK", block)
-        part = FlatFile(path, file, 4, tuple(shape), array.dtype, fortran).part(axis, start, stop)
+        part = FlatFile(path, file, 4, tuple(shape), array.dtype, fortran).piece(axis, start, stop)
     assert part.dtype == array.dtype
     assert np.array_equal(part, expected)
-    assert np.array_equal(InMemory(array).part(axis, start, stop), expected)
+    assert np.array_equal(InMemory(array).piece(axis, start, stop), expected)
 
 
 def test_a_file_that_becomes_shorter(tmp_path: Path) -> None:
     path = tmp_path / "flat"
     path.write_bytes(bytes(40))
     with path.open("rb") as file, pytest.raises(FileError, match="became shorter while it was read"):
-        FlatFile(path, file, 0, (3, 4), np.dtype("f4"), False).part(0, 2, 3)
+        FlatFile(path, file, 0, (3, 4), np.dtype("f4"), False).piece(0, 2, 3)
 
 
 def test_an_array_larger_than_memory_is_refused(tmp_path: Path) -> None:

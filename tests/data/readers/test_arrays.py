@@ -42,7 +42,7 @@ def test_a_full_scan_of_one_coil_gives_its_image(make: Any, tmp_path: Path) -> N
         *("sub-03", str(path)),
         *(False, None),
     )
-    expected = make.centred(np.fft.ifft2, kspace.astype(np.complex128))
+    expected = make.centered(np.fft.ifft2, kspace.astype(np.complex128))
     assert np.abs(scan.reference.numpy() - expected).max() < 1e-5
 
 
@@ -114,7 +114,7 @@ WRONG: dict[str, tuple[Any, str | None, str]] = {
     "image zero": (np.zeros((8, 9)), None, "holds only zeros"),
     "negative": (image(-1), None, r"holds negative values \(down to -.*\), so it is no magnitude"),
     "coils of images": (np.ones((3, 8, 9)), "coil,row,column", "holds real numbers, .* images without coils"),
-    "corner": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j), None, "are not in the centre"),
+    "corner": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j), None, "are not in the center"),
     "edge": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j, 0), None, "fftshift"),
     "line": (np.ones((1, 9), np.complex64), "row,column", r"holds \(1x9, complex64\), which is no image"),
     "empty": (np.ones((0, 9), np.complex64), None, "which is no image"),

@@ -49,8 +49,8 @@ def test_slices_and_coils(make: Any, tmp_path: Path, ending: str) -> None:
 
 def test_one_coil_gives_the_image_of_barts_transform(make: Any, tmp_path: Path) -> None:
     image = make.noise(8, 11)
-    # As 'bart fft -u 3': centred and unitary. Without -u the scale is another.
-    (scan,) = make.scans(cfl(tmp_path / "a", make.centred(np.fft.fft2, image), READ, PHS1))
+    # As 'bart fft -u 3': centered and unitary. Without -u the scale is another.
+    (scan,) = make.scans(cfl(tmp_path / "a", make.centered(np.fft.fft2, image), READ, PHS1))
     assert np.abs(scan.reference.numpy() - image).max() < 1e-5
     assert np.abs(ifft2c(scan.kspace)[0].numpy() - image).max() < 1e-5
 

@@ -152,11 +152,11 @@ def test_transfer_syntaxes_of_real_files(tmp_path: Path, name: str) -> None:
 def test_folders_are_indexed_once_and_again_when_they_change(
     dicom: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sansref.data.readers import dicom_series
+    from sansref.data.readers import dicom as readers
 
     reads: list[Path] = []
-    original = dicom_series.frames_of
-    monkeypatch.setattr(dicom_series, "frames_of", lambda path: reads.append(path) or original(path))
+    original = readers.frames_of
+    monkeypatch.setattr(readers, "frames_of", lambda path: reads.append(path) or original(path))
     images = dicom.series(dicom.volume())
     paths = dicom.save(tmp_path, images[:4])
     for _ in range(3):

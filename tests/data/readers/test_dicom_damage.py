@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sansref.data.readers import find_files, open_scan_file
+from sansref.data.readers.damage import IsolatedReader
 from sansref.data.readers.dicom import DicomReader
 from sansref.data.readers.dicom_headers import is_dicom
-from sansref.data.readers.isolated import IsolatedReader
 
 KINDS = ("classic", "enhanced", "rle", "jpeg-ls", "jpeg 2000")
 SYNTAXES = {"rle": pydicom.uid.RLELossless, "jpeg-ls": pydicom.uid.JPEGLSLossless}

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansref.data.readers import open_scan_file
+from sansref.data.readers.damage import in_child
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import in_child
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
 
 READER = FastMRIReader()
 
 
-def centre(image: Any, size: tuple[int, int]) -> Any:
+def center(image: Any, size: tuple[int, int]) -> Any:
     top, left = (image.shape[-2] - size[0]) // 2, (image.shape[-1] - size[1]) // 2
     return image[..., top : top + size[0], left : left + size[1]]
 
@@ -30,23 +30,23 @@ def centre(image: Any, size: tuple[int, int]) -> Any:
     ("shape", "size"),
     [((2, 64, 37), (32, 32)), ((1, 63, 36), (31, 32)), ((1, 65, 40), (32, 31)), ((1, 64, 37), (31, 31))],
 )
-def test_centre_of_the_image_is_reconstruction_esc(make: Any, tmp_path: Path, shape: Any, size: Any) -> None:
+def test_center_of_the_image_is_reconstruction_esc(make: Any, tmp_path: Path, shape: Any, size: Any) -> None:
     header = make.header(enc_x=shape[1], enc_y=shape[2], rec_x=size[0], rec_y=size[1], center=shape[2] // 2 - 3)
     kspace = make.kspace(shape)
-    target = np.abs(centre(make.centred(np.fft.ifft2, kspace.astype(np.complex128)), size)).astype(np.float32)
+    target = np.abs(center(make.centered(np.fft.ifft2, kspace.astype(np.complex128)), size)).astype(np.float32)
     path = make.fastmri(tmp_path / "knee.h5", kspace, header, reconstruction_esc=target)
     scans = list(READER.read(path))
     assert len(scans) == shape[0]
     for scan, expected in zip(scans, target, strict=True):
         assert scan.meta.crop == size
-        image = centre(ifft2c(scan.kspace)[0].abs(), size)
+        image = center(ifft2c(scan.kspace)[0].abs(), size)
         torch.testing.assert_close(image, torch.from_numpy(expected), rtol=1e-5, atol=1e-5 * float(expected.max()))
 
 
 def test_true_knee_layout(make: Any, tmp_path: Path) -> None:
     header = make.header(enc_x=640, enc_y=368, fov_y=161, rec_x=320, rec_y=320, maximum=329, center=166)
     kspace = make.kspace((2, 640, 368), first=18, stop=348)
-    target = np.abs(centre(make.centred(np.fft.ifft2, kspace.astype(np.complex128)), (320, 320)))
+    target = np.abs(center(make.centered(np.fft.ifft2, kspace.astype(np.complex128)), (320, 320)))
     path = make.fastmri(tmp_path / "file1000001.h5", kspace, header.encode(), reconstruction_esc=target)
     info = READER.describe(path)
     assert (info.slices, info.coils, info.height, info.width) == (2, 1, 320, 368)
@@ -59,7 +59,7 @@ def test_true_knee_layout(make: Any, tmp_path: Path) -> None:
     (scan,) = READER.read(path, [1])
     assert scan.meta.slice == 1
     assert scan.reference is not None
-    image = centre(scan.reference.abs(), (320, 320)).double().numpy()
+    image = center(scan.reference.abs(), (320, 320)).double().numpy()
     assert np.abs(image - target[1]).max() < 1e-5 * target[1].max()
 
 
@@ -82,7 +82,7 @@ def test_limits_may_be_missing_and_other_encodings_are_noted(make: Any, tmp_path
     assert "describes 2 encodings" in READER.describe(make.fastmri(path, make.kspace((2, 64, 37)), twice)).notes[0]
 
 
-def test_dc_stays_in_the_centre(make: Any, tmp_path: Path) -> None:
+def test_dc_stays_in_the_center(make: Any, tmp_path: Path) -> None:
     for rows, height in ((64, 32), (63, 31), (65, 32), (64, 31)):
         kspace = np.zeros((1, rows, 37), np.complex64)
         kspace[0, rows // 2, 18] = 1
@@ -109,7 +109,7 @@ def test_a_fully_sampled_file_gives_its_image_in_its_own_scale(make: Any, tmp_pa
     (scan,) = READER.read(make.fastmri(tmp_path / "a.h5", kspace, make.header(enc_x=32)))
     torch.testing.assert_close(scan.kspace, torch.from_numpy(kspace), rtol=0, atol=0)
     assert scan.reference is not None
-    expected = make.centred(np.fft.ifft2, kspace[0].astype(np.complex128))
+    expected = make.centered(np.fft.ifft2, kspace[0].astype(np.complex128))
     assert np.abs(scan.reference.numpy() - expected).max() < 1e-5 * np.abs(expected).max()
     assert (scan.meta.subject, scan.meta.scale, scan.meta.synthetic, scan.maps) == ("0a1b", 1.0, False, None)
 
@@ -147,7 +147,7 @@ def test_every_slice_may_have_a_mask_of_its_own(make: Any, tmp_path: Path) -> No
         assert scan.reference is None
 
 
-def test_partial_fourier_and_a_narrow_centre_give_no_reference(make: Any, tmp_path: Path) -> None:
+def test_partial_fourier_and_a_narrow_center_give_no_reference(make: Any, tmp_path: Path) -> None:
     for minimum, maximum in ((9, 30), (11, 19)):
         header = make.header(minimum=minimum, maximum=maximum)
         (scan,) = READER.read(make.fastmri(tmp_path / "a.h5", make.kspace((1, 64, 37)), header))
@@ -163,7 +163,7 @@ def test_several_coils(make: Any, tmp_path: Path) -> None:
     scans = list(READER.read(path))
     assert [tuple(scan.kspace.shape) for scan in scans] == [(3, 32, 37)] * 2
     assert all(scan.reference is None and scan.maps is None for scan in scans)
-    expected = centre(make.centred(np.fft.ifft2, kspace[1, 2].astype(np.complex128)), (32, 37))
+    expected = center(make.centered(np.fft.ifft2, kspace[1, 2].astype(np.complex128)), (32, 37))
     assert np.abs(ifft2c(scans[1].kspace)[2].numpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 

@@ -108,7 +108,7 @@ def test_arrays_of_other_programs_keep_their_order(make: Any, tmp_path: Path) ->
 
 def test_who_recognises_what(make: Any, tmp_path: Path) -> None:
     fastmri = make.fastmri(tmp_path / "a.h5", make.kspace((1, 64, 37)))
-    assert open_scan_file(fastmri).format == "fastMRI HDF5"
+    assert open_scan_file(fastmri).reader.format == "fastMRI HDF5"
     assert Hdf5ArraysReader().recognises(fastmri)
     assert not Matlab73Reader().recognises(fastmri)
     path = tmp_path / "b.h5"
@@ -147,12 +147,12 @@ def test_named_axes_make_no_fastmri_of_a_file_without_its_header(make: Any, tmp_
     kspace = make.noise(4, 9, 8)
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["kspace"] = kspace
-    assert open_scan_file(tmp_path / "scan.h5").format == "fastMRI HDF5"
+    assert open_scan_file(tmp_path / "scan.h5").reader.format == "fastMRI HDF5"
     (scan,) = open_scan_file(tmp_path / "scan.h5", ReaderOptions(axes="coil,row,column")).read(tmp_path / "scan.h5")
     assert np.array_equal(scan.kspace.numpy(), kspace)
     with h5py.File(tmp_path / "scan.h5", "a") as file:
         file["ismrmrd_header"] = b"<ismrmrdHeader/>"
-    assert open_scan_file(tmp_path / "scan.h5", ReaderOptions(axes="coil,row,column")).format == "fastMRI HDF5"
+    assert open_scan_file(tmp_path / "scan.h5", ReaderOptions(axes="coil,row,column")).reader.format == "fastMRI HDF5"
 
 
 def attributed(**attributes: Any) -> Any:

@@ -26,7 +26,7 @@ LAST = ismrmrd.ACQ_LAST_IN_SLICE
 
 
 def kspace_of(mrd: Any, seed: int = 0, coils: int = 2, columns: int = COLUMNS) -> Any:
-    return mrd.centred(np.fft.fft2, mrd.object_in(ROWS, columns, coils=coils, seed=seed), (1, 2))
+    return mrd.centered(np.fft.fft2, mrd.object_in(ROWS, columns, coils=coils, seed=seed), (1, 2))
 
 
 def interleaved(mrd: Any, slices: int, **fields: Any) -> list[Any]:
@@ -42,7 +42,7 @@ def interleaved(mrd: Any, slices: int, **fields: Any) -> list[Any]:
 def test_one_slice_of_several_coils(mrd: Any, tmp_path: Path) -> None:
     path = mrd.write(tmp_path / "a.h5", mrd.header(), mrd.lines_of(kspace_of(mrd)))
     reader = open_scan_file(path)
-    assert reader.format == "MRD (ISMRMRD) HDF5"
+    assert reader.describe(path).format == "MRD (ISMRMRD) HDF5"
     info = reader.describe(path)
     assert (info.path, info.kind, info.slices, info.height, info.width) == (path, "k-space", 1, 16, 16)
     assert (info.coils, info.subject, info.contrast, info.spacing) == (2, "p7", "t1_fl2d", (10.0, 10.0))
@@ -189,7 +189,7 @@ def test_what_the_notes_say_of_accelerated_lines(mrd: Any, tmp_path: Path) -> No
 
 def test_a_slab_is_read_by_its_slices(mrd: Any, tmp_path: Path) -> None:
     volume = mrd.object_in(ROWS, COLUMNS, 6)
-    kspace = mrd.centred(np.fft.fftn, volume, (1, 2, 3))
+    kspace = mrd.centered(np.fft.fftn, volume, (1, 2, 3))
     sizes, lengths = ((ROWS, COLUMNS, 6), (16, COLUMNS, 4)), ((320, 160, 18.0), (160, 160, 12.0))
     path = mrd.write(tmp_path / "a.h5", mrd.header(*sizes, *lengths), mrd.lines_of(kspace))
     assert READER.describe(path).slices == 4

@@ -18,14 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansref.data.readers import FileInfo, open_scan_file
-from sansref.data.readers import isolated as isolated_module
-from sansref.data.readers.damage import reading
+from sansref.data.readers import damage as isolated_module
+from sansref.data.readers.damage import ChildLimits, IsolatedReader, in_child, reading
 from sansref.data.readers.fastmri import FastMRIReader
-from sansref.data.readers.isolated import IsolatedReader, Limits, in_child, isolated
 from sansref.errors import FileError, SettingError
 from sansref.scan import Scan
 
-QUICK = Limits(computing=0.5, waiting=120)
+QUICK = ChildLimits(computing=0.5, waiting=120)
 PATH = Path("a.h5")
 
 
@@ -34,10 +33,6 @@ class Misbehaving:
     """A reader whose third slice does ``act``."""
 
     act: Callable[[], Any]
-    format: str = "tests"
-
-    def recognises(self, path: Path) -> bool:
-        return bool(self.act())
 
     def describe(self, path: Path) -> FileInfo:
         return self.act()
@@ -62,9 +57,7 @@ def crash() -> None:
 
 def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
-    here, there = FastMRIReader(), isolated(FastMRIReader())
-    assert there.format == "fastMRI HDF5"
-    assert there.recognises(path)
+    here, there = FastMRIReader(), IsolatedReader(FastMRIReader())
     assert there.describe(path) == here.describe(path)
     for mine, own in zip(there.read(path, [2, 0]), here.read(path, [2, 0]), strict=True):
         assert isinstance(mine, Scan)
@@ -83,7 +76,7 @@ def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
         (spin_in_c, QUICK, "keeps the library that reads it busy"),
         (
             lambda: time.sleep(60),
-            Limits(0.5, waiting=4),
+            ChildLimits(0.5, waiting=4),
             "gives no answer within 2.0 s; it is damaged, or its disk slow",
         ),
         (crash, QUICK, r"makes the library that reads it crash \(SIGSEGV\); the file is damaged"),
@@ -93,15 +86,14 @@ def test_the_same_slices_and_description(make: Any, tmp_path: Path) -> None:
     ],
 )
 def test_a_library_that_hangs_or_dies_is_an_error_of_the_file(
-    make: Any, act: Any, limits: Limits, message: str
+    make: Any, act: Any, limits: ChildLimits, message: str
 ) -> None:
     reader = IsolatedReader(Misbehaving(act), limits)
     gc.collect()
     before = make.descriptors()
-    for call in (reader.recognises, reader.describe):
-        with pytest.raises(FileError, match=message) as caught:
-            call(PATH)
-        assert str(caught.value).startswith("a.h5: ")
+    with pytest.raises(FileError, match=message) as caught:
+        reader.describe(PATH)
+    assert str(caught.value).startswith("a.h5: ")
     found = reader.read(PATH)
     assert [next(found), next(found)] == [0, 1]
     with pytest.raises(FileError, match=message):
@@ -187,15 +179,15 @@ def test_memory_is_limited() -> None:
     def fill() -> Any:
         return np.ones(1 << 30, np.uint8)[0]
 
-    assert in_child(PATH, lambda: np.ones(1 << 20, np.uint8)[0], Limits(memory=1 << 28)) == 1
+    assert in_child(PATH, lambda: np.ones(1 << 20, np.uint8)[0], ChildLimits(memory=1 << 28)) == 1
     with pytest.raises(FileError, match="needs more memory to be read than is free"):
-        in_child(PATH, fill, Limits(memory=1 << 28))
+        in_child(PATH, fill, ChildLimits(memory=1 << 28))
 
 
 def test_a_child_takes_no_more_memory_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated_module, "available_memory", lambda: 1 << 28)
-    assert Limits().of(PATH).memory == 1 << 28
-    assert Limits(memory=1 << 20).of(PATH).memory == 1 << 20
+    assert ChildLimits().of(PATH).memory == 1 << 28
+    assert ChildLimits(memory=1 << 20).of(PATH).memory == 1 << 20
     with pytest.raises(FileError, match="needs more memory"):
         in_child(PATH, lambda: np.ones(1 << 30, np.uint8)[0])
 
@@ -216,7 +208,7 @@ def test_the_child_ends_with_the_iterator(make: Any, tmp_path: Path) -> None:
     path = make.fastmri(tmp_path / "a.h5", make.kspace((3, 64, 37)))
     gc.collect()
     before = make.descriptors()
-    found = isolated(FastMRIReader()).read(path)
+    found = IsolatedReader(FastMRIReader()).read(path)
     next(iter(found))
     del found
     gc.collect()
@@ -227,7 +219,7 @@ def test_the_child_ends_with_the_iterator(make: Any, tmp_path: Path) -> None:
 
 def test_readers_may_take_turns_and_work_in_threads(make: Any, tmp_path: Path) -> None:
     paths = [make.fastmri(tmp_path / f"{n}.h5", make.kspace((2, 64, 37), seed=n)) for n in range(3)]
-    reader = isolated(FastMRIReader())
+    reader = IsolatedReader(FastMRIReader())
     for scans in zip(*(reader.read(path) for path in paths), strict=True):
         assert [scan.meta.source for scan in scans] == [str(path) for path in paths]
     sums: dict[int, int] = {}

@@ -13,13 +13,13 @@ import torch
 from scipy.io import savemat
 
 from sansref.data.readers import FileInfo, ReaderOptions, open_scan_file
-from sansref.data.readers.maps import SET, is_maps_name, map_axes
+from sansref.data.readers.arrays import SET, is_maps_name, map_axes
 from sansref.errors import FileError
 from sansref.kspace.coils import birdcage_maps, rss
 
 SLICES, COILS, ROWS, COLUMNS = 3, 4, 12, 10
 AXES = "slice,coil,row,column"
-INFO = FileInfo(Path("a"), "", "k-space", SLICES, ROWS, COLUMNS, COILS, "s", None, None, 1.0)
+INFO = FileInfo(Path("a"), "", "k-space", SLICES, ROWS, COLUMNS, "s", COILS, acquired_fraction=1.0)
 
 
 def truth() -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from sansref.data.readers import ReaderOptions, open_scan_file
-from sansref.data.readers.isolated import Limits
+from sansref.data.readers.damage import ChildLimits
 from sansref.data.readers.matlab import MatlabReader
 from sansref.errors import FileError
 
@@ -109,7 +109,7 @@ def compressed(path: Path, *parts: bytes) -> Path:
 @pytest.mark.parametrize("part", ["real", "imaginary"])
 def test_a_bomb_in_an_array_is_one_line(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """A compressed array of 8 x 9 whose numbers claim to fill a gigabyte, and would."""
-    monkeypatch.setattr("sansref.data.readers.isolated.LIMITS", Limits(memory=1 << 28))
+    monkeypatch.setattr("sansref.data.readers.damage.LIMITS", ChildLimits(memory=1 << 28))
     start = struct.pack("<4I2I2i2I8s", 6, 8, 0x0806, 0, 5, 8, 8, 9, 1, 8, b"abcdefgh")
     numbers = struct.pack("<2I", 9, 576) + np.ones(72).tobytes()
     bomb = struct.pack("<2I", 9, 1 << 30) + bytes(1 << 30)

@@ -350,7 +350,7 @@ def test_a_large_volume_is_read_by_the_slice_or_refused(
         with make.memory_below(1 << 26):
             (piece,) = NiftiReader(plane).read(plain, [index])  # type: ignore[arg-type]
             assert piece.image.sum() == 9
-    monkeypatch.setattr("sansref.data.readers.array_parts.available_memory", lambda: volume.nbytes - 1)
+    monkeypatch.setattr("sansref.data.readers.array_slices.available_memory", lambda: volume.nbytes - 1)
     with make.refused(small, r"holds an array of 0.1 GB, read as a whole.*Decompress it: a plain .nii is read slice"):
         next(open_scan_file(small).read(small))
 

@@ -17,7 +17,7 @@ from sansref.scan import Scan
 
 
 def test_memory_does_not_grow_with_the_file(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sansref.data.readers.array_parts.BLOCK", 1 << 17)
+    monkeypatch.setattr("sansref.data.readers.array_slices.BLOCK", 1 << 17)
     path = make.npy(tmp_path / "a.npy", make.noise(64, 64, 64))
     reader = open_scan_file(path, ReaderOptions(axes="row,column,slice"))
     with make.memory_below(1 << 20):  # of the file's 2 MiB
@@ -121,7 +121,7 @@ def test_memory_that_runs_out_is_no_damage(make: Any, tmp_path: Path, monkeypatc
 
     np.savez(tmp_path / "a.npz", make.noise(8, 9))
     np.save(tmp_path / "a.npy", make.noise(8, 9))
-    for name, place in (("a.npz", "numpy_arrays.np.lib.format.read_array"), ("a.npy", "array_parts.np.empty")):
+    for name, place in (("a.npz", "numpy_arrays.np.lib.format.read_array"), ("a.npy", "array_slices.np.empty")):
         with monkeypatch.context() as patch:
             patch.setattr(f"sansref.data.readers.{place}", refuse)
             with make.refused(tmp_path / name, r"needs more memory to be read than is free\. Close"):

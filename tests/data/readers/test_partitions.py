@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansref.data.readers import ReaderOptions, open_scan_file
-from sansref.data.readers import checked_slice as partitions
+from sansref.data.readers import array_slices as partitions
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
 

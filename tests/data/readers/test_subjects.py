@@ -92,7 +92,7 @@ UNSURE = [
 def described(name: str, subject: str | None = None, by: str = BY_PATIENT) -> FileInfo:
     path = Path("/data") / name
     known = by if subject else BY_NAME
-    return FileInfo(path, "any", "magnitude", 1, 8, 8, 1, subject or path.name, None, None, None, recognised_by=known)
+    return FileInfo(path, "any", "magnitude", 1, 8, 8, subject or path.name, recognised_by=known)
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def images(mrd: Any) -> Any:
 
 @pytest.fixture
 def kspace(mrd: Any, images: Any) -> Any:
-    return mrd.centred(np.fft.fft2, images, (1, 2))
+    return mrd.centered(np.fft.fft2, images, (1, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def assert_image(kspace: torch.Tensor, expected: Any) -> None:
 def test_a_file_of_ve(tmp_path: Path, images: Any, kspace: Any) -> None:
     path = write(tmp_path / "meas.dat", (protocol(), blocks_of(kspace)))
     reader = open_scan_file(path)
-    assert reader.format == "Siemens twix"
+    assert reader.describe(path).format == "Siemens twix"
     info = reader.describe(path)
     assert (info.path, info.kind, info.slices, info.height, info.width) == (path, "k-space", 1, 16, COLUMNS)
     assert (info.coils, info.subject, info.contrast, info.spacing) == (COILS, "p7", "t1_fl2d", (10.0, 10.0))
@@ -190,7 +190,7 @@ def test_reflected_averaged_and_calibration_lines(tmp_path: Path, images: Any, k
 
 @pytest.mark.parametrize("shift", [0, 6])
 def test_a_reflected_asymmetric_echo(tmp_path: Path, kspace: Any, shift: int) -> None:
-    # Siemens counts the centre of a reflected line from its end, which is one more than the place of its sample.
+    # Siemens counts the center of a reflected line from its end, which is one more than the place of its sample.
     stored = kspace[:, ::-1][:, shift:]
     lines = [block(stored[:, :, y], "REFLECT", Lin=y, center=ROWS // 2 - shift) for y in range(COLUMNS)]
     (scan,) = READER.read(write(tmp_path / "meas.dat", (protocol(), lines)))
@@ -219,7 +219,7 @@ def test_partial_fourier_and_an_asymmetric_echo(tmp_path: Path, kspace: Any) -> 
 
 def test_a_slab(mrd: Any, tmp_path: Path) -> None:
     volume = mrd.object_in(ROWS, COLUMNS, 4, coils=COILS)
-    kspace = mrd.centred(np.fft.fftn, volume, (1, 2, 3))
+    kspace = mrd.centered(np.fft.fftn, volume, (1, 2, 3))
     lines = [line for z in range(4) for line in blocks_of(kspace[..., z], Par=z, centers=(COLUMNS // 2, 2))]
     path = write(tmp_path / "meas.dat", (protocol(dimension=4, partitions=4), lines))
     scans = list(READER.read(path))
@@ -244,7 +244,7 @@ def test_one_partition_is_a_slice_whatever_the_protocol_says(
 
 
 def bright(images: Any) -> Any:
-    """An object whose k-space is strongest in its centre, as that of all real ones."""
+    """An object whose k-space is strongest in its center, as that of all real ones."""
     image = np.zeros_like(images)
     image[:, 12:22, 4:13] = 1 + np.abs(images[:, 12:22, 4:13])
     return image
@@ -257,7 +257,7 @@ def test_pulseq_leaves_a_protocol_that_tells_nothing(
     tmp_path: Path, images: Any, lines: int, oversampling: float, steps: Any, mrd: Any
 ) -> None:
     image = bright(images)
-    kspace = mrd.centred(np.fft.fft2, image, (1, 2))
+    kspace = mrd.centered(np.fft.fft2, image, (1, 2))
     head = protocol(sequence="%CustomerSeq%\\pulseq", lines=lines, dimension=4, fourier=2, oversampling=oversampling)
     blocks = blocks_of(kspace, steps, centers=(0, 0))
     path = write(tmp_path / "meas.dat", (head, blocks))
@@ -275,7 +275,7 @@ def test_pulseq_leaves_a_protocol_that_tells_nothing(
     if len(steps) == COLUMNS:
         assert_image(scan.kspace, expected)
     else:
-        assert np.abs(scan.kspace.numpy() - mrd.centred(np.fft.fft2, expected, (1, 2)))[..., list(steps)].max() < 1e-4
+        assert np.abs(scan.kspace.numpy() - mrd.centered(np.fft.fft2, expected, (1, 2)))[..., list(steps)].max() < 1e-4
 
 
 @pytest.mark.parametrize("modern", [True, False])
@@ -283,7 +283,7 @@ def test_pulseq_leaves_a_protocol_that_tells_nothing(
 def test_a_reference_scan_of_its_own_is_kept_for_coil_maps(
     mrd: Any, tmp_path: Path, images: Any, modern: bool, mode: int
 ) -> None:
-    kspace = mrd.centred(np.fft.fft2, bright(images), (1, 2))
+    kspace = mrd.centered(np.fft.fft2, bright(images), (1, 2))
     lines = [block(kspace[:, :, 4 + y], "PATREFSCAN", modern=modern, Lin=y, centers=(4, 0)) for y in range(8)]
     lines += [block(9 * kspace[:, :, 8], "PATREFSCAN", "PHASCOR", modern=modern, Lin=4)]
     lines += blocks_of(kspace, range(0, COLUMNS, 4), modern=modern)
@@ -310,7 +310,7 @@ def test_slices_lie_in_the_patient_as_twixtools_turns_them(mrd: Any, tmp_path: P
     positions = [np.array([5.0, -20, 30]) + 6.0 * index * matrix[:, 2] for index in range(3)]
     lines = []
     for counter, index in enumerate((1, 2, 0)):
-        kspace = mrd.centred(np.fft.fft2, mrd.object_in(ROWS, COLUMNS, coils=COILS, seed=index), (1, 2))
+        kspace = mrd.centered(np.fft.fft2, mrd.object_in(ROWS, COLUMNS, coils=COILS, seed=index), (1, 2))
         lines += blocks_of(kspace, Sli=counter, position=tuple(positions[index]), quaternion=(w, x, y, z))
     path = write(tmp_path / "meas.dat", (protocol(), lines))
     scans = list(READER.read(path))
@@ -420,7 +420,7 @@ def test_other_files_are_not_recognised(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused(make: Any, mrd: Any, tmp_path_factory: Any, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("damaged") / "meas.dat"
-    kspace = mrd.centred(np.fft.fft2, mrd.object_in(ROWS, COLUMNS, coils=COILS), (1, 2))
+    kspace = mrd.centered(np.fft.fft2, mrd.object_in(ROWS, COLUMNS, coils=COILS), (1, 2))
     if data.draw(st.booleans()):
         write(path, (protocol(), blocks_of(kspace, range(0, 16, 3))))
         headers = 10240

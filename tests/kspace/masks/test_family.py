@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.grid import Shape, central_mask
-from sansref.kspace.masks.density import estimated_density
+from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily, is_columns
-from sansref.kspace.masks.laws import SamplingMask, draw_mask
+from sansref.kspace.masks.mask import estimated_density
 from sansref.kspace.partitions import never_held_out
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -57,8 +57,8 @@ def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool
     torch.testing.assert_close(kept / 400, less, atol=0.12, rtol=0)
     assert float((kept / 400 - less).mean()) == pytest.approx(0, abs=0.01)  # whole samples are withheld
     assert float((kept / 400 - plain).mean()) < -0.05
-    centre = central_mask(shape, never_held_out(shape, least=calibration))
-    assert torch.equal(less[centre], plain[centre])
+    center = central_mask(shape, never_held_out(shape, least=calibration))
+    assert torch.equal(less[center], plain[center])
     assert torch.equal(MaskFamily(withheld=share).density(mask), MaskFamily().density(mask))
 
 
@@ -90,8 +90,8 @@ def test_masks_of_an_unknown_law_are_like_the_one_acquired() -> None:
     acquired = points()
     masks = pool(MaskFamily(), acquired, 40)
     assert all(int(mask.sum()) == int(acquired.sum()) for mask in masks)
-    centre = (slice(22, 26), slice(18, 22))
-    assert all(bool(mask[centre].all()) for mask in masks)
+    center = (slice(22, 26), slice(18, 22))
+    assert all(bool(mask[center].all()) for mask in masks)
     average = torch.stack(masks).float().mean(0)
     density = estimated_density(acquired, columns=False)
     # Each location is a coin thrown 40 times: the squared distance from its probability is p (1 - p) / 40.

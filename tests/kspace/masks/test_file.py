@@ -19,12 +19,12 @@ Array = NDArray[Any]
 
 
 @pytest.fixture
-def centred() -> Array:
+def centered() -> Array:
     return draw_mask("variable_density", (48, 64), 4, torch.Generator().manual_seed(1)).array.numpy()
 
 
 def radial(size: int, spokes: int) -> Array:
-    """A pseudo-radial mask, DC-centred, as those of ISTA-Net are before their shift."""
+    """A pseudo-radial mask, DC-centered, as those of ISTA-Net are before their shift."""
     mask = np.zeros((size, size), dtype=np.uint8)
     for angle in np.pi * np.arange(spokes) / spokes:
         step = np.linspace(-size / 2, size / 2 - 1, 4 * size)
@@ -46,10 +46,10 @@ def save(path: Path, array: Array) -> Path:
 
 @pytest.mark.parametrize("suffix", [".npy", ".mat", ".png"])
 @pytest.mark.parametrize("corner", [False, True])
-def test_reads_every_format_and_finds_dc(tmp_path: Path, centred: Array, suffix: str, corner: bool) -> None:
-    stored = np.fft.ifftshift(centred) if corner else centred
+def test_reads_every_format_and_finds_dc(tmp_path: Path, centered: Array, suffix: str, corner: bool) -> None:
+    stored = np.fft.ifftshift(centered) if corner else centered
     mask = read_mask(save(tmp_path / f"m{suffix}", stored))
-    np.testing.assert_array_equal(mask.array.numpy(), centred)
+    np.testing.assert_array_equal(mask.array.numpy(), centered)
     assert mask.law == "file"
     assert not mask.columns
     assert mask.asked == pytest.approx(mask.reached)
@@ -59,16 +59,16 @@ def test_reads_every_format_and_finds_dc(tmp_path: Path, centred: Array, suffix:
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float64])
 @pytest.mark.parametrize("level", [1, 255])
-def test_accepts_the_usual_values(tmp_path: Path, centred: Array, dtype: Any, level: int) -> None:
-    path = save(tmp_path / "m.npy", (centred * level).astype(dtype))
-    np.testing.assert_array_equal(read_mask(path).array.numpy(), centred)
+def test_accepts_the_usual_values(tmp_path: Path, centered: Array, dtype: Any, level: int) -> None:
+    path = save(tmp_path / "m.npy", (centered * level).astype(dtype))
+    np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
 
 
 @pytest.mark.parametrize("spokes", [10, 25, 60])
 def test_finds_the_corner_of_radial_masks(tmp_path: Path, spokes: int) -> None:
-    centred = radial(128, spokes)
-    mask = read_mask(save(tmp_path / "m.mat", np.fft.ifftshift(centred)))
-    np.testing.assert_array_equal(mask.array.numpy(), centred.astype(bool))
+    centered = radial(128, spokes)
+    mask = read_mask(save(tmp_path / "m.mat", np.fft.ifftshift(centered)))
+    np.testing.assert_array_equal(mask.array.numpy(), centered.astype(bool))
 
 
 @pytest.mark.parametrize(("dc", "shifted"), [("centre", False), ("corner", True)])
@@ -115,25 +115,25 @@ def test_smoothed_density_is_near_the_law_s(tmp_path: Path) -> None:
     assert float(mask.density.mean()) == pytest.approx(0.25, abs=1e-3)
 
 
-def test_matlab_73_is_transposed_back(tmp_path: Path, centred: Array) -> None:
+def test_matlab_73_is_transposed_back(tmp_path: Path, centered: Array) -> None:
     path = tmp_path / "m.mat"
     with h5py.File(path, "w", userblock_size=512) as file:
-        file["sampling_mask"] = centred.T.astype(np.uint8)
+        file["sampling_mask"] = centered.T.astype(np.uint8)
         file["sampling_mask"].attrs["MATLAB_class"] = np.bytes_("logical")
         file["mask_name"] = np.array([[104], [105]], dtype=np.uint16)
         file["mask_name"].attrs["MATLAB_class"] = np.bytes_("char")
         file["kspace"] = np.ones((3, 4, 5))
         file.create_group("#refs#")
-    np.testing.assert_array_equal(read_mask(path).array.numpy(), centred)
+    np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
 
 
-def test_matlab_takes_the_array_named_mask_or_the_only_one(tmp_path: Path, centred: Array) -> None:
+def test_matlab_takes_the_array_named_mask_or_the_only_one(tmp_path: Path, centered: Array) -> None:
     path = tmp_path / "m.mat"
-    scipy.io.savemat(path, {"Mask": centred, "image": np.zeros((4, 4)), "note": "text", "stack": np.ones((2, 2, 2))})
-    np.testing.assert_array_equal(read_mask(path).array.numpy(), centred)
-    scipy.io.savemat(path, {"omega": centred, "note": "text", "stack": np.ones((2, 2, 2))})
-    np.testing.assert_array_equal(read_mask(path).array.numpy(), centred)
-    scipy.io.savemat(path, {"a": centred, "b": centred})
+    scipy.io.savemat(path, {"Mask": centered, "image": np.zeros((4, 4)), "note": "text", "stack": np.ones((2, 2, 2))})
+    np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
+    scipy.io.savemat(path, {"omega": centered, "note": "text", "stack": np.ones((2, 2, 2))})
+    np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
+    scipy.io.savemat(path, {"a": centered, "b": centered})
     with pytest.raises(FileError, match=r"several arrays \(a, b\)"):
         read_mask(path)
     scipy.io.savemat(path, {"note": "text"})
@@ -165,9 +165,9 @@ def test_what_is_no_mask_is_refused(tmp_path: Path, array: Array, problem: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_height_is_refused(tmp_path: Path, centred: Array) -> None:
+def test_wrong_height_is_refused(tmp_path: Path, centered: Array) -> None:
     with pytest.raises(FileError, match="48 rows where 50 are needed"):
-        read_mask(save(tmp_path / "m.npy", centred), height=50)
+        read_mask(save(tmp_path / "m.npy", centered), height=50)
 
 
 def test_grey_picture_is_refused(tmp_path: Path) -> None:
@@ -178,15 +178,15 @@ def test_grey_picture_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
-def test_picture_modes(tmp_path: Path, centred: Array, mode: str) -> None:
+def test_picture_modes(tmp_path: Path, centered: Array, mode: str) -> None:
     path = tmp_path / "m.png"
-    Image.fromarray(centred.astype(np.uint8) * 255).convert(mode).save(path)
-    np.testing.assert_array_equal(read_mask(path).array.numpy(), centred)
+    Image.fromarray(centered.astype(np.uint8) * 255).convert(mode).save(path)
+    np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".mat", ".png"])
-def test_damaged_files_are_refused(tmp_path: Path, centred: Array, suffix: str) -> None:
-    whole = save(tmp_path / f"whole{suffix}", centred).read_bytes()
+def test_damaged_files_are_refused(tmp_path: Path, centered: Array, suffix: str) -> None:
+    whole = save(tmp_path / f"whole{suffix}", centered).read_bytes()
     for name, content in {"short": whole[: len(whole) // 2], "empty": b"", "text": b"not a mask at all" * 20}.items():
         path = tmp_path / f"{name}{suffix}"
         path.write_bytes(content)

@@ -9,11 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import central_box, central_mask, distance, full_centre
-from sansref.kspace.masks.columns import equispaced_columns, random_columns
-from sansref.kspace.masks.laws import MASK_LAWS, MaskLaw, SamplingMask, draw_mask
-from sansref.kspace.masks.points import uniform_random, variable_density
-from sansref.kspace.masks.poisson import poisson_disc, throw_darts
+from sansref.kspace.grid import central_box, central_mask, distance, full_center
+from sansref.kspace.masks.laws import (
+    MASK_LAWS,
+    MaskLaw,
+    SamplingMask,
+    draw_mask,
+    equispaced_columns,
+    poisson_disc,
+    random_columns,
+    throw_darts,
+    uniform_random,
+    variable_density,
+)
 
 LAWS = sorted(MASK_LAWS)
 SHAPES = [(64, 64), (48, 80), (51, 37)]
@@ -26,7 +34,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("acceleration", [1, 1.3, 2, 4, 6.5])
-def test_exact_laws_take_the_budget_and_the_full_centre(law: str, shape: tuple[int, int], acceleration: float) -> None:
+def test_exact_laws_take_the_budget_and_the_full_center(law: str, shape: tuple[int, int], acceleration: float) -> None:
     mask = draw_mask(law, shape, acceleration, seeded(), center=0.1)
     height, width = shape
     if mask.columns:
@@ -58,8 +66,8 @@ def test_acceleration_one_is_full(law: str, exact: bool) -> None:
 def test_same_seed_same_mask(law: str) -> None:
     # On this small grid equispaced columns have few distinct offsets, hence several other seeds.
     first = draw_mask(law, (40, 64), 4, seeded(3))
-    assert first.digest() == draw_mask(law, (40, 64), 4, seeded(3)).digest()
-    assert len({draw_mask(law, (40, 64), 4, seeded(seed)).digest() for seed in range(10)}) > 3
+    assert torch.equal(first.array, draw_mask(law, (40, 64), 4, seeded(3)).array)
+    assert len({draw_mask(law, (40, 64), 4, seeded(seed)).array.numpy().tobytes() for seed in range(10)}) > 3
 
 
 @pytest.mark.parametrize("law", ["random_columns", "uniform_random", "variable_density"])
@@ -103,10 +111,10 @@ def test_poisson_density_is_near_the_frequency() -> None:
         assert density[inside].mean() == pytest.approx(float(frequency[inside].mean()), abs=0.03)
 
 
-@given(height=st.integers(5, 20), width=st.integers(5, 20), centre=st.integers(0, 3), seed=st.integers(0, 9))
+@given(height=st.integers(5, 20), width=st.integers(5, 20), center=st.integers(0, 3), seed=st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
-def test_darts_keep_their_distance(height: int, width: int, centre: int, seed: int) -> None:
-    radius = (0.5 + centre + distance((height, width)) / 50).numpy()
+def test_darts_keep_their_distance(height: int, width: int, center: int, seed: int) -> None:
+    radius = (0.5 + center + distance((height, width)) / 50).numpy()
     order = torch.randperm(height * width, generator=seeded(seed)).tolist()
     stuck = np.array(throw_darts(order, radius))
     points = np.stack(np.divmod(stuck, width), axis=1)
@@ -175,7 +183,7 @@ def test_equispaced_columns_follow_fastmri(width: int, acceleration: float, frac
     assert drawn == set(range(len(allowed)))
 
 
-def test_exact_equispaced_columns_are_evenly_spaced_outside_the_centre() -> None:
+def test_exact_equispaced_columns_are_evenly_spaced_outside_the_center() -> None:
     mask = equispaced_columns((2, 320), 4, seeded(), center=0.08)
     low = central_mask((1, 320), (1, round(320 * 0.08)))[0]
     positions = torch.nonzero(mask.array[0][~low]).flatten()
@@ -206,7 +214,7 @@ def test_variable_density_scales_with_the_grid() -> None:
     assert float(small[64, 64 + 20]) == pytest.approx(float(large[128, 128 + 40]), abs=5e-3)
 
 
-def test_centre_as_a_fraction_of_the_area() -> None:
+def test_center_as_a_fraction_of_the_area() -> None:
     by_side = uniform_random((100, 100), 4, seeded(), center=0.09)
     by_area = uniform_random((100, 100), 4, seeded(), center=0.09, center_is="area")
     assert int((by_side.density == 1).sum()) == 81
@@ -214,11 +222,11 @@ def test_centre_as_a_fraction_of_the_area() -> None:
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_default_centre_is_the_law_s_own(law: str) -> None:
+def test_default_center_is_the_law_s_own(law: str) -> None:
     mask = draw_mask(law, (256, 256), 4, seeded())
     side = 24 if law in ("variable_density", "poisson_disc") else 20
-    assert min(full_centre(mask.array)) >= side
-    assert mask.digest() == MASK_LAWS[law]((256, 256), 4, seeded()).digest()
+    assert min(full_center(mask.array)) >= side
+    assert torch.equal(mask.array, MASK_LAWS[law]((256, 256), 4, seeded()).array)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -230,16 +238,16 @@ def test_impossible_acceleration_is_refused(law: str, acceleration: float) -> No
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("center", [-0.1, 1.5, math.nan])
-def test_impossible_centre_is_refused(law: str, center: float) -> None:
-    with pytest.raises(SettingError, match=r"full centre of .* is impossible: give a fraction from 0 to 1"):
+def test_impossible_center_is_refused(law: str, center: float) -> None:
+    with pytest.raises(SettingError, match=r"full center of .* is impossible: give a fraction from 0 to 1"):
         draw_mask(law, (32, 32), 4, seeded(), center=center)
     with pytest.raises(SettingError, match="give a fraction from 0 to 1"):
         uniform_random((32, 32), 4, seeded(), center=center, center_is="area")
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_centre_larger_than_the_budget_names_a_feasible_acceleration(law: str) -> None:
-    with pytest.raises(SettingError, match="or a smaller centre") as caught:
+def test_center_larger_than_the_budget_names_a_feasible_acceleration(law: str) -> None:
+    with pytest.raises(SettingError, match="or a smaller center") as caught:
         draw_mask(law, (64, 60), 20, seeded(), center=0.5)
     largest = float(str(caught.value).split("at most ")[1].split()[0])
     assert draw_mask(law, (64, 60), largest, seeded(), center=0.5).reached == pytest.approx(largest, rel=0.02)
@@ -257,7 +265,7 @@ def test_an_acceleration_without_a_single_sample_is_refused() -> None:
 
 @pytest.mark.parametrize("law", [random_columns, equispaced_columns])
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_budget_of_just_the_centre(law: MaskLaw, exact: bool) -> None:
+def test_a_budget_of_just_the_center(law: MaskLaw, exact: bool) -> None:
     mask = law((4, 100), 10, seeded(), center=0.1, exact=exact)
     assert torch.equal(mask.array, central_mask((4, 100), (4, 10)))
     assert torch.equal(mask.density, mask.array.float())
@@ -309,32 +317,10 @@ def test_record_refuses_wrong_tensors() -> None:
         SamplingMask(array, density, True, "x", 1.0)
 
 
-def test_description() -> None:
-    mask = uniform_random((100, 100), 4, seeded(), center=0.2)
-    line = mask.describe()
-    assert line.startswith("uniform_random 100x100: asked 4x, reached 4.000x, 2500 of 10000 samples (25.0%), full ")
-    assert "\n" not in line
-    array = central_mask((8, 64), (8, 16))
-    columns = SamplingMask(array, array.float(), True, "file", 4.0)
-    assert columns.describe() == "file 8x64: reached 4.000x, 16 of 64 columns (25.0%), full centre 16 columns"
-
-
-def test_digest_depends_on_bits_and_shape() -> None:
-    flat = torch.ones(2, 8, dtype=torch.bool)
-    first = SamplingMask(flat, flat.float(), True, "x", 1.0).digest()
-    assert len(first) == 12
-    assert int(first, 16) >= 0
-    square = flat.view(4, 4)
-    assert SamplingMask(square, square.float(), True, "x", 1.0).digest() != first
-    fewer = flat.clone()
-    fewer[:, 0] = False
-    assert SamplingMask(fewer, flat.float(), True, "x", 1.0).digest() != first
-
-
 @pytest.mark.parametrize("shape", [(8, 8), (9, 7), (8, 11)])
-def test_full_centre_finds_the_box(shape: tuple[int, int]) -> None:
+def test_full_center_finds_the_box(shape: tuple[int, int]) -> None:
     for sides in [(1, 1), (3, 3), (4, 5), (5, 4), shape]:
         array = central_mask(shape, sides)
         assert array[shape[0] // 2, shape[1] // 2]
-        assert full_centre(array) == sides
-    assert full_centre(torch.zeros(shape, dtype=torch.bool)) == (0, 0)
+        assert full_center(array) == sides
+    assert full_center(torch.zeros(shape, dtype=torch.bool)) == (0, 0)

@@ -16,8 +16,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import resize
 from torch import Tensor
 
-from sansref.data.simulate import Simulation, simulate
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling, Simulation, simulate
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.masks.family import MaskFamily

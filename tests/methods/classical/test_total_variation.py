@@ -212,7 +212,7 @@ def test_single_precision_finds_the_image_of_double_precision(make: Any, coils: 
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-def test_a_scan_without_its_centre_still_gives_an_image(make: Any, coils: int) -> None:
+def test_a_scan_without_its_center_still_gives_an_image(make: Any, coils: int) -> None:
     """The mean of one coil's image is told by nothing and stays 0."""
     given = make.scan(make.phantom((24, 21)), coils)
     mask = given.mask.clone()

@@ -1,4 +1,4 @@
-"""The losses that tie images together: small images by hand, the sampling loss by NumPy's centred transform."""
+"""The losses that tie images together: small images by hand, the sampling loss by NumPy's centered transform."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def complex_plane(image: Tensor) -> Any:
     return array[:, 0] + 1j * array[:, 1] if array.shape[1] == 2 else array[:, 0].astype(complex)
 
 
-def centred_spectrum(plane: Any, norm: Any = "ortho") -> Any:
+def centered_spectrum(plane: Any, norm: Any = "ortho") -> Any:
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(plane, axes=AXES), norm=norm), axes=AXES)
 
 
@@ -105,11 +105,11 @@ def test_what_restores_and_degrades_perfectly_costs_nothing() -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("power", POWERS)
-def test_the_sampling_loss_is_that_of_a_centred_transform(
+def test_the_sampling_loss_is_that_of_a_centered_transform(
     shape: tuple[int, int], channels: int, norm: FourierNorm, power: Literal[1, 2]
 ) -> None:
     image, other, mask = images(shape, channels), images(shape, channels, name="other"), masks(shape)
-    acquired = centred_spectrum(complex_plane(image - other), norm) * mask.numpy()
+    acquired = centered_spectrum(complex_plane(image - other), norm) * mask.numpy()
     expected = (np.abs(acquired) ** power).sum() / (2 * shape[0] * shape[1])
     assert float(sampling_loss(image, other, mask, norm, power)) == pytest.approx(expected, rel=1e-10)
     assert float(sampling_loss(other, image, mask, norm, power)) == pytest.approx(expected, rel=1e-10)
@@ -118,7 +118,7 @@ def test_the_sampling_loss_is_that_of_a_centred_transform(
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("power", POWERS)
-def test_a_uniform_difference_is_seen_in_the_centre_alone(
+def test_a_uniform_difference_is_seen_in_the_center_alone(
     shape: tuple[int, int], norm: FourierNorm, power: Literal[1, 2]
 ) -> None:
     """Its plain sum is the difference times all pixels, and the mean over the grid divides by these again."""
@@ -130,10 +130,10 @@ def test_a_uniform_difference_is_seen_in_the_centre_alone(
         ("ortho", 2): difference**2,
     }[norm, power]
     image = torch.zeros(1, 1, *shape, dtype=torch.float64)
-    centre = torch.zeros(1, *shape, dtype=torch.bool)
-    centre[0, shape[0] // 2, shape[1] // 2] = True
-    assert float(sampling_loss(image, image + difference, centre, norm, power)) == pytest.approx(expected, rel=1e-10)
-    assert float(sampling_loss(image, image + difference, ~centre, norm, power)) < 1e-12
+    center = torch.zeros(1, *shape, dtype=torch.bool)
+    center[0, shape[0] // 2, shape[1] // 2] = True
+    assert float(sampling_loss(image, image + difference, center, norm, power)) == pytest.approx(expected, rel=1e-10)
+    assert float(sampling_loss(image, image + difference, ~center, norm, power)) < 1e-12
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -162,7 +162,7 @@ def test_it_is_zero_if_and_only_if_the_acquired_samples_agree(
 ) -> None:
     image, mask = images(shape, channels), masks(shape)
     known = mask.numpy() if channels == 2 else with_mirror(mask)
-    spectrum = centred_spectrum(complex_plane(images(shape, channels, name="other")))
+    spectrum = centered_spectrum(complex_plane(images(shape, channels, name="other")))
     elsewhere, there = (image_with_spectrum(spectrum * where, channels) for where in (~known, known))
     assert float(elsewhere.abs().max()) > 0.1
     assert float(sampling_loss(image, image + elsewhere, mask, power=power)) < 1e-12
@@ -177,7 +177,7 @@ def test_its_slope_changes_acquired_samples_alone(shape: tuple[int, int], channe
     other, mask = images(shape, channels, name="other").requires_grad_(), masks(shape)
     sampling_loss(images(shape, channels), other, mask, power=power).backward()
     assert other.grad is not None
-    moved = np.abs(centred_spectrum(complex_plane(other.grad)))
+    moved = np.abs(centered_spectrum(complex_plane(other.grad)))
     known = mask.numpy() if channels == 2 else with_mirror(mask)
     assert moved[~known].max() < 1e-12
     assert moved[known].min() > 1e-4
@@ -234,7 +234,7 @@ def test_one_coil_that_sees_everything_alike_gives_the_loss_of_the_paper(
     """Of a zero-filled image, which has nothing outside the mask; a magnitude is such up to its own phase."""
     image, mask = images((9, 12), channels), masks((9, 12))
     if channels == 2:
-        spectrum = centred_spectrum(complex_plane(images((9, 12), 2, name="other"))) * mask.numpy()
+        spectrum = centered_spectrum(complex_plane(images((9, 12), 2, name="other"))) * mask.numpy()
         other = image_with_spectrum(spectrum, 2)
     else:
         other, mask = images((9, 12), name="other"), torch.ones(2, 9, 12, dtype=torch.bool)
@@ -268,10 +268,10 @@ def test_the_loss_of_several_coils_is_that_of_their_samples(
     coils, mask = coils_of((9, 12)), masks((9, 12))
     values = [complex_plane(one) + (channels == 1) for one in (undersampled, full)]
     maps, kept = coils.numpy(), mask.numpy()[:, None]
-    samples = kept * centred_spectrum(maps * values[1][:, None])
+    samples = kept * centered_spectrum(maps * values[1][:, None])
     again = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(samples, axes=AXES), norm="ortho"), axes=AXES)
     difference = (maps.conj() * again).sum(1) - values[0]
-    spectrum = kept * centred_spectrum(maps * difference[:, None], norm)
+    spectrum = kept * centered_spectrum(maps * difference[:, None], norm)
     expected = (np.linalg.norm(spectrum, axis=1) ** power).sum() / mask.numel()
     assert float(sampling_loss(undersampled, full, mask, norm, power, coils)) == pytest.approx(expected, rel=1e-9)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers.scans import full_head
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.methods import Draw, ImagePair, Needs, Sample, SupervisedGenerator, collate
 from sansref.networks.norms import BatchInstanceNorm
 from sansref.randomness import seeded

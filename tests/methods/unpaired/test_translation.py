@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.scans import full_head, undersampled_head
-from sansref.data.undersample import Sampling
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.measurement import Measurement

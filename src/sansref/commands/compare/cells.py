@@ -21,7 +21,7 @@ from sansref.methods.classical.regularisation import Classical, ClassicalName, c
 from sansref.metrics.lpips import LPIPS
 from sansref.results.health_figure import draw_health
 from sansref.results.score_rows import SliceScore, read_scores, write_scores
-from sansref.results.scores import Reconstruction, Score, score_best_scale, score_scan, zero_filled
+from sansref.results.scores import Reconstruct, Score, score_best_scale, score_scan, zero_filled
 from sansref.scan import Scan
 from sansref.training.batches import held_out_mask
 from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
@@ -122,7 +122,7 @@ def _train(place: Workplace, cell: Cell, console: Console | None) -> None:
             draw_health(folder)  # above all where training has failed
 
 
-def reconstruction_of(place: Workplace, cell: Cell) -> Reconstruction:
+def reconstruction_of(place: Workplace, cell: Cell) -> Reconstruct:
     """How a trained cell reconstructs.
 
     Raises

@@ -64,7 +64,7 @@ class Workplace:
     @cached_property
     def found(self) -> ScanFiles:
         """All scan files, by their headers."""
-        return scan_files(self.data, self.plan.cells[0].config.selection.reader_options)
+        return scan_files(self.data, self.plan.cells[0].config.slices.reader_options)
 
     @property
     def files(self) -> list[FileInfo]:
@@ -122,7 +122,7 @@ class Workplace:
     def _full_files(self) -> list[FileInfo]:
         if self.full is None:
             return []
-        return scan_files(self.full, self.plan.cells[0].config.selection.reader_options).files
+        return scan_files(self.full, self.plan.cells[0].config.slices.reader_options).files
 
     @property
     def known(self) -> tuple[dict[str, str], dict[str, str]] | None:
@@ -165,7 +165,7 @@ class Workplace:
         """Look at the mask of one slice of a test file, before hours of training for a score that cannot be taken."""
         if info.kind != "k-space":
             return
-        options = self.plan.cells[0].config.selection.reader_options
+        options = self.plan.cells[0].config.slices.reader_options
         item = next(iter(open_scan_file(info.path, options).read(info.path, [info.slices // 2])))
         if isinstance(item, Scan) and not is_full(item.mask):
             problem = "is undersampled, and test scans are scored against their full k-space"

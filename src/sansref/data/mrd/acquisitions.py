@@ -19,36 +19,16 @@ Data = npt.NDArray[np.complex64]
 MOST_LINE_BYTES = 64 * 2**20
 MOST_COILS = 1024
 
+STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
+"""Names of the phase-encoding and of the partition counter."""
 COUNTERS = np.dtype(
-    [
-        (name, "<u2")
-        for name in (
-            "kspace_encode_step_1",
-            "kspace_encode_step_2",
-            "average",
-            "slice",
-            "contrast",
-            "phase",
-            "repetition",
-            "set",
-            "segment",
-        )
-    ]
+    [(name, "<u2") for name in (*STEPS, "average", "slice", "contrast", "phase", "repetition", "set", "segment")]
 )
+SIZES = ("number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample", "encoding_space_ref")
 HEAD = np.dtype(
     [
-        ("flags", "<u8"),
-        ("number_of_samples", "<u2"),
-        ("active_channels", "<u2"),
-        ("discard_pre", "<u2"),
-        ("discard_post", "<u2"),
-        ("center_sample", "<u2"),
-        ("encoding_space_ref", "<u2"),
-        ("sample_time_us", "<f4"),
-        ("position", "<f4", (3,)),
-        ("read_dir", "<f4", (3,)),
-        ("phase_dir", "<f4", (3,)),
-        ("slice_dir", "<f4", (3,)),
+        *[("flags", "<u8"), *((name, "<u2") for name in SIZES), ("sample_time_us", "<f4")],
+        *((name, "<f4", (3,)) for name in ("position", "read_dir", "phase_dir", "slice_dir")),
         ("idx", COUNTERS),
     ]
 )
@@ -95,15 +75,7 @@ class ImageKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines of one image.
-
-    Attributes
-    ----------
-    heads
-        Structured array (lines,) of :data:`HEAD`, or of any dtype with these fields.
-    data
-        One complex64 (coils, samples) per line.
-    """
+    """The lines of one image: headers (lines,) with the fields of :data:`HEAD`, and complex64 (coils, samples) each."""
 
     heads: Heads
     data: list[Data]
@@ -171,10 +143,7 @@ def key_of(head: Any) -> ImageKey:
 def check_head(source: Path | str, head: Any) -> None:
     """Refuse a line that no scanner acquires, before room is made for its samples.
 
-    Raises
-    ------
-    FileError
-        If it has no samples, no coils, or more of them than is plausible.
+    Raises ``FileError`` if it has no samples, no coils, or more of them than is plausible.
     """
     samples, coils = int(head["number_of_samples"]), int(head["active_channels"])
     if not 0 < coils <= MOST_COILS or samples == 0 or 8 * samples * coils > MOST_LINE_BYTES:

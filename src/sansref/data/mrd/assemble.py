@@ -1,7 +1,8 @@
-"""From the lines of an image to scans.
+"""From the lines of an image to scans, and where these lie in the patient.
 
 What was not acquired stays zero and out of the mask: lines that were left out (acceleration, partial Fourier), the
-missing part of an asymmetric echo, and padding.
+missing part of an asymmetric echo, and padding. Acquisitions carry the center of their image and the directions of
+readout, phase encoding and slices, in millimetres from the isocenter in DICOM's coordinates of the patient (LPS+).
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sansref.data.mrd.acquisitions import Data, Heads, Lines
 from sansref.data.mrd.calibration import calibration_kspace, calibration_lines
-from sansref.data.mrd.gridding import CURE, Integers, Mask, Placement, grid_mask, measured_lines, place, planar
+from sansref.data.mrd.gridding import CURE, GridPlaces, Integers, Mask, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
-from sansref.kspace.grid import centre_crop, is_full
+from sansref.kspace.grid import center_crop, is_full
 from sansref.kspace.noise import whitened
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Geometry, Scan, ScanMeta
 
 #: Samples of scanners stay far below; the square of larger ones is infinite in single precision.
 LARGEST = 1e18
@@ -32,19 +34,10 @@ LARGEST = 1e18
 class Layout:
     """What the scans of an image will look like, as told by the headers of its lines alone.
 
-    Attributes
-    ----------
-    mask
-        bool (rows, columns), the same for all partitions.
-    scans
-        1, or the number of partitions of a 3-D slab without its oversampling.
-    coils
-        Number of receive channels.
-    cut
-        Whether readout oversampling is removed. It is not where a part of the readout is missing: the samples beside
-        the gap would take up errors from it.
-    crop
-        The part of the image inside the reconstructed field of view.
+    The mask, bool (rows, columns), is the same for all partitions; ``scans`` is 1, or the number of partitions of a 3-D
+    slab without its oversampling. Readout oversampling is ``cut`` but where a part of the readout is missing: the
+    samples beside the gap would take up errors from it. ``crop`` is the part of the image inside the reconstructed
+    field of view.
     """
 
     mask: Tensor
@@ -57,10 +50,7 @@ class Layout:
 def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
     """Describe the scans that :func:`assemble` will make of lines with these headers.
 
-    Raises
-    ------
-    FileError
-        If no image can be made of them.
+    Raises ``FileError`` if no image can be made of them.
     """
     heads = heads[measured_lines(header, heads)]
     header = planar(header, heads)
@@ -69,7 +59,7 @@ def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
     coils = np.unique(heads["active_channels"])
     if len(coils) > 1:
         raise FileError(source, f"has lines of {coils[0]} and of {coils[1]} coils in one image", CURE)
-    mask = _plane_mask(source, grid_mask(header, place(source, header, heads)))
+    mask = _shared_mask(source, grid_mask(header, place(source, header, heads)))
     height, width, scans = header.pixels
     columns = mask.any(0)
     cut = height < header.encoded[0] and bool(mask[:, columns].all())
@@ -85,37 +75,21 @@ def assemble(
     whitening: Tensor | None = None,
     others: Lines | None = None,
 ) -> list[Scan]:
-    """Make scans of the lines of one image.
+    """Make scans of the lines of one image: one of a 2-D image; of a 3-D slab the partitions, in order.
 
-    Lines of the same place (averages, repeats) are averaged. Readout oversampling is removed where the readout is
-    complete. A fully sampled image of one coil is also given as ``reference``. Calibration lines beside the image's
-    grid are given as ``calibration`` where there are several coils.
+    Lines of the same place (averages, repeats) are averaged; lines that are for neither the image nor its calibration
+    are passed over. Readout oversampling is removed where the readout is complete. A fully sampled image of one coil is
+    also given as ``reference``. Calibration lines beside the image's grid, or ``others`` where it has none, are given
+    as ``calibration`` where there are several coils. Raises ``FileError`` if no image can be made of them: no line,
+    lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN, or nothing but
+    zeros.
 
     Parameters
     ----------
-    source
-        Where the lines come from, for error messages.
-    header
-        How they were encoded.
-    lines
-        Of one image, in any order; lines that are for neither the image nor its calibration are passed over.
     meta
         Subject, source, index of the first scan and geometry; spacing and crop are set here.
     whitening
         Matrix, complex64 (coils, coils), by which the coils are mixed.
-    others
-        Lines that calibrate the image where it has no such lines of its own.
-
-    Returns
-    -------
-    list of Scan
-        One for a 2-D image. The partitions, in order, of a 3-D slab.
-
-    Raises
-    ------
-    FileError
-        If no image can be made of them: no line, lines outside the grid, a number of coils that changes, partitions
-        that are not fully sampled, NaN, or nothing but zeros.
     """
     header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)
@@ -124,16 +98,19 @@ def assemble(
     if header.encoded[2] > 1:
         grid = _slab_to_slices(grid, layout.scans)
     meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop)
-    scans = [_scan(source, plane, layout, replace(meta, slice=meta.slice + k)) for k, plane in enumerate(grid)]
-    plane = (layout.mask.shape[0], layout.mask.shape[1])
-    found = None if apart is None else calibration_kspace(header, apart, layout.coils, layout.scans, plane)
+    scans = [
+        _scan(source, grid_of_slice, layout, replace(meta, slice=meta.slice + k))
+        for k, grid_of_slice in enumerate(grid)
+    ]
+    size = (layout.mask.shape[0], layout.mask.shape[1])
+    found = None if apart is None else calibration_kspace(header, apart, layout.coils, layout.scans, size)
     if found is None:
         return scans
     seen = found if whitening is None else [whitened(each, whitening) for each in found]
     return [replace(scan, calibration=each) for scan, each in zip(scans, seen, strict=True)]
 
 
-def _plane_mask(source: Path | str, mask: Mask) -> Tensor:
+def _shared_mask(source: Path | str, mask: Mask) -> Tensor:
     """The mask (rows, columns) that all partitions share."""
     if not (mask == mask[0]).all():
         missing = int((mask.any(0) & ~mask).any(-1).sum())
@@ -146,17 +123,17 @@ def _gridded(source: Path | str, header: MrdHeader, lines: Lines, coils: int, wh
     """The mean of the lines at each place, complex64 (partitions, columns, coils, rows)."""
     x, y, z = header.encoded
     chosen = measured_lines(header, lines.heads)
-    placement = place(source, header, lines.heads[chosen])
+    places = place(source, header, lines.heads[chosen])
     total = np.zeros((z, y, coils, x), np.complex64)
     count = np.zeros((z, y, 1, x), np.float32)
     with np.errstate(all="ignore"):  # what is no number is found below, once
-        for at, samples in _spans(placement, _data(source, lines, chosen)):
+        for at, samples in _spans(places, _data(source, lines, chosen)):
             total[at] += samples
             count[at] += 1
         total /= np.maximum(count, 1)
     grid = torch.from_numpy(total)
     if whitening is not None:
-        grid = torch.stack([whitened(plane.transpose(0, 1), whitening).transpose(0, 1) for plane in grid])
+        grid = torch.stack([whitened(each.transpose(0, 1), whitening).transpose(0, 1) for each in grid])
     return grid
 
 
@@ -170,11 +147,11 @@ def _data(source: Path | str, lines: Lines, chosen: Integers) -> Iterator[Data]:
         yield data
 
 
-def _spans(placement: Placement, data: Iterable[Data]) -> Iterator[tuple[tuple[int | slice, ...], Data]]:
+def _spans(places: GridPlaces, data: Iterable[Data]) -> Iterator[tuple[tuple[int | slice, ...], Data]]:
     """Each line's place on the grid (partition, column, all coils, rows) and the samples that go there."""
-    places = zip(placement.partitions, placement.columns, placement.rows, placement.stop_rows, strict=True)
-    kept = zip(placement.first, placement.stop, placement.reverse, strict=True)
-    for samples, (partition, column, row, row_stop), (first, stop, reverse) in zip(data, places, kept, strict=True):
+    where = zip(places.partitions, places.columns, places.rows, places.stop_rows, strict=True)
+    kept = zip(places.first, places.stop, places.reverse, strict=True)
+    for samples, (partition, column, row, row_stop), (first, stop, reverse) in zip(data, where, kept, strict=True):
         ordered = samples[:, ::-1] if reverse else samples
         yield (int(partition), int(column), slice(None), slice(row, row_stop)), ordered[:, first:stop]
 
@@ -187,11 +164,11 @@ def _slab_to_slices(grid: Tensor, kept: int) -> Tensor:
     return grid[first : first + kept]
 
 
-def _scan(source: Path | str, plane: Tensor, layout: Layout, meta: ScanMeta) -> Scan:
-    kspace = plane.permute(1, 2, 0)  # to (coils, rows, columns)
+def _scan(source: Path | str, grid: Tensor, layout: Layout, meta: ScanMeta) -> Scan:
+    kspace = grid.permute(1, 2, 0)  # to (coils, rows, columns)
     if layout.cut:
         images = ifft1c(kspace, -2)
-        kspace = fft1c(centre_crop(images, (layout.mask.shape[0], images.shape[-1])), -2)
+        kspace = fft1c(center_crop(images, (layout.mask.shape[0], images.shape[-1])), -2)
     kspace = kspace.masked_fill(~layout.mask, 0).contiguous()
     if not kspace.abs().max() <= LARGEST:  # nor where it is NaN
         problem = f"holds k-space in slice {meta.slice} that is NaN, infinite or beyond any scanner's"
@@ -200,3 +177,70 @@ def _scan(source: Path | str, plane: Tensor, layout: Layout, meta: ScanMeta) -> 
         raise FileError(source, f"holds only zeros in the k-space of slice {meta.slice}", "Leave it out")
     reference = ifft2c(kspace)[0] if layout.coils == 1 and is_full(layout.mask) else None
     return Scan(kspace, layout.mask.clone(), meta, reference=reference)
+
+
+Vector = npt.NDArray[np.float64]
+
+#: By how much directions (dimensionless) may differ from being of unit length, orthogonal and alike in all slices.
+DIRECTION_TOLERANCE = 1e-3
+#: By how many millimetres slices may lie beside their place on an even stack.
+POSITION_TOLERANCE = 0.05
+DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
+
+
+def stack_order(heads: Heads) -> npt.NDArray[np.int64]:
+    """Indices of slices, a header each, by position along ``slice_dir`` of the first, then as given."""
+    along = heads["position"].astype(np.float64) @ heads["slice_dir"][0].astype(np.float64)
+    # Positions are single precision; differences below this are none.
+    order: npt.NDArray[np.int64] = np.argsort(np.round(along, 3), kind="stable")
+    return order if np.isfinite(along).all() else np.arange(len(heads))
+
+
+def geometry_of(header: MrdHeader, heads: Heads, size: tuple[int, int, int]) -> Geometry | None:
+    """Place a stack of slices, or a 3-D slab, in the patient.
+
+    Headers are one per slice, in the order of the stack; one in all for a slab. The size is that of the array to be
+    placed (rows, columns, slices), after images are cropped; the affine (RAS+) is for this order. None where directions
+    are missing or are no rotation, or slices are not parallel and evenly spaced.
+    """
+    directions = np.stack([heads[name].astype(np.float64) for name in DIRECTIONS], axis=-1)
+    centers = heads["position"].astype(np.float64)
+    if not (np.isfinite(centers).all() and _is_rotation(directions[0])):
+        return None
+    if not np.abs(directions - directions[0]).max() <= DIRECTION_TOLERANCE:  # nor where it is NaN
+        return None
+    axes = header.direction_sign * directions[0] * np.array(header.spacing)
+    first = centers[0]
+    if header.encoded[2] > 1:
+        if len(heads) > 1:
+            return None  # several slabs
+        first = first - (size[2] // 2) * axes[:, 2]
+    else:
+        axes[:, 2] = _step(directions[0][:, 2] * header.encoded_fov[2], centers)
+        if not _is_even(centers, axes[:, 2]):
+            return None
+    origin = first - (size[0] // 2) * axes[:, 0] - (size[1] // 2) * axes[:, 1]
+    return Geometry(_affine(axes, origin), slice_axis=2)
+
+
+def _is_rotation(directions: Vector) -> bool:
+    """Whether the columns are orthonormal."""
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() <= DIRECTION_TOLERANCE)
+
+
+def _step(alone: Vector, centers: Vector) -> Vector:
+    """From one slice to the next; ``alone`` where there is no next one."""
+    count = len(centers)
+    return alone if count == 1 else (centers[-1] - centers[0]) / (count - 1)
+
+
+def _is_even(centers: Vector, step: Vector) -> bool:
+    places = centers[0] + np.arange(len(centers))[:, None] * step
+    return bool(np.linalg.norm(step) > POSITION_TOLERANCE and np.abs(centers - places).max() <= POSITION_TOLERANCE)
+
+
+def _affine(axes: Vector, origin: Vector) -> tuple[tuple[float, float, float, float], ...]:
+    """Columns and origin in DICOM's coordinates (LPS) to the rows of a NIfTI affine (RAS+)."""
+    flip = np.array([-1.0, -1.0, 1.0])
+    rows = np.vstack([flip[:, None] * np.column_stack([axes, origin]), [0, 0, 0, 1]])
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows + 0.0)  # no negative zeros

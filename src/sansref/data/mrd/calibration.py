@@ -29,7 +29,7 @@ from sansref.data.mrd.gridding import (
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
 from sansref.kspace.fourier import fft1c, ifft1c
-from sansref.kspace.grid import centre_crop, centre_pad
+from sansref.kspace.grid import center_fit
 from sansref.kspace.noise import whitening_matrix
 
 #: Samples per coil that are kept: they tell a covariance to well under 1 %.
@@ -66,30 +66,13 @@ class NoiseScan:
             self.samples += data.shape[1]
 
     def matrix(self, source: Path | str, coils: int, dwell: float) -> Tensor | None:
-        """The matrix that whitens lines of a scan, so that the noise in them has unit strength.
+        """The matrix, complex64 (coils, coils), that whitens lines of a scan: their noise then has unit strength.
 
-        Noise power grows with the bandwidth, the inverse of the dwell time, so noise that was sampled faster than
-        the scan is scaled down. (The receiver's filter, which may pass some 20 % less noise at the edges of the
-        noise scan's band, is not known and left out.)
-
-        Parameters
-        ----------
-        source
-            Where the noise comes from, for error messages.
-        coils
-            Of the scan.
-        dwell
-            Time from one sample of the scan to the next in microseconds; 0 where it is not known.
-
-        Returns
-        -------
-        Tensor or None
-            complex64 (coils, coils); None where there is no noise, or that of another number of coils.
-
-        Raises
-        ------
-        FileError
-            If the noise is of no use: too short, not finite, of a dead coil or of coils that depend on each other.
+        Noise power grows with the bandwidth, the inverse of the dwell time (in microseconds, 0 where that of the scan
+        is not known), so noise that was sampled faster than the scan is scaled down. (The receiver's filter, which may
+        pass some 20 % less noise at the edges of the noise scan's band, is not known and left out.) None where there is
+        no noise, or that of another number of coils. Raises ``FileError`` if the noise is of no use: too short, not
+        finite, of a dead coil or of coils that depend on each other.
         """
         if self.coils != coils:
             return None
@@ -98,12 +81,14 @@ class NoiseScan:
         except ValueError as error:
             problem = f"has noise lines that cannot whiten the coils: {error}"
             raise FileError(source, problem, "Repair or leave out the coil, or take the noise lines out") from error
-        known = 1 / MOST_RATIO < dwell / self._dwell < MOST_RATIO if self._dwell > 0 else False
-        return matrix * math.sqrt(dwell / self._dwell) if known else matrix
+        ratio = dwell / self._dwell if self._dwell > 0 else 0.0
+        return matrix * math.sqrt(ratio) if 1 / MOST_RATIO < ratio < MOST_RATIO else matrix
 
 
 #: How much finer an image is made, at most, to be cut to another field of view.
 FINER = 64
+#: By what images are near to each other, the first before the others.
+NEAREST = ("contrast", "set", "phase", "repetition")
 
 
 def calibration_lines(header: MrdHeader, lines: Lines) -> Lines | None:
@@ -117,34 +102,19 @@ def calibration_lines(header: MrdHeader, lines: Lines) -> Lines | None:
 def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey, Integers]], heads: Heads) -> Integers:
     """Indices of the lines of other images that calibrate an image which lacks calibration lines of its own.
 
-    Where calibration is a measurement of its own, they are those of the nearest image of the same slice that has
-    some: scanners often acquire it once, before the first repetition. Where it lies on the image's grid, neighbouring
-    images give what this one lacks, until they give no more: they differ in the lines that are left out (TGRAPPA,
-    Breuer et al., Magn Reson Med 53(4), 2005), or have the calibration lines.
-
-    Parameters
-    ----------
-    header
-        How the lines were encoded.
-    key
-        Key of the image.
-    images
-        Key and indices of the lines of each image of the file, calibration lines among them.
-    heads
-        Headers of all lines.
+    Where calibration is a measurement of its own, they are those of the nearest image of the same slice that has some:
+    scanners often acquire it once, before the first repetition. Where it lies on the image's grid, neighbouring images
+    give what this one lacks, until they give no more: they differ in the lines that are left out (TGRAPPA, Breuer et
+    al., Magn Reson Med 53(4), 2005), or have the calibration lines. ``images`` are all images of the file, with the
+    indices of their lines, calibration lines among them; ``heads`` are those of all lines.
     """
 
     def distance(other: ImageKey) -> tuple[int, ...]:
-        return (
-            abs(other.contrast - key.contrast),
-            abs(other.set - key.set),
-            abs(other.phase - key.phase),
-            abs(other.repetition - key.repetition),
-        )
+        return tuple(abs(getattr(other, name) - getattr(key, name)) for name in NEAREST)
 
     near = sorted(((distance(other), lines) for other, lines in images if other.slice == key.slice), key=lambda e: e[0])
     apart = header.calibration not in ON_GRID
-    found, places = [np.zeros(0, np.int64)], set[tuple[int, int]]()
+    gathered, places = [np.zeros(0, np.int64)], set[tuple[int, int]]()
     for (contrast, of_set, *_), lines in near:
         if apart:
             lines = lines[is_role(heads[lines], Role.CALIBRATION)]
@@ -155,12 +125,12 @@ def lines_for(header: MrdHeader, key: ImageKey, images: Iterable[tuple[ImageKey,
             if not new and places:
                 break
             places |= new
-            found.append(lines)
-    return np.sort(np.concatenate(found))
+            gathered.append(lines)
+    return np.sort(np.concatenate(gathered))
 
 
 def calibration_kspace(
-    header: MrdHeader, lines: Lines, coils: int, slices: int, plane: tuple[int, int]
+    header: MrdHeader, lines: Lines, coils: int, slices: int, size: tuple[int, int]
 ) -> list[Tensor] | None:
     """K-space of a calibration scan on the grid of the image.
 
@@ -168,20 +138,18 @@ def calibration_kspace(
     ----------
     header
         How the image was encoded.
-    lines
-        Lines of the calibration scan.
     coils
         Receive channels of the image.
     slices
         1, or the partitions of a 3-D slab without its oversampling.
-    plane
+    size
         Rows and columns of the image's k-space.
 
     Returns
     -------
     list of Tensor or None
         One complex64 (coils, rows, columns) per slice, zero where not acquired; None where the lines do not show the
-        centre of k-space in these coils.
+        center of k-space in these coils.
     """
     usable = np.flatnonzero((lines.heads["active_channels"] == coils) & (lines.heads["number_of_samples"] > 0))
     if not len(usable):
@@ -194,7 +162,7 @@ def calibration_kspace(
     space = int(spaces[-1])
     own = header.fovs[space] if space < len(header.fovs) else None
     x, y, z = own or header.encoded_fov
-    rows, columns = plane
+    rows, columns = size
     for axis, wanted, told in (
         (3, rows * header.spacing[0], x),
         (1, columns * header.spacing[1], y),
@@ -204,7 +172,7 @@ def calibration_kspace(
     if header.encoded[2] > 1:
         block = ifft1c(_sized(block, 0, header.encoded[2]), 0)
         block = _sized(block, 0, slices)
-    return [_fitted(each.permute(1, 2, 0), plane) for each in block]
+    return [center_fit(each.permute(1, 2, 0), size).contiguous() for each in block]
 
 
 def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor | None:
@@ -237,13 +205,13 @@ def _central_block(header: MrdHeader, heads: Heads, data: list[Data]) -> Tensor 
     return torch.from_numpy(np.ascontiguousarray(total[through, across][..., along]))
 
 
-def _extent(acquired: Any, centre: int) -> slice:
-    """The longest run of acquired samples in which ``centre`` is the middle, at ``n // 2``."""
+def _extent(acquired: Any, center: int) -> slice:
+    """The longest run of acquired samples in which ``center`` is the middle, at ``n // 2``."""
     gaps = np.flatnonzero(~acquired)
-    before = centre - 1 - int(gaps[gaps < centre].max(initial=-1))
-    after = int(gaps[gaps > centre].min(initial=len(acquired))) - centre - 1
+    before = center - 1 - int(gaps[gaps < center].max(initial=-1))
+    after = int(gaps[gaps > center].min(initial=len(acquired))) - center - 1
     size = min(2 * before + 1, 2 * after + 2)
-    return slice(centre - size // 2, centre - size // 2 + size)
+    return slice(center - size // 2, center - size // 2 + size)
 
 
 def _of_field(kspace: Tensor, axis: int, ratio: float) -> Tensor:
@@ -259,11 +227,6 @@ def _of_field(kspace: Tensor, axis: int, ratio: float) -> Tensor:
 
 
 def _sized(data: Tensor, axis: int, size: int) -> Tensor:
-    """Cropped or zero-padded along one axis about its centre."""
+    """Cropped or zero-padded along one axis about its center."""
     moved = data.movedim(axis, -1)
-    wanted = (moved.shape[-2], size)
-    return centre_crop(centre_pad(moved, wanted), wanted).movedim(-1, axis)
-
-
-def _fitted(kspace: Tensor, plane: tuple[int, int]) -> Tensor:
-    return centre_crop(centre_pad(kspace, plane), plane).contiguous()
+    return center_fit(moved, (moved.shape[-2], size)).movedim(-1, axis)

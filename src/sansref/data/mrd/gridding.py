@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sansref.data.mrd.acquisitions import REVERSE, Heads, Role, is_role
-from sansref.data.mrd.header import Limits, MrdHeader
+from sansref.data.mrd.acquisitions import REVERSE, STEPS, Heads, Role, is_role
+from sansref.data.mrd.header import MrdHeader, StepLimits
 from sansref.errors import FileError
 
 Integers = npt.NDArray[np.int64]
@@ -26,19 +26,11 @@ SMALL_GRID = 2**22
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class GridPlaces:
     """Where lines lie on the grid; all arrays have one element per line.
 
-    Attributes
-    ----------
-    rows
-        First grid point along the readout.
-    columns, partitions
-        Grid point along phase encoding and along the partitions.
-    first, stop
-        The samples that are kept, counted in the direction of the grid (after reversal).
-    reverse
-        Whether the line was read backwards.
+    ``rows`` is the first grid point along the readout, ``first`` to ``stop`` are the samples that are kept, counted in
+    the direction of the grid (after reversal).
     """
 
     rows: Integers
@@ -67,8 +59,7 @@ def measured_lines(header: MrdHeader, heads: Heads) -> Integers:
         taken = set(zip(*steps_of(heads[image]), strict=True))
         free = [place not in taken for place in zip(*steps_of(heads[calibration]), strict=True)]
         chosen[calibration] = free & _read_alike(header, heads, int(np.argmax(image)))[calibration]
-    found: Integers = np.flatnonzero(chosen)
-    return found
+    return np.flatnonzero(chosen)
 
 
 def planar(header: MrdHeader, heads: Heads) -> MrdHeader:
@@ -82,7 +73,7 @@ def planar(header: MrdHeader, heads: Heads) -> MrdHeader:
         return header
     (x, y, z), (step,) = header.encoded, partitions.tolist()
     if z == 1:
-        return replace(header, steps2=Limits(step, step, step))
+        return replace(header, steps2=StepLimits(step, step, step))
     thickness = header.recon_fov[2] / header.recon[2]
     return replace(
         header,
@@ -90,7 +81,7 @@ def planar(header: MrdHeader, heads: Heads) -> MrdHeader:
         recon=(*header.recon[:2], 1),
         encoded_fov=(*header.encoded_fov[:2], thickness),
         recon_fov=(*header.recon_fov[:2], thickness),
-        steps2=Limits(step, step, step),
+        steps2=StepLimits(step, step, step),
     )
 
 
@@ -99,7 +90,7 @@ def centers_of(header: MrdHeader, heads: Heads) -> Integers:
 
     ISMRMRD's ``center_sample`` is the "index of the readout sample corresponding to k-space center (zero indexed)"
     (its documentation, "Raw Acquisition Data"), so of a line that was read backwards it counts in the order of
-    acquisition. Siemens' column of the centre, which converters copy, is greater by one in such lines: 64 of 128
+    acquisition. Siemens' column of the center, which converters copy, is greater by one in such lines: 64 of 128
     samples in either direction (observed by the authors of mrpro, whose reader takes one off).
     """
     samples, told = heads["number_of_samples"].astype(np.int64), heads["center_sample"].astype(np.int64)
@@ -120,54 +111,48 @@ def kept_samples(heads: Heads) -> tuple[Integers, Integers]:
     return np.where(reverse, after, before), samples - np.where(reverse, before, after)
 
 
-def place(source: Path | str, header: MrdHeader, heads: Heads) -> Placement:
+def place(source: Path | str, header: MrdHeader, heads: Heads) -> GridPlaces:
     """Place lines on the grid.
 
-    Zero of k-space (a line's centre as :func:`centers_of` tells it, the header's central steps) lies at ``size // 2``.
-    A line as long as the grid fills it, whatever its centre is said to be. A line that was read backwards is turned
-    round first.
-
-    Raises
-    ------
-    FileError
-        If a line, or a part of it, lies outside the grid, or the grid is far too large for the lines.
+    Zero of k-space (a line's center as :func:`centers_of` tells it, the header's central steps) lies at ``size // 2``.
+    A line as long as the grid fills it, whatever its center is said to be. A line that was read backwards is turned
+    round first. Raises ``FileError`` if a line, or a part of it, lies outside the grid, or the grid is far too large
+    for the lines.
     """
     x, y, z = header.encoded
     samples = heads["number_of_samples"].astype(np.int64)
     first, stop = kept_samples(heads)
     rows = np.where(samples == x, 0, x // 2 - centers_of(header, heads)) + first
     step1, step2 = steps_of(heads)
-    columns, partitions = _centred(step1, header.steps1, y), _centred(step2, header.steps2, z)
-    placement = Placement(rows, columns, partitions, first, stop, reversed_lines(heads))
-    _check_inside(source, header, heads, placement)
+    columns, partitions = step1 - header.steps1.center + y // 2, step2 - header.steps2.center + z // 2
+    places = GridPlaces(rows, columns, partitions, first, stop, reversed_lines(heads))
+    _check_inside(source, header, heads, places)
     acquired, coils = int((stop - first).sum()), int(heads["active_channels"].max(initial=1))
     if x * y * z * coils > max(MOST_PADDING * acquired * coils, SMALL_GRID):
         raise FileError(source, f"declares a grid of {x} x {y} x {z} for {acquired} acquired samples", CURE)
-    return placement
+    return places
 
 
-def grid_mask(header: MrdHeader, placement: Placement) -> Mask:
+def grid_mask(header: MrdHeader, places: GridPlaces) -> Mask:
     """Which points of the grid are acquired, (partitions, columns, rows)."""
     x, y, z = header.encoded
     mask = np.zeros((z, y, x), dtype=bool)
-    for *at, row, stop in zip(
-        placement.partitions, placement.columns, placement.rows, placement.stop_rows, strict=True
-    ):
+    for *at, row, stop in zip(places.partitions, places.columns, places.rows, places.stop_rows, strict=True):
         mask[(*at, slice(row, stop))] = True
     return mask
 
 
 def steps_of(heads: Heads) -> tuple[Integers, Integers]:
     """Phase-encoding and partition counter of each line."""
-    idx = heads["idx"]
-    return idx["kspace_encode_step_1"].astype(np.int64), idx["kspace_encode_step_2"].astype(np.int64)
+    first, second = (heads["idx"][name].astype(np.int64) for name in STEPS)
+    return first, second
 
 
 def _read_alike(header: MrdHeader, heads: Heads, example: int) -> Mask:
     """Which lines have the samples of an example, at the same places of the readout."""
     alike: Mask = np.isclose(heads["sample_time_us"], heads["sample_time_us"][example], rtol=0.01)
     told, turned = heads["center_sample"], centers_of(header, heads)
-    # Some writers tell one centre for both directions of the readout.
+    # Some writers tell one center for both directions of the readout.
     alike &= (told == told[example]) | (turned == turned[example])
     same = (heads[name] for name in ("number_of_samples", "active_channels", "encoding_space_ref"))
     for values in (*same, *kept_samples(heads)):
@@ -175,18 +160,14 @@ def _read_alike(header: MrdHeader, heads: Heads, example: int) -> Mask:
     return alike
 
 
-def _centred(steps: Integers, limits: Limits, size: int) -> Integers:
-    return steps - limits.center + size // 2
-
-
-def _check_inside(source: Path | str, header: MrdHeader, heads: Heads, placement: Placement) -> None:
+def _check_inside(source: Path | str, header: MrdHeader, heads: Heads, places: GridPlaces) -> None:
     x, y, z = header.encoded
-    outside = (placement.rows < 0) | (placement.stop_rows > x) | (placement.stop <= placement.first)
-    outside |= (placement.columns < 0) | (placement.columns >= y)
-    outside |= (placement.partitions < 0) | (placement.partitions >= z)
+    outside = (places.rows < 0) | (places.stop_rows > x) | (places.stop <= places.first)
+    outside |= (places.columns < 0) | (places.columns >= y)
+    outside |= (places.partitions < 0) | (places.partitions >= z)
     if outside.any():
         head = heads[int(np.argmax(outside))]
         counters, samples = head["idx"], int(head["number_of_samples"])
         where = f"step {counters['kspace_encode_step_1']}, partition {counters['kspace_encode_step_2']}"
-        echo = f"{samples} samples with the centre at {head['center_sample']}"
+        echo = f"{samples} samples with the center at {head['center_sample']}"
         raise FileError(source, f"has a line ({where}, {echo}) outside its encoded grid of {x} x {y} x {z}", CURE)

@@ -24,7 +24,7 @@ from sansref.data.mrd.acquisitions import (
 )
 from sansref.data.mrd.calibration import NoiseScan
 from sansref.data.mrd.gridding import ON_GRID
-from sansref.data.mrd.header import Limits, MrdHeader
+from sansref.data.mrd.header import MrdHeader, StepLimits
 from sansref.errors import FileError
 
 
@@ -55,16 +55,8 @@ class Collector:
     An image is complete with the line marked as the last of its slice or repetition, once all declared averages and
     partitions came; with the last line of the measurement; or when every declared line is there. A line that comes
     later opens a new image under the same key. Calibration lines that are a measurement of their own complete nothing;
-    they go with the later images of their slice, too.
-
-    Parameters
-    ----------
-    source
-        Who sends, for error messages.
-    header
-        How the lines were encoded.
-    most_bytes
-        The samples of incomplete images that may be held at a time; of calibration, a quarter of it is kept besides.
+    they go with the later images of their slice, too. Of incomplete images, ``most_bytes`` of samples may be held at a
+    time; of calibration, a quarter of it is kept besides.
     """
 
     def __init__(self, source: Path | str, header: MrdHeader, most_bytes: int = 2**31) -> None:
@@ -76,23 +68,14 @@ class Collector:
         self._most_bytes = most_bytes
         self._open: dict[ImageKey, _Open] = {}
         self._calibrated: dict[int, Lines] = {}  # by slice
-        steps = (header.steps1, header.steps2 if header.encoded[2] > 1 else Limits(0, 0, 0))
+        steps = (header.steps1, header.steps2 if header.encoded[2] > 1 else StepLimits(0, 0, 0))
         self._declared = (*(step.maximum - step.minimum + 1 for step in steps), header.averages)
 
     def add(self, head: Any, data: Data) -> list[Group]:
-        """Take in a line; return the images that it completes.
+        """Take in a line, complex64 (coils, samples), with an element of :data:`~sansref.data.mrd.acquisitions.HEAD`.
 
-        Parameters
-        ----------
-        head
-            One element of a structured array with the fields of :data:`~sansref.data.mrd.acquisitions.HEAD`.
-        data
-            complex64 (coils, samples).
-
-        Raises
-        ------
-        FileError
-            If the line is implausible, or more would be held than is allowed.
+        Returns the images that it completes. Raises ``FileError`` if the line is implausible, or more would be held
+        than is allowed.
         """
         role = role_of(head)
         if role in (Role.IMAGE, Role.CALIBRATION, Role.NOISE):

@@ -20,19 +20,8 @@ MOST_TEXT = 4 * 2**20
 class HeaderXml:
     """The XML document of an ISMRMRD header, in any or no namespace.
 
-    Parameters
-    ----------
-    source
-        The file (or sender) that holds it, for error messages.
-    text
-        The document.
-    cure
-        What the user can do about a header that cannot be used.
-
-    Raises
-    ------
-    FileError
-        If it is too long, is not XML, or declares a document type (entities could expand without bound).
+    Errors blame the ``source`` (a file or a sender) and name the cure. Raises ``FileError`` if the text is too long, is
+    not XML, or declares a document type (entities could expand without bound).
     """
 
     def __init__(self, source: Path | str, text: str, cure: str) -> None:
@@ -121,8 +110,8 @@ BLANKED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """First, last and central value of an encoding counter; the centre is where k-space is zero."""
+class StepLimits:
+    """First, last and central value of an encoding counter; the center is where k-space is zero."""
 
     minimum: int
     maximum: int
@@ -161,8 +150,8 @@ class MrdHeader:
     recon: Size
     encoded_fov: Lengths
     recon_fov: Lengths
-    steps1: Limits
-    steps2: Limits
+    steps1: StepLimits
+    steps2: StepLimits
     averages: int = 1
     calibration: str | None = None
     siemens: bool = False
@@ -199,24 +188,11 @@ class MrdHeader:
 
 
 def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int = 0) -> MrdHeader:
-    """Read one encoding of an ISMRMRD header.
+    """Read one encoding of an ISMRMRD header, from 0: the one that image lines refer to.
 
-    Parameters
-    ----------
-    source
-        The file that holds the header, or the name of who sent it, for error messages.
-    text
-        The XML document, in any or no namespace.
-    cure
-        What the user can do about a header that cannot be used.
-    encoding
-        Which one, from 0: the one that image lines refer to.
-
-    Raises
-    ------
-    FileError
-        If it is not XML or unsafe, lacks an element, holds a value that is not a usable number, or describes data
-        that were not encoded on a Cartesian grid.
+    Errors blame the ``source`` (a file or a sender) and name the cure. Raises ``FileError`` if the text is not XML or
+    unsafe, lacks an element, holds a value that is not a usable number, or describes data that were not encoded on a
+    Cartesian grid.
     """
     xml = HeaderXml(source, text, cure)
     xml.bring_first("encoding", encoding)
@@ -281,10 +257,10 @@ def _fov_of(xml: HeaderXml, number: int) -> Lengths | None:
     return x, y, z
 
 
-def _limits(xml: HeaderXml, name: str, size: int) -> Limits:
+def _limits(xml: HeaderXml, name: str, size: int) -> StepLimits:
     """Limits of a counter; the whole grid where they are not given."""
     first, last = xml.whole(f"{name}/minimum", 0, 0), xml.whole(f"{name}/maximum", 0, size - 1)
     center = xml.whole(f"{name}/center", 0, size // 2)
     if not first <= last < MOST_STEPS or center >= MOST_STEPS:
         raise xml.error(f"where {name} is {first} to {last} about {center}, which is impossible")
-    return Limits(first, last, center)
+    return StepLimits(first, last, center)

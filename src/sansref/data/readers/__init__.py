@@ -1,16 +1,14 @@
 """Readers: one file per format, chosen by content; each gives a description and slices one at a time.
 
-========================  ==============================================================================================
-all of them               ``reader`` the contract, ``formats`` the choice, ``folder`` the files of a folder,
-                          ``subjects`` whose they are, ``damage`` becomes one line, ``isolated`` a reader in a process
-                          of its own
-k-space by lines          ``ismrmrd``, ``twix`` (``twix_header``), and ``acquisitions`` from their lines to images, by
-                          :mod:`sansref.data.mrd`
-k-space by slices         ``fastmri``
-arrays without a meaning  ``numpy_arrays``, ``matlab``, ``hdf5_arrays``, ``bart``, and ``arrays`` what they share:
-                          ``array_parts`` a part at a time, ``checked_slice`` a slice of it, ``maps`` coil maps
-magnitudes                ``nifti``, ``dicom`` (``dicom_headers``, ``dicom_series``)
-========================  ==============================================================================================
+====================  ==================================================================================================
+all of them           ``reader`` the contract, ``formats`` the choice, ``folder`` the files of a folder, ``subjects``
+                      whose they are, ``damage`` becomes one line, also where a library hangs or crashes
+k-space by lines      ``ismrmrd``, ``twix``, and ``acquisitions`` from their lines to images, by :mod:`sansref.data.mrd`
+k-space by slices     ``fastmri``
+unnamed arrays        ``numpy_arrays``, ``matlab``, ``hdf5_arrays``, ``bart``, and what they share: ``arrays``, and
+                      ``array_slices`` a checked slice at a time
+magnitudes            ``nifti``, ``dicom`` (``dicom_headers``)
+====================  ==================================================================================================
 """
 
 from sansref.data.readers.folder import ScanFiles, find_files, is_label_map, scan_files, scan_folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,12 +16,11 @@ from torch import Tensor
 
 from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.mrd.acquisitions import Data, Heads, ImageKey, Lines, Role, check_head, is_role, key_of
-from sansref.data.mrd.assemble import Layout, assemble, layout_of
+from sansref.data.mrd.assemble import Layout, assemble, geometry_of, layout_of, stack_order
 from sansref.data.mrd.calibration import NoiseScan, lines_for
-from sansref.data.mrd.geometry import geometry_of, stack_order
 from sansref.data.mrd.gridding import ON_GRID, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, chosen_slices
+from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, SliceChoice, chosen_slices
 from sansref.data.readers.subjects import subject_of
 from sansref.errors import FileError
 from sansref.scan import Geometry, Scan, ScanMeta
@@ -46,7 +45,7 @@ class RawReader(ABC):
         with self.opened(path) as raw:
             return raw.info()
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan]:
         """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
         with self.opened(path) as raw:
             yield from raw.scans(slices)
@@ -54,30 +53,12 @@ class RawReader(ABC):
 
 @dataclass(frozen=True)
 class RawFile:
-    """The lines of a raw file, their samples still on disk.
+    """The lines of a raw file: their headers, an array (lines,) of :data:`~sansref.data.mrd.acquisitions.HEAD`.
 
     The images of a file are counted as one list: slices in their order along the slice direction, then contrasts,
-    repetitions, phases and sets; of 3-D slabs every partition counts as a slice.
-
-    Attributes
-    ----------
-    path, format
-        The file, and the name of its format.
-    header
-        How the lines were encoded.
-    heads
-        Structured array (lines,) of :data:`~sansref.data.mrd.acquisitions.HEAD`.
-    fetch
-        Reads the samples of lines, complex64 (coils, samples) each, by ascending index.
-    noise
-        Further noise lines, of another measurement in the file.
-    notes
-        What a person should know about how the file is read, beyond what is said here.
-
-    Raises
-    ------
-    FileError
-        For implausible lines, without an image, and where images differ in their coils.
+    repetitions, phases and sets; of 3-D slabs every partition counts as a slice. ``fetch`` reads the samples of lines,
+    complex64 (coils, samples) each, by ascending index; ``noise`` are further noise lines, of another measurement in
+    the file. Raises ``FileError`` for implausible lines, without an image, and where images differ in their coils.
     """
 
     path: Path
@@ -121,7 +102,7 @@ class RawFile:
             notes=(*self.header.notes, *self.notes, *self._notes()),
         )
 
-    def scans(self, slices: Sequence[int] | None) -> Iterator[Scan]:
+    def scans(self, slices: SliceChoice) -> Iterator[Scan]:
         """Yield the chosen slices, the lines of one image in memory at a time."""
         each = self._layout.scans
         held, scans = -1, list[Scan]()
@@ -185,7 +166,9 @@ class RawFile:
         """Indices of the image and calibration lines of each slice, contrast, repetition, ..."""
         fields = ImageKey._fields
         keys = np.stack([self.heads["idx"][name].astype(np.int64) for name in fields], axis=-1)
-        ranks = self._slice_ranks
+        # Slices by their place in the stack; counters without an image line come last.
+        ranks = np.full(2**16, 2**16, np.int64)
+        ranks[self.heads["idx"]["slice"][self._first_of_slice]] = np.arange(len(self._first_of_slice))
         keys[:, -1] = ranks[keys[:, -1]]
         used = np.flatnonzero(is_role(self.heads, Role.IMAGE) | is_role(self.heads, Role.CALIBRATION))
         _, image = np.unique(keys[used], axis=0, return_inverse=True)
@@ -201,15 +184,8 @@ class RawFile:
         """Index of the first image line of each slice counter, in the order of the stack."""
         image = np.flatnonzero(is_role(self.heads, Role.IMAGE))
         _, first = np.unique(self.heads["idx"]["slice"][image], return_index=True)
-        found: Integers = image[first]
-        return found[stack_order(self.heads[found])]
-
-    @property
-    def _slice_ranks(self) -> Integers:
-        """Place in the stack by slice counter; counters without an image line come last."""
-        ranks = np.full(2**16, 2**16, np.int64)
-        ranks[self.heads["idx"]["slice"][self._first_of_slice]] = np.arange(len(self._first_of_slice))
-        return ranks
+        lines: Integers = image[first]
+        return lines[stack_order(self.heads[lines])]
 
     @property
     def _stack(self) -> int:
@@ -226,10 +202,10 @@ class RawFile:
         if len(self._images) != self._volumes * self._stack:
             return None  # volumes lack slices
         size = (min(rows, self._layout.mask.shape[0]), columns, self._layout.scans)
-        found = geometry_of(self._shape, self.heads[self._first_of_slice], size)
-        if found is None:
+        geometry = geometry_of(self._shape, self.heads[self._first_of_slice], size)
+        if geometry is None:
             return None
-        return replace(found, stack=self._stack * size[2] if self._volumes > 1 else None, known=self.header.placed)
+        return replace(geometry, stack=self._stack * size[2] if self._volumes > 1 else None, known=self.header.placed)
 
     @cached_property
     def _whitening(self) -> tuple[Tensor | None, str | None]:

@@ -1,34 +1,45 @@
-"""Scans from files of named arrays that say nothing of MRI: what their axes are, and their slices one at a time."""
+"""Formats of arrays that say nothing of MRI: what their axes are, their slices one at a time, and their coil maps.
+
+Maps are what the coils see of each place, (coils, rows, columns) a slice, as complex numbers on any scale: BART's
+``ecalib`` and ``caldir``, sigpy and others write them. What their axes are is told by the sizes of their scan.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from sansref.data.readers.array_parts import Array, Paired, Stored, paired
-from sansref.data.readers.checked_slice import (
-    check_centre,
+from sansref.data.readers.array_slices import (
+    Array,
+    Paired,
+    Stored,
+    arranged,
+    check_center,
     check_kspace,
     check_magnitude,
     image_of,
-    plane,
+    paired,
+    piece_of,
     scan_of,
+    slice_of,
     transformed,
 )
-from sansref.data.readers.maps import SET, inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.reader import (
     PAIRS,
     FileInfo,
     ImageSlice,
     ReaderOptions,
+    SliceChoice,
     acquired_samples,
     chosen_slices,
     fitted_axes,
@@ -37,7 +48,81 @@ from sansref.data.readers.reader import (
 )
 from sansref.data.readers.subjects import contrast_of, subject_of
 from sansref.errors import FileError, printable
+from sansref.kspace.coils import normalised
 from sansref.scan import Scan
+
+#: How arrays of maps are called, letters alone: ``sensitivity_map`` (DIRECT), ``sense`` (ATOMMIC), ``maps``, ``csm``...
+MAPS_NAMES = re.compile(
+    r"((coil|sens|sense|sensitivity|coilsens|coilsensitivity|espirit|receive|c|s)?(maps?|profiles?))"
+    r"|sens|sense|csms?|coilsens|(coil)?sensitivit(y|ies)"
+)
+
+MAPS_CURE = "Give other maps, or --maps none to estimate them"
+
+#: Axes in the orders of programs in which the last one runs fastest, and the first.
+MAPS_ORDERS = (("slice", "coil", "row", "column"), ("row", "column", "coil", "slice"))
+SET = "set"
+"""An axis of several sets of maps, as ``ecalib`` gives them; the first is taken."""
+
+
+def is_maps_name(name: str) -> bool:
+    """Whether an array, at any depth of a file, is called as maps are."""
+    return MAPS_NAMES.fullmatch(re.sub(r"[^a-z]", "", name.rsplit("/", 1)[-1].lower())) is not None
+
+
+def map_axes(shape: Sequence[int], scan: FileInfo, known: Iterable[Sequence[str]] = ()) -> tuple[str, ...] | None:
+    """What the axes of maps of this shape are, by the sizes of their scan: a word for each, ``x`` for one of length 1.
+
+    Words that are ``known``, of the k-space or the format, are tried first. None where the sizes do not fit, or in
+    several ways.
+    """
+    sizes = {"slice": {scan.slices}, "coil": {scan.coils}, "column": {scan.width}}
+    sizes["row"] = {scan.height, scan.stored_rows[0] if scan.stored_rows else scan.height}
+    for words in known:
+        own = tuple("slice" if word == "partition" else word for word in words)
+        if len(own) == len(shape) and _fits(own, shape, sizes):
+            return own
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    named = [word for word in MAPS_ORDERS[0] if max(sizes[word]) > 1]
+    ruled = [tuple(word for word in order if word in named) for order in MAPS_ORDERS]
+    sized = [shape[axis] for axis in long]
+    fitting = [order for order in ruled if _fits(order, sized, sizes)]
+    fitting = fitting or [order for order in itertools.permutations(named) if _fits(order, sized, sizes)]
+    if not fitting or (fitting[0] not in ruled and len(fitting) > 1):
+        return None
+    return tuple(fitting[0][long.index(axis)] if axis in long else "x" for axis in range(len(shape)))
+
+
+def _fits(words: Sequence[str], shape: Sequence[int], sizes: dict[str, set[int]]) -> bool:
+    if len(words) != len(shape):
+        return False
+    found = dict.fromkeys(sizes, 1) | dict(zip(words, shape, strict=True))
+    return found.get("x", 1) == 1 and all(found[word] in size for word, size in sizes.items())
+
+
+def read_maps(stored: Stored, words: tuple[str, ...], scan: FileInfo, index: int, name: str) -> Tensor:
+    """Read the maps of a slice, complex64 (coils, height, width): sum over coils |map|^2 = 1, 0 where there are none.
+
+    Rows that the scan's reader cuts off, as readout oversampling, are cut off here too. Raises ``FileError``, naming
+    the scan, where the maps, called ``name``, are not finite or all zero.
+    """
+    block = piece_of(stored, words, index)
+    if SET in words:
+        block = block.take([0], words.index(SET))
+    with np.errstate(all="ignore"):
+        maps = np.ascontiguousarray(arranged(block, words, ("coil", "row", "column")), dtype=np.complex64)
+    if not np.isfinite(maps).all() or not maps.any():
+        problem = "only zeros" if np.isfinite(maps).all() else "NaN or infinite values"
+        raise FileError(scan.path, f"has coil maps ({name}) with {problem} in slice {index}", MAPS_CURE)
+    if scan.stored_rows and maps.shape[1] == scan.stored_rows[0]:
+        maps = maps[:, scan.stored_rows[1] :][:, : scan.height]
+    return normalised(torch.from_numpy(maps))
+
+
+def inside_note(name: str) -> str:
+    """What a person should know of maps in the file of their scan."""
+    return f"Coil maps are those of '{printable(name)}' in the file, scaled to one (--maps none estimates them)."
+
 
 #: How k-space is called where a file holds several complex arrays, for the example in what is said then.
 KSPACE_NAME = re.compile(r"k_?space|ksp|k_?data|raw", re.IGNORECASE)
@@ -45,14 +130,9 @@ KSPACE_NAME = re.compile(r"k_?space|ksp|k_?data|raw", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An array of a file, as told by its header.
+    """An array of a file, as told by its header; the name is empty where the file holds one array alone.
 
-    Attributes
-    ----------
-    name
-        Empty where the file holds one array alone.
-    shape, dtype
-        Of the array; the dtype of HDF5's complex compounds is that of the complex numbers.
+    The dtype of HDF5's complex compounds is that of the complex numbers.
     """
 
     name: str
@@ -65,18 +145,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The array that is meant.
+    """The array that is meant: as it is stored, what its axes are, and maps of its coils with what their axes are.
 
-    Attributes
-    ----------
-    entry
-        As it is stored.
-    words
-        What its axes are; those of pairs are axes of coils, or of length 1.
-    pairs
-        The axis along which real and imaginary parts take turns.
-    maps
-        Maps of its coils, and what their axes are.
+    Along the axis ``pairs``, real and imaginary parts take turns; its word is then that of coils, or of length 1.
     """
 
     entry: Entry
@@ -98,11 +169,6 @@ class ArrayReader(ABC):
 
     K-space of one coil that was fully sampled also gives its image as ``reference``. Which samples were acquired is
     found from the data, see :func:`sansref.data.readers.reader.acquired_samples`. The scale is that of the file.
-
-    Parameters
-    ----------
-    options
-        Which array, and what its axes are.
     """
 
     format: str
@@ -146,7 +212,7 @@ class ArrayReader(ABC):
                 fraction = float(acquired_samples(_middle(path, stored, chosen.words)).mean())
         return self._info(path, chosen, fraction)
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         """Yield one ``Scan`` per slice of k-space, or one ``ImageSlice`` per image; the file is open meanwhile.
 
         K-space with partitions is transformed along them first, into a temporary file.
@@ -159,13 +225,13 @@ class ArrayReader(ABC):
             if info.kind == "magnitude":
                 check_magnitude(path, stored, words)
                 for index in indices:
-                    yield image_of(plane(stored, words, index), info, index)
+                    yield image_of(slice_of(stored, words, index), info, index)
                 return
             _middle(path, stored, words)
             volume = opened.enter_context(transformed(path, stored, words)) if "partition" in words else None
             maps = opened.enter_context(self.opened(path, chosen.maps[0])) if chosen.maps else None
             for index in indices:
-                scan = scan_of(path, plane(stored, words, index) if volume is None else volume[index], info, index)
+                scan = scan_of(path, slice_of(stored, words, index) if volume is None else volume[index], info, index)
                 if maps is not None and chosen.maps is not None:
                     scan = replace(scan, maps=read_maps(maps, chosen.maps[1], info, index, chosen.maps[0].name))
                 yield scan
@@ -173,8 +239,8 @@ class ArrayReader(ABC):
     def maps_note(self, path: Path, scan: FileInfo) -> str:
         """Say which maps for a scan a file holds, after a look whether there are any that fit."""
         entry, words = self._maps(path, scan)
-        first = f", the first of {entry.shape[words.index(SET)]} sets" if SET in words else ""
-        return f"Coil maps are those of {printable(f'{path} {entry.name}').strip()}{first}, scaled to one."
+        which = f", the first of {entry.shape[words.index(SET)]} sets" if SET in words else ""
+        return f"Coil maps are those of {printable(f'{path} {entry.name}').strip()}{which}, scaled to one."
 
     def read_maps(self, path: Path, scan: FileInfo, slices: Sequence[int]) -> Iterator[Tensor]:
         """Yield maps for the slices of a scan, complex64 (coils, height, width)."""
@@ -186,18 +252,16 @@ class ArrayReader(ABC):
     def _maps(self, path: Path, scan: FileInfo) -> tuple[Entry, tuple[str, ...]]:
         """The array of maps in a file of its own: the complex one of such a name, or the only complex one."""
         entries = self.entries(path)
-        listed = printable(", ".join(map(str, entries[:20]))) or "nothing"
-        found = [entry for entry in entries if entry.dtype.kind == "c"]
-        found = [entry for entry in found if is_maps_name(entry.name)] or found
-        if len(found) != 1:
-            problem = f"holds {'several' if found else 'no'} complex arrays of coil maps ({listed})"
+        maps = [entry for entry in entries if entry.dtype.kind == "c"]
+        maps = [entry for entry in maps if is_maps_name(entry.name)] or maps
+        if len(maps) != 1:
+            problem = f"holds {'several' if maps else 'no'} complex arrays of coil maps ({_listed(entries)})"
             raise FileError(path, problem, "Give a file in which one complex array is named sensitivity_map")
-        if (words := self._maps_axes(found[0], scan)) is None:
+        if (words := self._maps_axes(maps[0], scan)) is None:
             size = f"{scan.slices} slices, {scan.coils} coils, {scan.height} rows and {scan.width} columns"
-            raise FileError(
-                path, f"holds maps {printable(str(found[0]))}, which do not fit {size}", "Give its own maps"
-            )
-        return found[0], words
+            problem = f"holds maps {printable(str(maps[0]))}, which do not fit {size}"
+            raise FileError(path, problem, "Give its own maps")
+        return maps[0], words
 
     def _maps_axes(self, entry: Entry, scan: FileInfo, own: tuple[str, ...] = ()) -> tuple[str, ...] | None:
         shape = list(entry.shape)
@@ -263,7 +327,6 @@ class ArrayReader(ABC):
             coils=sizes.get("coil", 1),
             subject=subject_of(path),
             contrast=contrast_of(path),
-            spacing=None,
             acquired_fraction=fraction,
             notes=tuple(note for note in notes if note),
         )
@@ -276,9 +339,8 @@ def _in_pairs(path: Path, chosen: Chosen) -> Chosen:
     axis, entry = chosen.words.index(PAIRS), chosen.entry
     length = entry.shape[axis]
     if entry.dtype.kind == "c":
-        raise FileError(
-            path, f"holds complex numbers, {printable(str(entry))}", f"Leave the word {PAIRS} out of --axes"
-        )
+        problem = f"holds complex numbers, {printable(str(entry))}"
+        raise FileError(path, problem, f"Leave the word {PAIRS} out of --axes")
     if length % 2 or (length > 2 and "coil" in chosen.words):
         problem = f"holds {printable(str(entry))}, whose axis of length {length} is no axis of real and imaginary parts"
         raise FileError(path, problem, f"Name an axis of length 2 {PAIRS}, or one in which all coils' parts take turns")
@@ -293,32 +355,34 @@ def _choose(path: Path, entries: Sequence[Entry], name: str | None, pairs: bool)
     """
     if len(entries) == 1 and not entries[0].name:
         return entries[0]
-    listed = printable(", ".join(map(str, entries[:20]))) or "nothing"
     if name is not None:
         for entry in entries:
             if entry.name == name:
                 return entry
-        raise FileError(path, f"holds no array '{name}' (it holds {listed})", "Choose another --array")
+        raise FileError(path, f"holds no array '{name}' (it holds {_listed(entries)})", "Choose another --array")
     usable = [entry for entry in entries if 2 <= sum(size > 1 for size in entry.shape) <= 5 and 0 not in entry.shape]
     candidates = [entry for entry in usable if (entry.dtype.kind == "c") != pairs] or usable
     candidates = [entry for entry in candidates if not is_maps_name(entry.name)] or candidates
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise FileError(path, f"holds no array of images or k-space (it holds {listed})", "Give another file")
+        raise FileError(path, f"holds no array of images or k-space (it holds {_listed(entries)})", "Give another file")
     candidates.sort(key=lambda entry: KSPACE_NAME.search(entry.name) is None)
-    several = printable(", ".join(map(str, candidates[:20])))
-    example = printable(candidates[0].name)
-    raise FileError(path, f"holds several arrays: {several}", f"Choose one, for example --array {example}")
+    cure = f"Choose one, for example --array {printable(candidates[0].name)}"
+    raise FileError(path, f"holds several arrays: {_listed(candidates)}", cure)
+
+
+def _listed(entries: Sequence[Entry]) -> str:
+    return printable(", ".join(map(str, entries[:20]))) or "nothing"
 
 
 def _middle(path: Path, stored: Stored, words: tuple[str, ...]) -> Array:
-    """K-space of the slice (or partition) in the middle, (coils, rows, columns), looked at for DC in its centre."""
+    """K-space of the slice (or partition) in the middle, (coils, rows, columns), looked at for DC in its center."""
     across = "partition" if "partition" in words else "slice"
     index = stored.shape[words.index(across)] // 2 if across in words else 0
-    kspace = plane(stored, words, index, across)
+    kspace = slice_of(stored, words, index, across)
     check_kspace(path, kspace, f"{across} {index}")
-    check_centre(path, kspace)
+    check_center(path, kspace)
     size = np.sqrt((np.abs(kspace).astype(np.float64) ** 2).sum(axis=0))
     if len(kspace) > 1 and (np.isclose(size, 1, rtol=1e-3) | (size == 0)).all():
         problem = "holds coil maps, not k-space: the sum of squares of its coils is 1 everywhere"

@@ -1,7 +1,7 @@
 """BART's pairs of ``.hdr`` and ``.cfl``: sixteen sizes as text, and complex single-precision numbers.
 
 Format and order of dimensions: the BART toolbox (Uecker et al., https://mrirecon.github.io/bart), ``src/misc/io.c``
-and ``src/misc/mri.h``. BART's ``fft`` is centred like the transforms here; without ``-u`` it differs by a scale.
+and ``src/misc/mri.h``. BART's ``fft`` is centered like the transforms here; without ``-u`` it differs by a scale.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sansref.data.readers.array_parts import FlatFile
+from sansref.data.readers.array_slices import FlatFile, slice_of
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.checked_slice import plane
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.data.readers.reader import fitted_axes, parse_axes
 from sansref.errors import FileError, printable
 
@@ -50,8 +49,7 @@ class BartReader(ArrayReader):
             return True
         if path.suffix != ".hdr":
             return False
-        with path.open("rb") as file:
-            return file.read(len(FIRST_LINE)) == FIRST_LINE.encode()
+        return head_of(path, len(FIRST_LINE)) == FIRST_LINE.encode()
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the header and compare it with the size of the data."""
@@ -93,19 +91,19 @@ class BartReader(ArrayReader):
         return tuple(words.get(name, "x") if size > 1 else "x" for name, size in zip(NAMES, shape, strict=True))
 
     def _check_spokes(self, path: Path, entry: Entry, words: tuple[str, ...]) -> None:
-        """Refuse spokes through the centre, which BART stores in the dimensions of a 2-D scan.
+        """Refuse spokes through the center, which BART stores in the dimensions of a 2-D scan.
 
-        Each of them holds the centre in its middle, so that all have about the same energy; lines of a grid do not.
+        Each of them holds the center in its middle, so that all have about the same energy; lines of a grid do not.
         """
         with self.opened(path, entry) as stored:
-            samples = plane(stored, words, entry.shape[words.index("slice")] // 2 if "slice" in words else 0)
+            samples = slice_of(stored, words, entry.shape[words.index("slice")] // 2 if "slice" in words else 0)
         with np.errstate(all="ignore"):
             energy = (np.abs(samples).astype(np.float64) ** 2).sum(axis=0)
         along, across = energy.sum(axis=1), energy.sum(axis=0)
         across = across[across > 0]
         middle = along[len(along) // 2 - 1 : len(along) // 2 + 2].max()
         if len(across) and middle > PEAKED * np.median(along) and across.max() < EVEN * np.median(across):
-            problem = "looks like spokes through the centre of k-space (radial): all its columns have the same energy"
+            problem = "looks like spokes through the center of k-space (radial): all its columns have the same energy"
             raise FileError(path, problem, "Give Cartesian k-space, or name its dimensions with --axes")
 
     @contextmanager
@@ -117,18 +115,15 @@ class BartReader(ArrayReader):
 
 def _sizes(path: Path, header: Path) -> tuple[int, ...]:
     """Sixteen sizes; a header may leave out ones at the end."""
-    with reading(path, "BART"), header.open("rb") as file:
-        lines = file.read(LONGEST_HEADER).decode("ascii", "replace").splitlines()
+    with reading(path, "BART"):
+        lines = head_of(header, LONGEST_HEADER).decode("ascii", "replace").splitlines()
     line = lines[1] if len(lines) > 1 and lines[0].strip() == FIRST_LINE else ""
     words = line.split()
-    if not 0 < len(words) <= len(NAMES) or not all(map(_is_size, words)):
+    usable = all(word.isdecimal() and len(word) < 19 and int(word) > 0 for word in words)
+    if not 0 < len(words) <= len(NAMES) or not usable:
         problem = f"has a .hdr whose dimensions are {printable(line)[:60]!r}"
         raise FileError(path, problem, f"It must begin with '{FIRST_LINE}' and a line of up to {len(NAMES)} sizes")
     return tuple(int(word) for word in words) + (1,) * (len(NAMES) - len(words))
-
-
-def _is_size(word: str) -> bool:
-    return word.isdecimal() and len(word) < 19 and int(word) > 0
 
 
 def _listed(sizes: dict[str, int]) -> str:

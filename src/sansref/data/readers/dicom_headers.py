@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.errors import FileError, SansrefError, SettingError, printable
 
 FORMAT = "DICOM"
@@ -25,8 +26,7 @@ def is_dicom(path: Path) -> bool:
     try:
         if not path.is_file():  # to open a pipe could take for ever
             return False
-        with path.open("rb") as file:
-            head = file.read(PREAMBLE + len(MAGIC))
+        head = head_of(path, PREAMBLE + len(MAGIC))
         return head[PREAMBLE:] == MAGIC or bare(head)
     except OSError:  # whoever opens it says why
         return False
@@ -43,12 +43,7 @@ def bare(head: bytes) -> bool:
 def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
     """These attributes, of all that stands before the pixels, as a pydicom dataset; values are decoded on access.
 
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    SettingError
-        If pydicom is not installed.
+    Raises ``FileError`` if it cannot be read, and ``SettingError`` if pydicom is not installed.
     """
     try:
         from pydicom import dcmread
@@ -56,8 +51,7 @@ def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
     except ImportError:
         raise SettingError("reading DICOM needs the package pydicom: pip install pydicom") from None
     with reading(path, FORMAT):
-        with path.open("rb") as file:
-            head = file.read(PREAMBLE + len(MAGIC))
+        head = head_of(path, PREAMBLE + len(MAGIC))
         if head[PREAMBLE:] != MAGIC and bare(head):
             problem = "is DICOM without the header of a file, as sent over a network"
             raise FileError(path, problem, "Write it as a file, for example by dcmconv")
@@ -141,48 +135,26 @@ class Stack(NamedTuple):
         """What allows for no rounding."""
         return self[:4]
 
+    @property
+    def measured(self) -> tuple[float | str, ...]:
+        """Numbers that may have been rounded, or what stands in their place."""
+        return (*self.spacing, self.echo_time, self.b_value)
+
     def resembles(self, other: Stack) -> bool:
         """Whether rounding alone may set two apart."""
-        pairs = zip(
-            (*self.spacing, self.echo_time, self.b_value), (*other.spacing, other.echo_time, other.b_value), strict=True
-        )
-        return (
-            self.exact == other.exact
-            and all(abs(a - b) <= DIRECTION_ROUNDING for a, b in zip(self.orientation, other.orientation, strict=True))
-            and all(_resemble(a, b) for a, b in pairs)
-        )
+        turned = (abs(a - b) for a, b in zip(self.orientation, other.orientation, strict=True))
+        alike = all(starmap(_resemble, zip(self.measured, other.measured, strict=True)))
+        return self.exact == other.exact and max(turned) <= DIRECTION_ROUNDING and alike
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One slice.
+    """One slice, frame ``number`` (from 0) of a file; lengths are in millimetres, directions the patient's (LPS+).
 
-    Attributes
-    ----------
-    file, number
-        Where it is stored; frames of a file are counted from 0.
-    instance
-        The file's SOP Instance UID.
-    sop_class
-        The file's SOP Class UID.
-    syntax
-        The file's Transfer Syntax UID.
-    stack
-        The volume that it belongs to.
-    orientation
-        Direction along a row, then along a column (LPS+), (6,).
-    position
-        Centre of the first pixel (LPS+), in millimetres.
-    thickness
-        Of the slice, in millimetres, None where it is not stated; as is ``gap``.
-    gap
-        Distance of the slices' centres.
-    slope, intercept
-        From stored values to those of the file.
-    padding
-        First and last of the stored values that pixels outside the image have.
-    looked_up
-        Whether a lookup table in the file, not slope and intercept, gives its values.
+    ``orientation`` is the direction along a row, then along a column, (6,); ``position`` the center of the first pixel;
+    ``gap`` the distance of the slices' centers. What is not stated is None. ``padding`` holds the first and the last of
+    the stored values that pixels outside the image have. A lookup table may give values in the place of slope and
+    intercept.
     """
 
     file: Path
@@ -204,10 +176,7 @@ class Frame:
 def frames_of(path: Path) -> list[Frame]:
     """Describe the slices in one file.
 
-    Raises
-    ------
-    FileError
-        If it cannot be read, or holds something else than magnitude images.
+    Raises ``FileError`` if it cannot be read, or holds something else than magnitude images.
     """
     header = header_of(path, KEYWORDS)
     with reading(path, FORMAT):
@@ -226,21 +195,20 @@ def frames_of(path: Path) -> list[Frame]:
 
 def settled(frames: Iterable[Frame]) -> list[Frame]:
     """Let frames whose stacks resemble each other be of one: the first of these."""
-    known: dict[tuple[object, ...], list[Stack]] = {}
-    found = []
+    stacks: dict[tuple[object, ...], list[Stack]] = {}
+    settled = []
     for frame in frames:
-        stacks = known.setdefault(frame.stack.exact, [])
-        stack = next((stack for stack in stacks if stack.resembles(frame.stack)), None)
+        alike = stacks.setdefault(frame.stack.exact, [])
+        stack = next((stack for stack in alike if stack.resembles(frame.stack)), None)
         if stack is None:
-            stacks.append(stack := frame.stack)
-        found.append(frame if stack is frame.stack else replace(frame, stack=stack))
-    return found
+            alike.append(stack := frame.stack)
+        settled.append(frame if stack is frame.stack else replace(frame, stack=stack))
+    return settled
 
 
 def _resemble(one: float | str, other: float | str) -> bool:
-    if isinstance(one, str) or isinstance(other, str):
-        return one == other
-    return math.isclose(one, other, rel_tol=ROUNDING)
+    text = isinstance(one, str) or isinstance(other, str)
+    return one == other if text else math.isclose(one, other, rel_tol=ROUNDING)  # type: ignore[arg-type]
 
 
 def _check_pixels(path: Path, header: Any) -> None:
@@ -256,16 +224,15 @@ def _check_pixels(path: Path, header: Any) -> None:
         raise FileError(path, problem, "Give the grey images of the series")
     if bits not in (8, 16, 32):
         raise FileError(path, f"holds pixels of {bits} bits", "Convert it to 16 bits")
-    stored, highest = header.get("BitsStored", bits), header.get("HighBit")
-    if highest is not None and highest != stored - 1:
-        problem = f"stores pixels of {stored} bits from bit {highest} downwards (HighBit), as no current file does"
+    stored, last = header.get("BitsStored", bits), header.get("HighBit")
+    if last is not None and last != stored - 1:
+        problem = f"stores pixels of {stored} bits from bit {last} downwards (HighBit), as no current file does"
         raise FileError(path, problem, "Export it again, or leave it out")
     if rows * columns > MOST_PIXELS:
         raise FileError(path, f"declares slices of {rows} x {columns} pixels", "Copy or download it again")
     size = path.stat().st_size
-    compressed = _uid(_syntax(header)).is_compressed
     # A compressed frame takes a header of 8 bytes at least.
-    least = 8 * frames if compressed else frames * rows * columns * bits // 8
+    least = 8 * frames if _uid(_syntax(header)).is_compressed else frames * rows * columns * bits // 8
     if frames < 1 or least > size:
         problem = f"is truncated: it has {size} bytes, its header promises {least} of pixels"
         raise FileError(path, problem, "Copy or download it again")
@@ -274,7 +241,7 @@ def _check_pixels(path: Path, header: Any) -> None:
 def _whole(path: Path, header: Any, name: str) -> int:
     value = header.get(name)
     if not isinstance(value, int) or value < 1:
-        raise FileError(path, f"is DICOM without a usable {name}", "Export it again, or leave it out")
+        raise _unusable(path, name)
     return value
 
 
@@ -295,9 +262,9 @@ def _per_frame(path: Path, header: Any) -> Iterator[Get]:
     if len(groups) != count or not count:
         problem = f"declares {count} frames and describes {len(groups)}"
         raise FileError(path, problem, "Export it again, or leave it out")
-    shared = (header.get(SHARED) or [None])[0]
+    shared = list(header.get(SHARED) or [])[:1]
     for group in groups:
-        yield _getter(header, [part for part in (group, shared) if part is not None])
+        yield _getter(header, [group, *shared])
 
 
 def _getter(header: Any, groups: list[Any]) -> Get:
@@ -324,7 +291,8 @@ def _frame(path: Path, header: Any, get: Get, number: int) -> Frame:
         raise FileError(path, problem, "Give the magnitude images")
     if "MOSAIC" in image_type:
         raise FileError(path, "is a mosaic of slices in one image", "Convert it to NIfTI, for example by dcm2niix")
-    slope, intercept = _rescaling(path, get, "RescaleSlope", 1.0), _rescaling(path, get, "RescaleIntercept", 0.0)
+    (slope,) = _numbers(path, get, "RescaleSlope", 1, (1.0,))
+    (intercept,) = _numbers(path, get, "RescaleIntercept", 1, (0.0,))
     stack = Stack(
         series=str(header.get("SeriesInstanceUID", "")),
         size=(header.Rows, header.Columns),
@@ -397,18 +365,12 @@ def _measured(value: Any) -> float | str:
         return str(value)
 
 
-def _rescaling(path: Path, get: Get, name: str, default: float) -> float:
-    value = get(name)
-    if value is None or value == "":
-        return default
-    number = _number(value)
-    if number is None:
-        raise FileError(path, f"is DICOM without a usable {name}", "Export it again, or leave it out")
-    return number
-
-
-def _numbers(path: Path, get: Get, name: str, count: int) -> tuple[float, ...]:
-    values = [float(value) for value in _listed(get(name))]
+def _numbers(path: Path, get: Get, name: str, count: int, default: tuple[float, ...] = ()) -> tuple[float, ...]:
+    values = tuple(float(value) for value in _listed(get(name))) or default
     if len(values) != count or not all(map(math.isfinite, values)):
-        raise FileError(path, f"is DICOM without a usable {name}", "Export it again, or leave it out")
-    return tuple(values)
+        raise _unusable(path, name)
+    return values
+
+
+def _unusable(path: Path, name: str) -> FileError:
+    return FileError(path, f"is DICOM without a usable {name}", "Export it again, or leave it out")

@@ -6,7 +6,7 @@ Layout: Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,22 @@ import torch
 from torch import Tensor
 
 from sansref.data.mrd.header import MrdHeader, identifier, parse_header
-from sansref.data.readers.array_parts import Stored
-from sansref.data.readers.arrays import Entry
+from sansref.data.readers.array_slices import EXPORT, Stored, check_kspace
+from sansref.data.readers.arrays import Entry, inside_note, is_maps_name, map_axes, read_maps
 from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.data.readers.hdf5_arrays import Hdf5Array
-from sansref.data.readers.maps import inside_note, is_maps_name, map_axes, read_maps
-from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, ReaderOptions, acquired_samples, chosen_slices
+from sansref.data.readers.reader import (
+    BY_NAME,
+    BY_PATIENT,
+    FileInfo,
+    ReaderOptions,
+    SliceChoice,
+    acquired_samples,
+    chosen_slices,
+)
 from sansref.data.readers.subjects import subject_of
 from sansref.errors import FileError, printable
-from sansref.hdf5 import bytes_behind, is_hdf5, open_hdf5
+from sansref.hdf5 import bytes_behind, is_hdf5, is_one_text, open_hdf5, text_of
 from sansref.kspace.fourier import fft1c, ifft1c, ifft2c
 from sansref.kspace.grid import is_full
 from sansref.scan import Scan, ScanMeta
@@ -48,16 +55,12 @@ class _Layout:
 class FastMRIReader:
     """Reader of fastMRI HDF5 files.
 
-    The readout (rows) is cut to the size of the reconstructed image, which removes its oversampling. Columns
-    that are zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. Where single samples
-    are left out, as by two phase-encoding directions, rows are no readout and stay; what is exactly zero in all coils
-    of a slice is not acquired. The scale of the k-space is that of the file. A fully sampled file of one coil also
-    gives its image as ``reference``; of several coils it takes maps to make one.
-
-    Parameters
-    ----------
-    options
-        Axes that are named here belong to other files: those with a dataset ``kspace`` and no ISMRMRD header.
+    The readout (rows) is cut to the size of the reconstructed image, which removes its oversampling. Columns that are
+    zero-padded, left out by the file's ``mask``, or exactly zero are not acquired. Where single samples are left out,
+    as by two phase-encoding directions, rows are no readout and stay; what is exactly zero in all coils of a slice is
+    not acquired. The scale of the k-space is that of the file. A fully sampled file of one coil also gives its image as
+    ``reference``; of several coils it takes maps to make one. Axes that options name belong to other files: those with
+    a dataset ``kspace`` and no ISMRMRD header.
     """
 
     format = FORMAT
@@ -82,7 +85,7 @@ class FastMRIReader:
             maps = self._maps(path, file, info)
             return info if maps is None else replace(info, notes=(*info.notes, inside_note(maps[2])))
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan]:
         """Yield one ``Scan`` per slice; the file is open only while the iterator lives."""
         with _opened(path) as file:
             dataset = _kspace(path, file)
@@ -170,7 +173,7 @@ def _header(path: Path, file: Any) -> MrdHeader | None:
         if "ismrmrd_header" not in file:
             return None
         dataset = file["ismrmrd_header"]
-        if not _is_one_text(dataset):
+        if not is_one_text(dataset):
             raise FileError(path, "holds an 'ismrmrd_header' that is not one text", "Store the XML as one string")
         return parse_header(path, np.asarray(dataset[()]).item().decode("utf-8"), HEADER_CURE)
 
@@ -220,9 +223,8 @@ def _inside(path: Path, width: int, header: MrdHeader | None, notes: list[str]) 
         inside[max(shift + steps.minimum, 0) : max(shift + steps.maximum + 1, 0)] = True
         if not inside.any():
             limits = f"minimum {steps.minimum}, maximum {steps.maximum}, center {steps.center}"
-            raise FileError(
-                path, f"has an ISMRMRD header whose limits ({limits}) leave no acquired column", HEADER_CURE
-            )
+            problem = f"has an ISMRMRD header whose limits ({limits}) leave no acquired column"
+            raise FileError(path, problem, HEADER_CURE)
         if padded := width - int(inside.sum()):
             notes.append(f"{padded} zero-padded columns are not acquired.")
     return inside
@@ -248,29 +250,16 @@ def _attribute(path: Path, file: Any, name: str) -> str | None:
     """Text (or whole number) of an attribute, None where it is missing, empty or something else."""
     with reading(path, FORMAT):
         stored = file.attrs.get_id(name) if name in file.attrs else None
-        if stored is None or not (_is_one_text(stored) or (stored.dtype.kind in "iu" and stored.shape == ())):
+        if stored is None or not (is_one_text(stored) or (stored.dtype.kind in "iu" and stored.shape == ())):
             return None
-        value = np.asarray(file.attrs[name]).item()
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        return printable(text) or None
-
-
-def _is_one_text(stored: Any) -> bool:
-    """Whether a dataset or attribute is a single string.
-
-    To be asked before its content is read: HDF5 crashes when a damaged type makes it something else.
-    """
-    import h5py
-
-    return h5py.check_string_dtype(stored.dtype) is not None and math.prod(stored.shape) == 1
+        return printable(text_of(np.asarray(file.attrs[name]).item())) or None
 
 
 def _samples(path: Path, dataset: Any, index: int) -> Tensor:
     """K-space of one slice as stored, complex64 (coils, rows, width)."""
     with reading(path, FORMAT):
         block = np.asarray(dataset[index], dtype=np.complex64)
-    if not np.isfinite(block).all():
-        raise FileError(path, f"holds NaN or infinite k-space in slice {index}", "Export it again, or leave it out")
+    check_kspace(path, block, f"slice {index}")
     return torch.from_numpy(block.reshape(-1, *block.shape[-2:]))
 
 
@@ -278,19 +267,13 @@ def _scan(path: Path, stored: Tensor, layout: _Layout, index: int) -> Scan:
     info, holds = layout.info, torch.from_numpy(acquired_samples(stored.numpy()))
     # Slice by slice, since masks may differ.
     acquired = layout.allowed & (holds if len(layout.allowed) > 1 else holds.any(dim=0))
-    kspace = _without_oversampling(stored * acquired, info.height)
+    kspace = stored * acquired
+    if (rows := kspace.shape[-2]) > info.height:  # readout oversampling
+        first = (rows - info.height) // 2
+        kspace = fft1c(ifft1c(kspace, -2)[..., first : first + info.height, :], -2)
     if not kspace.any():
-        raise FileError(path, f"holds only zeros in the k-space of slice {index}", "Export it again, or leave it out")
+        raise FileError(path, f"holds only zeros in the k-space of slice {index}", EXPORT)
     meta = ScanMeta(info.subject, str(path), slice=index, spacing=info.spacing, crop=layout.crop)
     mask = acquired.expand(info.height, -1).clone()
     reference = ifft2c(kspace)[0] if info.coils == 1 and is_full(mask) else None
     return Scan(kspace, mask, meta, reference=reference)
-
-
-def _without_oversampling(kspace: Tensor, height: int) -> Tensor:
-    """Cut the field of view along the readout to ``height`` rows, in (coils, rows, width)."""
-    rows = kspace.shape[-2]
-    if rows == height:
-        return kspace
-    first = (rows - height) // 2
-    return fft1c(ifft1c(kspace, -2)[..., first : first + height, :], -2)

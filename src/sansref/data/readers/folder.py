@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sansref.data.readers.dicom_series import first_files
+from sansref.data.readers.dicom import first_files
 from sansref.data.readers.formats import FORMATS, open_scan_file
 from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSlice, ReaderOptions
 from sansref.data.readers.subjects import ends_with_contrast, names_labels, with_subjects
@@ -31,46 +31,34 @@ def find_files(folder: Path) -> list[Path]:
     """List, sorted, the files at any depth of a folder that may hold scans.
 
     Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.tsv``, images, ...),
-    are passed over. Links are followed, each folder once. A DICOM series is listed by its first file, BART's
-    pair by its ``.cfl``.
-
-    Raises
-    ------
-    FileError
-        If the folder does not exist, is a file, may not be listed or holds no such file.
+    are passed over. Links are followed, each folder once. A DICOM series is listed by its first file, BART's pair by
+    its ``.cfl``. Raises ``FileError`` if the folder does not exist, is a file, may not be listed or holds no such file.
     """
     if not folder.exists():
         raise FileError(folder, "does not exist", "Check the spelling of the path")
     if not folder.is_dir():
         raise FileError(folder, "is a file, not a folder", "Give the folder that holds it")
-    found: list[Path] = []
+    files: list[Path] = []
     visited = {folder.resolve()}
 
     def refuse(error: OSError) -> None:
         problem = f"may not be listed ({error.strerror})"
         raise FileError(error.filename or folder, problem, "Ask for the right to read it") from error
 
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(place, name), visited)]
-        found += [Path(place, name) for name in files if not _lies_beside(name, files)]
-    found = first_files(sorted(found))
-    if not found:
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(where, name), visited)]
+        files += [Path(where, name) for name in names if not _lies_beside(name, names)]
+    files = first_files(sorted(files))
+    if not files:
         raise FileError(folder, "holds no scan file", f"Give a folder of {FORMATS}")
-    return found
+    return files
 
 
 @dataclass(frozen=True)
 class ScanFiles:
-    """The scan files of a folder, or one file.
+    """The scan files of a folder, or one file: descriptions of what can be used, sorted by path, each with its subject.
 
-    Attributes
-    ----------
-    files
-        Descriptions of what can be used, sorted by path, each with its subject.
-    bad
-        What is wrong with the others.
-    labels
-        Label maps and masks, which are left out.
+    ``bad`` tells what is wrong with the others; ``labels`` are label maps and masks, which are left out.
     """
 
     files: list[FileInfo]
@@ -89,28 +77,23 @@ class ScanFiles:
 def scan_files(
     data: Path, options: ReaderOptions | None = None, *, skip_bad: bool = False, home: Path | None = None
 ) -> ScanFiles:
-    """Describe one file, or every scan file of a folder but label maps and masks, and say whose they are.
+    """Describe one file, or every scan file at any depth of a folder but label maps and masks, and say whose they are.
 
-    Parameters
-    ----------
-    data
-        A file, or a folder, which is searched at any depth.
-    options
-        How files are read, and whose they are.
-    skip_bad
-        Collect what is wrong with files that cannot be used, rather than raise the first.
-    home
-        A folder whose files all together tell whose those of ``data`` are, where ``data`` lies inside it.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be used and ``skip_bad`` is False, or if none can; if the only file is a label map by its name;
-        or where no rule says for sure whose the files are.
+    With ``skip_bad``, what is wrong with files that cannot be used is collected. Where ``data`` lies inside ``home``,
+    all files of that folder together tell whose those of ``data`` are. Raises ``FileError`` if a file cannot be used
+    and ``skip_bad`` is False, or if none can; if the only file is a label map by its name; or where no rule says for
+    sure whose the files are.
     """
     options = options or ReaderOptions()
     if home is not None and home.is_dir() and data.exists() and home.resolve() in data.resolve().parents:
-        return _part_of(home, data, options, skip_bad)
+        # Files of ``data``, named as those of the whole folder are.
+        inside = scan_files(data, replace(options, subject_from="file"), skip_bad=skip_bad)
+        whole = {info.path.resolve(): info for info in scan_files(home, options, skip_bad=True).files}
+        pairs = [(info, whole.get(info.path.resolve(), info)) for info in inside.files]
+        files = [
+            replace(info, subject=as_there.subject, recognised_by=as_there.recognised_by) for info, as_there in pairs
+        ]
+        return replace(inside, files=files)
     if not data.is_dir() and data.exists():
         info = open_scan_file(data, options).describe(data)
         if names_labels(data) and info.kind == "magnitude":
@@ -131,8 +114,12 @@ def scan_files(
             problems.append(error)
         else:
             labels.append(path) if is_label_map(info, options, data) else infos.append(info)
+    if not infos and not problems:
+        raise FileError(data, f"holds label maps and masks only ({labels[0].name}, ...)", "Give images or k-space")
     if not infos:
-        raise _nothing_usable(data, problems, labels).after(problems)
+        first = problems[0]
+        problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"
+        raise FileError(data, problem, first.cure).after(problems)
     return ScanFiles(with_subjects(infos, data, options.subject_from), problems, labels)
 
 
@@ -141,10 +128,7 @@ def scan_folder(
 ) -> tuple[list[FileInfo], list[FileError]]:
     """Describe every scan file of a folder: the first two parts of what :func:`scan_files` gives.
 
-    Raises
-    ------
-    FileError
-        As there, or if it is a file.
+    Raises ``FileError`` as there, or if it is a file.
     """
     find_files(folder)
     found = scan_files(folder, options, skip_bad=skip_bad)
@@ -176,33 +160,14 @@ def is_label_map(info: FileInfo, options: ReaderOptions | None = None, root: Pat
     return len(levels) > 1
 
 
-def _part_of(home: Path, data: Path, options: ReaderOptions, skip_bad: bool) -> ScanFiles:
-    """Files of ``data``, named as those of the whole folder are."""
-    part = scan_files(data, replace(options, subject_from="file"), skip_bad=skip_bad)
-    whole = {info.path.resolve(): info for info in scan_files(home, options, skip_bad=True).files}
-    known = [(info, whole.get(info.path.resolve(), info)) for info in part.files]
-    named = [replace(info, subject=as_there.subject, recognised_by=as_there.recognised_by) for info, as_there in known]
-    return replace(part, files=named)
-
-
-def _nothing_usable(folder: Path, problems: list[FileError], labels: list[Path]) -> FileError:
-    if not problems:
-        return FileError(folder, f"holds label maps and masks only ({labels[0].name}, ...)", "Give images or k-space")
-    first = problems[0]
-    problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"
-    return FileError(folder, problem, first.cure)
-
-
 def _is_new(folder: Path, visited: set[Path]) -> bool:
     """Whether a folder has not been walked yet; links may form a circle."""
-    target = folder.resolve()
-    if target in visited:
-        return False
-    visited.add(target)
-    return True
+    before = len(visited)
+    visited.add(folder.resolve())
+    return len(visited) > before
 
 
 def _lies_beside(name: str, files: list[str]) -> bool:
     path = Path(name)
     header_of_bart = path.suffix == ".hdr" and f"{path.stem}.cfl" in files
-    return name.startswith(".") or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES or header_of_bart
+    return name[0] == "." or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES or header_of_bart

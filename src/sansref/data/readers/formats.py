@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from sansref.data.readers.arrays import ArrayReader
+from sansref.data.readers.arrays import MAPS_CURE, ArrayReader
 from sansref.data.readers.bart import BartReader
-from sansref.data.readers.damage import check_file, minding_memory
+from sansref.data.readers.damage import (
+    IsolatedReader,
+    Result,
+    blamed_on,
+    check_file,
+    head_of,
+    in_child,
+    items_in_child,
+    minding_memory,
+)
 from sansref.data.readers.dicom import DicomReader
 from sansref.data.readers.dicom_headers import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
 from sansref.data.readers.ismrmrd import IsmrmrdReader
-from sansref.data.readers.isolated import Result, in_child, isolated, items_in_child
-from sansref.data.readers.maps import CURE
 from sansref.data.readers.matlab import MatlabReader
 from sansref.data.readers.nifti import NiftiReader
 from sansref.data.readers.numpy_arrays import NpyReader, NpzReader
-from sansref.data.readers.reader import NO_MAPS, FileInfo, ImageSlice, Reader, ReaderOptions, chosen_slices
+from sansref.data.readers.reader import (
+    NO_MAPS,
+    FileInfo,
+    FormatReader,
+    ImageSlice,
+    Reader,
+    ReaderOptions,
+    SliceChoice,
+    chosen_slices,
+)
 from sansref.data.readers.subjects import stem_of
 from sansref.data.readers.twix import TwixReader
 from sansref.errors import FileError, printable
 from sansref.hdf5 import is_hdf5, open_hdf5
 from sansref.kspace.coils import rss
-from sansref.kspace.grid import centre_crop, centre_pad
+from sansref.kspace.grid import center_fit
 from sansref.scan import Scan
 
 FORMATS = "fastMRI HDF5, MRD, Siemens twix, NIfTI, DICOM, NumPy (.npy, .npz), MATLAB (.mat) or BART (.cfl)"
 """What is read, for people."""
 
-
 PEAK = 8.0
-"""How far the centre of k-space stands above its median, at least."""
+"""How far the center of k-space stands above its median, at least."""
 
 ARRAYS = "BART (.cfl), NumPy (.npy, .npz), MATLAB (.mat) or HDF5"
 """What coil maps are read from."""
@@ -51,17 +66,7 @@ MRD2_CURE = "Convert it to ISMRMRD (HDF5)"
 def open_scan_file(path: Path, options: ReaderOptions | None = None) -> Reader:
     """Find the reader of a file by its content.
 
-    Parameters
-    ----------
-    path
-        Any file.
-    options
-        How files are read, for the formats that leave a choice.
-
-    Raises
-    ------
-    FileError
-        If it is missing, a folder, empty, may not be read, or is in no format that is read.
+    Raises ``FileError`` if it is missing, a folder, empty, may not be read, or is in no format that is read.
     """
     options = options or ReaderOptions()
     reader = _reader(path, options)
@@ -74,7 +79,7 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
     check_file(path)
     if is_hdf5(path):
         return _hdf5_reader(path, options)
-    readers: tuple[Reader, ...] = (
+    readers: tuple[FormatReader, ...] = (
         *(NiftiReader(options.plane), DicomReader(options.plane), TwixReader()),
         *(NpyReader(options), NpzReader(options), MatlabReader(options), BartReader(options)),
     )
@@ -82,37 +87,31 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
         if reader.recognises(path):
             # scipy, too, crashes over damaged files, and decoders of images are libraries in C as well.
             fragile = is_compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
-            return isolated(reader) if fragile else _MindingMemory(reader)
-    _refuse_stream(path)
-    raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
-
-
-def _refuse_stream(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(4096)
+            return IsolatedReader(reader) if fragile else _MindingMemory(reader)
+    head = head_of(path, 4096)
     if head.replace(b" ", b"").startswith(STREAMS):
-        mrd = b'"Mrd"' in head
-        raise FileError(path, MRD2 if mrd else "is a stream of yardl that is not MRD", MRD2_CURE)
+        raise FileError(path, MRD2 if b'"Mrd"' in head else "is a stream of yardl that is not MRD", MRD2_CURE)
+    raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
     """Of the readers of HDF5, which a damaged file can hang or crash, the first that knows the file."""
     matlab, fastmri, arrays = Matlab73Reader(options), FastMRIReader(options), Hdf5ArraysReader(options)
-    readers: tuple[Reader, ...] = (matlab, fastmri, IsmrmrdReader(), arrays)
+    readers: tuple[FormatReader, ...] = (matlab, fastmri, IsmrmrdReader(), arrays)
 
-    def known() -> tuple[int | None, str | None]:
+    def look() -> tuple[int | None, str | None]:
         number = next((number for number, reader in enumerate(readers) if reader.recognises(path)), None)
         plain = number is None or readers[number] in (fastmri, arrays)
         return number, _other_format(path) if plain else None
 
-    number, other = in_child(path, known)
+    number, other = in_child(path, look)
+    if other is not None and other.startswith("MRD 2"):
+        raise FileError(path, MRD2, MRD2_CURE)
     if other is not None:
-        if other.startswith("MRD 2"):
-            raise FileError(path, MRD2, MRD2_CURE)
         raise FileError(path, f"is HDF5 of {other}, which is not read here", f"Give {FORMATS}")
     if number is None:
         raise FileError(path, "is HDF5 without an array of numbers", f"Give {FORMATS}")
-    return isolated(readers[number])
+    return IsolatedReader(readers[number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +120,11 @@ class _MindingMemory:
 
     reader: Reader
 
-    @property
-    def format(self) -> str:
-        return self.reader.format
-
-    def recognises(self, path: Path) -> bool:
-        with minding_memory(path):
-            return self.reader.recognises(path)
-
     def describe(self, path: Path) -> FileInfo:
         with minding_memory(path):
             return self.reader.describe(path)
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         with minding_memory(path):
             yield from self.reader.read(path, slices)
 
@@ -153,29 +144,13 @@ def _other_format(path: Path) -> str | None:
 class _WithMaps:
     """A reader whose k-space of several coils gets its maps, or a calibration scan for them, from other files.
 
-    Attributes
-    ----------
-    reader
-        Reader of the scans.
-    place
-        A file of maps, which must fit each scan, or k-space of a smaller matrix; or a folder of such files that are
-        named as the scans are.
-    axes
-        Words for the axes of the scans; maps may have the same.
+    ``place`` is a file of maps, which must fit each scan, or k-space of a smaller matrix; or a folder of such files
+    that are named as the scans are. ``axes`` are words for the axes of the scans; maps may have the same.
     """
 
     reader: Reader
     place: Path
     axes: str | None
-
-    @property
-    def format(self) -> str:
-        """Name of the format, for people."""
-        return self.reader.format
-
-    def recognises(self, path: Path) -> bool:
-        """Ask the reader."""
-        return self.reader.recognises(path)
 
     def describe(self, path: Path) -> FileInfo:
         """Describe the scans, and see whether there are maps that fit them."""
@@ -187,7 +162,7 @@ class _WithMaps:
             (note,) = self._from(file, lambda reader: [_aid_note(reader, file, info)])
         return replace(info, notes=(*info.notes, note))
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
         """Yield the chosen slices; scans of several coils have maps."""
         info = self.reader.describe(path)
         chosen = chosen_slices(slices, info.slices)
@@ -204,7 +179,7 @@ class _WithMaps:
                 yield replace(item, maps=found)
             else:
                 size = (item.mask.shape[0], item.mask.shape[1])
-                yield replace(item, calibration=centre_crop(centre_pad(found, size), size))
+                yield replace(item, calibration=center_fit(found, size))
 
     def _from(self, file: Path, call: Callable[[ArrayReader], Iterable[Result]]) -> Iterator[Result]:
         reader = _arrays_reader(file, ReaderOptions(axes=self.axes))
@@ -233,20 +208,20 @@ def _aids(reader: ArrayReader, file: Path, info: FileInfo, slices: Sequence[int]
 def _calibration_slices(reader: ArrayReader, file: Path, info: FileInfo) -> int:
     """How many slices of a calibration scan a file holds, k-space of the same coils in a smaller matrix; 0 for none."""
     try:
-        found = reader.describe(file)
+        aid = reader.describe(file)
     except FileError:
         return 0
-    sizes = (found.height, found.width), (info.height, info.width)
+    sizes = (aid.height, aid.width), (info.height, info.width)
     smaller = sizes[0] != sizes[1] and all(own <= size for own, size in zip(*sizes, strict=True))
-    fits = found.kind == "k-space" and found.coils == info.coils and found.slices in (1, info.slices)
+    fits = aid.kind == "k-space" and aid.coils == info.coils and aid.slices in (1, info.slices)
     if not (smaller and fits):
         return 0
     (first,) = reader.read(file, [0])
-    return found.slices if isinstance(first, Scan) and _is_peaked(rss(first.kspace)) else 0
+    return aid.slices if isinstance(first, Scan) and _is_peaked(rss(first.kspace)) else 0
 
 
 def _is_peaked(power: Tensor) -> bool:
-    """Whether an array (height, width) is highest near its centre, far above the rest, as k-space is and no map."""
+    """Whether an array (height, width) is highest near its center, far above the rest, as k-space is and no map."""
     row, column = divmod(int(power.argmax()), power.shape[1])
     central = all(abs(at - size // 2) <= size // 4 for at, size in zip((row, column), power.shape, strict=True))
     return central and float(power.max()) > PEAK * float(power[power > 0].median())
@@ -255,24 +230,20 @@ def _is_peaked(power: Tensor) -> bool:
 def maps_file(path: Path, place: Path) -> Path:
     """The file of maps of a scan: ``place``, or the one in this folder that is named as the scan is.
 
-    Where scans lie in several folders, the maps of each folder lie in a folder of its name.
-
-    Raises
-    ------
-    FileError
-        Where there is none, or several.
+    Where scans lie in several folders, the maps of each folder lie in a folder of its name. Raises ``FileError`` where
+    there is none, or several.
     """
     if not place.is_dir():
         check_file(place)
         return place
     for folder in (place / path.resolve().parent.name, place):
-        there = folder.iterdir() if folder.is_dir() else ()
-        named = (file for file in there if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
-        found = sorted(file for file in named if file.is_file())
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = printable(", ".join(file.name for file in found))[:200]
+        inside = folder.iterdir() if folder.is_dir() else ()
+        named = (file for file in inside if stem_of(file) == stem_of(path) and file.suffix != ".hdr")
+        files = sorted(file for file in named if file.is_file())
+        if len(files) == 1:
+            return files[0]
+        if files:
+            names = printable(", ".join(file.name for file in files))[:200]
             raise FileError(path, f"has several files of coil maps in {folder} ({names})", "Leave one of them there")
     cure = f"Put a file of that name there ({ARRAYS}), or give --maps none to estimate them"
     raise FileError(path, f"has no coil maps in {place}, where none is named {printable(stem_of(path))}", cure)
@@ -292,12 +263,6 @@ def _arrays_reader(path: Path, options: ReaderOptions) -> ArrayReader:
     raise FileError(path, "is in no format that coil maps are read from", f"Give {ARRAYS}")
 
 
-@contextmanager
-def _blamed_on(path: Path, maps: Path) -> Iterator[None]:
+def _blamed_on(path: Path, maps: Path) -> AbstractContextManager[None]:
     """What is wrong with the maps of a scan is a fault of the scan: it may be left out, as an unreadable one."""
-    try:
-        yield
-    except FileError as error:
-        if error.path == path:
-            raise
-        raise FileError(path, f"cannot have its coil maps from {maps}, which {error.problem}", CURE) from error
+    return blamed_on(path, f"cannot have its coil maps from {maps}", MAPS_CURE)

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from sansref.data.readers.array_parts import Array, Stored
+from sansref.data.readers.array_slices import Array, Stored
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.damage import check_plausible_size, reading
+from sansref.data.readers.damage import check_plausible_size, head_of, reading
 from sansref.errors import FileError, printable
-from sansref.hdf5 import bytes_behind, objects_of, open_hdf5
+from sansref.hdf5 import bytes_behind, objects_of, open_hdf5, text_of
 
 MARK = "MATLAB_class"
 MATLAB_TITLE = b"MATLAB 7.3 MAT-file"
@@ -132,9 +132,8 @@ class Matlab73Reader(Hdf5ArraysReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it has MATLAB's title, or marks of MATLAB on what it holds."""
-        with path.open("rb") as file:
-            if file.read(len(MATLAB_TITLE)) == MATLAB_TITLE:
-                return True
+        if head_of(path, len(MATLAB_TITLE)) == MATLAB_TITLE:
+            return True
         try:
             with open_hdf5(path) as file:
                 return any(MARK in item.attrs for item in file.values())
@@ -156,22 +155,21 @@ class Hdf5Array:
         """Sizes of the axes."""
         return self.entry.shape
 
-    def part(self, axis: int, start: int, stop: int) -> Array:
+    def piece(self, axis: int, start: int, stop: int) -> Array:
         """Read ``start:stop`` of one axis."""
         with reading(self.path, "HDF5"):
             dimensions = self.dataset.ndim
-            place = dimensions - 1 - axis if self.matlab else axis
+            stored_axis = dimensions - 1 - axis if self.matlab else axis
             # An axis of length 1 that MATLAB left out is not there to be cut.
-            cut = (*[slice(None)] * place, slice(start, stop)) if 0 <= place < dimensions else ()
+            cut = (*[slice(None)] * stored_axis, slice(start, stop)) if 0 <= stored_axis < dimensions else ()
             block = np.asarray(self.dataset[cut])
         if block.dtype.names:
             block = (block["real"] + 1j * block["imag"]).astype(self.entry.dtype)
         block = block.transpose() if self.matlab else block
-        wanted = list(self.shape)
-        wanted[axis] = stop - start
-        if block.size != math.prod(wanted):
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        if block.size != math.prod(shape):
             raise FileError(self.path, f"holds an array '{self.entry.name}' unlike its header", "Copy it again")
-        return block.reshape(wanted)
+        return block.reshape(shape)
 
 
 def _entry(name: str, dataset: Any) -> Entry | None:
@@ -184,8 +182,5 @@ def _entry(name: str, dataset: Any) -> Entry | None:
         return None
     if MARK not in dataset.attrs:
         return Entry(name, tuple(shape), dtype)
-    mark = dataset.attrs[MARK]
-    kind = mark.decode("ascii", "replace") if isinstance(mark, bytes) else str(mark)
-    if kind not in NUMBERS or "MATLAB_empty" in dataset.attrs:
-        return None
-    return Entry(name, tuple(shape[::-1]), dtype)
+    plain = text_of(dataset.attrs[MARK]) in NUMBERS and "MATLAB_empty" not in dataset.attrs
+    return Entry(name, tuple(shape[::-1]), dtype) if plain else None

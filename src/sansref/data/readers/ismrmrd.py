@@ -5,7 +5,6 @@ Inati et al., "ISMRM Raw Data Format: A Proposed Standard for MRI Raw Datasets",
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from sansref.data.mrd.header import parse_header
 from sansref.data.readers.acquisitions import Integers, RawFile, RawReader
 from sansref.data.readers.damage import check_plausible_size, reading
 from sansref.errors import FileError, printable
-from sansref.hdf5 import is_hdf5, open_hdf5
+from sansref.hdf5 import is_hdf5, is_one_text, open_hdf5, text_of
 
 FORMAT = "MRD (ISMRMRD) HDF5"
 #: The name that every writer gives to the group, unless it is told otherwise.
@@ -79,21 +78,15 @@ def _group(path: Path, file: Any) -> tuple[Any, tuple[str, ...]]:
         return file[USUAL_GROUP], (f"The group '{USUAL_GROUP}' is read; there are others: {others}.",) if others else ()
     if len(names) != 1:
         problem = f"holds several measurements ({others}) and none is named '{USUAL_GROUP}'"
-        raise FileError(
-            path, problem if names else "holds no group with an 'xml' header", "Give one measurement a file"
-        )
+        problem = problem if names else "holds no group with an 'xml' header"
+        raise FileError(path, problem, "Give one measurement a file")
     return file[names[0]], ()
 
 
 def _xml(path: Path, group: Any) -> str:
-    import h5py
-
-    stored = group["xml"]
-    # Asked before it is read: HDF5 crashes when a damaged type makes a string something else.
-    if h5py.check_string_dtype(stored.dtype) is None or math.prod(stored.shape) != 1:
+    if not is_one_text(stored := group["xml"]):
         raise FileError(path, "holds an 'xml' header that is not one text", "Export it again")
-    value = np.asarray(stored[()]).item()
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text_of(np.asarray(stored[()]).item())
 
 
 def _acquisitions(path: Path, group: Any) -> Any:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from sansref.data.readers.array_parts import InMemory, Stored, check_fits
+from sansref.data.readers.array_slices import InMemory, Stored, check_fits
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.errors import FileError, printable
 
 HEADER = 128
@@ -42,8 +42,7 @@ class MatlabReader(ArrayReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it has the marks of version 5."""
-        with path.open("rb") as file:
-            return file.read(HEADER)[124:] in ORDERS
+        return head_of(path, HEADER)[124:] in ORDERS
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the headers of its arrays of numbers."""
@@ -70,16 +69,16 @@ def _entries(path: Path) -> Iterator[Entry]:
         order = ORDERS[file.read(HEADER)[124:]]
         while tag := file.read(8):
             kind, length = struct.unpack(f"{order}2I", tag)
-            place = file.tell()
-            if place + length > size:
-                raise FileError(path, f"is truncated: it has {size} bytes of {place + length}", "Copy it again")
+            begin = file.tell()
+            if begin + length > size:
+                raise FileError(path, f"is truncated: it has {size} bytes of {begin + length}", "Copy it again")
             start = file.read(min(length, LONGEST_START))
             if kind == COMPRESSED:
                 start = zlib.decompressobj().decompress(start, LONGEST_START)
                 kind, start = struct.unpack_from(f"{order}I", start)[0], start[8:]
             if kind == MATRIX and (entry := _entry(start, order)):
                 yield entry
-            file.seek(place + length)
+            file.seek(begin + length)
 
 
 def _entry(start: bytes, order: str) -> Entry | None:

@@ -10,7 +10,7 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from sansref.data.placement import is_placing
-from sansref.data.readers.array_parts import FlatFile, InMemory, Stored, check_fits
-from sansref.data.readers.checked_slice import check_images
-from sansref.data.readers.damage import check_plausible_size, reading
-from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, chosen_slices
+from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits, check_images
+from sansref.data.readers.damage import check_plausible_size, head_of, reading
+from sansref.data.readers.reader import FileInfo, ImageSlice, Plane, SliceChoice, chosen_slices
 from sansref.data.readers.subjects import contrast_of, subject_of
 from sansref.errors import FileError
 from sansref.machine import available_memory
-from sansref.scan import Geometry, ScanMeta
+from sansref.scan import Geometry
 
 FORMAT = "NIfTI"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -59,11 +58,8 @@ class _Volume:
 class NiftiReader:
     """Reader of NIfTI volumes.
 
-    Parameters
-    ----------
-    plane
-        The plane of the slices. ``native`` cuts across the axis with the fewest samples (the last of equals),
-        which is how 2-D multi-slice volumes and most 3-D ones were acquired; the others follow the affine.
+    The plane ``native`` cuts slices across the axis with the fewest samples (the last of equals), which is how 2-D
+    multi-slice volumes and most 3-D ones were acquired; the others follow the affine.
     """
 
     format = FORMAT
@@ -84,7 +80,7 @@ class NiftiReader:
         """Read the header; of a gzipped file only its beginning is decompressed."""
         return self._volume(path).info
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[ImageSlice]:
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[ImageSlice]:
         """Yield one ``ImageSlice`` per slice.
 
         The volume is held in memory once, as it is stored; an uncompressed one that is large for the free memory is
@@ -96,7 +92,7 @@ class NiftiReader:
             stored = _stored(path, stream, volume)
             _check_magnitude(path, stored, volume)
             for index in chosen:
-                yield ImageSlice(_image(stored, volume, index), _meta(volume, index))
+                yield ImageSlice(_image(stored, volume, index), volume.info.meta(index, volume.geometry))
 
     def _volume(self, path: Path) -> _Volume:
         with reading(path, FORMAT):
@@ -123,11 +119,9 @@ class NiftiReader:
             slices=shape[axis],
             height=shape[rows],
             width=shape[columns],
-            coils=1,
             subject=subject_of(path),
             contrast=contrast_of(path),
             spacing=_spacing(affine, rows, columns),
-            acquired_fraction=None,
             notes=(
                 f"Slices are cut across array axis {axis}{_plane_name(affine, axis)}; their k-space is simulated.",
                 *about,
@@ -140,8 +134,7 @@ class NiftiReader:
 
 
 def _is_compressed(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
+    return head_of(path, 2) == GZIP_MAGIC
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -250,11 +243,11 @@ def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.nd
         if int(header[f"{form}_code"]) <= 0:
             continue
         try:
-            found = np.asarray(get(), dtype=np.float64)
+            stated_affine = np.asarray(get(), dtype=np.float64)
         except Exception:  # quaternions that are none
-            found = np.full((4, 4), np.nan)
-        if is_placing(found):
-            affine, known = found, True
+            stated_affine = np.full((4, 4), np.nan)
+        if is_placing(stated_affine):
+            affine, known = stated_affine, True
             break
         notes.append(f"Its {form} cannot be used.")
     if not known:
@@ -331,21 +324,14 @@ def _check_magnitude(path: Path, stored: Stored, volume: _Volume) -> None:
 
     def ends() -> Iterator[np.ndarray[Any, Any]]:
         for index in range(volume.shape[2]):
-            part = stored.part(2, index, index + 1)
-            yield np.array([part.min(), part.max()], dtype=np.float64) * volume.slope + volume.intercept
+            block = stored.piece(2, index, index + 1)
+            yield np.array([block.min(), block.max()], dtype=np.float64) * volume.slope + volume.intercept
 
     check_images(path, ends())
 
 
 def _image(stored: Stored, volume: _Volume, index: int) -> Tensor:
     axis = volume.geometry.slice_axis
-    plane = stored.part(axis, index, index + 1).squeeze(axis)
-    scaled = plane.astype(np.float64) * volume.slope + volume.intercept
+    image = stored.piece(axis, index, index + 1).squeeze(axis)
+    scaled = image.astype(np.float64) * volume.slope + volume.intercept
     return torch.from_numpy(scaled.astype(np.float32, order="C")).clamp_(min=0)
-
-
-def _meta(volume: _Volume, index: int) -> ScanMeta:
-    info = volume.info
-    return ScanMeta(
-        info.subject, str(info.path), slice=index, spacing=info.spacing, synthetic=True, geometry=volume.geometry
-    )

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sansref.data.readers.array_parts import FlatFile, InMemory, Stored, check_fits
+from sansref.data.readers.array_slices import FlatFile, InMemory, Stored, check_fits
 from sansref.data.readers.arrays import ArrayReader, Entry
-from sansref.data.readers.damage import reading
+from sansref.data.readers.damage import head_of, reading
 from sansref.errors import FileError
 
 MAGIC = b"\x93NUMPY"
@@ -35,16 +35,16 @@ class NpyReader(ArrayReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it has numpy's magic."""
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+        return head_of(path, len(MAGIC)) == MAGIC
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the header."""
         with self.opened(path, Entry("", (), np.dtype(np.complex64))) as stored:
             entry = Entry("", stored.shape, stored.dtype)
         if not _is_numeric(entry.dtype):
-            problem = f"holds an array of {entry.dtype}, not of numbers"
-            raise FileError(path, problem, "Store it as complex64 or float32")
+            raise FileError(
+                path, f"holds an array of {entry.dtype}, not of numbers", "Store it as complex64 or float32"
+            )
         return [entry]
 
     @contextmanager
@@ -67,19 +67,14 @@ class NpzReader(ArrayReader):
 
     def recognises(self, path: Path) -> bool:
         """Whether it is a zip file, complete or not, whose first member is an array of numpy."""
-        with path.open("rb") as file:
-            head = file.read(LONGEST_START)
+        head = head_of(path, LONGEST_START)
         return head.startswith(ZIP_MAGIC) and b".npy" in head
 
     def entries(self, path: Path) -> list[Entry]:
         """Read the headers of all its arrays of numbers."""
-        found: list[Entry] = []
         with reading(path, self.format), zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
-                    shape, _, dtype = _header(archive, member)
-                    found += [Entry(member.removesuffix(".npy"), shape, dtype)] if _is_numeric(dtype) else []
-        return found
+            members = (name for name in archive.namelist() if name.endswith(".npy"))
+            return [entry for name in members if _is_numeric((entry := _entry(archive, name)).dtype)]
 
     @contextmanager
     def opened(self, path: Path, entry: Entry) -> Iterator[Stored]:
@@ -95,13 +90,13 @@ class NpzReader(ArrayReader):
         yield InMemory(array)
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _entry(archive: zipfile.ZipFile, name: str) -> Entry:
     with archive.open(name) as opened:
         member = BytesIO(opened.read(LONGEST_HEADER))  # one that says to be longer could take any amount of memory
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(member)
-    return shape, fortran, dtype
+        shape, _, dtype = read(member)
+    return Entry(name.removesuffix(".npy"), shape, dtype)
 
 
 def _is_numeric(dtype: np.dtype[Any]) -> bool:

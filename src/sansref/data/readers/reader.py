@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sansref.errors import FileError, SettingError
-from sansref.scan import Scan, ScanMeta
+from sansref.scan import Geometry, Scan, ScanMeta
 
 Kind = Literal["k-space", "magnitude"]
 Plane = Literal["native", "sagittal", "coronal", "axial"]
@@ -35,10 +35,8 @@ HELP = "slice, partition, coil, row, column, complex (real and imaginary parts i
 def parse_axes(text: str) -> tuple[str, ...]:
     """Words of a setting such as ``coil,row,column``, one for each axis of the array.
 
-    Raises
-    ------
-    SettingError
-        For an unknown or repeated word, without a row and a column, or with both slices and partitions.
+    Raises ``SettingError`` for an unknown or repeated word, without a row and a column, or with both slices and
+    partitions.
     """
     words = tuple("x" if word.strip() == "-" else word.strip().lower() for word in text.split(","))
     unknown = [word for word in words if word not in WORDS]
@@ -57,10 +55,7 @@ def parse_axes(text: str) -> tuple[str, ...]:
 def fitted_axes(path: Path, shape: Sequence[int], words: tuple[str, ...]) -> tuple[str, ...]:
     """The user's words for an array of ``shape``, checked against it.
 
-    Raises
-    ------
-    FileError
-        If there are not as many words as axes, or an axis named ``x`` is longer than 1.
+    Raises ``FileError`` if there are not as many words as axes, or an axis named ``x`` is longer than 1.
     """
     text = ",".join(words)
     cure = f"Give --axes with one word for each axis: {HELP}"
@@ -78,12 +73,8 @@ def ruled_axes(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[
 
     Axes of length 1 count for nothing. Two others are row and column. Of a real volume, the shortest axis (the last of
     equals) runs across the slices: another choice would give images just as true. The axes of k-space are not guessed:
-    coils taken for slices, or slices for coils, would give wrong images without a word.
-
-    Raises
-    ------
-    FileError
-        If the array is no image, or the user must say what its axes are.
+    coils taken for slices, or slices for coils, would give wrong images without a word. Raises ``FileError`` if the
+    array is no image, or the user must say what its axes are.
     """
     long = [axis for axis, size in enumerate(shape) if size > 1]
     if len(long) < 2 or 0 in shape:
@@ -123,10 +114,7 @@ def _size(shape: Sequence[int]) -> str:
 def check_rule(rule: str | None) -> None:
     """Refuse what ``--subject_from`` cannot be.
 
-    Raises
-    ------
-    SettingError
-        If it is neither folder, nor file, nor a regular expression with at most one group.
+    Raises ``SettingError`` if it is neither folder, nor file, nor a regular expression with at most one group.
     """
     if rule is None or rule in ("folder", "file"):
         return
@@ -145,31 +133,25 @@ class FileInfo:
 
     Attributes
     ----------
-    path
-        The file, as given.
-    format
-        Name of the format, for people.
-    kind
-        Whether the file holds measured k-space or magnitude images.
+    path, format, kind
+        The file as given, the name of its format, and whether it holds measured k-space or magnitude images.
     slices, height, width
-        Number of slices, and the size of a slice as it is read (for k-space after readout oversampling
-        has been removed).
+        Number of slices, and the size of a slice as it is read (for k-space after readout oversampling has been
+        removed).
+    subject, recognised_by
+        The person (or object) scanned, and how that was recognised, in words.
     coils
         Number of receive channels, 1 for magnitude images.
-    subject
-        The person (or object) scanned.
     contrast
         The sequence or weighting as the file names it, None where it does not.
     spacing
         Row and column spacing in millimetres, None where the file does not say.
     acquired_fraction
-        For k-space, the part of the encoded grid that was measured; None for magnitude images.
+        For k-space, the share of the encoded grid that was measured; None for magnitude images.
     stored_rows
         How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
     notes
         What a person should know about how the file is read, as sentences.
-    recognised_by
-        How the subject was recognised, in words.
     """
 
     path: Path
@@ -178,26 +160,26 @@ class FileInfo:
     slices: int
     height: int
     width: int
-    coils: int
     subject: str
-    contrast: str | None
-    spacing: tuple[float, float] | None
-    acquired_fraction: float | None
+    coils: int = 1
+    contrast: str | None = None
+    spacing: tuple[float, float] | None = None
+    acquired_fraction: float | None = None
     stored_rows: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     recognised_by: str = BY_NAME
+
+    def meta(self, index: int, geometry: Geometry | None = None) -> ScanMeta:
+        """Where a slice of magnitudes comes from, from which k-space is to be simulated."""
+        source = str(self.path)
+        return ScanMeta(self.subject, source, index, spacing=self.spacing, synthetic=True, geometry=geometry)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSlice:
     """One slice of a magnitude volume, from which k-space can be simulated.
 
-    Attributes
-    ----------
-    image
-        Magnitude, float32 (height, width), in the units of the file, not negative.
-    meta
-        Where the slice comes from, marked as synthetic.
+    The image is float32 (height, width), in the units of the file, not negative; ``meta`` is marked as synthetic.
     """
 
     image: Tensor
@@ -206,27 +188,9 @@ class ImageSlice:
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """How files are read, for the formats that leave a choice.
+    """How files are read, for the formats that leave a choice: the settings of :class:`sansref.data.slices.Slices`.
 
-    Attributes
-    ----------
-    plane
-        The plane in which volumes are cut into slices; ``native`` cuts across the axis with the fewest samples.
-    array
-        Name of the array in files of several (MATLAB, ``.npz``, HDF5); None takes the only one that can be meant.
-    axes
-        What the axes of an array are, such as ``coil,row,column``, see :func:`sansref.data.readers.arrays.parse_axes`;
-        None goes by rules, where they are safe.
-    subject_from
-        Who the files of a folder are of: ``folder``, ``file`` or a regular expression whose first group names the
-        person in a path; None goes by the rules of :mod:`sansref.data.readers.subjects`.
-    maps
-        File, or folder of files, of coil maps; ``none`` for none; None takes those that stand in the file of a scan.
-
-    Raises
-    ------
-    SettingError
-        If ``axes`` or ``subject_from`` cannot be understood.
+    Raises ``SettingError`` if ``axes`` or ``subject_from`` cannot be understood.
     """
 
     plane: Plane = "native"
@@ -241,13 +205,28 @@ class ReaderOptions:
             parse_axes(self.axes)
 
 
-class Reader(Protocol):
-    """Reads one file format."""
+SliceChoice = Sequence[int] | Callable[[int], Sequence[int]] | None
+"""Indices of slices, or what gives them for the number of slices of a file; None chooses all."""
 
-    @property
-    def format(self) -> str:
-        """Name of the format, for people."""
+
+class Reader(Protocol):
+    """Reads a file."""
+
+    def describe(self, path: Path) -> FileInfo:
+        """Read the headers only; raises ``FileError`` where the file cannot be used."""
         ...
+
+    def read(self, path: Path, slices: SliceChoice = None) -> Iterator[Scan | ImageSlice]:
+        """Yield the chosen slices (all of them by default), one at a time, in the order given.
+
+        Raises ``FileError`` where the file, or a slice when its turn comes, cannot be used, and ``ValueError`` if a
+        slice index is not in the file.
+        """
+        ...
+
+
+class FormatReader(Reader, Protocol):
+    """Reads one file format."""
 
     def recognises(self, path: Path) -> bool:
         """Whether the content of a file, never its name alone, is of this format.
@@ -256,33 +235,13 @@ class Reader(Protocol):
         """
         ...
 
-    def describe(self, path: Path) -> FileInfo:
-        """Read the headers only; raises ``FileError`` where the file cannot be used."""
-        ...
 
-    def read(self, path: Path, slices: Sequence[int] | None = None) -> Iterator[Scan | ImageSlice]:
-        """Yield the chosen slices (all of them by default), one at a time, in the order given.
-
-        Raises
-        ------
-        FileError
-            Where the file, or a slice when its turn comes, cannot be used.
-        ValueError
-            If a slice index is not in the file.
-        """
-        ...
-
-
-def chosen_slices(slices: Sequence[int] | None, count: int) -> Sequence[int]:
-    """Check slice indices against the number of slices of a file; None chooses all.
-
-    Raises
-    ------
-    ValueError
-        If an index is negative or too large.
-    """
+def chosen_slices(slices: SliceChoice, count: int) -> Sequence[int]:
+    """Indices of the chosen slices of a file that has ``count``; raises ``ValueError`` if one is not among them."""
     if slices is None:
         return range(count)
+    if callable(slices):
+        slices = slices(count)
     outside = [index for index in slices if not 0 <= index < count]
     if outside:
         raise ValueError(f"slices must lie in 0..{count - 1}, got {outside}")
@@ -294,21 +253,12 @@ MOST_LONE_ZEROS = 0.01
 
 
 def acquired_samples(kspace: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Find the acquired samples: a measured one is never exactly zero in all coils.
+    """The acquired samples of finite, complex (coils, height, width), bool (height, width).
 
-    Values below the rounding error of the largest one count as zeros, because zero-padded k-space that went through a
-    Fourier transform along another axis comes back with such values. Lone zeros, in whole numbers of a receiver for
-    example, are measured: they leave no row or column empty and are fewer than any undersampling leaves out.
-
-    Parameters
-    ----------
-    kspace
-        Complex (coils, height, width), finite.
-
-    Returns
-    -------
-    ndarray
-        bool (height, width), True where acquired; all False where everything is zero.
+    A measured sample is never exactly zero in all coils. Values below the rounding error of the largest one count as
+    zeros, because zero-padded k-space that went through a Fourier transform along another axis comes back with such
+    values. Lone zeros, in whole numbers of a receiver for example, are measured: they leave no row or column empty and
+    are fewer than any undersampling leaves out.
     """
     size = np.abs(kspace).max(axis=0)
     found: npt.NDArray[np.bool_] = size > np.finfo(kspace.dtype).eps * size.max()

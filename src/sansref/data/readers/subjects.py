@@ -133,36 +133,21 @@ NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
 
 
 def with_subjects(files: Sequence[FileInfo], root: Path, rule: str | None = None) -> list[FileInfo]:
-    """Say of all files of a folder whose they are.
+    """Say of all files of the folder ``root`` whose they are, by ``subject`` and ``recognised_by``.
 
-    Parameters
-    ----------
-    files
-        Descriptions, whose ``subject`` is what a file says by itself.
-    root
-        The folder that they were found in.
-    rule
-        folder, file or a regular expression, as in :class:`ReaderOptions`; None goes by the rules of this module.
-
-    Returns
-    -------
-    list
-        The same with ``subject`` and ``recognised_by``.
-
-    Raises
-    ------
-    FileError
-        Where no rule is sure.
+    The subject of each description is what its file says by itself. The rule is folder, file or a regular expression,
+    as ``subject_from`` of :class:`ReaderOptions`; None goes by the rules of this module. Raises ``FileError`` where no
+    rule is sure.
     """
     if rule is None:
         return _one_for_same_data(_by_names(files, root))
     if rule == "file":
-        found = _by_file(files, root)
+        names = _by_file(files, root)
     elif rule == "folder":
-        found = _by_folder(files, root)
+        names = _by_folder(files, root)
     else:
-        found = [(_matched(info.path, root, rule), f"--subject_from {rule}") for info in files]
-    return _told(files, found)
+        names = [_matched(info.path, root, rule) for info in files]
+    return _told(files, [(name, f"--subject_from {rule}") for name in names])
 
 
 STATED = ("IXI", "BIDS", "numbered")
@@ -179,43 +164,39 @@ def _told(files: Sequence[FileInfo], found: Iterable[Found]) -> list[FileInfo]:
 # --- by what the user says ---------------------------------------------------------------------------------------
 
 
-def _by_file(files: Sequence[FileInfo], root: Path) -> list[Found]:
+def _by_file(files: Sequence[FileInfo], root: Path) -> list[str]:
     """One person a file; where names recur, folders belong to them."""
-    often = Counter(stem_of(info.path) for info in files)
-    named = []
-    for info in files:
-        stem = stem_of(info.path)
-        inside = (*_folders(info.path, root), stem)
-        named.append("/".join(inside) if often[stem] > 1 else stem)
-    again = Counter(named)  # a.nii beside a.npy
-    return [
-        (name if again[name] == 1 else info.path.name, "--subject_from file")
-        for info, name in zip(files, named, strict=True)
+    stems = [stem_of(info.path) for info in files]
+    often = Counter(stems)
+    named = [
+        "/".join((*_folders(info.path, root), stem)) if often[stem] > 1 else stem
+        for info, stem in zip(files, stems, strict=True)
     ]
+    again = Counter(named)  # a.nii beside a.npy
+    return [name if again[name] == 1 else info.path.name for info, name in zip(files, named, strict=True)]
 
 
-def _by_folder(files: Sequence[FileInfo], root: Path) -> list[Found]:
+def _by_folder(files: Sequence[FileInfo], root: Path) -> list[str]:
     """The first folder on the way to a file that not all files have in common; one for all where there is none."""
     ways = [_folders(info.path, root) for info in files]
     common = _common(ways)
     if all(len(way) == common for way in ways):
-        return [(info.path.resolve().parent.name, "--subject_from folder") for info in files]
+        return [info.path.resolve().parent.name for info in files]
     for info, way in zip(files, ways, strict=True):
         if len(way) == common:
-            raise FileError(
-                info.path, "lies beside the folders of people, in none of them", "Give it a folder of its own"
-            )
-    return [(way[common], "--subject_from folder") for way in ways]
+            problem = "lies beside the folders of people, in none of them"
+            raise FileError(info.path, problem, "Give it a folder of its own")
+    return [way[common] for way in ways]
 
 
 def _matched(path: Path, root: Path, rule: str) -> str:
     """What a regular expression finds in a path below the root; for a single file, also in the folders above."""
-    places = [path.relative_to(root).as_posix()]
-    if len(Path(places[0]).parts) == 1:
+    paths = [path.relative_to(root).as_posix()]
+    if len(Path(paths[0]).parts) == 1:
         whole = path.resolve()
-        places += ["/".join(whole.parts[-depth:]) for depth in range(2, len(whole.parts))]
-    for place in places:
-        if (found := re.search(rule, place)) and (name := found[1] if found.re.groups else found[0]):
+        paths += ["/".join(whole.parts[-depth:]) for depth in range(2, len(whole.parts))]
+    for searched in paths:
+        if (match := re.search(rule, searched)) and (name := match[1] if match.re.groups else match[0]):
             return name
     raise FileError(path, f"has no part that --subject_from {rule} matches", "Correct the expression, or leave it out")
 
@@ -228,10 +209,9 @@ def _by_names(files: Sequence[FileInfo], root: Path) -> list[FileInfo]:
     patients: dict[str, set[str]] = defaultdict(set)
     stated = {info.path: _stated(info.path, root) for info in files}
     for info in files:
-        name = stated[info.path]
         if info.recognised_by == BY_PATIENT:
             found[info.path] = info.subject, BY_PATIENT
-            if name:
+            if name := stated[info.path]:
                 patients[name[0]].add(info.subject)
     _check_identifiers(files, stated, root)
     for info in files:
@@ -242,10 +222,9 @@ def _by_names(files: Sequence[FileInfo], root: Path) -> list[FileInfo]:
         if len(same) > 1:
             raise FileError(info.path, f"goes by {name[0]}, as do files of the patients {_some(same)}", CURE)
         found[info.path] = (same.pop(), f"{name[1]}, patient id of others") if same else name
-    open_ = [info for info in files if info.path not in found]
-    if open_:
-        known = {info.path: found[info.path][0] for info in files if info.path in found}
-        found |= dict(zip((info.path for info in open_), _by_places(open_, known, root), strict=True))
+    if unnamed := [info for info in files if info.path not in found]:
+        named = {path: name for path, (name, _) in found.items()}
+        found |= dict(zip((info.path for info in unnamed), _by_places(unnamed, named, root), strict=True))
     _check_spelling(found.values(), root)
     return _told(files, [found[info.path] for info in files])
 
@@ -254,11 +233,8 @@ def _check_spelling(found: Iterable[Found], root: Path) -> None:
     """Refuse people whose names differ by capitals, separators or leading zeros alone: ``sub-01``, ``Sub1``."""
     spelt: dict[str, set[Found]] = defaultdict(set)
     for name, how in found:
-        key = re.sub(
-            r"(?<=[^\W\d])[-_ ]+(?=\d)|(?<!\d)0+(?=\d)",
-            "",
-            unicodedata.normalize("NFKC", _rest(name) or name).casefold(),
-        )
+        plain = unicodedata.normalize("NFKC", _rest(name) or name).casefold()
+        key = re.sub(r"(?<=[^\W\d])[-_ ]+(?=\d)|(?<!\d)0+(?=\d)", "", plain)
         spelt[key].add((name, BY_PATIENT if how == BY_PATIENT else ""))
     for alike in spelt.values():
         names = {name for name, _ in alike}
@@ -309,23 +285,20 @@ def _by_places(files: Sequence[FileInfo], known: dict[Path, str], root: Path) ->
     alike = Counter(_rest(folder) for folder in {ways[info.path][0] for info in housed})
     for info in housed:
         (folder,) = ways[info.path]
-        if len(owners[folder]) > 1:
-            raise FileError(info.path, f"lies in one folder with files of {_some(owners[folder])}", CURE)
-        if owners[folder]:
-            found[info.path] = next(iter(owners[folder])), "others of its folder"
-        else:
-            found[info.path] = (_rest(folder) if alike[_rest(folder)] > 1 else folder), "folder"
+        own, rest = owners[folder], _rest(folder)
+        if len(own) > 1:
+            raise FileError(info.path, f"lies in one folder with files of {_some(own)}", CURE)
+        guessed = (rest if alike[rest] > 1 else folder), "folder"
+        found[info.path] = (next(iter(own)), "others of its folder") if own else guessed
     _check_folders([info for info in housed if found[info.path][1] == "folder"], ways, root)
     beside = {(path.parent, stem_of(path)): name for path, name in known.items()}
     for info in loose:
         if same := beside.get((info.path.parent, stem_of(info.path))):
             found[info.path] = same, "file of the same name"
     found |= _by_stems([info for info in loose if info.path not in found], root)
-    by_folder = {name for name, how in found.values() if how == "folder"}
-    _check_sharing(by_folder, root, "folders")
-    _check_sharing(
-        {name for name, how in found.values() if how not in ("folder", BY_STUDY)} - set(known.values()), root
-    )
+    _check_sharing({name for name, how in found.values() if how == "folder"}, root, "folders")
+    others = {name for name, how in found.values() if how not in ("folder", BY_STUDY)}
+    _check_sharing(others - set(known.values()), root)
     return [found[info.path] for info in files]
 
 
@@ -340,27 +313,23 @@ def _check_folders(files: Sequence[FileInfo], ways: dict[Path, tuple[str, ...]],
     if recurring:
         people = {stem for stem in recurring if not (_is_generic(stem) or any(map(_tells_no_person, words_of(stem))))}
         if any(re.search(r"\d", stem) for stem in people) and not any(re.search(r"\d", name) for name in inside):
-            what = (
-                f"holds files of equal names ({_some(people)}) in {len(inside)} folders, and either may be a person's"
-            )
-            raise FileError(root, what, CURE)
+            what = f"holds files of equal names ({_some(people)}) in {len(inside)} folders"
+            raise FileError(root, f"{what}, and either may be a person's", CURE)
         return
     for folder, names in inside.items():
         rests = {_rest(name) for name in names}
         if len(names) == 1 or len(rests) == 1 or all(name.startswith(folder) for name in names):
             continue
         if not all(_is_generic(name) or _tells_no_person(name) for name in names):
-            raise FileError(
-                root / folder, f"holds files of different names ({_some(names)}), of one person or several", CURE
-            )
+            problem = f"holds files of different names ({_some(names)}), of one person or several"
+            raise FileError(root / folder, problem, CURE)
 
 
 def _by_stems(files: Sequence[FileInfo], root: Path) -> dict[Path, Found]:
     studies = {info.subject for info in files if info.recognised_by == BY_STUDY}
     if len(studies) > 1:
-        raise FileError(
-            root, f"holds {len(studies)} DICOM studies without a patient id, of one person or several", CURE
-        )
+        problem = f"holds {len(studies)} DICOM studies without a patient id, of one person or several"
+        raise FileError(root, problem, CURE)
     named = {info.path: stem_of(info.path) for info in files if info.recognised_by != BY_STUDY}
     rests = {stem: _rest(stem) for stem in named.values()}
     shared = Counter(rests.values())
@@ -370,8 +339,8 @@ def _by_stems(files: Sequence[FileInfo], root: Path) -> dict[Path, Found]:
     folders: dict[str, set[Path]] = defaultdict(set)
     for path, stem in named.items():
         folders[stem].add(path.parent)
-    for stem, places in folders.items():
-        if len(places) > 1 and (not rests[stem] or _is_generic(stem)):
+    for stem, parents in folders.items():
+        if len(parents) > 1 and (not rests[stem] or _is_generic(stem)):
             raise FileError(root, f"holds {stem} in several folders, and neither tells the person", CURE)
     found = {info.path: (info.subject, BY_STUDY) for info in files if info.path not in named}
     for path, stem in named.items():
@@ -410,7 +379,7 @@ def _words_of_person(name: str, letters: bool = False) -> list[str]:
     joined = re.sub(JOINED, r"\1_", together)  # AnnaT1, P1T2, P1V2
     words = [word for word in words_of(joined) if not _tells_no_person(word)]
     if letters:  # P1a, P1b
-        words = [part for word in words for part in re.split(r"(?<=\d)(?=[A-Za-z]$)", word)]
+        words = [piece for word in words for piece in re.split(r"(?<=\d)(?=[A-Za-z]$)", word)]
     return words
 
 
@@ -433,7 +402,7 @@ def _one_for_same_data(files: list[FileInfo]) -> list[FileInfo]:
                 twins.setdefault(info.subject, one)
             elif one.subject != info.subject:
                 stated[info.path] = one
-    found = []
+    settled = []
     for info in files:
         told, seen = info, {info.subject}
         while (twin := twins.get(told.subject)) is not None and twin.subject not in seen:
@@ -441,8 +410,8 @@ def _one_for_same_data(files: list[FileInfo]) -> list[FileInfo]:
             told = replace(info, subject=twin.subject, recognised_by=f"same data as {twin.path.name}")
         if other := stated.get(info.path):
             told = replace(info, recognised_by=f"{info.recognised_by}, though with the data of {other.subject}")
-        found.append(told)
-    return found
+        settled.append(told)
+    return settled
 
 
 def _is_guessed(info: FileInfo) -> bool:

@@ -1,7 +1,15 @@
-"""Siemens twix raw data (``.dat``): measurements, their lines, and the scans that they make."""
+"""Siemens twix raw data (``.dat``): measurements, their protocol and lines, and the scans that they make.
+
+The protocol is a set of named texts; ``MeasYaps`` is what the user chose, ``Meas`` what the reconstruction was told.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +22,161 @@ import numpy.typing as npt
 from sansref.data.mrd.acquisitions import HEAD, Data, Heads, ImageKey, Role, is_role
 from sansref.data.mrd.calibration import NoiseScan
 from sansref.data.mrd.gridding import steps_of
+from sansref.data.mrd.header import MrdHeader, StepLimits, identifier
 from sansref.data.readers.acquisitions import Integers, RawFile, RawReader
 from sansref.data.readers.damage import reading
-from sansref.data.readers.twix_header import CURE, FORMAT, dwell_of, encoding_of, read_protocol
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, printable
+
+FORMAT = "Siemens twix"
+CURE = "Copy it from the scanner again"
+
+#: Bytes of a protocol; real ones have about one million.
+MOST_BYTES = 16 * 2**20
+#: Sum of the squares of the lengths of all words and gaps, by which the parser takes time: some ten seconds. Real
+#: protocols stay below a tenth of it.
+MOST_EFFORT = 3 * 10**8
+#: Index of an array, by which the parser takes memory; real protocols have some hundred entries.
+LARGEST_INDEX = 9999
+#: Texts in the style of ASCCONV, for each of which the parser looks through all that follows.
+MOST_ASCCONV = 16
+
+CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate", 16: "interleaved", 32: "interleaved"}
+"""By ``sPat.ucRefScanMode``, as the converter of the ISMRMRD project names them."""
+CARTESIAN = 1
+THREE_DIMENSIONAL = 4
+NO_REGRIDDING = 1
+LARGEST_OVERSAMPLING = 8.0
+FOREIGN = (
+    "A Pulseq sequence: matrix and center are told by the lines. Its axes may run against the protocol's directions, so"
+    " the place of the images in the patient is unknown: check left and right, front and back."
+)
+
+Protocol = dict[str, Any]
+
+
+def read_protocol(path: Path, file: BinaryIO, start: int, length: int) -> Protocol:
+    """Parse the protocol of ``length`` bytes at the start of a measurement.
+
+    Raises ``FileError`` if it is too long, or cannot be parsed safely.
+    """
+    from twixtools.twixprot import parse_twix_hdr
+
+    file.seek(start)
+    text = file.read(length) if length <= MOST_BYTES else b""
+    if len(text) != length or not _is_parsable(text):
+        raise FileError(path, "has a protocol that no scanner writes; it is truncated or damaged", CURE)
+    # The parser reads as far as damaged lengths tell it to, so it is given nothing beyond the protocol.
+    with tempfile.TemporaryFile() as copy, contextlib.redirect_stdout(io.StringIO()):
+        copy.write(text)
+        copy.seek(0)
+        protocol: Protocol = parse_twix_hdr(copy)
+    return protocol
+
+
+def _is_parsable(text: bytes) -> bool:
+    """Whether a protocol can be parsed in bounded time and memory."""
+    index = rb"\[0*[1-9][0-9]{%d,}\]" % len(str(LARGEST_INDEX))
+    if text.count(b"ASCCONV BEGIN") > MOST_ASCCONV or re.search(index, text):
+        return False
+    return sum(len(run) ** 2 for run in re.findall(rb"\S+|\s+", text)) <= MOST_EFFORT
+
+
+def encoding_of(path: Path, protocol: Protocol, heads: Heads, centers: tuple[int, int]) -> MrdHeader:
+    """How the image lines of a measurement, at least one, were encoded.
+
+    ``centers`` are the phase-encoding and the partition step at which k-space is zero, as the lines tell it. Raises
+    ``FileError`` if k-space was not acquired on a Cartesian grid, or several slices at a time.
+    """
+    yaps, meas = protocol["MeasYaps"], protocol["Meas"]
+    _check_readable(path, yaps, meas)
+    space, place = yaps["sKSpace"], yaps["sSliceArray"]["asSlice"][0]
+    counters = zip(steps_of(heads), centers, strict=True)
+    steps = [StepLimits(int(each.min()), int(each.max()), center) for each, center in counters]
+    # Pulseq's sequences follow their own file; the protocol beside them is that of nothing in particular.
+    foreign = "pulseq" in str(yaps.get("tSequenceFileName", "")).lower()
+    base = max(int(_number(space, "lBaseResolution", 0)), 1)
+    lines = int(_number(meas, "iPEFTLength", 0) or _number(space, "lPhaseEncodingLines", 1))
+    x, y, z = _columns(heads, base), _grid(2 * centers[0] if foreign else lines, steps[0]), 1
+    if _number(space, "ucDimension", 2) == THREE_DIMENSIONAL and steps[1].maximum > steps[1].minimum:
+        partitions = int(_number(meas, "i3DFTLength", 0) or _number(space, "lPartitions", 1))
+        z = _grid(2 * centers[1] if foreign else partitions, steps[1])
+    if foreign:
+        # What the protocol calls pixels is not: the readout covers the field of view, and its oversampling.
+        told = _number(protocol.get("Dicom", {}), "flReadoutOSFactor", 1.0)
+        base = max(round(x / min(max(told, 1.0), LARGEST_OVERSAMPLING)), 1)
+    fov = tuple(_length(path, place, name) for name in ("dReadoutFOV", "dPhaseFOV", "dThickness"))
+    over = [_number(space, f"d{axis}OversamplingForDialog", 0.0) for axis in ("Phase", "Slice")]
+    return MrdHeader(
+        encoded=(x, y, z),
+        recon=(base, max(round(base * fov[1] / fov[0]), 1), z),
+        encoded_fov=(fov[0] * x / base, fov[1] * (1 + over[0]), fov[2] * (1 + over[1] if z > 1 else 1)),
+        recon_fov=(fov[0], fov[1], fov[2]),
+        steps1=steps[0],
+        steps2=steps[1],
+        averages=int(heads["idx"]["average"].max()) + 1,
+        calibration=CALIBRATION_MODES.get(int(_number(yaps.get("sPat", {}), "ucRefScanMode", 0))),
+        siemens=True,
+        placed=not foreign,
+        subject=_subject(protocol),
+        contrast=printable(str(yaps.get("tProtocolName", ""))) or None,
+        notes=(FOREIGN,) if foreign else (),
+    )
+
+
+def dwell_of(protocol: Protocol) -> float:
+    """Time from one sample to the next in microseconds, 0 where it is not told."""
+    for section in (protocol["MeasYaps"].get("sRXSPEC", {}), protocol["Meas"]):
+        times = section.get("alDwellTime")
+        if isinstance(times, list) and times and isinstance(times[0], int | float) and times[0] > 0:
+            return float(times[0]) / 1000
+    return 0.0
+
+
+def _check_readable(path: Path, yaps: Protocol, meas: Protocol) -> None:
+    if _number(yaps["sKSpace"], "ucTrajectory", CARTESIAN) != CARTESIAN:
+        raise FileError(path, "was not acquired on a Cartesian grid", "Give Cartesian data, or grid them first")
+    modes = meas.get("alRegridMode")
+    if isinstance(modes, list) and modes and isinstance(modes[0], int | float) and modes[0] > NO_REGRIDDING:
+        problem = "was sampled on the ramps of its gradients (echo-planar imaging), which needs regridding first"
+        raise FileError(path, problem, "Convert it with another toolbox and give its k-space")
+    if _number(yaps.get("sSliceAcceleration", {}), "lMultiBandFactor", 1) > 1:
+        problem = "was acquired with several slices at a time (multi-band)"
+        raise FileError(path, problem, "Separate the slices with the scanner's or another toolbox")
+
+
+def _number(section: Protocol, name: str, default: float) -> float:
+    """A finite number, ``default`` where it is missing, empty or something else."""
+    value = section.get(name)
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return default
+
+
+def _length(path: Path, place: Protocol, name: str) -> float:
+    value = _number(place, name, 0.0)
+    if value <= 0:
+        raise FileError(path, f"has a protocol without a positive {name}", CURE)
+    return value
+
+
+def _columns(heads: Heads, base: int) -> int:
+    """Size of the grid along the readout: the samples of a symmetric echo, of which all may not have been acquired."""
+    samples, center = heads["number_of_samples"].astype(int), heads["center_sample"].astype(int)
+    symmetric = 2 * int(np.maximum(center, samples - center).max())
+    # Twice the base resolution is what Siemens sequences sample.
+    return symmetric if abs(symmetric - 2 * base) > 1 else 2 * base
+
+
+def _grid(declared: int, limits: StepLimits) -> int:
+    """The declared size of a grid, or the smallest that holds all steps where that is too small."""
+    before, after = limits.center - limits.minimum, limits.maximum + 1 - limits.center
+    return max(declared, 2 * before, 2 * after - 1, 1)
+
+
+def _subject(protocol: Protocol) -> str | None:
+    names = (identifier(str(protocol.get(name, {}).get("PatientID", ""))) for name in ("Config", "Meas", "Dicom"))
+    return next(filter(None, names), None)
+
 
 #: ISMRMRD's flags, counted from 1, by Siemens' names.
 FLAGS = {
@@ -47,16 +206,9 @@ LENGTH = 2**25
 
 @dataclass(frozen=True)
 class Blocks:
-    """The readout lines of a measurement.
+    """The readout lines of a measurement: where each begins in the file, and its header.
 
-    Attributes
-    ----------
-    headers
-        Structured array (lines,) of twixtools' ``Scan_header`` (VD, VE) or ``VB17_header``.
-    offsets
-        Where each line begins in the file.
-    modern
-        True for VD and VE.
+    Headers are a structured array (lines,) of twixtools' ``Scan_header`` (VD, VE: ``modern``) or ``VB17_header``.
     """
 
     headers: npt.NDArray[Any]
@@ -86,10 +238,7 @@ class Blocks:
 def read_blocks(path: Path, file: BinaryIO, start: int, stop: int, modern: bool) -> Blocks:
     """Read the headers of all lines between two places of a file.
 
-    Raises
-    ------
-    FileError
-        If a block has no length, or ends after ``stop``.
+    Raises ``FileError`` if a block has no length, or ends after ``stop``.
     """
     from twixtools import mdh_def
 
@@ -136,7 +285,7 @@ def _damaged(path: Path, at: int, problem: str) -> FileError:
 LIST_BYTES = 10240
 MOST_MEASUREMENTS = 64
 MOST_TEXTS = 64
-#: One in so many steps, and one at least, the strongest line may lie beside the centre: the object's phase moves it.
+#: One in so many steps, and one at least, the strongest line may lie beside the center: the object's phase moves it.
 ECHO_SHIFT = 64
 
 
@@ -204,10 +353,8 @@ def heads_of(blocks: Blocks, dwell: float) -> Heads:
     mdh, counter = blocks.headers, blocks.headers["Counter"]
     heads = np.zeros(len(mdh), HEAD)
     heads["flags"] = blocks.flags()
-    names = {"number_of_samples": "SamplesInScan", "active_channels": "UsedChannels"}
-    for ours, theirs in names.items():
-        heads[ours] = mdh[theirs]
-    # Not told: no line of a Cartesian scan begins in the centre.
+    heads["number_of_samples"], heads["active_channels"] = mdh["SamplesInScan"], mdh["UsedChannels"]
+    # Not told: no line of a Cartesian scan begins in the center.
     heads["center_sample"] = np.where(mdh["CenterCol"] == 0, mdh["SamplesInScan"] // 2, mdh["CenterCol"])
     heads["discard_pre"], heads["discard_post"] = mdh["CutOff"]["Pre"], mdh["CutOff"]["Post"]
     heads["sample_time_us"] = np.where(is_role(heads, Role.NOISE), 0, dwell)
@@ -238,15 +385,13 @@ def _centers(file: BinaryIO, blocks: Blocks, heads: Heads) -> tuple[int, int]:
         return told
     energy = [float(np.square(np.abs(blocks.samples(file, int(index)))).sum()) for index in first]
     strongest = int(np.argmax(energy))
-    found = []
+    centers: list[int] = []
     for center, each in zip(told, steps, strict=True):
-        low, high, peak = int(each.min()), int(each.max()), int(each[strongest])
-        middle = (low + high + 1) // 2
-        even = len(np.unique(each)) == high - low + 1 and abs(peak - middle) <= max(
-            len(np.unique(each)) // ECHO_SHIFT, 1
-        )
-        found.append(center or (middle if even else peak) if each.any() else center)
-    return found[0], found[1]
+        first_step, last_step, peak = int(each.min()), int(each.max()), int(each[strongest])
+        middle, count = (first_step + last_step + 1) // 2, len(np.unique(each))
+        even = count == last_step - first_step + 1 and abs(peak - middle) <= max(count // ECHO_SHIFT, 1)
+        centers.append(center or (middle if even else peak) if each.any() else center)
+    return centers[0], centers[1]
 
 
 def rotations(quaternions: Any) -> Any:
@@ -272,21 +417,21 @@ def _two_numbers(file: BinaryIO, at: int) -> tuple[int, int]:
 def _begins_protocol(file: BinaryIO, at: int) -> bool:
     """Whether the first text of a protocol has a name and a length there."""
     _, texts = _two_numbers(file, at)
-    name = file.read(32).split(b"\0")[0]
+    name = file.read(32).split(b"\0")[0]  # behind these numbers
     return 1 <= texts <= MOST_TEXTS and len(name) >= 4 and name.isalnum()
 
 
 def _measurements(path: Path, file: BinaryIO, modern: bool) -> list[Measurement]:
     size = path.stat().st_size
     spans = _listed(path, file, size) if modern else [(0, size)]
-    found = []
+    measurements = []
     for start, stop in spans:
         protocol_bytes, _ = _two_numbers(file, start)
         if not (start < stop <= size and _begins_protocol(file, start) and start + protocol_bytes < stop):
             problem = f"lists a measurement in bytes {start} to {stop}, but there is none in its {size} bytes"
             raise FileError(path, f"{problem}; it is truncated or damaged", CURE)
-        found.append(Measurement(start, stop, protocol_bytes))
-    return found
+        measurements.append(Measurement(start, stop, protocol_bytes))
+    return measurements
 
 
 def _listed(path: Path, file: BinaryIO, size: int) -> list[tuple[int, int]]:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.grid import Shape, central_mask
-from sansref.kspace.masks.density import estimated_density, order_sample
-from sansref.kspace.masks.mask import SamplingMask
+from sansref.kspace.masks.mask import SamplingMask, estimated_density, order_sample
 from sansref.kspace.partitions import never_held_out
 from sansref.randomness import seeded
 
-# Of a 256 x 256 plane this many masks take 32 MiB.
+# This many masks of 256 x 256 take 32 MiB.
 _REMEMBERED = 512
 
 
@@ -30,7 +29,7 @@ class MaskFamily:
     seed
         Of the masks drawn.
     withheld
-        Share of the acquired samples outside the centre that the masks handed in lack, since they are held out of
+        Share of the acquired samples outside the center that the masks handed in lack, since they are held out of
         training to validate on. An estimate from the masks knows it already; of a known law, the density is lowered.
     """
 
@@ -59,10 +58,7 @@ class MaskFamily:
             Side of the square around DC that is not withheld either, see :class:`sansref.scan.ScanMeta`.
         """
         key = self._key(acquired), calibration if self._withheld else 0
-        if key not in self._densities:
-            _make_room(self._densities)
-            self._densities[key] = self._density(acquired, calibration)
-        return self._densities[key]
+        return _remembered(self._densities, key, lambda: self._density(acquired, calibration))
 
     def _density(self, acquired: Tensor, calibration: int) -> Tensor:
         shape = _shape(acquired)
@@ -77,11 +73,7 @@ class MaskFamily:
 
     def another(self, acquired: Tensor, number: int) -> Tensor:
         """Draw a further mask of the same kind, bool (height, width); the same for the same ``number``."""
-        key = (self._key(acquired), number)
-        if key not in self._others:
-            _make_room(self._others)
-            self._others[key] = self._draw_another(acquired, number)
-        return self._others[key]
+        return _remembered(self._others, (self._key(acquired), number), lambda: self._draw_another(acquired, number))
 
     def _draw_another(self, acquired: Tensor, number: int) -> Tensor:
         generator = seeded(self._seed, "pool", number)
@@ -97,10 +89,12 @@ class MaskFamily:
         return shape if self._draw is not None else (shape, np.packbits(acquired.numpy()).tobytes())
 
 
-def _make_room(remembered: dict[Any, Any]) -> None:
-    """Keep memory bounded where every scan has a mask of its own."""
-    if len(remembered) >= _REMEMBERED:
-        remembered.clear()
+def _remembered(known: dict[Any, Tensor], key: object, make: Callable[[], Tensor]) -> Tensor:
+    if key not in known:
+        if len(known) >= _REMEMBERED:  # memory is bounded where every scan has a mask of its own
+            known.clear()
+        known[key] = make()
+    return known[key]
 
 
 def is_columns(mask: Tensor) -> bool:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from sansref.errors import FileError
 from sansref.hdf5 import is_hdf5, open_hdf5
-from sansref.kspace.grid import full_centre
-from sansref.kspace.masks.density import estimated_density
-from sansref.kspace.masks.mask import SamplingMask
+from sansref.kspace.grid import full_center
+from sansref.kspace.masks.mask import SamplingMask, estimated_density
 
 Values = NDArray[Any]
 DCPlace = Literal["auto", "centre", "corner"]
@@ -43,8 +42,8 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     Returns
     -------
     SamplingMask
-        DC-centred, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
-        or over bands of columns (:func:`sansref.kspace.masks.density.estimated_density`).
+        DC-centered, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
+        or over bands of columns (:func:`sansref.kspace.masks.mask.estimated_density`).
 
     Raises
     ------
@@ -54,18 +53,12 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     if dc not in ("auto", "centre", "corner"):
         raise ValueError(f"dc must be 'auto', 'centre' or 'corner', got {dc!r}")
     path = Path(path)
-    array = _plane(path, _binary(path, _load(path)), height)
+    array = _of_height(path, _binary(path, _load(path)), height)
     columns = bool((array == array[:1]).all())
-    corner = _dc_in_corner(path, array, columns) if dc == "auto" else dc == "corner"
-    if corner:
+    if _dc_in_corner(path, array, columns) if dc == "auto" else dc == "corner":
         array = torch.fft.fftshift(array)
-    return SamplingMask(
-        array=array,
-        density=estimated_density(array, columns),
-        columns=columns,
-        law="file",
-        asked=array.numel() / int(array.sum()),
-    )
+    acceleration = array.numel() / int(array.sum())
+    return SamplingMask(array, estimated_density(array, columns), columns, law="file", asked=acceleration)
 
 
 def _load(path: Path) -> Values:
@@ -80,9 +73,8 @@ def _load(path: Path) -> Values:
     except FileError:
         raise
     except Exception as error:  # the format libraries raise errors of almost any type on damaged files
-        raise FileError(
-            path, f"cannot be read as {path.suffix.lower()} ({type(error).__name__})", "Save the mask again"
-        ) from error
+        problem = f"cannot be read as {path.suffix.lower()} ({type(error).__name__})"
+        raise FileError(path, problem, "Save the mask again") from error
 
 
 def _read_npy(path: Path) -> Values:
@@ -107,20 +99,15 @@ def _read_mat(path: Path) -> Values:
 
 
 def _only_mask(path: Path, variables: Mapping[str, Any]) -> Values:
-    planes = {
-        name: value
-        for name, value in variables.items()
-        if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "buif"
-    }
-    named = [name for name in planes if "mask" in name.lower()]
-    candidates = named or list(planes)
+    arrays = {name: value for name, value in variables.items() if isinstance(value, np.ndarray) and value.ndim == 2}
+    arrays = {name: value for name, value in arrays.items() if value.dtype.kind in "buif"}
+    candidates = [name for name in arrays if "mask" in name.lower()] or list(arrays)
     if not candidates:
         raise FileError(path, "holds no 2-D numeric array", "Save the mask as a matrix named mask")
     if len(candidates) > 1:
-        raise FileError(
-            path, f"holds several arrays ({', '.join(candidates)})", "Leave only the mask, or name only it mask"
-        )
-    return planes[candidates[0]]
+        problem = f"holds several arrays ({', '.join(candidates)})"
+        raise FileError(path, problem, "Leave only the mask, or name only it mask")
+    return arrays[candidates[0]]
 
 
 def _read_png(path: Path) -> Values:
@@ -130,11 +117,9 @@ def _read_png(path: Path) -> Values:
         grey = np.asarray(image.convert("L"))
     levels = np.unique(grey)
     if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
-        raise FileError(
-            path,
-            f"has {len(levels)} grey levels from {levels[0]} to {levels[-1]}",
-            "Save the mask in black (not acquired) and one other level, without smoothing",
-        )
+        problem = f"has {len(levels)} grey levels from {levels[0]} to {levels[-1]}"
+        cure = "Save the mask in black (not acquired) and one other level, without smoothing"
+        raise FileError(path, problem, cure)
     return grey > 0
 
 
@@ -152,13 +137,12 @@ def _binary(path: Path, values: Values) -> Values:
     return acquired
 
 
-def _plane(path: Path, acquired: Values, height: int | None) -> Tensor:
+def _of_height(path: Path, acquired: Values, height: int | None) -> Tensor:
     array = torch.from_numpy(np.ascontiguousarray(acquired.squeeze()))
     if array.ndim == 1:
         if height is None:
-            raise FileError(
-                path, f"holds a single line of {len(array)} columns", "Give the height of the grid or save a 2-D mask"
-            )
+            problem = f"holds a single line of {len(array)} columns"
+            raise FileError(path, problem, "Give the height of the grid or save a 2-D mask")
         return array.expand(height, -1).clone()
     if array.ndim != 2:
         raise FileError(path, f"has the shape {acquired.shape}", "Save one mask of shape (height, width)")
@@ -168,20 +152,17 @@ def _plane(path: Path, acquired: Values, height: int | None) -> Tensor:
 
 
 def _dc_in_corner(path: Path, array: Tensor, columns: bool) -> bool:
-    centre, corner = _evidence(array, columns), _evidence(torch.fft.fftshift(array), columns)
-    if array.all() or (centre >= EVIDENCE and centre > 2 * corner):
+    center, corner = _evidence(array, columns), _evidence(torch.fft.fftshift(array), columns)
+    if array.all() or (center >= EVIDENCE and center > 2 * corner):
         return False
-    if corner >= EVIDENCE and corner > 2 * centre:
+    if corner >= EVIDENCE and corner > 2 * center:
         return True
-    raise FileError(
-        path,
-        "does not show whether DC is in the centre or in the corner: neither alone is fully sampled",
-        "Say which with --mask-dc centre or --mask-dc corner",
-    )
+    problem = "does not show whether DC is in the center or in the corner: neither alone is fully sampled"
+    raise FileError(path, problem, "Say which with --mask-dc centre or --mask-dc corner")
 
 
 def _evidence(array: Tensor, columns: bool) -> float:
     """Minus the logarithm of the chance that uniform sampling would fill as large a box around DC."""
-    rows, width = full_centre(array)
+    rows, width = full_center(array)
     draws = width if columns else rows * width
     return -draws * math.log(float(array.double().mean()))

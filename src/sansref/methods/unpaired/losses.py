@@ -128,7 +128,7 @@ def sampling_loss(
     undersampled, full
         x and G(x), or F(y) and y. Real, (batch, channels, height, width); two channels are real and imaginary part.
     mask
-        R, bool (batch, height, width), DC in the centre.
+        R, bool (batch, height, width), DC in the center.
     norm
         Of the Fourier transform: backward is the plain sum, which at N x N is N times as large as ortho. The paper does
         not say; with the orthonormal transform the term would be a hundredth of the cycle term.
@@ -151,7 +151,7 @@ def sampling_loss(
     difference = (undersampled - full).to(precision)
     plane = torch.complex(difference[:, 0], difference[:, -1]) if difference.shape[1] == 2 else difference[:, 0]
     kept = torch.fft.ifftshift(mask, dim=(-2, -1))
-    # The modulus does not see the phase ramp by which a centred transform would differ.
+    # The modulus does not see the phase ramp by which a centered transform would differ.
     spectrum = torch.fft.fft2(plane, norm=norm)[kept]
     moduli = spectrum.abs() if power == 1 else torch.view_as_real(spectrum).square().sum(-1)
     return moduli.sum() / mask.numel()

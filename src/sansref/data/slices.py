@@ -16,7 +16,7 @@ from sansref.data.readers.reader import NO_MAPS
 from sansref.errors import FileError, SettingError, SizeError
 from sansref.kspace.coils import normalised
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.grid import centre_crop, centre_pad, columns_within, is_full
+from sansref.kspace.grid import center_crop, center_fit, columns_within, is_full
 from sansref.scan import Scan
 
 LONGEST_SIDE = 8192
@@ -24,7 +24,7 @@ LONGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
-class Selection:
+class Slices:
     """Which slices of a file are used, and how large.
 
     Attributes
@@ -36,7 +36,7 @@ class Selection:
     central
         The share of the slices around the middle of the file that ``slices`` are taken from.
     crop
-        Crop or zero-pad images to this height and width around their centre; the resolution stays.
+        Crop or zero-pad images to this height and width around their center; the resolution stays.
     matrix
         Keep only this central part (height, width) of k-space; the field of view stays.
     max_crop, max_matrix
@@ -75,9 +75,8 @@ class Selection:
             object.__setattr__(self, "maps", str(Path(str(self.maps)).resolve()))
         _ = self.reader_options  # refuses axes that cannot be understood
         if not 0 < self.central <= 1 or self.slices < 0:
-            raise SettingError(
-                f"central must lie in (0, 1] and slices must not be negative, got {self.central} and {self.slices}"
-            )
+            told = f"got {self.central} and {self.slices}"
+            raise SettingError(f"central must lie in (0, 1] and slices must not be negative, {told}")
         for name in ("crop", "matrix", "max_crop", "max_matrix"):
             size: tuple[int, int] | None = getattr(self, name)
             if size is not None and not 1 <= min(size) <= max(size) <= LONGEST_SIDE:
@@ -89,7 +88,7 @@ class Selection:
         """How files are read."""
         return ReaderOptions(self.plane, self.array, self.axes, subject_from=self.subject_from, maps=self.maps)
 
-    def bounded(self, size: Sequence[int]) -> Selection:
+    def bounded(self, size: Sequence[int]) -> Slices:
         """The crop and the matrix of a magnitude image (height, width) in the place of their upper bounds."""
         crop = self.crop or _bound(self.max_crop, size)
         return replace(self, crop=crop, matrix=self.matrix or _bound(self.max_matrix, crop or size))
@@ -98,10 +97,10 @@ class Selection:
         """The slices chosen from a file of ``count`` slices."""
         if self.slices == 0:
             return list(range(count))
-        wanted = min(self.slices, count)
+        number = min(self.slices, count)
         first, span = (1 - self.central) / 2 * count, self.central * count
         # Rounded first: 2.9999999 is slice 3.
-        return sorted({int(round(first + (i + 0.5) / wanted * span, 6)) for i in range(wanted)})
+        return sorted({int(round(first + (i + 0.5) / number * span, 6)) for i in range(number)})
 
 
 def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int] | None:
@@ -111,38 +110,38 @@ def _bound(limit: tuple[int, int] | None, size: Sequence[int]) -> tuple[int, int
     return min(limit[0], size[0]), min(limit[1], size[1])
 
 
-def resized_image(image: Tensor, selection: Selection) -> Tensor:
+def resized_image(image: Tensor, slices: Slices) -> Tensor:
     """Crop or zero-pad a magnitude image (height, width), then reduce its resolution; upper bounds do nothing."""
-    if selection.crop is not None:
-        image = centre_crop(centre_pad(image, selection.crop), selection.crop)
-    if selection.matrix is not None:
-        fewer = ifft2c(centre_crop(fft2c(image), _smaller(selection.matrix, image))).abs()
+    if slices.crop is not None:
+        image = center_fit(image, slices.crop)
+    if slices.matrix is not None:
+        fewer = ifft2c(center_crop(fft2c(image), _smaller(slices.matrix, image))).abs()
         image = fewer * math.sqrt(fewer.numel() / image.numel())  # of the orthonormal transforms: keeps grey values
     return image
 
 
-def resized_kspace(scan: Scan, selection: Selection) -> Scan:
+def resized_kspace(scan: Scan, slices: Slices) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
     kspace, mask, maps, calibration = scan.kspace, scan.mask, scan.maps, scan.calibration
-    if selection.crop is not None:
+    if slices.crop is not None:
         calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
-        kspace = fft2c(centre_crop(centre_pad(ifft2c(kspace), selection.crop), selection.crop))
-        first, stop = columns_within(mask, selection.crop[1])
-        mask = torch.zeros(selection.crop, dtype=torch.bool)
+        kspace = fft2c(center_fit(ifft2c(kspace), slices.crop))
+        first, stop = columns_within(mask, slices.crop[1])
+        mask = torch.zeros(slices.crop, dtype=torch.bool)
         mask[:, first:stop] = True
         kspace = kspace * mask
-        maps = None if maps is None else centre_crop(centre_pad(maps, selection.crop), selection.crop)
-    if selection.matrix is not None:
-        matrix = _smaller(selection.matrix, kspace)
-        kspace, mask = centre_crop(kspace, matrix), centre_crop(mask, matrix)
+        maps = None if maps is None else center_fit(maps, slices.crop)
+    if slices.matrix is not None:
+        matrix = _smaller(slices.matrix, kspace)
+        kspace, mask = center_crop(kspace, matrix), center_crop(mask, matrix)
         maps = None if maps is None else resampled_maps(maps, matrix)
-        calibration = None if calibration is None else centre_crop(calibration, matrix)
+        calibration = None if calibration is None else center_crop(calibration, matrix)
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
-    meta = replace(recut(scan.meta, scan.mask.shape, selection.crop, selection.matrix), crop=None)
+    meta = replace(recut(scan.meta, scan.mask.shape, slices.crop, slices.matrix), crop=None)
     scan = replace(scan, reference=None, maps=None, calibration=None, kspace=kspace, mask=mask, meta=meta)
     return replace(scan, reference=reference, maps=maps, calibration=calibration)
 
@@ -157,13 +156,13 @@ def resampled_maps(maps: Tensor, matrix: tuple[int, int]) -> Tensor:
         for new, old in zip(matrix, maps.shape[-2:], strict=True)
     ]
     grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flip(-1)[None]
-    parts = torch.cat((maps.real, maps.imag))[None]
-    found = torch.nn.functional.grid_sample(parts, grid, align_corners=True, padding_mode="border")[0]
-    return normalised(torch.complex(*found.chunk(2)))
+    numbers = torch.cat((maps.real, maps.imag))[None]
+    numbers = torch.nn.functional.grid_sample(numbers, grid, align_corners=True, padding_mode="border")[0]
+    return normalised(torch.complex(*numbers.chunk(2)))
 
 
 def _smaller(matrix: tuple[int, int], data: Tensor) -> tuple[int, int]:
-    if any(wanted > size for wanted, size in zip(matrix, data.shape[-2:], strict=True)):
-        found = tuple(data.shape[-2:])
-        raise SizeError(f"the matrix {matrix} is larger than the scan's {found}: choose a smaller --matrix")
+    size = tuple(data.shape[-2:])
+    if any(new > old for new, old in zip(matrix, size, strict=True)):
+        raise SizeError(f"the matrix {matrix} is larger than the scan's {size}: choose a smaller --matrix")
     return matrix
