@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sansref.methods.classical.regularisation import Classical, choose_regularisation
+from sansref.metrics.held_out import held_out_mask
 from sansref.results.scores import magnitude, score_scan, zero_filled
-from sansref.training.batches import held_out_mask
 from sansref.training.run import RunDirectory
 
 out, file, axes, *runs = sys.argv[1:]

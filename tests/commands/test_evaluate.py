@@ -16,10 +16,11 @@ from sansref.commands import evaluate as module
 from sansref.commands.evaluate import ScoreOptions, evaluate
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
+from sansref.metrics.held_out import held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import psnr
 from sansref.results.scores import BEST_SCALE, Score, score_best_scale, score_scan, scored_reference, zero_filled
-from sansref.training.batches import WithoutHeldOut, held_out_mask
+from sansref.training.batches import WithoutHeldOut
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 

@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.masks.family import MaskFamily
+from sansref.metrics.held_out import held_out_mask
 from sansref.results.scores import (
     Score,
     Summary,
@@ -23,7 +24,6 @@ from sansref.results.scores import (
     scored_reference,
     zero_filled,
 )
-from sansref.training.batches import held_out_mask
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from sansref.errors import FileError, SettingError, printable
 from sansref.files import claim, csv_text, keep_outside, write_text
 from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
+from sansref.metrics.held_out import held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.results.figures import Panel, error_figure
 from sansref.results.score_tables import Scoring, score_note
@@ -39,7 +40,6 @@ from sansref.results.scores import (
     zero_filled,
 )
 from sansref.scan import Scan
-from sansref.training.batches import held_out_mask
 from sansref.training.config import RunConfig
 from sansref.training.run import RunDirectory
 from sansref.training.subjects import home_of, knows, learned_subjects

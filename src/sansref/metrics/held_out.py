@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.masks.family import MaskFamily, is_columns
+from sansref.kspace.measurement import Measurement
+from sansref.kspace.partitions import Unit, hold_out
+from sansref.randomness import seeded
+from sansref.scan import Scan
+
+
+def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
+    """Choose the acquired samples of a scan, number ``item``, that its score is computed on, bool (height, width).
+
+    Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout. None of
+    those that the coil maps were estimated from, which the network's input knows by them.
+    """
+    unit: Unit = "column" if is_columns(scan.mask) else "point"
+    generator, spared = seeded(seed, "held out", item), scan.meta.calibration
+    return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target
+
+
+def held_out_score(
+    reconstruct: Callable[[Measurement], Tensor], scan: Scan, family: MaskFamily, held_out: Tensor
+) -> float:
+    """Error of a reconstruction from the other samples on those under ``held_out``, bool (height, width).
+
+    Parameters
+    ----------
+    reconstruct
+        From samples (batch of one) to a complex image (1, height, width).
+    scan
+        Its reference is not looked at.
+    family
+        Knows the sampling density.
+    held_out
+        Some of the acquired samples.
+    """
+    given = scan.restricted(~held_out).batch()
+    density = family.density(scan.mask)
+    return float(held_out_error(reconstruct(given), scan.kspace[None], held_out[None], given.maps, density))
 
 
 def held_out_error(

@@ -16,11 +16,10 @@ from sansref.kspace.grid import centre_crop
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
-from sansref.metrics.held_out import held_out_error
+from sansref.metrics.held_out import held_out_error, held_out_mask
 from sansref.metrics.lpips import LPIPS, BackboneName, MissingWeightsError
 from sansref.metrics.quality import best_scale, nmse, psnr, ssim
 from sansref.scan import Scan
-from sansref.training.batches import held_out_mask
 
 RANGE_NOTE = "per slice on magnitudes, data range = maximum of the slice's reference, SSIM 7x7 uniform window"
 MINMAX_NOTE = (

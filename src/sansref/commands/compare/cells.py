@@ -18,12 +18,12 @@ from sansref.errors import FileError, SansrefError
 from sansref.files import claim, locked, remove_leftovers, remove_made, write_text
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
+from sansref.metrics.held_out import held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.results.health_figure import draw_health
 from sansref.results.score_rows import SliceScore, read_scores, write_scores
 from sansref.results.scores import Reconstruction, Score, score_best_scale, score_scan, zero_filled
 from sansref.scan import Scan
-from sansref.training.batches import held_out_mask
 from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
 from sansref.training.train import train
 
