@@ -23,7 +23,7 @@ from sansref.data.selection import Selection
 from sansref.data.simulate import Simulation
 from sansref.data.undersample import Sampling
 from sansref.errors import FileError, SettingError
-from sansref.results.scores import zero_filled
+from sansref.results.scorer import zero_filled
 
 QUIET = Console(quiet=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -25,25 +26,38 @@ def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
     return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target
 
 
-def held_out_score(
-    reconstruct: Callable[[Measurement], Tensor], scan: Scan, family: MaskFamily, held_out: Tensor
-) -> float:
-    """Error of a reconstruction from the other samples on those under ``held_out``, bool (height, width).
+@dataclass(frozen=True)
+class HeldOut:
+    """Which samples of scans are held out, to score reconstructions from the others.
 
-    Parameters
+    Attributes
     ----------
-    reconstruct
-        From samples (batch of one) to a complex image (1, height, width).
-    scan
-        Its reference is not looked at.
+    share
+        Share of the acquired samples outside the center.
+    seed
+        Seed of the choice.
     family
-        Knows the sampling density.
-    held_out
-        Some of the acquired samples.
+        Masks of the scans' kind, by whether the scans were undersampled here, by a law that is known.
     """
-    given = scan.restricted(~held_out).batch()
-    density = family.density(scan.mask)
-    return float(held_out_error(reconstruct(given), scan.kspace[None], held_out[None], given.maps, density))
+
+    share: float
+    seed: int
+    family: Callable[[bool], MaskFamily]
+
+    def score(self, reconstruct: Callable[[Measurement], Tensor], scan: Scan, item: int) -> float:
+        """Score a reconstruction of scan number ``item``, whose reference is not looked at.
+
+        Parameters
+        ----------
+        reconstruct
+            From samples (batch of one) to a complex image (1, height, width).
+        scan, item
+            See :func:`held_out_mask`.
+        """
+        held_out = held_out_mask(scan, self.share, self.seed, item)
+        given = scan.restricted(~held_out).batch()
+        density = self.family(scan.meta.emulated).density(scan.mask)
+        return float(held_out_error(reconstruct(given), scan.kspace[None], held_out[None], given.maps, density))
 
 
 def held_out_error(
