@@ -260,7 +260,7 @@ def test_without_any_reference_images_are_shown_by_held_out_error(play, write_kn
     assert list(shown.images) == ["zero-filled", "idr"]
     assert shown.captions["idr"] == f"held-out error {highest:.4f}"
     assert shown.noise > 0
-    assert "nobody has a reference" in (out / "report.html").read_text()
+    assert "there is no reference" in (out / "report.html").read_text()
 
 
 def test_scores_say_whether_the_run_was_trained_on_the_scans(play, trained):

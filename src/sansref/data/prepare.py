@@ -87,8 +87,10 @@ class Preparation:
         """
         path, subject = (file.path, file.subject) if isinstance(file, FileInfo) else (file, None)
         reader = open_scan_file(path, self.selection.reader_options)
-        chosen = self.selection.indices(reader.describe(path).slices) if slices is None else slices
-        for item in reader.read(path, chosen):
+        if slices is None:
+            known = file if isinstance(file, FileInfo) else reader.describe(path)
+            slices = self.selection.indices(known.slices)
+        for item in reader.read(path, slices):
             if subject is not None:
                 item = replace(item, meta=replace(item.meta, subject=subject))
             scan = self.ready(item)

@@ -454,7 +454,7 @@ def test_a_page_of_some_parts_shows_these_alone(browser: Chrome, tmp_path: Path,
 
 @pytest.fixture
 def single(browser: Chrome, tmp_path: Path) -> Page:
-    """The page of one scan that nobody has a reference of."""
+    """The page of one scan that there is no reference of."""
     images = {name: _slice(0, "a", 3, "").images[name] for name in ("zero-filled", "SSDU")}
     mask = np.zeros((8, 8), bool)
     mask[::2] = True
@@ -476,7 +476,7 @@ def test_a_scan_without_a_reference_has_no_error_maps(single: Page) -> None:
     for name, columns in [("zero-filled", slice(0, 8)), ("SSDU", slice(8, None))]:
         expected = grey(100 * images[name] / peak, 0, white)[:, columns]
         assert single.painted()[:, columns, 0] == pytest.approx(expected, abs=2)
-    assert single["units"].text == "All numbers in percent of the maximum of the last image; nobody has a reference."
+    assert single["units"].text == "All numbers in percent of the maximum of the last image; there is no reference."
     assert "reference" not in single.texts("#probe dt")
 
 

@@ -141,7 +141,7 @@ class Viewer {
     byId("units").textContent = reference
       ? "All numbers in percent of the reference's maximum; errors are |image \u2212 reference|, on one scale for all "
         + "methods and slices of an acceleration."
-      : "All numbers in percent of the maximum of the last image; nobody has a reference.";
+      : "All numbers in percent of the maximum of the last image; there is no reference.";
     const shown = unique(["left", "right"].map((side) => nameOf(byId(side).value))).filter((name) => details[name]);
     const rows = unique(shown.flatMap((name) => Object.keys(details[name])));
     const cells = (row) => shown.map((name) => make("td", {}, details[name][row] ?? "\u2013"));
