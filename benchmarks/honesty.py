@@ -35,7 +35,7 @@ from sansref.files import write_text
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import center_crop
 from sansref.outputs.writers import nifti_slices
-from sansref.results.score_rows import read_scores
+from sansref.results.scores import read_scores
 
 #: Sides of the images, and of the k-space that was acquired before it was padded.
 MATRIX, ACQUIRED = 96, 64

@@ -18,7 +18,8 @@ from benchmarks.study.idr_readings import IDRReadingsOptions
 from rich.console import Console
 
 from sansref.commands.demo import DemoOptions, acquire, acquired_alone
-from sansref.results.scores import score_scan
+from sansref.metrics.held_out import HeldOut
+from sansref.results.scorer import Scorer
 from sansref.training.run import RunDirectory
 from sansref.training.train import learn
 
@@ -60,8 +61,8 @@ def play(method: str, choice: dict[str, object], seed: int, folder: Path) -> tup
     run.start(config, "the demo's slice")
     with (folder / "progress.txt").open("w") as quiet:
         learn(config, acquired_alone(acquired, folder / "data"), None, run, Console(file=quiet))
-    family = config.sampling.family(emulated=True)
-    score, _ = score_scan(run.load().reconstruct, truth, family, config.split.held_out, seed, 0)
+    held_out = HeldOut(config.split.held_out, seed, config.sampling.family)
+    (score,) = Scorer({method: run.load().reconstruct}, held_out).score(truth, 0)
     return score.held_out, score.psnr, score.ssim
 
 

@@ -12,15 +12,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from sansref.commands.compare.compare import summaries_of
 from sansref.commands.compare.plan import load_plan
-from sansref.commands.compare.tables import build_table, comparison_markdown
-from sansref.results.score_rows import SliceScore, read_scores
-from sansref.results.score_tables import Scoring
+from sansref.results.render import markdown
+from sansref.results.scores import ScoredSlice, read_scores
+from sansref.results.tables import Scoring
 
 
-def read_all(paths: list[Path]) -> list[SliceScore]:
+def read_all(paths: list[Path]) -> list[ScoredSlice]:
     """Rows of all files, each training in one of them."""
-    rows: list[SliceScore] = []
+    rows: list[ScoredSlice] = []
     seen: dict[tuple[str, float, int, int], Path] = {}
     for path in paths:
         found = read_scores(path)
@@ -42,7 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     plan = load_plan(options.plan)
     scoring = Scoring(plan.normalise, options.lpips)
-    print(comparison_markdown(build_table(plan, read_all(options.scores), scoring)))
+    summaries = summaries_of(plan, read_all(options.scores), scoring)
+    print(markdown([table for summary in summaries for table in summary.tables()], plan.title))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Draw, Sample, collate
 from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, Reconstructor
-from sansref.results.score_rows import read_scores
+from sansref.results.scores import read_scores
 from sansref.scan import Scan, ScanMeta
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,8 @@ from sansref.errors import FileError
 from sansref.files import unrefused
 from sansref.outputs.writers import fastmri_slices, nifti_slices, png_slices
 from sansref.results.figures import stage_figure
-from sansref.results.score_rows import SliceScore, write_scores
-from sansref.results.viewer.contents import Comparison, ViewerSlice
+from sansref.results.scores import ScoredSlice, write_scores
+from sansref.results.viewer.contents import Contents, ViewerSlice
 from sansref.results.viewer.page import write_page
 from sansref.scan import Scan, ScanMeta
 
@@ -60,7 +60,7 @@ def store(folder: Path) -> None:
 
 
 def page(path: Path) -> None:
-    write_page(path, Comparison("t", "n", slices=[ViewerSlice("a", 1, "4x", VOLUME[0], {"b": VOLUME[1]})]))
+    write_page(path, Contents("t", "n", slices=[ViewerSlice("a", 1, "4x", VOLUME[0], {"b": VOLUME[1]})]))
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -70,7 +70,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a_png": lambda path: put_all(png_slices(path)),
     "prepared": store,
     "report.html": page,
-    "scores.csv": lambda path: write_scores(path, [SliceScore("a", 4, 0, 0, "b", 1)] * 100),
+    "scores.csv": lambda path: write_scores(path, [ScoredSlice("a", 4, 0, 0, "b", 1)] * 100),
     "stages.png": lambda path: stage_figure(path, {"a": [1, 2]}),
     "stages.svg": lambda path: stage_figure(path, {"a": [1, 2]}),
 }

@@ -10,7 +10,7 @@ import torch
 from _air import air_power
 
 from sansref.data.readers import open_scan_file
-from sansref.training.batches import held_out_mask
+from sansref.metrics.held_out import held_out_mask
 from sansref.training.run import RunDirectory
 
 run = RunDirectory(Path(sys.argv[1]))

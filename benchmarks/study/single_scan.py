@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sansref.methods.classical.regularisation import Classical, choose_regularisation
-from sansref.results.scores import magnitude, score_scan, zero_filled
-from sansref.training.batches import held_out_mask
+from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.results.scorer import Scorer, magnitude, zero_filled
 from sansref.training.run import RunDirectory
 
 out, file, axes, *runs = sys.argv[1:]
@@ -33,13 +33,15 @@ for name in ("l1_wavelet", "total_variation"):
     methods[name] = Classical(name, choice.regularisation).reconstruct
 for run in runs:
     methods[run] = RunDirectory(Path(run)).load().reconstruct
+scorer = Scorer(methods, HeldOut(config.split.held_out, 0, config.sampling.family))
 images = {}
 print("method | held-out | PSNR | SSIM | seconds")
 for name, method in methods.items():
     start = time.time()
     method(scan.batch())
     spent = time.time() - start
-    score, images[name] = score_scan(method, scan, family, config.split.held_out, 0, 0)
+    images[name] = scorer.image(name, scan)
+    (score,) = replace(scorer, methods={name: method}).score(scan, 0)
     print(f"{name} | {score.held_out:.4f} | {score.psnr:.2f} | {score.ssim:.4f} | {spent:.2f}", flush=True)
 if scan.reference is not None:
     images["reference"] = magnitude(scan.reference, scan)

@@ -128,12 +128,12 @@ def demo(arguments: list[str]) -> None:
     parser = new_parser("sansref demo", demo.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
     from sansref.commands.demo import DemoOptions, run_demo
-    from sansref.results.score_tables import score_table, show
+    from sansref.results.render import show
 
     parser.add_class_arguments(DemoOptions, None)
     options = parse(parser, arguments).as_dict()
     out = options.pop("out")
-    show(score_table(run_demo(DemoOptions(**options), out)))
+    show(run_demo(DemoOptions(**options), out).scores())
     print(f"report and figures: {out / 'report.html'}")
 
 
@@ -263,7 +263,7 @@ def evaluate(arguments: list[str]) -> None:
     _add_trust(parser)
     from sansref.commands.evaluate import CLASSICAL, ScoreOptions
     from sansref.commands.evaluate import evaluate as run_evaluation
-    from sansref.results.score_tables import score_table, show
+    from sansref.results.render import show
     from sansref.training.run import RunDirectory
 
     parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
@@ -279,10 +279,10 @@ def evaluate(arguments: list[str]) -> None:
     out = options.pop("out") or run.path / "evaluation"
     data, subjects, skip_bad, rule = (options.pop(name) for name in ("data", "subjects", "skip_bad", "subject_from"))
     found = run_evaluation(run, data, out, subjects, skip_bad, options=ScoreOptions(**options), subject_from=rule)
-    show(score_table(found.summaries(), found.scoring))
+    show(found.summary.scores())
     for note in found.notes():
         print(note)
-    print(f"scores and figures: {out}")
+    print(f"report, scores and figures: {out}")
     _list_bad(found.bad_files)
 
 
@@ -302,16 +302,15 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
     from sansref.commands.compare.compare import compare as run_comparison
     from sansref.commands.compare.plan import load_plan
-    from sansref.commands.compare.tables import comparison_markdown
     from sansref.commands.compare.workplace import Workplace
-    from sansref.results.scores import PerceptualOptions
+    from sansref.results.scorer import PerceptualOptions
 
     parser.add_class_arguments(PerceptualOptions, None)
     options = parse(parser, arguments).as_dict()
     place = Workplace(load_plan(options.pop("plan")), *(options.pop(name) for name in ("data", "full", "out")))
     jobs, ray = options.pop("jobs"), options.pop("ray")
     found = run_comparison(place, jobs, ray, PerceptualOptions(**options))
-    sys.stdout.write(comparison_markdown(found.table))
+    sys.stdout.write(found.tables)
     if found.missing:
         print(f"without LPIPS: {found.missing}")
     print(

@@ -354,6 +354,12 @@ def in_words(hint: Any) -> str:
         if set(inner) == {int}:
             return f"{len(inner)} whole numbers such as {','.join(['128'] * len(inner))}"
         return "a list" if Ellipsis in inner else f"a list of {len(inner)}"
-    names = {NoneType: "null", int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    names |= {Path: "a path", None: "text"}
+    names: dict[Any, str] = {
+        NoneType: "null",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+    }
+    names |= {Path: "a path"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +12,7 @@ from sansref.commands.demo import DemoOptions, acquire, run_demo
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import SettingError
 from sansref.metrics.quality import psnr
+from sansref.results.scores import read_scores
 from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 
@@ -28,26 +29,31 @@ def played(tmp_path_factory):
 
 
 def test_report_table_and_figures_are_written(played):
-    summaries, out = played
-    assert list(summaries) == ["zero-filled", "SSDU", "IDR"]
+    summary, out = played
+    assert list(summary.lines) == ["zero-filled", "SSDU", "IDR"]
     assert sorted(path.name for path in out.iterdir()) == [
         ".sansref",
         "agreement.png",
         "idr",
         "reconstructions.png",
         "report.html",
-        "scores.json",
+        "scores.csv",
         "ssdu",
         "stages.png",
         "table.md",
     ]
     html = (out / "report.html").read_text()
-    scores = json.loads((out / "scores.json").read_text())
-    for name, summary in summaries.items():
-        assert scores[name]["psnr"] == summary.mean.psnr
-        assert f"{summary.mean.psnr:.2f}" in html
-        assert f"| {name} | {summary.mean.psnr:.2f} |" in (out / "table.md").read_text()
-    assert html.count("data:image/png") == 3
+    scores = {row.label: row for row in read_scores(out / "scores.csv")}
+    table = re.sub(r"\*\*", "", (out / "table.md").read_text())
+    for name, line in summary.lines.items():
+        whole, body = line.estimates["psnr"].mean, line.estimates["psnr_body"].mean
+        assert (scores[name].psnr, scores[name].psnr_body) == (whole, body)
+        for value in (whole, body):
+            assert f"{value:.2f}" in html
+            assert f"| {name} | {value:.2f} |" in table
+    assert html.count("data:image/png") == 2
+    for fact in ("s1045.ima.gz", "SNR 50", "Spearman", "The truth was read after training had ended", "repeats: 2"):
+        assert fact in html
 
 
 def test_the_truth_is_never_in_a_run_directory(played):
@@ -95,9 +101,9 @@ def test_every_epoch_is_uncovered(played):
 
 
 def test_a_demo_that_has_ended_is_only_drawn_again(played, monkeypatch):
-    summaries, out = played
+    summary, out = played
     monkeypatch.setattr(module, "learn", lambda *arguments: pytest.fail("the demo was trained again"))
-    assert run_demo(OPTIONS, out, QUIET) == summaries
+    assert run_demo(OPTIONS, out, QUIET).note == summary.note
 
 
 def test_other_settings_need_another_folder(played):

@@ -16,14 +16,17 @@ from sansref.commands import evaluate as module
 from sansref.commands.evaluate import ScoreOptions, evaluate
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
+from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import psnr
-from sansref.results.scores import BEST_SCALE, Score, score_best_scale, score_scan, scored_reference, zero_filled
-from sansref.training.batches import WithoutHeldOut, held_out_mask
+from sansref.results.scorer import BEST_SCALE, Scorer, scored_reference, zero_filled
+from sansref.results.scores import METRICS, ScoredSlice, read_scores
+from sansref.training.batches import WithoutHeldOut
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
 QUIET = Console(quiet=True)
+WRITTEN = {"median.png", "report.html", "scores.csv", "summary.json", "worst.png"}
 
 
 @pytest.fixture
@@ -64,23 +67,34 @@ def relative(trained, monkeypatch):
     return method
 
 
-def table(out) -> list[dict[str, str]]:
-    with (out / "scores.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def mean(found, method: str, score: str) -> float:
+    return found.summary.lines[method].estimates[score].mean
+
+
+def same(one: ScoredSlice, other: ScoredSlice) -> bool:
+    """Whether all scores are equal, undefined ones too."""
+    return all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in METRICS)
+
+
+def scored(config, scan, label, reconstruct, item, **options):
+    """Score one method on the samples that an evaluation holds out."""
+    held_out = HeldOut(config.split.held_out, config.data_seed, config.sampling.family)
+    (row,) = Scorer({label: reconstruct}, held_out, **options).score(scan, item)
+    return row
 
 
 def test_only_subjects_that_the_run_did_not_learn_from_are_scored(play, trained):
     found, _ = play()
     split = trained.subjects()
-    assert sorted({row.info.subject for row in found.rows}) == split["test"]
+    assert sorted({row.info.subject for row in found.slices}) == split["test"]
     assert found.left_out == sorted(split["training"] + split["validation"])
-    assert len(found.rows) == 4 * len(split["test"])
+    assert len(found.slices) == 4 * len(split["test"])
 
 
 @pytest.mark.parametrize(("subjects", "scored", "left_out"), [("test", 2, 4), ("all", 6, 0)])
 def test_subjects_can_be_chosen(play, subjects, scored, left_out):
     found, _ = play(subjects=subjects)
-    assert len({row.info.subject for row in found.rows}) == scored
+    assert len({row.info.subject for row in found.slices}) == scored
     assert len(found.left_out) == left_out
 
 
@@ -91,14 +105,14 @@ def test_training_scans_are_scored_on_what_the_run_was_not_given(tiny, heads, tm
     run = train(config, data, tmp_path / "run", console=QUIET).run
     scans, given = PreparedScans(run.path / "data" / "training"), []
     learned = WithoutHeldOut(scans, config.split.held_out, config.training.seed)
-    original = module.score_scan
+    original = HeldOut.score
 
-    def watched(reconstruct, scan, family, held_out, seed, item, *rest):
+    def watched(self, reconstruct, scan, item):
         if scan.meta.subject in run.subjects()["training"]:
-            given.append((scan, held_out_mask(scan, held_out, seed, item)))
-        return original(reconstruct, scan, family, held_out, seed, item, *rest)
+            given.append((scan, held_out_mask(scan, self.share, self.seed, item)))
+        return original(self, reconstruct, scan, item)
 
-    monkeypatch.setattr(module, "score_scan", watched)
+    monkeypatch.setattr(HeldOut, "score", watched)
     evaluate(run, data, tmp_path / "scores", "all", console=QUIET)
     assert [meta.slice for meta in scans.metas] != list(range(len(scans)))
     assert len(given) == 2 * len(scans)  # zero-filled and SSDU
@@ -117,29 +131,25 @@ def test_scores_on_simulated_data_say_so(play):
 def test_scores_are_those_of_every_slice(play, trained, heads):
     found, out = play()
     config, method = trained.config(), trained.load()
-    row = found.rows[1]
+    row = found.slices[1]
     scan = list(config.preparation.scans(row.info.path))[1]
-    share, seed = config.split.held_out, config.training.seed
     for name, reconstruct in (("zero-filled", zero_filled), ("idr", method.reconstruct)):
-        score, _ = score_scan(reconstruct, scan, config.sampling.family(emulated=True), share, seed, 1)
-        assert row.scores[name] == score
+        assert same(row.scores[name], scored(config, scan, name, reconstruct, 1))
     assert list(row.scores) == ["zero-filled", BEST_SCALE, "idr"]
-    assert row.scores[BEST_SCALE] == score_best_scale(scan)
-    written = table(out)
-    assert len(written) == 3 * len(found.rows)
-    assert list(written[0]) == ["subject", "file", "slice", "method", "psnr", "ssim", "nmse", "held_out"]
-    line = next(line for line in written if line["slice"] == "1" and line["method"] == "idr")
-    assert line["file"] == row.info.path.name
-    assert line["subject"] == row.info.subject
-    assert float(line["psnr"]) == pytest.approx(row.scores["idr"].psnr, rel=1e-5)
+    assert same(row.scores[BEST_SCALE], scored(config, scan, "it", zero_filled, 1, rescaled={"it"}))
+    written = read_scores(out / "scores.csv")
+    assert len(written) == 3 * len(found.slices)
+    line = next(line for line in written if line.slice == 1 and line.label == "idr")
+    assert (line.file, line.subject) == (row.info.path.name, row.info.subject)
+    assert line == row.scores["idr"] or same(line, row.scores["idr"])
+    assert line.acceleration == pytest.approx(scan.acceleration)
 
 
 def test_best_scale_beats_the_zero_filled_image_and_has_no_held_out_error(play):
     found, out = play()
-    summary = found.summaries()
-    assert summary[BEST_SCALE].mean.nmse < summary["zero-filled"].mean.nmse
-    assert summary[BEST_SCALE].known["held_out"] == 0
-    assert {line["held_out"] for line in table(out) if line["method"] == BEST_SCALE} == {"nan"}
+    assert mean(found, BEST_SCALE, "nmse") < mean(found, "zero-filled", "nmse")
+    assert found.summary.lines[BEST_SCALE].estimates["held_out"].slices == 0
+    assert all(math.isnan(line.held_out) for line in read_scores(out / "scores.csv") if line.label == BEST_SCALE)
     written = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert written["methods"][BEST_SCALE]["mean"]["held_out"] is None
 
@@ -147,17 +157,17 @@ def test_best_scale_beats_the_zero_filled_image_and_has_no_held_out_error(play):
 def test_pictures_are_upright_and_scores_are_not_touched(play, trained, heads, monkeypatch):
     """Rows of these heads lead to the left, columns to anterior: they would lie on their side."""
     drawn = []
-    monkeypatch.setattr(module, "error_figure", lambda path, truth, panels, title: drawn.append((truth, panels, title)))
+    monkeypatch.setattr(module, "error_figure", lambda path, shown, title: drawn.append(shown))
     found, _ = play()
     assert len(drawn) == 2
-    for truth, panels, title in drawn:
-        subject, number = title.removeprefix("worst slice: ").removeprefix("median slice: ").split(", slice ")
-        (scan,) = trained.config().preparation.scans(heads / f"{subject}_T1w.nii.gz", [int(number)])
-        assert torch.equal(truth, scored_reference(scan).T.flip(0))
-        given = scan.batch()
-        assert torch.equal(panels[0].image, zero_filled(given)[0].abs().T.flip(0))
-        (row,) = (row for row in found.rows if (row.info.subject, row.slice) == (subject, int(number)))
-        assert row.scores["zero-filled"].psnr == pytest.approx(float(psnr(panels[0].image, truth, float(truth.max()))))
+    for shown in drawn:
+        (scan,) = trained.config().preparation.scans(heads / f"{shown.subject}_T1w.nii.gz", [shown.number])
+        assert np.array_equal(shown.reference, scored_reference(scan).T.flip(0).numpy())
+        image = zero_filled(scan.batch())[0].abs().T.flip(0)
+        assert np.array_equal(shown.images["zero-filled"], image.numpy())
+        (row,) = (row for row in found.slices if (row.info.subject, row.slice) == (shown.subject, shown.number))
+        truth = torch.from_numpy(shown.reference.copy())
+        assert row.scores["zero-filled"].psnr == pytest.approx(float(psnr(image, truth, float(truth.max()))))
 
 
 def test_names_of_scans_give_no_formulas(play, heads, tmp_path):
@@ -165,74 +175,92 @@ def test_names_of_scans_give_no_formulas(play, heads, tmp_path):
     (tmp_path / "data").mkdir()
     shutil.copy(heads / "sub-01_T1w.nii.gz", tmp_path / "data" / name)
     _, out = play(tmp_path / "data", "all")
-    assert all(line["file"] == "'=cmd|' C calc'!A0\\x07.nii.gz" for line in table(out))
-    assert all(float(line["psnr"]) > 0 for line in table(out))
+    with (out / "scores.csv").open(newline="") as file:
+        assert {line["file"] for line in csv.DictReader(file)} == {"'=cmd|' C calc'!A0\\x07.nii.gz"}
+    assert all(line.psnr > 0 for line in read_scores(out / "scores.csv"))
 
 
 def test_training_made_the_test_subjects_better_than_zero_filling(play):
-    summary = play()[0].summaries()
-    assert summary["idr"].mean.psnr > summary["zero-filled"].mean.psnr
-    assert summary["idr"].mean.held_out < summary["zero-filled"].mean.held_out
+    found, _ = play()
+    for score in ("psnr", "psnr_body"):
+        assert mean(found, "idr", score) > mean(found, "zero-filled", score)
+    assert mean(found, "idr", "held_out") < mean(found, "zero-filled", "held_out")
 
 
 def test_summary_and_figures_are_written(play, trained):
     found, out = play()
-    assert sorted(path.name for path in out.glob("[!.]*")) == ["median.png", "scores.csv", "summary.json", "worst.png"]
+    assert {path.name for path in out.glob("[!.]*")} == WRITTEN
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["subjects"] == trained.subjects()["test"]
-    assert summary["methods"]["idr"]["slices"] == len(found.rows)
-    assert summary["methods"]["idr"]["mean"]["psnr"] == pytest.approx(found.summaries()["idr"].mean.psnr)
-    assert summary["scores"].startswith("mean ± standard deviation over 8 slices; per slice on magnitudes, data range")
+    assert summary["methods"]["idr"]["slices"] == len(found.slices)
+    assert summary["methods"]["idr"]["mean"]["psnr"] == pytest.approx(mean(found, "idr", "psnr"))
+    assert summary["scores"].startswith("mean ± standard deviation over 8 slices of 2 subjects; per slice on")
     assert (summary["normalise"], summary["lpips"], summary["lpips_missing"]) == ("none", None, None)
 
 
 def test_worst_and_median_slice_are_drawn(play, monkeypatch):
     drawn = {}
-
-    def error_figure(path, truth, panels, title):
-        drawn[path.stem] = panels, title
-
-    monkeypatch.setattr(module, "error_figure", error_figure)
+    monkeypatch.setattr(module, "error_figure", lambda path, *rest: drawn.update({path.stem: rest}))
     found, _ = play()
-    values = sorted(row.scores["idr"].psnr for row in found.rows)
+    values = sorted(row.scores["idr"].psnr for row in found.slices)
     for name, value in (("worst", values[0]), ("median", values[len(values) // 2])):
-        panels, title = drawn[name]
-        assert [panel.title for panel in panels] == ["zero-filled", "idr"]
-        assert panels[1].caption.startswith(f"{value:.2f} dB")
+        shown, title = drawn[name]
+        assert list(shown.images) == ["zero-filled", "idr"]
+        assert shown.captions["idr"].startswith(f"{value:.2f} dB")
         assert title.startswith(f"{name} slice: sub-")
+
+
+def test_the_page_shows_slices_from_the_worst_to_the_best(play, trained, monkeypatch):
+    pages = []
+    monkeypatch.setattr(module, "write_page", lambda path, contents: pages.append(contents))
+    found, _ = play()
+    (page,) = pages
+    values = sorted(row.scores["idr"].psnr for row in found.slices)
+    captions = [shown.captions["idr"] for shown in page.slices]
+    assert len(captions) == module.SHOWN
+    assert captions == sorted(captions)
+    assert captions[0].startswith(f"{values[0]:.2f} dB")
+    assert captions[-1].startswith(f"{values[-1]:.2f} dB")
+    assert [shown.among_worst for shown in page.slices] == [True, *[False] * 5]
+    assert [table.caption for table in page.tables[:2]] == ["Scores", "Scores in the body"]
+    assert list(page.notes) == list(found.notes())
+    assert [curve.method for curve in page.curves] == ["idr"]
+    assert "method: idr" in page.config
 
 
 def test_other_data_are_new_subjects_whatever_their_names(play, write_heads, tmp_path):
     found, _ = play(write_heads(tmp_path / "other", subjects=2, slices=3))
-    assert len(found.rows) == 6
+    assert len(found.slices) == 6
     assert found.left_out == []
 
 
 def test_a_copy_of_the_data_is_recognised(play, heads, tmp_path, trained):
     found, _ = play(shutil.copytree(heads, tmp_path / "copy"))
-    assert sorted({row.info.subject for row in found.rows}) == trained.subjects()["test"]
+    assert sorted({row.info.subject for row in found.slices}) == trained.subjects()["test"]
 
 
 def test_measured_undersampled_data_are_scored_without_a_reference(play, write_knee, tmp_path):
     found, out = play(write_knee(tmp_path / "under.h5", every=2))
-    assert len(found.rows) == 2
-    assert all(math.isnan(row.scores["idr"].psnr) and row.scores["idr"].held_out > 0 for row in found.rows)
+    assert len(found.slices) == 2
+    assert all(math.isnan(row.scores["idr"].psnr) and row.scores["idr"].held_out > 0 for row in found.slices)
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert summary["methods"]["idr"]["mean"]["psnr"] is None
     assert summary["methods"]["idr"]["mean"]["held_out"] > 0
-    assert sorted(path.name for path in out.glob("[!.]*")) == ["median.png", "scores.csv", "summary.json", "worst.png"]
+    assert {path.name for path in out.glob("[!.]*")} == WRITTEN
     assert found.noise is None
 
 
 def test_without_any_reference_images_are_shown_by_held_out_error(play, write_knee, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(module, "error_figure", lambda path, *rest: drawn.update({path.stem: rest}))
-    found, _ = play(write_knee(tmp_path / "under.h5", every=2, slices=3))
-    highest = max(row.scores["idr"].held_out for row in found.rows)
-    truth, panels, _ = drawn["worst"]
-    assert truth is None
-    assert [panel.title for panel in panels] == ["zero-filled", "idr"]
-    assert panels[1].caption == f"held-out error {highest:.4f}"
+    found, out = play(write_knee(tmp_path / "under.h5", every=2, slices=3))
+    highest = max(row.scores["idr"].held_out for row in found.slices)
+    shown, _ = drawn["worst"]
+    assert shown.reference is None
+    assert list(shown.images) == ["zero-filled", "idr"]
+    assert shown.captions["idr"] == f"held-out error {highest:.4f}"
+    assert shown.noise > 0
+    assert "there is no reference" in (out / "report.html").read_text()
 
 
 def test_scores_say_whether_the_run_was_trained_on_the_scans(play, trained):
@@ -263,11 +291,10 @@ def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
 def test_classical_methods_stand_beside_the_run(play):
     found, out = play(classical=("l1_wavelet", "total_variation"))
     names = ["zero-filled", BEST_SCALE, "L1-wavelet", "total variation", "idr"]
-    assert list(found.rows[0].scores) == names
-    means = {name: summary.mean for name, summary in found.summaries().items()}
+    assert list(found.slices[0].scores) == names
     for name in ("L1-wavelet", "total variation"):
-        assert means[name].psnr > means["zero-filled"].psnr + 1
-        assert means[name].held_out < means["zero-filled"].held_out
+        assert mean(found, name, "psnr") > mean(found, "zero-filled", "psnr") + 1
+        assert mean(found, name, "held_out") < mean(found, "zero-filled", "held_out")
     chosen = json.loads((out / "summary.json").read_text())["regularisation"]
     assert chosen == {name: choice.regularisation for name, choice in found.chosen.items()}
     assert any(note.startswith("L1-wavelet: regularisation ") for note in found.notes())
@@ -278,10 +305,10 @@ def test_slices_without_a_reference_do_not_make_the_means_undefined(play, write_
     write_knee(tmp_path / "knees" / "full.h5", seed=1)
     write_knee(tmp_path / "knees" / "under.h5", seed=2, every=2)
     found, out = play(tmp_path / "knees")
-    known = [row.scores["idr"].psnr for row in found.rows if not math.isnan(row.scores["idr"].psnr)]
-    assert (len(found.rows), len(known)) == (4, 2)
+    known = [row.scores["idr"].psnr for row in found.slices if not math.isnan(row.scores["idr"].psnr)]
+    assert (len(found.slices), len(known)) == (4, 2)
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert "over 4 slices, against the reference over the 2 that have one" in summary["scores"]
+    assert "over 4 slices of 2 subjects, against the reference over the 2 that have one" in summary["scores"]
     idr = summary["methods"]["idr"]
     assert idr["mean"]["psnr"] == pytest.approx(sum(known) / 2)
     assert (idr["known"]["psnr"], idr["known"]["held_out"]) == (2, 4)
@@ -289,25 +316,25 @@ def test_slices_without_a_reference_do_not_make_the_means_undefined(play, write_
 
 def test_lpips_is_that_of_the_scored_images(play, trained, alexnet):
     found, out = play(lpips="alex", lpips_weights=alexnet)
-    row, recipe = found.rows[2], trained.config().preparation
+    row, recipe = found.slices[2], trained.config().preparation
     scan = list(recipe.scans(row.info.path))[2]
     truth, image = scored_reference(scan), trained.load().reconstruct(scan.batch())[0]
     expected = LPIPS.load("alex", alexnet)(image.abs().detach(), truth, float(truth.max()))
     assert row.scores["idr"].lpips == pytest.approx(float(expected), rel=1e-4)
-    assert all(score.lpips > 0 for row in found.rows for score in row.scores.values())
+    assert all(score.lpips > 0 for row in found.slices for score in row.scores.values())
     assert (found.scoring.lpips, found.scoring.weights, found.missing) == ("alex", True, "")
-    line = next(line for line in table(out) if line["slice"] == "2" and line["method"] == "idr")
-    assert float(line["lpips"]) == pytest.approx(row.scores["idr"].lpips, rel=1e-5)
+    line = next(line for line in read_scores(out / "scores.csv") if line.slice == 2 and line.label == "idr")
+    assert line.lpips == row.scores["idr"].lpips
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["lpips"] == "alex"
-    assert summary["methods"]["idr"]["mean"]["lpips"] == pytest.approx(found.summaries()["idr"].mean.lpips)
+    assert summary["methods"]["idr"]["mean"]["lpips"] == pytest.approx(mean(found, "idr", "lpips"))
 
 
 def test_missing_weights_for_lpips_cost_no_other_score(play, no_weights):
     found, out = play(lpips="vgg")
     assert (found.scoring.lpips, found.scoring.weights) == ("vgg", False)
     assert found.missing.startswith("the weights of VGG16 for LPIPS are not on this machine")
-    assert all(math.isnan(row.scores["idr"].lpips) and row.scores["idr"].psnr > 0 for row in found.rows)
+    assert all(math.isnan(row.scores["idr"].lpips) and row.scores["idr"].psnr > 0 for row in found.slices)
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert summary["methods"]["idr"]["mean"]["lpips"] is None
     assert (summary["lpips"], summary["lpips_missing"]) == ("vgg", found.missing)
@@ -343,13 +370,11 @@ def test_images_too_small_for_lpips_are_one_clear_line(play, alexnet, tmp_path):
 @pytest.mark.parametrize(("asked", "normalise"), [("auto", "minmax"), ("none", "none"), ("minmax", "minmax")])
 def test_relative_methods_are_scored_after_min_max_unless_told_otherwise(play, trained, relative, asked, normalise):
     found, out = play(normalise=asked)
-    row, config = found.rows[1], trained.config()
+    row, config = found.slices[1], trained.config()
     scan = list(config.preparation.scans(row.info.path))[1]
-    expected, _ = score_scan(
-        relative.reconstruct, scan, config.sampling.family(emulated=True), 0.1, 0, 1, normalise=normalise
-    )
-    assert row.scores["idr"] == expected
-    assert row.scores[BEST_SCALE] == score_best_scale(scan, normalise=normalise)
+    assert same(row.scores["idr"], scored(config, scan, "idr", relative.reconstruct, 1, normalise=normalise))
+    rescaled = scored(config, scan, "it", zero_filled, 1, normalise=normalise, rescaled={"it"})
+    assert same(row.scores[BEST_SCALE], rescaled)
     assert found.scoring.normalise == normalise
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["normalise"] == normalise
@@ -363,32 +388,27 @@ def test_other_methods_are_scored_on_their_scale_unless_told_otherwise(play):
 
 def test_figures_show_what_was_scored(play, relative, monkeypatch):
     drawn = {}
-
-    def error_figure(path, truth, panels, title):
-        drawn[path.stem] = truth, panels
-
-    monkeypatch.setattr(module, "error_figure", error_figure)
+    monkeypatch.setattr(module, "error_figure", lambda path, shown, title: drawn.update({path.stem: shown}))
     play()
-    truth, panels = drawn["worst"]
-    assert (float(truth.min()), float(truth.max())) == (0, 1)
-    assert float(panels[0].image.min()) == pytest.approx(0, abs=1e-6)
-    assert float(panels[0].image.max()) == pytest.approx(1)
+    shown = drawn["worst"]
+    assert (shown.reference.min(), shown.reference.max()) == (0, 1)
+    assert shown.images["zero-filled"].min() == pytest.approx(0, abs=1e-6)
+    assert shown.images["zero-filled"].max() == pytest.approx(1)
 
 
 def test_fully_sampled_measured_data_are_scored_on_the_scanners_crop(play, write_knee, tmp_path):
     found, _ = play(write_knee(tmp_path / "full.h5"))
-    assert all(row.scores["idr"].psnr > 10 for row in found.rows)
+    assert all(row.scores["idr"].psnr > 10 for row in found.slices)
 
 
-def test_slices_without_a_reference_do_not_hide_the_worst_one(trained):
-    def row(psnr):
-        return module.Row(None, 0, {"idr": Score(psnr, 0, 0, 0)})
+def test_slices_without_a_reference_do_not_hide_the_worst_one():
+    def row(psnr, held_out=0.1):
+        return module.EvaluatedSlice(None, 0, {"idr": ScoredSlice("idr", 4, 0, 0, "a", 0, psnr, held_out=held_out)})
 
     rows = [row(30.0), row(math.nan), row(20.0), row(25.0), row(math.nan)]
-    assert [(title, chosen.scores["idr"].psnr) for title, chosen in module._telling_rows(rows, "idr")] == [
-        ("worst", 20.0),
-        ("median", 25.0),
-    ]
+    assert [one.scores["idr"].psnr for one in module._ranked(rows, "idr")] == [20.0, 25.0, 30.0]
+    bare = [row(math.nan, held_out) for held_out in (0.1, 0.3, math.nan, 0.2)]
+    assert [one.scores["idr"].held_out for one in module._ranked(bare, "idr")] == [0.3, 0.2, 0.1]
 
 
 def test_nobody_left_is_one_clear_line(play, tiny, heads, tmp_path):
@@ -406,7 +426,7 @@ def test_bad_files_stop_or_are_told(play, write_heads, tmp_path):
         play(data)
     found, _ = play(data, skip_bad=True)
     assert sorted(error.path.name for error in found.bad_files) == ["sub-02_T1w.nii.gz", "sub-08_T1w.nii.gz"]
-    assert {row.info.subject for row in found.rows} == {"sub-01", "sub-03"}
+    assert {row.info.subject for row in found.slices} == {"sub-01", "sub-03"}
 
 
 def test_nothing_but_bad_files_is_one_clear_line(play, write_heads, tmp_path):
@@ -420,7 +440,7 @@ def test_nothing_but_bad_files_is_one_clear_line(play, write_heads, tmp_path):
 def test_a_run_on_no_folder_of_subjects_has_learned_from_nobody(play, trained, tmp_path):
     copy = RunDirectory(shutil.copytree(trained.path, tmp_path / "demo"))
     copy.splits_file.unlink()
-    assert len(play(directory=copy)[0].rows) == 24
+    assert len(play(directory=copy)[0].slices) == 24
 
 
 def test_blank_slices_are_passed_over(play, tmp_path):
@@ -428,7 +448,7 @@ def test_blank_slices_are_passed_over(play, tmp_path):
     volume[8:24, 8:24, 1:3] = 100
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.eye(4)), tmp_path / "sub-90_T1w.nii.gz")
     found, _ = play(tmp_path / "sub-90_T1w.nii.gz")
-    assert [row.slice for row in found.rows] == [1, 2]
+    assert [row.slice for row in found.slices] == [1, 2]
 
 
 def test_evaluation_does_not_move_the_weights(play, trained):
@@ -470,7 +490,7 @@ def test_another_persons_file_of_equal_name_and_size_is_new(of_folders, tmp_path
     others = _people(tmp_path / "others", range(10, 13))
     found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
     assert found.left_out == []
-    assert {row.info.subject for row in found.rows} == {"P000", "P001", "P002"}
+    assert {row.info.subject for row in found.slices} == {"P000", "P001", "P002"}
 
 
 def test_a_known_file_under_another_name_is_known(of_folders, tmp_path):
@@ -494,7 +514,7 @@ def test_a_part_of_the_runs_data_is_known_by_the_runs_names(of_folders, tmp_path
         with pytest.raises(SettingError, match="none of the 1 subject"):
             evaluate(of_folders, data, tmp_path / "out", console=QUIET)
     found = evaluate(of_folders, home / aside / "T2.nii", tmp_path / "out", console=QUIET)
-    assert {row.info.subject for row in found.rows} == {aside}
+    assert {row.info.subject for row in found.slices} == {aside}
 
 
 def test_the_users_rule_may_differ_for_other_data(of_folders, tmp_path):
@@ -505,14 +525,14 @@ def test_the_users_rule_may_differ_for_other_data(of_folders, tmp_path):
     with pytest.raises(FileError, match="--subject_from"):
         evaluate(of_folders, data, tmp_path / "out", console=QUIET)
     found = evaluate(of_folders, data, tmp_path / "out", console=QUIET, subject_from=r"P\d")
-    assert {row.info.subject for row in found.rows} == {"P1", "P2"}
+    assert {row.info.subject for row in found.slices} == {"P1", "P2"}
 
 
 def test_label_maps_are_not_scored(of_folders, tmp_path):
     others = _people(tmp_path / "others", [30])
     shutil.copyfile(others / "P000" / "T1.nii", others / "P000" / "T1_seg.nii")
     found = evaluate(of_folders, others, tmp_path / "out", console=QUIET)
-    assert {row.info.path.name for row in found.rows} == {"T1.nii", "T2.nii"}
+    assert {row.info.path.name for row in found.slices} == {"T1.nii", "T2.nii"}
     assert "T1_seg.nii" in found.note
 
 

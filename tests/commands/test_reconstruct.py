@@ -22,7 +22,7 @@ from sansref.data.readers import open_scan_file
 from sansref.data.simulate import Sampling, Simulation
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
-from sansref.results.scores import zero_filled
+from sansref.results.scorer import zero_filled
 
 QUIET = Console(quiet=True)
 

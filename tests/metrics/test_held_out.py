@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.scans import noise
@@ -11,8 +13,9 @@ from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import central_mask, fraction_sides
 from sansref.kspace.masks.laws import draw_mask
 from sansref.kspace.partitions import hold_out
-from sansref.metrics.held_out import held_out_error
+from sansref.metrics.held_out import held_out_error, held_out_mask
 from sansref.randomness import seeded
+from sansref.scan import Scan, ScanMeta
 
 SHAPE = (40, 36)
 
@@ -115,3 +118,54 @@ def test_with_the_density_of_the_law_it_estimates_the_error_of_the_whole_image_o
     assert float(held_out_error(*scan, density=torch.stack(densities)).mean()) == pytest.approx(nmse, rel=0.1)
     if law == "variable_density":
         assert float(held_out_error(*scan).mean()) < 0.8 * nmse
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.02, 0.9), st.integers(0, 100), st.integers(0, 100))
+def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_centre(
+    fraction: float, seed: int, item: int
+) -> None:
+    acquired = torch.rand(32, 32, generator=torch.Generator().manual_seed(7)) < 0.4
+    acquired[12:20, 12:20] = True
+    held_out = held_out_mask(bare(acquired), fraction, seed, item)
+    assert held_out.any()
+    assert not (held_out & ~acquired).any()
+    assert not held_out[15:17, 15:17].any()
+    assert torch.equal(held_out, held_out_mask(bare(acquired), fraction, seed, item))
+
+
+def bare(acquired: Tensor, **meta: int) -> Scan:
+    """A scan of nothing but its mask."""
+    kspace = torch.zeros(1, *acquired.shape, dtype=torch.complex64)
+    return Scan(kspace, acquired, ScanMeta("s", "f", **meta))
+
+
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_samples_that_the_coil_maps_come_from_are_not_held_out(columnwise: bool) -> None:
+    acquired = torch.rand(32, 48, generator=torch.Generator().manual_seed(7)) < 0.5
+    acquired = acquired[:1].expand_as(acquired).clone() if columnwise else acquired
+    acquired[:, 14:34] = True
+    central = torch.zeros_like(acquired)
+    central[6:26, 14:34] = True
+    found = [
+        torch.stack([held_out_mask(bare(acquired, calibration=side), 0.3, 0, item) for item in range(30)]).any(0)
+        for side in (0, 20)
+    ]
+    assert (found[0] & central).any()
+    assert not (found[1] & central).any()
+    assert (found[1] & ~central).any()
+
+
+def test_whole_columns_of_a_column_mask_are_held_out() -> None:
+    # Along the readout single samples would be easy to guess from their neighbours.
+    acquired = torch.zeros(32, 40, dtype=torch.bool)
+    acquired[:, ::3] = acquired[:, 16:24] = True
+    held_out = held_out_mask(bare(acquired), 0.2, seed=0, item=0)
+    assert torch.equal(held_out, held_out[:1].expand_as(held_out))
+    assert 0 < int(held_out[0].sum()) < int(acquired[0].sum())
+
+
+def test_choice_of_held_out_samples_depends_on_seed_and_scan() -> None:
+    scan = bare(points(32, 32))
+    masks = [held_out_mask(scan, 0.2, seed, item) for seed in (0, 1) for item in (0, 1)]
+    assert len({mask.numpy().tobytes() for mask in masks}) == 4

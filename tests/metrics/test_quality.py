@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from sansref.metrics.quality import best_scale, nmse, psnr, ssim, volume_nmse, volume_psnr, volume_ssim
+from sansref.metrics.quality import best_scale, nmse, psnr, ssim
 
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
@@ -108,28 +108,31 @@ def test_metrics_do_not_depend_on_the_unit(seed: int, unit: float) -> None:
     torch.testing.assert_close(nmse(unit * image, unit * reference), nmse(image, reference))
 
 
-def test_volume_metrics_follow_fastmri() -> None:
-    """The formulas of fastMRI's evaluate.py, written out with scikit-image."""
-    image, reference = _pair((4, 20, 24))
-    reference[1] *= 0.2  # A dark slice: its own maximum is far from the volume's.
-    image[1] *= 0.2
-    x, y = image.double().numpy(), reference.double().numpy()
-    peak = y.max()
-    similarity = np.mean([structural_similarity(b, a, data_range=peak) for a, b in zip(x, y, strict=True)])
-    assert float(volume_ssim(image, reference)) == pytest.approx(similarity, abs=1e-9)
-    expected = peak_signal_noise_ratio(y, x, data_range=peak)
-    assert float(volume_psnr(image, reference)) == pytest.approx(expected, abs=1e-9)
-    expected = np.linalg.norm(y - x) ** 2 / np.linalg.norm(y) ** 2
-    assert float(volume_nmse(image, reference)) == pytest.approx(expected, rel=1e-9)
-    assert volume_psnr(image, reference) > psnr(image, reference, reference.amax((-2, -1))).mean() + 1
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.sampled_from([3, 7]))
+def test_scores_inside_a_mask_are_means_over_its_pixels(seed: int, window: int) -> None:
+    image, reference = _pair((14, 17), seed)
+    mask = torch.rand(14, 17, generator=torch.Generator().manual_seed(seed)) < 0.4
+    x, y, kept = image.double().numpy(), reference.double().numpy(), mask.numpy()
+    error = ((x - y)[kept] ** 2).mean()
+    assert float(psnr(image, reference, 0.8, mask)) == pytest.approx(10 * np.log10(0.8**2 / error), abs=1e-6)
+    assert float(nmse(image, reference, mask)) == pytest.approx(error * kept.sum() / (y[kept] ** 2).sum(), rel=1e-6)
+    _, full = structural_similarity(y, x, data_range=0.8, win_size=window, full=True)
+    edge = window // 2
+    inner = np.s_[edge : 14 - edge, edge : 17 - edge]
+    expected = full[inner][kept[inner]].mean()
+    assert float(ssim(image, reference, 0.8, window, mask)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_volume_metrics_keep_leading_axes() -> None:
-    image, reference = _pair((2, 3, 16, 16))
-    for metric in (volume_psnr, volume_ssim, volume_nmse):
-        values = metric(image, reference)
-        assert values.shape == (2,)
-        assert float(values[1]) == pytest.approx(float(metric(image[1], reference[1])), abs=1e-9)
+def test_a_mask_of_everything_changes_nothing_and_one_of_nothing_has_no_score() -> None:
+    image, reference = _pair((2, 16, 17))
+    whole, none = torch.ones(2, 16, 17, dtype=torch.bool), torch.zeros(2, 16, 17, dtype=torch.bool)
+    for metric in (psnr, ssim):
+        assert torch.equal(metric(image, reference, 1.0, mask=whole), metric(image, reference, 1.0))
+        assert metric(image, reference, 1.0, mask=none).isnan().all()
+    assert torch.equal(nmse(image, reference, whole), nmse(image, reference))
+    with pytest.raises(ValueError, match=r"mask must be bool \(2, 16, 17\), got torch.float32 \(16, 17\)"):
+        psnr(image, reference, 1.0, torch.ones(16, 17))
 
 
 @settings(deadline=None, max_examples=25)
@@ -155,9 +158,6 @@ def test_best_scale_of_known_images() -> None:
         lambda x, y: ssim(x, y, 1.0),
         nmse,
         best_scale,
-        volume_psnr,
-        volume_ssim,
-        volume_nmse,
     ],
 )
 def test_complex_and_mismatched_images_are_refused(metric: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -175,8 +175,6 @@ def test_images_without_a_plane_or_empty_are_refused() -> None:
         psnr(torch.ones(5), torch.ones(5), 1.0)
     with pytest.raises(ValueError, match="not empty"):
         ssim(torch.ones(0, 9, 9), torch.ones(0, 9, 9), 1.0)
-    with pytest.raises(ValueError, match="slices, height, width"):
-        volume_psnr(torch.ones(9, 9), torch.ones(9, 9))
 
 
 @pytest.mark.parametrize("data_range", [0.0, -1.0, math.nan, torch.tensor([1.0, 0.0])])

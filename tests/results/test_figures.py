@@ -17,13 +17,13 @@ from torch import Tensor
 from sansref.errors import FileError
 from sansref.results.error_figure import DPI, build_error_figure, common_error_limit, worst_region
 from sansref.results.figures import (
-    Panel,
     agreement_figure,
     build_agreement_figure,
     build_stage_figure,
     error_figure,
     stage_figure,
 )
+from sansref.results.viewer.contents import ViewerSlice
 
 
 def _reference(height: int = 24, width: int = 24) -> Tensor:
@@ -31,8 +31,15 @@ def _reference(height: int = 24, width: int = 24) -> Tensor:
     return 2 * torch.rand(height, width, generator=torch.Generator().manual_seed(0)).square()
 
 
-def _panel(title: str, error: float, reference: Tensor) -> Panel:
-    return Panel(title, reference + error, f"{error:g}")
+def _shown(reference: Tensor | None, caption: str = "", **images: Tensor) -> ViewerSlice:
+    truth = None if reference is None else reference.numpy()
+    found = {name: image.numpy() for name, image in images.items()}
+    return ViewerSlice("a", 0, "", truth, found, dict.fromkeys(images, caption))
+
+
+def _off(reference: Tensor, *errors: float) -> ViewerSlice:
+    """Methods whose every pixel is off by so much."""
+    return _shown(reference, **{f"method {number}": reference + error for number, error in enumerate(errors)})
 
 
 def _axes(figure: matplotlib.figure.Figure, row: str) -> list[matplotlib.axes.Axes]:
@@ -48,7 +55,7 @@ def test_png_widens_by_one_column_per_panel(tmp_path: Path) -> None:
     sizes = []
     for count in (1, 2, 6):
         path = tmp_path / "new" / f"{count}.png"
-        error_figure(path, reference, [_panel(f"method {i}", 0.01 * i, reference) for i in range(count)], "title")
+        error_figure(path, _off(reference, *(0.01 * i for i in range(count))), "title")
         with Image.open(path) as image:
             assert image.format == "PNG"
             assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
@@ -63,7 +70,7 @@ def test_png_widens_by_one_column_per_panel(tmp_path: Path) -> None:
 def test_all_images_share_a_window_and_all_errors_a_scale() -> None:
     reference = _reference()
     errors = [0.5, 0.06, 0.02]
-    figure = build_error_figure(reference, [_panel(f"method {e}", e, reference) for e in errors])
+    figure = build_error_figure(_off(reference, *errors))
     images, maps = _axes(figure, "image"), _axes(figure, "error")
     assert len(images) == 4
     assert len(maps) == 3
@@ -92,22 +99,22 @@ def test_error_limit_ignores_a_few_pixels() -> None:
 
 def test_error_limit_can_be_given() -> None:
     reference = _reference()
-    figure = build_error_figure(reference, [_panel("a", 0.1, reference)], error_limit=40)
+    figure = build_error_figure(_off(reference, 0.1), error_limit=40)
     assert _axes(figure, "error")[0].images[0].get_clim() == (0, 40)
 
 
 def test_zoom_shows_the_boxed_region_of_every_image() -> None:
     reference = _reference(20, 30)
-    panels = [_panel("a", 0.1, reference), _panel("b", 0.2, reference)]
-    figure = build_error_figure(reference, panels, zoom=(4, 6, 5, 10))
+    shown = _off(reference, 0.1, 0.2)
+    figure = build_error_figure(shown, zoom=(4, 6, 5, 10))
     zoomed = _axes(figure, "zoom")
-    for axes, image in zip(zoomed, [reference, *(panel.image for panel in panels)], strict=True):
+    for axes, image in zip(zoomed, [reference, *shown.images.values()], strict=True):
         np.testing.assert_allclose(axes.images[0].get_array(), image[4:9, 6:16], rtol=1e-6)
         assert axes.images[0].get_clim() == _axes(figure, "image")[0].images[0].get_clim()
     for axes in _axes(figure, "image"):
         (box,) = axes.patches
         assert box.get_bbox().bounds == (5.5, 3.5, 10, 5)
-    plain = build_error_figure(reference, panels)
+    plain = build_error_figure(shown)
     assert not _axes(plain, "zoom")
     assert figure.get_size_inches()[1] - plain.get_size_inches()[1] == pytest.approx(1.06)
 
@@ -115,9 +122,9 @@ def test_zoom_shows_the_boxed_region_of_every_image() -> None:
 def test_texts_are_drawn_as_given_and_do_not_collide(tmp_path: Path) -> None:
     reference = _reference()
     title, caption = "a title of $many words_{ that is wider than its column", "33.41 dB / 0.9123"
-    panels = [Panel(title, reference, caption), Panel("b", reference, caption)]
-    error_figure(tmp_path / "figure.png", reference, panels, "subject $1")
-    figure = build_error_figure(reference, panels, "subject $1")
+    shown = _shown(reference, caption, **{title: reference, "b": reference})
+    error_figure(tmp_path / "figure.png", shown, "subject $1")
+    figure = build_error_figure(shown, "subject $1")
     assert {"reference", "b", caption, "subject $1"} <= set(_texts(figure))
     figure.draw_without_rendering()
     heads = [text for axes in _axes(figure, "image") for text in axes.texts if text.get_text()]
@@ -129,7 +136,7 @@ def test_texts_are_drawn_as_given_and_do_not_collide(tmp_path: Path) -> None:
 
 def test_tall_images_keep_square_pixels() -> None:
     reference = _reference(64, 16)
-    figure = build_error_figure(reference, [_panel("a", 0.1, reference)])
+    figure = build_error_figure(_off(reference, 0.1))
     figure.draw_without_rendering()
     for axes in figure.axes:
         if axes.images:
@@ -142,50 +149,33 @@ def test_tall_images_keep_square_pixels() -> None:
 def test_a_nearly_empty_reference_has_a_window() -> None:
     reference = torch.zeros(64, 64)
     reference[3, 3] = 1
-    figure = build_error_figure(reference, [_panel("a", 0.1, reference)])
+    figure = build_error_figure(_off(reference, 0.1))
     assert _axes(figure, "image")[0].images[0].get_clim() == (0, 1)
 
 
-@pytest.mark.parametrize(
-    ("reference", "image", "message"),
-    [
-        (torch.ones(4, 4), torch.ones(4, 5), r"panel 'a' must have the reference's shape \(4, 4\), got \(4, 5\)"),
-        (torch.ones(4, 4), torch.ones(1, 4, 4), r"panel 'a' must be real \(height, width\).*\(1, 4, 4\)"),
-        (torch.ones(4, 4) + 0j, torch.ones(4, 4), r"reference must be real \(height, width\), got torch.complex64"),
-        (torch.ones(4, 4), torch.full((4, 4), math.nan), "panel 'a' has NaN or infinite values"),
-        (torch.zeros(4, 4), torch.ones(4, 4), "reference must have a positive maximum, got 0"),
-    ],
-)
-def test_error_figure_refuses_unusable_images(reference: Tensor, image: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build_error_figure(reference, [Panel("a", image)])
-
-
-def test_without_a_reference_the_panels_stand_alone() -> None:
+def test_without_a_reference_the_images_stand_alone() -> None:
     image = torch.rand(8, 12, generator=torch.Generator().manual_seed(0))
-    figure = build_error_figure(None, [Panel("a", 2 * image, "first"), Panel("b", image)], "a title that is long " * 9)
+    figure = build_error_figure(_shown(None, "first", a=2 * image, b=image), "a title that is long " * 9)
     assert [axes.get_label() for axes in figure.axes] == ["image", "image"]
     assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
     assert figure.axes[1].images[0].get_clim()[1] == pytest.approx(float(image.quantile(0.998)), rel=0.02)
     assert "\n" in figure.texts[0].get_text()
-    with pytest.raises(ValueError, match="panel 'b' must have the first panel's shape"):
-        build_error_figure(None, [Panel("a", image), Panel("b", image[:4])])
 
 
-def test_error_figure_needs_a_panel() -> None:
-    with pytest.raises(ValueError, match="panels must not be empty"):
-        build_error_figure(torch.ones(4, 4), [])
+def test_error_figure_needs_an_image() -> None:
+    with pytest.raises(ValueError, match="a, slice 0: images must not be empty"):
+        build_error_figure(_shown(torch.ones(4, 4)))
 
 
 def test_error_limit_must_be_positive() -> None:
     with pytest.raises(ValueError, match="error_limit must be positive, got 0"):
-        build_error_figure(torch.ones(4, 4), [Panel("a", torch.ones(4, 4))], error_limit=0)
+        build_error_figure(_off(torch.ones(4, 4), 0), error_limit=0)
 
 
 @pytest.mark.parametrize("zoom", [(-1, 0, 2, 2), (0, 0, 0, 2), (3, 0, 2, 2), (0, 5, 2, 2)])
 def test_error_figure_refuses_a_region_outside(zoom: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"zoom must lie inside the image of 4 x 6 pixels, got \("):
-        build_error_figure(torch.ones(4, 6), [Panel("a", torch.ones(4, 6))], zoom=zoom)
+        build_error_figure(_off(torch.ones(4, 6), 0), zoom=zoom)
 
 
 def test_figures_touch_no_global_state(tmp_path: Path) -> None:
@@ -299,7 +289,7 @@ def test_the_worst_region_is_where_most_methods_fail() -> None:
     for image in images[:2]:
         image[21:24, 3:6] = 0
     images[2][2, 20] = 50  # of one method alone
-    row, column, height, width = worst_region(reference, images)
+    row, column, height, width = worst_region(_shown(reference, a=images[0], b=images[1], c=images[2]))
     assert (height, width) == (10, 8)
     assert row <= 21 and row + height >= 24
     assert column <= 3 and column + width >= 6

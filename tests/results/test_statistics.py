@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.results.score_rows import SliceScore
+from sansref.results.scores import ScoredSlice
 from sansref.results.statistics import FEW, against, by_subject, estimate, gap_share, holm
 
 NAN_INTERVAL = pytest.approx((math.nan, math.nan), nan_ok=True)
@@ -30,8 +30,8 @@ def shifted(values: dict[str, list[float]], by: float, scale: float = 1.0) -> di
     return {subject: [scale * value + by for value in slices] for subject, slices in values.items()}
 
 
-def score(seed: int, subject: str, index: int, psnr: float, fold: int = 0) -> SliceScore:
-    return SliceScore("IDR", 4.0, fold, seed, subject, index, psnr)
+def score(seed: int, subject: str, index: int, psnr: float, fold: int = 0) -> ScoredSlice:
+    return ScoredSlice("IDR", 4.0, fold, seed, subject, index, psnr)
 
 
 def coverage(subjects: int, simulations: int) -> float:
@@ -122,7 +122,7 @@ def test_shift_and_scale_carry_over(by: float, scale: float) -> None:
     share = gap_share(other, values, top)
     found = gap_share(*(shifted(part, by, scale) for part in (other, values, top)))
     assert (found.share, *found.interval) == pytest.approx((share.share, *share.interval), abs=1e-9)
-    turned = gap_share(*(shifted(part, by, -scale) for part in (other, values, top)), better="low")
+    turned = gap_share(*(shifted(part, by, -scale) for part in (other, values, top)), better="lower")
     assert (turned.share, *turned.interval) == pytest.approx((share.share, *share.interval), abs=1e-9)
 
 
@@ -256,7 +256,7 @@ def test_share_is_how_far_the_mean_has_come() -> None:
 
 def test_share_of_a_score_that_should_be_low() -> None:
     low, high = {"a": [0.5], "b": [0.7]}, {"a": [0.1], "b": [0.3]}
-    assert gap_share({"a": [0.2], "b": [0.4]}, low, high, "low").share == pytest.approx(0.75)
+    assert gap_share({"a": [0.2], "b": [0.4]}, low, high, "lower").share == pytest.approx(0.75)
     assert math.isnan(gap_share({"a": [0.2], "b": [0.4]}, low, high).share)
 
 

@@ -12,14 +12,12 @@ from sansref.errors import SettingError
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS
 from sansref.methods import Draw, KspaceExample, collate
-from sansref.scan import Scan, ScanMeta
 from sansref.training.batches import (
     ExampleSet,
     ShapeBatches,
     UnpairedScans,
     ValidationSet,
     WithoutHeldOut,
-    held_out_mask,
 )
 
 SHAPES = st.lists(st.sampled_from([(4, 4), (4, 6), (8, 4)]), min_size=1, max_size=25)
@@ -131,55 +129,6 @@ def test_workers_make_the_same_batches_as_the_main_process(make_scans, tiny):
     assert len(here) == len(there) == len(batches)
     for one, other in zip(here, there, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.floats(0.02, 0.9), st.integers(0, 100), st.integers(0, 100))
-def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_center(fraction, seed, item):
-    acquired = torch.rand(32, 32, generator=torch.Generator().manual_seed(7)) < 0.4
-    acquired[12:20, 12:20] = True
-    held_out = held_out_mask(bare(acquired), fraction, seed, item)
-    assert held_out.any()
-    assert not (held_out & ~acquired).any()
-    assert not held_out[15:17, 15:17].any()
-    assert torch.equal(held_out, held_out_mask(bare(acquired), fraction, seed, item))
-
-
-def bare(acquired, **meta):
-    """A scan of nothing but its mask."""
-    kspace = torch.zeros(1, *acquired.shape, dtype=torch.complex64)
-    return Scan(kspace, acquired, ScanMeta("s", "f", **meta))
-
-
-@pytest.mark.parametrize("columnwise", [False, True])
-def test_samples_that_the_coil_maps_come_from_are_not_held_out(columnwise):
-    acquired = torch.rand(32, 48, generator=torch.Generator().manual_seed(7)) < 0.5
-    acquired = acquired[:1].expand_as(acquired).clone() if columnwise else acquired
-    acquired[:, 14:34] = True
-    central = torch.zeros_like(acquired)
-    central[6:26, 14:34] = True
-    found = [
-        torch.stack([held_out_mask(bare(acquired, calibration=side), 0.3, 0, item) for item in range(30)]).any(0)
-        for side in (0, 20)
-    ]
-    assert (found[0] & central).any()
-    assert not (found[1] & central).any()
-    assert (found[1] & ~central).any()
-
-
-def test_whole_columns_of_a_column_mask_are_held_out():
-    # Along the readout single samples would be easy to guess from their neighbours.
-    acquired = torch.zeros(32, 40, dtype=torch.bool)
-    acquired[:, ::3] = acquired[:, 16:24] = True
-    held_out = held_out_mask(bare(acquired), 0.2, seed=0, item=0)
-    assert torch.equal(held_out, held_out[:1].expand_as(held_out))
-    assert 0 < int(held_out[0].sum()) < int(acquired[0].sum())
-
-
-def test_choice_of_held_out_samples_depends_on_seed_and_scan(make_scans):
-    (scan,) = make_scans((32, 32))
-    masks = [held_out_mask(scan, 0.2, seed, item) for seed in (0, 1) for item in (0, 1)]
-    assert len({mask.numpy().tobytes() for mask in masks}) == 4
 
 
 def test_validation_item_hides_what_it_scores(make_scans):

@@ -162,7 +162,7 @@ def started(tmp_path, tiny):
 def test_mlflow_says_how_a_run_has_ended(started, error, status):
     from mlflow import MlflowClient
 
-    with pytest.raises(error), tracked(started, MachineOptions(tracker="mlflow")):
+    with pytest.raises(error), tracked(started, MachineOptions(tracker="mlflow"), 2):
         raise error
     client = MlflowClient(tracking_uri=(started.path / "mlflow").as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("sansref").experiment_id])
@@ -172,25 +172,25 @@ def test_mlflow_says_how_a_run_has_ended(started, error, status):
 @needs("mlflow")
 def test_a_run_begun_anew_with_other_settings_is_another_in_the_tracker(started, tiny):
     options = MachineOptions(tracker="mlflow")
-    with tracked(started, options):
+    with tracked(started, options, 2):
         before = started.tracker_file.read_text()
     started.start(tiny("ssdu", seed=3), "/data")
     assert not started.tracker_file.exists()
-    with tracked(started, options):
+    with tracked(started, options, 2):
         assert started.tracker_file.read_text() != before
     assert {path.read_text() for path in started.path.glob("mlflow/*/*/params/training.seed")} == {"0", "3"}
 
 
 def test_without_a_tracker_nothing_is_left(started):
     before = sorted(started.path.iterdir())
-    with tracked(started, MachineOptions()) as followed:
+    with tracked(started, MachineOptions(), 2) as followed:
         followed.follow([{"stage": "0", "epoch": "0", "score": "1"}])
     assert sorted(started.path.iterdir()) == before
 
 
 @needs("tensorboard")
 def test_only_the_leader_writes(started):
-    with tracked(started, MachineOptions(tracker="tensorboard"), leader=False) as followed:
+    with tracked(started, MachineOptions(tracker="tensorboard"), 2, leader=False) as followed:
         followed.follow([{"stage": "0", "epoch": "0", "score": "1"}])
     assert not (started.path / "tensorboard").exists()
 
@@ -253,7 +253,7 @@ def test_a_tracker_that_cannot_be_reached_is_one_line(started, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
         pytest.raises(SettingError, match=r"tracker 'mlflow' cannot be used .*leave it out of --tracker"),
-        tracked(started, MachineOptions(tracker="mlflow")),
+        tracked(started, MachineOptions(tracker="mlflow"), 2),
     ):
         pytest.fail("opened")
 
@@ -264,7 +264,7 @@ def test_an_identity_that_is_none_is_refused(started):
     started.tracker_file.write_text("../..")
     with (
         pytest.raises(SettingError.__base__, match="tracker_id: is no identity"),
-        tracked(started, MachineOptions(tracker=INSTALLED[0])),
+        tracked(started, MachineOptions(tracker=INSTALLED[0]), 2),
     ):
         pytest.fail("opened")
 
@@ -277,7 +277,7 @@ def test_a_strangers_files_are_left_alone(started):
     kept.write_text("mine")
     with (
         pytest.raises(SettingError, match="is no work of sansref"),
-        tracked(started, MachineOptions(tracker="tensorboard")),
+        tracked(started, MachineOptions(tracker="tensorboard"), 2),
     ):
         pytest.fail("opened")
     assert kept.read_text() == "mine"

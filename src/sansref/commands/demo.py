@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,17 +18,21 @@ from sansref.data.slices import Slices, resized_image
 from sansref.errors import SettingError
 from sansref.files import claim, write_text
 from sansref.methods import IDROptions, Method, SSDUOptions
+from sansref.metrics.held_out import HeldOut
 from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
 from sansref.randomness import seeded
-from sansref.results.figures import Panel, agreement_figure, error_figure, stage_figure
-from sansref.results.report import Figure, Section, Table, write_report
-from sansref.results.score_tables import BEST, score_cells, score_markdown
-from sansref.results.scores import RANGE_NOTE, Score, Summary, score_scan, zero_filled
+from sansref.results.figures import agreement_figure, error_figure, stage_figure
+from sansref.results.render import markdown
+from sansref.results.scorer import ZERO_FILLED, Scorer, zero_filled
+from sansref.results.scores import write_scores
+from sansref.results.tables import Scoring, Summary, summarise
+from sansref.results.viewer.contents import Contents, Curve, Figure, Section, ViewerSlice
+from sansref.results.viewer.page import write_page
 from sansref.scan import Scan, ScanMeta
 from sansref.training.config import MachineOptions, RunConfig, TrainingOptions
 from sansref.training.history import read_history
-from sansref.training.run import RunDirectory
+from sansref.training.run import RunDirectory, environment
 from sansref.training.stages import stage_files
 from sansref.training.train import learn, logged_to
 
@@ -108,8 +112,8 @@ class Snapshot:
     psnr: float
 
 
-def run_demo(options: DemoOptions, out: Path, console: Console | None = None) -> dict[str, Summary]:
-    """Play the demo and write ``report.html``, ``table.md`` and PNG figures.
+def run_demo(options: DemoOptions, out: Path, console: Console | None = None) -> Summary:
+    """Play the demo and write ``report.html``, ``table.md``, ``scores.csv`` and PNG figures.
 
     Parameters
     ----------
@@ -122,8 +126,8 @@ def run_demo(options: DemoOptions, out: Path, console: Console | None = None) ->
 
     Returns
     -------
-    dict
-        Scores by method.
+    Summary
+        Scores of both methods and of the zero-filled image.
     """
     truth, acquired = acquire(options)
     claim(out, "demo")
@@ -156,34 +160,28 @@ def acquired_alone(scan: Scan, folder: Path) -> PreparedScans:
     return PreparedScans(folder) if folder.exists() else store_scans([scan], folder, references=False)
 
 
-def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], out: Path) -> dict[str, Summary]:
+def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], out: Path) -> Summary:
     """Score, draw and report."""
     config = options.config("idr")
-    assert truth.reference is not None
-    methods = {"zero-filled": zero_filled, **{_NAMES[name]: run.load().reconstruct for name, run in runs.items()}}
-    scores: dict[str, Score] = {}
-    panels: list[Panel] = []
-    for name, method in methods.items():
-        score, image = score_scan(
-            method, truth, config.sampling.family(emulated=True), config.split.held_out, options.seed, 0
-        )
-        scores[name] = score
-        panels.append(Panel(name, image, f"{score.psnr:.2f} dB / {score.ssim:.4f}"))
-    snapshots = {_NAMES[name]: list_snapshots(run, truth) for name, run in runs.items()}
-    summaries = {name: Summary.of([score]) for name, score in scores.items()}
+    methods = {ZERO_FILLED: zero_filled, **{_NAMES[name]: run.load().reconstruct for name, run in runs.items()}}
+    held_out = HeldOut(config.split.held_out, options.seed, cache(config.sampling.family))
+    scorer = Scorer(methods, held_out)
+    scores = list(scorer.score(truth, 0))
+    shown, summary = scorer.show(truth, scores), summarise(scores, Scoring())
     zoom = tuple(round(options.matrix * part) for part in (0.35, 0.4, 0.25, 0.25))
-    error_figure(out / "reconstructions.png", truth.reference.abs(), panels, zoom=(zoom[0], zoom[1], zoom[2], zoom[3]))
+    error_figure(out / "reconstructions.png", shown, zoom=(zoom[0], zoom[1], zoom[2], zoom[3]))
+    snapshots = {_NAMES[name]: list_snapshots(run, truth) for name, run in runs.items()}
     curves = {name: _psnr_per_stage(found, options) for name, found in snapshots.items()}
-    stage_figure(out / "stages.png", curves, baselines={"zero-filled": scores["zero-filled"].psnr})
+    stage_figure(out / "stages.png", curves, baselines={ZERO_FILLED: scores[0].psnr})
     rho = agreement_figure(
         out / "agreement.png",
         {name: [snapshot.score for snapshot in found] for name, found in snapshots.items()},
         {name: [snapshot.psnr for snapshot in found] for name, found in snapshots.items()},
     )
-    write_text(out / "table.md", score_markdown(summaries))
-    write_text(out / "scores.json", json.dumps({name: asdict(score) for name, score in scores.items()}, indent=2))
-    _report(options, truth, summaries, rho, runs, out)
-    return summaries
+    write_text(out / "table.md", markdown(summary.scores()))
+    write_scores(out / "scores.csv", scores)
+    _report(options, truth, summary, shown, rho, runs, out)
+    return summary
 
 
 @torch.inference_mode()
@@ -216,36 +214,19 @@ def _psnr_per_stage(snapshots: list[Snapshot], options: DemoOptions) -> list[flo
 def _report(
     options: DemoOptions,
     truth: Scan,
-    summaries: dict[str, Summary],
+    summary: Summary,
+    shown: ViewerSlice,
     rho: float,
     runs: dict[str, RunDirectory],
     out: Path,
 ) -> None:
-    headings, rows = score_cells(summaries)
-    acquired = int(truth.mask.sum())
     sections = [
-        Section(
-            "Reconstructions",
-            [
-                "Both networks saw nothing but the acquired samples of this one slice. The truth was read after "
-                "training had ended."
-            ],
-            [Table(f"One slice; {RANGE_NOTE}", headings, rows, best=BEST)],
-            [
-                Figure(
-                    out / "reconstructions.png",
-                    "Reconstructions, a zoom, and errors at one common scale.",
-                    "Reference, zero-filled, SSDU and IDR images with error maps",
-                )
-            ],
-        ),
         Section(
             "Stage by stage",
             [
                 "The model that the reference-free score would choose after each stage; SSDU is shown after the same "
                 "number of training steps."
             ],
-            [],
             [Figure(out / "stages.png", "True PSNR per stage.", "PSNR of SSDU and IDR against the stage")],
         ),
         Section(
@@ -254,16 +235,27 @@ def _report(
                 f"Each dot is one epoch. Spearman's rank correlation between the score, which training can see, and "
                 f"the true PSNR, which it cannot, is {rho:.3f} (1 would rank all epochs perfectly)."
             ],
-            [],
             [Figure(out / "agreement.png", "Held-out error against true PSNR.", "Scatter plot of score and PSNR")],
         ),
     ]
-    facts = {
-        "Image": f"{_SOURCE}, {options.matrix} x {options.matrix}, synthetic complex k-space from a magnitude image",
-        "Sampling": f"{truth.acceleration:.2f}x, {acquired:,} of {truth.mask.numel():,} samples",
-        "Noise": f"SNR {options.snr:g}",
-        "Seed": str(options.seed),
-    }
-    lead = "Two networks learned to reconstruct one undersampled head slice from that slice alone."
-    settings = yaml.safe_dump({name: run.read_config() for name, run in runs.items()}, sort_keys=False)
-    write_report(out / "report.html", "Learning from one undersampled scan", lead, sections, facts, settings)
+    page = Contents(
+        "Learning from one undersampled scan",
+        "Two networks learned to reconstruct one undersampled head slice from that slice alone.",
+        [
+            "Both networks saw nothing but the acquired samples of this one slice. The truth was read after training "
+            "had ended."
+        ],
+        {
+            "Image": f"{_SOURCE}, {options.matrix} x {options.matrix}, complex k-space simulated from the magnitude",
+            "Sampling": f"{truth.acceleration:.2f}x, {int(truth.mask.sum()):,} of {truth.mask.numel():,} samples",
+            "Noise": f"SNR {options.snr:g}",
+            "Seed": str(options.seed),
+        },
+        summary.scores(),
+        slices=[shown],
+        curves=[Curve.of_run(_NAMES[name], "", run.path) for name, run in runs.items()],
+        sections=sections,
+        config=yaml.safe_dump({name: run.read_config() for name, run in runs.items()}, sort_keys=False),
+        versions={name: str(value) for name, value in environment().items()},
+    )
+    write_page(out / "report.html", page)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from math import isnan
 from pathlib import Path
 from statistics import median
@@ -13,35 +14,30 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
 from sansref.errors import FileError, SettingError, printable
-from sansref.files import claim, csv_text, keep_outside, write_text
+from sansref.files import claim, keep_outside, write_text
 from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
-from sansref.metrics.lpips import LPIPS
-from sansref.results.figures import Panel, error_figure
-from sansref.results.score_tables import Scoring, score_note
-from sansref.results.scores import (
+from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.results.figures import error_figure
+from sansref.results.scorer import (
     BEST_SCALE,
     ZERO_FILLED,
-    Normalise,
     PerceptualOptions,
     Reconstruct,
-    Score,
-    Summary,
-    data_note,
+    Scorer,
     reference_noise,
-    score_best_scale,
-    score_scan,
-    scored_image,
-    scored_reference,
     zero_filled,
 )
+from sansref.results.scores import Normalise, ScoredSlice, file_in, write_scores
+from sansref.results.statistics import Estimate
+from sansref.results.tables import Scoring, Summary, data_note, finite, summarise
+from sansref.results.viewer.contents import Contents, Curve, Distribution, ViewerSlice, telling_places, worst_places
+from sansref.results.viewer.page import write_page
 from sansref.scan import Scan
-from sansref.training.batches import held_out_mask
 from sansref.training.config import RunConfig
-from sansref.training.run import RunDirectory
+from sansref.training.run import RunDirectory, environment
 from sansref.training.subjects import home_of, knows, learned_subjects
 
 Subjects = Literal["auto", "test", "all"]
@@ -51,6 +47,9 @@ CLASSICAL: dict[ClassicalName, str] = {"l1_wavelet": "L1-wavelet", "total_variat
 
 SCANS = 4
 """Slices that a regularisation is chosen on, at most, evenly spread over all that are scored."""
+
+SHOWN = 6
+"""Slices that the page shows, at most."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,24 @@ class ScoreOptions(PerceptualOptions):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One slice: where it comes from, its scores by method, and what :func:`data_note` takes of it.
+class EvaluatedSlice:
+    """One slice of a file, its scores by method, and what is known of its reference.
 
-    ``noise`` is that of a measured reference: the standard deviation as a share of its maximum, and the PSNR of a
-    perfect image against it.
+    Attributes
+    ----------
+    info, slice
+        Where it comes from.
+    scores
+        By method.
+    data
+        Whether its k-space is synthetic, and whether it has a measured reference of several coils.
+    noise
+        Of a measured reference, see :func:`~sansref.results.scorer.reference_noise`.
     """
 
     info: FileInfo
     slice: int
-    scores: dict[str, Score]
+    scores: dict[str, ScoredSlice]
     data: tuple[bool, bool] = (False, False)
     noise: tuple[float, float] | None = None
 
@@ -101,8 +108,8 @@ class Evaluation:
 
     Attributes
     ----------
-    rows
-        One per slice.
+    slices
+        All that were scored.
     left_out
         Subjects that were not scored because the run learned from them.
     learned
@@ -119,7 +126,7 @@ class Evaluation:
         Which label maps and masks were left out, None without any.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    slices: list[EvaluatedSlice] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     learned: list[str] = field(default_factory=list)
     chosen: dict[str, Choice] = field(default_factory=dict)
@@ -128,14 +135,20 @@ class Evaluation:
     missing: str = ""
     note: str | None = None
 
-    def summaries(self) -> dict[str, Summary]:
-        """Mean and standard deviation over slices, per method."""
-        return {name: Summary.of([row.scores[name] for row in self.rows]) for name in self.rows[0].scores}
+    @property
+    def rows(self) -> list[ScoredSlice]:
+        """Scores of all slices by all methods."""
+        return [row for one in self.slices for row in one.scores.values()]
+
+    @property
+    def summary(self) -> Summary:
+        """Means over all slices."""
+        return summarise(self.rows, self.scoring)
 
     @property
     def noise(self) -> tuple[float, float] | None:
-        """The medians of the noise of measured references, as in :class:`Row`; None where none is measured."""
-        levels = [row.noise for row in self.rows if row.noise is not None]
+        """The medians of level and limit of the noise of measured references; None where none is measured."""
+        levels = [one.noise for one in self.slices if one.noise is not None]
         return (median(level for level, _ in levels), median(limit for _, limit in levels)) if levels else None
 
     def notes(self) -> Iterator[str]:
@@ -180,7 +193,7 @@ def evaluate(
     data
         Folder of scans, or one file; selected, undersampled and scaled as the run's configuration says.
     out
-        Folder for ``scores.csv``, ``summary.json`` and figures of the worst and the median slice.
+        Folder for ``report.html``, ``scores.csv``, ``summary.json`` and figures of the worst and the median slice.
     subjects
         auto leaves out the subjects that the run trained or validated on, test takes only those that it set
         aside, all takes everyone. In other data than the run's, all subjects are new, whatever their names.
@@ -216,28 +229,37 @@ def evaluate(
     files, evaluation.left_out = _chosen(files, run, subjects)
     claim(out, "evaluation")
     evaluation.learned = sorted(learned_subjects(run, files) & {info.subject for info in files})
-    methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled}
+    methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled, BEST_SCALE: zero_filled}
     for name in options.classical:
         choice = _regularisation(name, config, files, skip_bad)
         evaluation.chosen[CLASSICAL[name]] = choice
         methods[CLASSICAL[name]] = Classical(name, choice.regularisation, seed=config.training.seed).reconstruct
     methods[config.method] = method.reconstruct
-    judge = _Judge(config, methods, scoring.normalise, lpips, withheld)
-    console = console or Console(stderr=True)
+    held_out = HeldOut(config.split.held_out, config.data_seed, cache(config.sampling.family))
+    scorer = Scorer(methods, held_out, scoring.normalise, lpips, {BEST_SCALE})
+    # On its own training scans a run was validated on the samples that it was not given: those of each scan's place.
+    inner = replace(scorer, held_out=replace(held_out, seed=config.training.seed))
+    console, place = console or Console(stderr=True), 0
     for info in track(files, "scoring", console=console, transient=True, disable=not console.is_terminal):
         try:
-            evaluation.rows += judge.rows(info)
+            if info.subject in withheld:
+                scored = _scored(inner, config, data, info, place)
+                place += len(scored)
+            else:
+                scored = _scored(scorer, config, data, info)
+            evaluation.slices += scored
         except FileError as error:
             if not skip_bad:
                 raise
             evaluation.bad_files.append(error)
-    if not evaluation.rows:
+    if not evaluation.slices:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
         raise SettingError(f"{data} gave no slice to evaluate on{reason}").after(evaluation.bad_files)
-    note = data_note([row.data for row in evaluation.rows], config.coils.coil_reference)
+    note = data_note([one.data for one in evaluation.slices], config.coils.coil_reference)
     evaluation.scoring = replace(scoring, data=note)
-    _write_scores(evaluation, out)
-    _draw(evaluation, judge, out)
+    write_scores(out / "scores.csv", evaluation.rows)
+    _write_summary(evaluation, out)
+    _write_page(evaluation, _shown(evaluation, scorer, config, out), run, out)
     return evaluation
 
 
@@ -272,107 +294,89 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
     return choose_regularisation(name, scans, held_out, family)
 
 
-class _Judge:
-    """Scores files, and shows what was scored.
-
-    ``withheld``: subjects on whose training scans the run was validated too; these are scored on the samples that it
-    was not given: those of each scan's place among all of them.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        methods: dict[str, Reconstruct],
-        normalise: Normalise,
-        lpips: LPIPS | None,
-        withheld: Collection[str],
-    ) -> None:
-        self.config, self.methods, self.normalise, self.lpips = config, methods, normalise, lpips
-        self.families = {emulated: config.sampling.family(emulated) for emulated in (True, False)}
-        self.withheld, self.judged = frozenset(withheld), 0
-
-    def rows(self, info: FileInfo) -> list[Row]:
-        """Score every slice of a file."""
-        rows = []
-        withheld = info.subject in self.withheld
-        for place, scan in enumerate(self.config.preparation.scans(info), start=self.judged):
-            scores = self._scores(scan, place if withheld else scan.meta.slice, withheld)
-            data = scan.meta.synthetic, self._combines_coils(info, scan)
-            rows.append(Row(info, scan.meta.slice, scores, data, reference_noise(scan)))
-        self.judged += len(rows) if withheld else 0
-        return rows
-
-    def _combines_coils(self, info: FileInfo, scan: Scan) -> bool:
-        """Whether a reference is made of several measured coils; that by rss is, also of one virtual coil."""
-        coils = info.coils if self.config.coils.coil_reference == "rss" else len(scan.kspace)
-        return scan.reference is not None and coils > 1 and not scan.meta.synthetic
-
-    def _scores(self, scan: Scan, item: int, withheld: bool) -> dict[str, Score]:
-        options, family, lpips = self.config, self.families[scan.meta.emulated], self.lpips
-        seed = options.training.seed if withheld else options.data_seed
-        scores = {}
-        for name, method in self.methods.items():
-            scores[name], _ = score_scan(
-                method, scan, family, options.split.held_out, seed, item, lpips, self.normalise
-            )
-            if name == ZERO_FILLED:
-                scores[BEST_SCALE] = score_best_scale(scan, lpips, self.normalise)
-        return scores
-
-    def figure(self, path: Path, row: Row, title: str) -> None:
-        """Draw the images of a slice, with their errors where it has a reference."""
-        (scan,) = self.config.preparation.scans(row.info, [row.slice])
-        panels = [self._panel(name, scan, row.scores[name]) for name in self.methods]
-        truth = None
-        if scan.reference is not None:
-            truth = for_people(scored_reference(scan, self.normalise), scan.meta.geometry)
-        error_figure(path, truth, panels, title)
-
-    def _panel(self, name: str, scan: Scan, score: Score) -> Panel:
-        image = scored_image(self.methods[name](scan.batch())[0].detach(), scan, self.normalise)
-        free = f"held-out error {score.held_out:.4f}"
-        caption = free if scan.reference is None else f"{score.psnr:.2f} dB / {score.ssim:.4f}"
-        return Panel(name, for_people(image, scan.meta.geometry), caption)
+def _scored(
+    scorer: Scorer, config: RunConfig, data: Path, info: FileInfo, first: int | None = None
+) -> list[EvaluatedSlice]:
+    """Score every slice of a file; their held-out samples follow from ``first`` on, None for the slices' numbers."""
+    found = []
+    for place, scan in enumerate(config.preparation.scans(info), start=first or 0):
+        rows = scorer.score(scan, scan.meta.slice if first is None else place)
+        scores = {row.label: replace(row, file=file_in(data, info.path)) for row in rows}
+        # A reference by rss is made of all coils, also that of one virtual coil.
+        coils = info.coils if config.coils.coil_reference == "rss" else len(scan.kspace)
+        several = scan.reference is not None and coils > 1 and not scan.meta.synthetic
+        known = (scan.meta.synthetic, several), reference_noise(scan)
+        found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known))
+    return found
 
 
-def _write_scores(evaluation: Evaluation, out: Path) -> None:
-    names = [entry.name for entry in fields(Score) if entry.name != "lpips" or evaluation.scoring.lpips]
-    rows: list[list[object]] = [["subject", "file", "slice", "method", *names]]
-    for row in evaluation.rows:
-        for method, score in row.scores.items():
-            origin = [row.info.subject, row.info.path.name, row.slice]
-            rows.append([*origin, method, *(f"{getattr(score, name):.6g}" for name in names)])
-    write_text(out / "scores.csv", csv_text(rows))
-    summaries = evaluation.summaries()
-    summary = {
-        "scores": score_note(summaries, evaluation.scoring),
+def _write_summary(evaluation: Evaluation, out: Path) -> None:
+    summary = evaluation.summary
+    found = {
+        "scores": summary.note,
         "normalise": evaluation.scoring.normalise,
         "lpips": evaluation.scoring.lpips,
         "lpips_missing": evaluation.missing or None,
-        "subjects": sorted({row.info.subject for row in evaluation.rows}),
+        "subjects": sorted({one.info.subject for one in evaluation.slices}),
         "learned_from": evaluation.learned,
         "regularisation": {name: choice.regularisation for name, choice in evaluation.chosen.items()},
         "reference_noise": None if evaluation.noise is None else evaluation.noise[0],
         "psnr_of_a_perfect_image": None if evaluation.noise is None else evaluation.noise[1],
-        "methods": {name: result.as_dict() for name, result in summaries.items()},
+        "methods": {label: _as_json(line.estimates, len(evaluation.slices)) for label, line in summary.lines.items()},
     }
-    write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False))
+    write_text(out / "summary.json", json.dumps(found, indent=2, ensure_ascii=False))
 
 
-def _draw(evaluation: Evaluation, judge: _Judge, out: Path) -> None:
-    for title, row in _telling_rows(evaluation.rows, judge.config.method):
-        learned = " (trained on)" if row.info.subject in evaluation.learned else ""
-        subject = f"{title} slice: {row.info.subject}{learned}, slice {row.slice}"
-        judge.figure(out / f"{title}.png", row, subject)
+def _as_json(estimates: Mapping[str, Estimate], slices: int) -> dict[str, object]:
+    """Numbers of a method, without NaN and infinity, which JSON does not have."""
+    return {
+        "slices": slices,
+        "known": {name: found.slices for name, found in estimates.items()},
+        "mean": {name: finite(found.mean) for name, found in estimates.items()},
+        "std": {name: finite(found.std) for name, found in estimates.items()},
+    }
 
 
-def _telling_rows(rows: list[Row], method: str) -> Iterator[tuple[str, Row]]:
-    """The worst slice before the median one: averages hide failures. By PSNR; without any, by held-out error."""
-    known = [row for row in rows if not isnan(row.scores[method].psnr)]
-    ranked = sorted(known, key=lambda row: row.scores[method].psnr)
-    if not known:
-        known = [row for row in rows if not isnan(row.scores[method].held_out)]
-        ranked = sorted(known, key=lambda row: -row.scores[method].held_out)
-    if ranked:
-        yield "worst", ranked[0]
-        yield "median", ranked[len(ranked) // 2]
+def _shown(evaluation: Evaluation, scorer: Scorer, config: RunConfig, out: Path) -> list[ViewerSlice]:
+    """Reconstruct telling slices, and draw the worst and the median one."""
+    ranked = _ranked(evaluation.slices, config.method)
+    middle, worst = len(ranked) // 2, worst_places(len(ranked))
+    found = []
+    for at in telling_places(len(ranked), SHOWN):
+        one = ranked[at]
+        (scan,) = config.preparation.scans(one.info, [one.slice])
+        shown = scorer.show(scan, list(one.scores.values()), "", at < worst, at == middle)
+        found.append(shown)
+        learned = " (trained on)" if one.info.subject in evaluation.learned else ""
+        for title in [title for title, place in (("worst", 0), ("median", middle)) if at == place]:
+            heading = f"{title} slice: {shown.subject}{learned}, slice {shown.number}"
+            error_figure(out / f"{title}.png", shown, heading)
+    return found
+
+
+def _ranked(slices: Sequence[EvaluatedSlice], method: str) -> list[EvaluatedSlice]:
+    """Slices from the worst on: averages hide failures. By PSNR; without any, by held-out error."""
+    known = [one for one in slices if not isnan(one.scores[method].psnr)]
+    if known:
+        return sorted(known, key=lambda one: one.scores[method].psnr)
+    known = [one for one in slices if not isnan(one.scores[method].held_out)]
+    return sorted(known, key=lambda one: -one.scores[method].held_out)
+
+
+def _write_page(evaluation: Evaluation, shown: Sequence[ViewerSlice], run: RunDirectory, out: Path) -> None:
+    summary, method = evaluation.summary, run.config().method
+    subjects = len({one.info.subject for one in evaluation.slices})
+    accelerations = [one.scores[method].acceleration for one in evaluation.slices]
+    page = Contents(
+        f"Evaluation of {run.path.resolve().name}",
+        f"Scores of {method} on {len(evaluation.slices)} slice(s) of {subjects} subject(s).",
+        list(evaluation.notes()),
+        {"Method": method, "Acceleration": f"{median(accelerations):.3g}x (median over slices)"},
+        summary.tables(),
+        [Distribution.of(name, one, summary.lines, {"": evaluation.rows}) for name, one in summary.metrics.items()],
+        shown,
+        [Curve.of_run(method, "", run.path)] if (run.path / "metrics.csv").exists() else [],
+        config=run.config_file.read_text(encoding="utf-8"),
+        versions={name: str(value) for name, value in environment().items()},
+    )
+    write_page(out / "report.html", page)

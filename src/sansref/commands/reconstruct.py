@@ -24,7 +24,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside, remove_leftovers
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Method
-from sansref.results.scores import magnitude
+from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 from sansref.training.progress import tracked
 from sansref.training.run import RunDirectory

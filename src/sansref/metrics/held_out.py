@@ -2,9 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.masks.family import MaskFamily, is_columns
+from sansref.kspace.measurement import Measurement
+from sansref.kspace.partitions import Unit, hold_out
+from sansref.randomness import seeded
+from sansref.scan import Scan
+
+
+def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
+    """Choose the acquired samples of a scan, number ``item``, that its score is computed on, bool (height, width).
+
+    Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout. None of
+    those that the coil maps were estimated from, which the network's input knows by them.
+    """
+    unit: Unit = "column" if is_columns(scan.mask) else "point"
+    generator, spared = seeded(seed, "held out", item), scan.meta.calibration
+    return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which samples of scans are held out, to score reconstructions from the others.
+
+    Attributes
+    ----------
+    share
+        Share of the acquired samples outside the center.
+    seed
+        Seed of the choice.
+    family
+        Masks of the scans' kind, by whether the scans were undersampled here, by a law that is known.
+    """
+
+    share: float
+    seed: int
+    family: Callable[[bool], MaskFamily]
+
+    def score(self, reconstruct: Callable[[Measurement], Tensor], scan: Scan, item: int) -> float:
+        """Score a reconstruction of scan number ``item``, whose reference is not looked at.
+
+        Parameters
+        ----------
+        reconstruct
+            From samples (batch of one) to a complex image (1, height, width).
+        scan, item
+            See :func:`held_out_mask`.
+        """
+        held_out = held_out_mask(scan, self.share, self.seed, item)
+        given = scan.restricted(~held_out).batch()
+        density = self.family(scan.meta.emulated).density(scan.mask)
+        return float(held_out_error(reconstruct(given), scan.kspace[None], held_out[None], given.maps, density))
 
 
 def held_out_error(

@@ -2,10 +2,8 @@
 
 Every function takes real magnitude images and works in float64: the variances of SSIM are small
 differences of large sums, and in float32 their rounding error shows once the data range is small
-against the signal. The slice functions give one value per slice; the ``volume_`` functions follow
-fastMRI's evaluation (Zbontar et al., arXiv 1811.08839), where the peak is the maximum of the whole
-reference volume. The two definitions differ by several dB on dark slices, so a number without its
-definition says little.
+against the signal. There is one value per slice, and each score can be restricted to a mask, such as
+:func:`sansref.metrics.body.body_mask`.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import torch
 from torch import Tensor
 
 PLANE = (-2, -1)
-VOLUME = (-3, -2, -1)
 
 K1, K2 = 0.01, 0.03
 """The constants of Wang et al., IEEE TIP 13(4), 2004."""
@@ -26,7 +23,7 @@ GAUSSIAN_SIGMA, GAUSSIAN_RADIUS = 1.5, 5
 """The 11x11 window of the same paper."""
 
 
-def psnr(image: Tensor, reference: Tensor, data_range: float | Tensor) -> Tensor:
+def psnr(image: Tensor, reference: Tensor, data_range: float | Tensor, mask: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio of each slice, in dB.
 
     Parameters
@@ -35,30 +32,35 @@ def psnr(image: Tensor, reference: Tensor, data_range: float | Tensor) -> Tensor
         Real, (..., height, width).
     data_range
         The peak, positive; a tensor is broadcast over the leading axes.
+    mask
+        Where the squared error is averaged, bool (..., height, width); None is everywhere.
 
     Returns
     -------
     Tensor
-        float64 (...), infinite where the images are equal.
+        float64 (...), infinite where the images are equal, NaN where the mask is empty.
 
     Raises
     ------
     ValueError
         If an image is complex, the shapes differ or the range is not positive.
     """
-    _check(image, reference)
+    _check(image, reference, mask)
     peak = _peak(data_range, image)
-    error = _squared_error(image, reference) / math.prod(image.shape[-2:])
+    pixels = math.prod(image.shape[-2:]) if mask is None else mask.sum(PLANE)
+    error = _squared_error(image, reference, mask) / pixels
     return 10 * torch.log10(peak.square() / error)
 
 
-def nmse(image: Tensor, reference: Tensor) -> Tensor:
+def nmse(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> Tensor:
     """Squared error over the squared norm of the reference, of each slice.
 
     Parameters
     ----------
     image, reference
         Real, (..., height, width).
+    mask
+        Where both are summed, bool (..., height, width); None is everywhere.
 
     Returns
     -------
@@ -70,17 +72,24 @@ def nmse(image: Tensor, reference: Tensor) -> Tensor:
     ValueError
         If an image is complex, the shapes differ or a slice of the reference is blank.
     """
-    _check(image, reference)
-    energy = reference.double().square().sum(PLANE)
+    _check(image, reference, mask)
+    shown = reference if mask is None else reference * mask
+    energy = shown.double().square().sum(PLANE)
     if bool((energy == 0).any()):
         raise ValueError("reference has a blank slice: the normalised error is not defined")
-    return _squared_error(image, reference) / energy
+    return _squared_error(image, reference, mask) / energy
 
 
-def ssim(image: Tensor, reference: Tensor, data_range: float | Tensor, window: int | Literal["gaussian"] = 7) -> Tensor:
+def ssim(
+    image: Tensor,
+    reference: Tensor,
+    data_range: float | Tensor,
+    window: int | Literal["gaussian"] = 7,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Structural similarity of each slice (Wang et al., IEEE TIP 13(4), 2004).
 
-    The mean is taken where the window lies wholly inside the image.
+    The mean is taken over the windows that lie wholly inside the image.
 
     Parameters
     ----------
@@ -92,11 +101,13 @@ def ssim(image: Tensor, reference: Tensor, data_range: float | Tensor, window: i
     window
         Odd side of a uniform window with the sample covariance (7: scikit-image's defaults), or
         "gaussian": 11x11, sigma 1.5, with the population covariance (Wang et al.).
+    mask
+        Centers of the windows that the mean is taken over, bool (..., height, width); None is all.
 
     Returns
     -------
     Tensor
-        float64 (...).
+        float64 (...), NaN where the mask has no center of a window.
 
     Raises
     ------
@@ -104,7 +115,7 @@ def ssim(image: Tensor, reference: Tensor, data_range: float | Tensor, window: i
         If an image is complex or smaller than the window, the shapes differ, the range is not
         positive or the window is not an odd number of at least 3.
     """
-    _check(image, reference)
+    _check(image, reference, mask)
     peak = _peak(data_range, image)
     weights = _window_weights(window)
     plane = image.shape[-2:]
@@ -114,8 +125,12 @@ def ssim(image: Tensor, reference: Tensor, data_range: float | Tensor, window: i
     covariance_factor = 1.0 if window == "gaussian" else samples / (samples - 1)
     slices = zip(image.reshape(-1, *plane), reference.reshape(-1, *plane), peak.flatten(), strict=True)
     # One slice at a time: the window's sums then stay in the processor's cache, twice as fast as the whole stack.
-    values = [_slice_ssim(x.double(), y.double(), level, weights, covariance_factor) for x, y, level in slices]
-    return torch.stack(values).reshape(peak.shape)
+    maps = (_ssim_map(x.double(), y.double(), level, weights, covariance_factor) for x, y, level in slices)
+    if mask is None:
+        return torch.stack([one.mean() for one in maps]).reshape(peak.shape)
+    edge = len(weights) // 2
+    centers = mask.reshape(-1, *plane)[:, edge : plane[0] - edge, edge : plane[1] - edge]
+    return torch.stack([one[kept].mean() for one, kept in zip(maps, centers, strict=True)]).reshape(peak.shape)
 
 
 def best_scale(image: Tensor, reference: Tensor) -> Tensor:
@@ -141,58 +156,10 @@ def best_scale(image: Tensor, reference: Tensor) -> Tensor:
     return (image.double() * reference.double()).sum(PLANE) / energy.where(energy > 0, 1.0)
 
 
-def volume_psnr(volume: Tensor, reference: Tensor) -> Tensor:
-    """PSNR in dB over all voxels, the peak being the reference volume's maximum (fastMRI).
-
-    Parameters
-    ----------
-    volume, reference
-        Real, (..., slices, height, width).
-
-    Returns
-    -------
-    Tensor
-        float64 (...).
-
-    Raises
-    ------
-    ValueError
-        As :func:`psnr`, or if there is no axis of slices.
-    """
-    _check_volumes(volume, reference)
-    return psnr(volume.flatten(-3, -2), reference.flatten(-3, -2), reference.amax(VOLUME))
-
-
-def volume_nmse(volume: Tensor, reference: Tensor) -> Tensor:
-    """NMSE over all voxels of (..., slices, height, width) (fastMRI); see :func:`nmse`."""
-    _check_volumes(volume, reference)
-    return nmse(volume.flatten(-3, -2), reference.flatten(-3, -2))
-
-
-def volume_ssim(volume: Tensor, reference: Tensor) -> Tensor:
-    """SSIM (7x7 uniform window), averaged over slices, with the reference volume's maximum as range (fastMRI).
-
-    Parameters
-    ----------
-    volume, reference
-        Real, (..., slices, height, width).
-
-    Returns
-    -------
-    Tensor
-        float64 (...).
-
-    Raises
-    ------
-    ValueError
-        As :func:`ssim`, or if there is no axis of slices.
-    """
-    _check_volumes(volume, reference)
-    return ssim(volume, reference, reference.amax(VOLUME).unsqueeze(-1)).mean(-1)
-
-
-def _squared_error(image: Tensor, reference: Tensor) -> Tensor:
+def _squared_error(image: Tensor, reference: Tensor, mask: Tensor | None) -> Tensor:
     """Sum over each slice, float64, of the squared differences; only the differences are rounded to float32."""
+    if mask is not None:
+        image, reference = image * mask, reference * mask
     kind = torch.promote_types(image.dtype, reference.dtype)
     kind = torch.promote_types(kind, torch.float32) if kind.is_floating_point else torch.float64
     plane = image.shape[-2:]
@@ -202,7 +169,7 @@ def _squared_error(image: Tensor, reference: Tensor) -> Tensor:
     return torch.stack([torch.dot(one, one) for one in differences]).reshape(image.shape[:-2])
 
 
-def _check(image: Tensor, reference: Tensor) -> None:
+def _check(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> None:
     for name, tensor in (("image", image), ("reference", reference)):
         if tensor.is_complex():
             raise ValueError(f"{name} is complex: take its magnitude first")
@@ -210,12 +177,8 @@ def _check(image: Tensor, reference: Tensor) -> None:
         raise ValueError(f"image {tuple(image.shape)} and reference {tuple(reference.shape)} differ in shape")
     if image.ndim < 2 or image.numel() == 0:
         raise ValueError(f"image must be (..., height, width) and not empty, got {tuple(image.shape)}")
-
-
-def _check_volumes(volume: Tensor, reference: Tensor) -> None:
-    if volume.ndim < 3:
-        raise ValueError(f"volume must be (..., slices, height, width), got {tuple(volume.shape)}")
-    _check(volume, reference)
+    if mask is not None and (mask.shape != image.shape or mask.dtype != torch.bool):
+        raise ValueError(f"mask must be bool {tuple(image.shape)}, got {mask.dtype} {tuple(mask.shape)}")
 
 
 def _peak(data_range: float | Tensor, image: Tensor) -> Tensor:
@@ -237,15 +200,15 @@ def _window_weights(window: int | Literal["gaussian"]) -> list[float]:
     return [1 / window] * window
 
 
-def _slice_ssim(x: Tensor, y: Tensor, peak: Tensor, weights: list[float], covariance_factor: float) -> Tensor:
-    """Mean SSIM of one slice, float64 (height, width)."""
+def _ssim_map(x: Tensor, y: Tensor, peak: Tensor, weights: list[float], covariance_factor: float) -> Tensor:
+    """SSIM of one slice, float64 (height, width), under every window that lies wholly inside it."""
     mean_x, mean_y = _window_mean(x, weights), _window_mean(y, weights)
     product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
     covariance = covariance_factor * (_window_mean(x * y, weights) - product)
     # Only the sum of the two variances enters SSIM, so one window sum gives both.
     variances = covariance_factor * (_window_mean(x.square() + y.square(), weights) - squares)
     c1, c2 = (K1 * peak) ** 2, (K2 * peak) ** 2
-    return ((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))).mean()
+    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
 def _window_mean(image: Tensor, weights: list[float]) -> Tensor:

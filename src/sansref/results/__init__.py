@@ -12,8 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sansref.results.score_rows import SliceScore, read_scores, write_scores
-    from sansref.results.scores import Score, Summary, score_scan
+    from sansref.results.scores import Score, SliceScore, Summary, read_scores, score_scan, write_scores
     from sansref.results.statistics import against, by_subject, estimate
 
 __all__ = [

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from sansref.errors import printable
+from sansref.results.viewer.contents import ViewerSlice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,41 +39,18 @@ _TITLE_DENSITY = 8.5
 _BOX_COLOUR = "#F0E442"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One reconstruction in an error figure.
-
-    Attributes
-    ----------
-    title
-        The method.
-    image
-        Magnitude, real (height, width), in the units of the reference.
-    caption
-        What is written below the title, such as "33.41 dB / 0.9123".
-    """
-
-    title: str
-    image: Tensor
-    caption: str = ""
-
-
 def build_error_figure(
-    reference: Tensor | None,
-    panels: Sequence[Panel],
-    title: str = "",
-    zoom: Zoom | None = None,
-    error_limit: float | None = None,
+    shown: ViewerSlice, title: str = "", zoom: Zoom | None = None, error_limit: float | None = None
 ) -> Figure:
-    """Draw reconstructions beside the reference, and their absolute errors below.
+    """Draw reconstructions of a slice beside its reference, and their absolute errors below.
+
+    All images share the window from 0 to the 99.8th percentile of the reference, or of the last image without one,
+    which leaves the errors out.
 
     Parameters
     ----------
-    reference
-        Magnitude, real (height, width), with a positive maximum. All images share the window from 0 to its 99.8th
-        percentile. None draws the panels alone, in the window of the last one.
-    panels
-        At least one, each of the reference's shape.
+    shown
+        At least one method's image.
     title
         Written above all.
     zoom
@@ -90,25 +66,25 @@ def build_error_figure(
     Raises
     ------
     ValueError
-        If there is no panel, if an image is complex, not finite or of another shape, if the reference is empty, if
-        the region leaves the image, or if the error limit is not positive.
+        If there is no image, if the region leaves the image, or if the error limit is not positive.
     """
-    truth, images = _checked(reference, panels)
-    guide = images[-1] if truth is None else truth
+    if not shown.images:
+        raise ValueError(f"{shown.name}: images must not be empty")
+    truth, guide, images = shown.reference, shown.guide.astype(np.float64), list(shown.images.values())
     region = _region(zoom, guide.shape)
-    errors = [] if truth is None else [100 * np.abs(image - truth) / truth.max() for image in images]
+    errors = [] if truth is None else [100 * np.abs(image.astype(np.float64) - truth) / truth.max() for image in images]
     limit = common_error_limit(errors) if error_limit is None and errors else error_limit
     if limit is not None and not limit > 0:
         raise ValueError(f"error_limit must be positive, got {limit}")
     # An image with next to no signal may be zero at the percentile.
     white = float(np.percentile(guide, DISPLAY_PERCENTILE)) or float(guide.max())
-    shown = [(panel.title, panel.caption, image) for panel, image in zip(panels, images, strict=True)]
+    columns = [(label, shown.captions.get(label, ""), image) for label, image in shown.images.items()]
     if truth is not None:
-        shown.insert(0, ("reference", "", truth))
-    heads = [(textwrap.fill(printable(head), _TITLE_CHARACTERS), caption) for head, caption, _ in shown]
+        columns.insert(0, ("reference", "", truth))
+    heads = [(textwrap.fill(printable(head), _TITLE_CHARACTERS), caption) for head, caption, _ in columns]
     rows = {"image": guide.shape, "zoom": None if region is None else guide[region].shape}
     grid = _Grid(heads, rows if truth is None else {**rows, "error": guide.shape}, printable(title))
-    for column, ((_, _, image), head) in enumerate(zip(shown, heads, strict=True)):
+    for column, ((_, _, image), head) in enumerate(zip(columns, heads, strict=True)):
         axes = grid.cell("image", column)
         axes.imshow(image, cmap="gray", vmin=0, vmax=white)
         _write_head(axes, *head)
@@ -139,43 +115,21 @@ def common_error_limit(errors: Sequence[Array]) -> float:
     return float(next((limit for limit in ERROR_LIMITS if limit >= needed), ERROR_LIMITS[-1]))
 
 
-def worst_region(reference: Tensor, images: Sequence[Tensor]) -> Zoom:
+def worst_region(shown: ViewerSlice) -> Zoom:
     """Where reconstructions fail most: the third of each side with the largest squared error of the median method.
 
     Parameters
     ----------
-    reference, images
-        As for :func:`build_error_figure`.
+    shown
+        A slice with a reference.
     """
-    truth, *found = (image.double().numpy() for image in (reference, *images))
-    squared = np.median([(image - truth) ** 2 for image in found], axis=0)
+    assert shown.reference is not None
+    truth = shown.reference.astype(np.float64)
+    squared = np.median([(image - truth) ** 2 for image in shown.images.values()], axis=0)
     height, width = (max(1, size // 3) for size in truth.shape)
     sums = np.lib.stride_tricks.sliding_window_view(squared, (height, width)).sum((-2, -1))
     row, column = np.unravel_index(int(sums.argmax()), sums.shape)
     return int(row), int(column), height, width
-
-
-def _checked(reference: Tensor | None, panels: Sequence[Panel]) -> tuple[Array | None, list[Array]]:
-    if not panels:
-        raise ValueError("panels must not be empty")
-    truth = None if reference is None else _array("reference", reference)
-    images = [_array(f"panel {panel.title!r}", panel.image) for panel in panels]
-    if truth is not None and not truth.max() > 0:
-        raise ValueError(f"reference must have a positive maximum, got {truth.max():g}")
-    shape, whose = (images[0].shape, "first panel") if truth is None else (truth.shape, "reference")
-    for panel, image in zip(panels, images, strict=True):
-        if image.shape != shape:
-            raise ValueError(f"panel {panel.title!r} must have the {whose}'s shape {shape}, got {image.shape}")
-    return truth, images
-
-
-def _array(name: str, image: Tensor) -> Array:
-    if image.ndim != 2 or image.is_complex():
-        raise ValueError(f"{name} must be real (height, width), got {image.dtype} {tuple(image.shape)}")
-    array: Array = image.detach().cpu().double().numpy()
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} has NaN or infinite values")
-    return array
 
 
 def _region(zoom: Zoom | None, shape: tuple[int, ...]) -> tuple[slice, slice] | None:

@@ -14,23 +14,14 @@ from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from sansref.files import atomic_path
-from sansref.results.error_figure import DPI, Panel, Zoom, build_error_figure
+from sansref.results.error_figure import DPI, Zoom, build_error_figure
+from sansref.results.viewer.contents import ViewerSlice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = [
-    "Panel",
-    "agreement_figure",
-    "build_agreement_figure",
-    "build_stage_figure",
-    "error_figure",
-    "stage_figure",
-]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -39,14 +30,13 @@ DASHES = ("--", ":", "-.")
 
 def error_figure(
     path: str | Path,
-    reference: Tensor | None,
-    panels: Sequence[Panel],
+    shown: ViewerSlice,
     title: str = "",
     zoom: Zoom | None = None,
     error_limit: float | None = None,
 ) -> None:
     """Write :func:`~sansref.results.error_figure.build_error_figure`; FileError if the system refuses."""
-    save_figure(build_error_figure(reference, panels, title, zoom, error_limit), path)
+    save_figure(build_error_figure(shown, title, zoom, error_limit), path)
 
 
 def stage_figure(

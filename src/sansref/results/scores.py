@@ -1,45 +1,78 @@
-"""Scores of reconstructions: with the reference, and without it."""
+"""Scores of a slice: the one record of them, and the CSV file that keeps it."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
-from math import isfinite, isnan, log10, nan
+from dataclasses import astuple, dataclass, fields
+from math import isnan, nan
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
+from sansref.errors import FileError
+from sansref.files import csv_name, csv_text, write_text
 
-from sansref.errors import SettingError
-from sansref.kspace.grid import center_crop
-from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_level
-from sansref.metrics.held_out import held_out_error
-from sansref.metrics.lpips import LPIPS, BackboneName, MissingWeightsError
-from sansref.metrics.quality import best_scale, nmse, psnr, ssim
-from sansref.scan import Scan
-from sansref.training.batches import held_out_mask
-
-RANGE_NOTE = "per slice on magnitudes, data range = maximum of the slice's reference, SSIM 7x7 uniform window"
-MINMAX_NOTE = (
-    "per slice on magnitudes after min-max (images by the minimum and maximum of the zero-filled image, the reference "
-    "by its own), data range 1, SSIM 7x7 uniform window"
-)
-ZERO_FILLED = "zero-filled"
-BEST_SCALE = "zero-filled, best scale"
+Better = Literal["higher", "lower"]
+"""Which values of a score are better."""
 
 Normalise = Literal["none", "minmax"]
-Reconstruct = Callable[[Measurement], Tensor]
+"""Scale on which images are compared with the reference."""
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
-    """Scores of one slice; NaN is a score that is not defined, and equals another such.
+class Metric(NamedTuple):
+    """A score: its name with its unit, digits after the point, and which values are better."""
+
+    heading: str
+    digits: int
+    better: Better
+
+    @property
+    def name(self) -> str:
+        """Its name without the unit."""
+        return self.heading.removesuffix(" (dB)")
+
+    def text(self, value: float, sign: str = "") -> str:
+        """A value as tables print it."""
+        return number_text(value, self.digits, sign)
+
+
+METRICS = {
+    "psnr": Metric("PSNR (dB)", 2, "higher"),
+    "ssim": Metric("SSIM", 4, "higher"),
+    "nmse": Metric("NMSE", 4, "lower"),
+    "lpips": Metric("LPIPS", 4, "lower"),
+    "held_out": Metric("held-out error", 4, "lower"),
+    "psnr_body": Metric("PSNR in the body (dB)", 2, "higher"),
+    "ssim_body": Metric("SSIM in the body", 4, "higher"),
+    "nmse_body": Metric("NMSE in the body", 4, "lower"),
+}
+"""All scores, by their names in :class:`ScoredSlice`."""
+
+BODY = ("psnr_body", "ssim_body", "nmse_body")
+"""Those over the body alone."""
+
+UNDEFINED = "\N{EN DASH}"
+
+
+def number_text(value: float, digits: int, sign: str = "") -> str:
+    """A number as tables print it; :data:`UNDEFINED` for NaN."""
+    return UNDEFINED if isnan(value) else f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True)
+class ScoredSlice:
+    """One slice as one method reconstructs it; NaN is a score that is not defined.
 
     Attributes
     ----------
+    label
+        The method as tables name it.
+    acceleration
+        Grid points over acquired samples.
+    fold, seed
+        Which training of a comparison; 0 for a run that stands alone.
+    subject, slice
+        Where the slice comes from.
     psnr
         Decibels, peak = maximum of the reference; NaN without a reference, as the next two.
     ssim
@@ -50,267 +83,89 @@ class Score:
         The reference-free score, lower is better; NaN for what is no reconstruction of samples.
     lpips
         Perceptual distance, range as for PSNR, lower is better; NaN also without weights.
+    file
+        Path of the scan's file in the data folder; empty in scores of earlier versions.
+    psnr_body, ssim_body, nmse_body
+        The same scores over the body alone, see :func:`sansref.metrics.body.body_mask`; peak and range stay those of
+        the whole image. NaN in scores of earlier versions.
     """
 
+    label: str
+    acceleration: float
+    fold: int
+    seed: int
+    subject: str
+    slice: int
     psnr: float = nan
     ssim: float = nan
     nmse: float = nan
     held_out: float = nan
     lpips: float = nan
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Score):
-            return NotImplemented
-        return all(a == b or (isnan(a) and isnan(b)) for a, b in zip(astuple(self), astuple(other), strict=True))
-
-    def as_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no NaN and no infinity: they are None."""
-        return {name: value if isfinite(value) else None for name, value in asdict(self).items()}
+    file: str = ""
+    psnr_body: float = nan
+    ssim_body: float = nan
+    nmse_body: float = nan
 
 
-def data_note(slices: Sequence[tuple[bool, bool]], coil_reference: Literal["combined", "rss"]) -> str:
-    """What a table must say of the data under its scores; empty for measured k-space of one coil.
+COLUMNS = [entry.name for entry in fields(ScoredSlice)]
+PUBLISHED = COLUMNS[:11]
+"""Columns of files that earlier versions wrote."""
 
-    Parameters
-    ----------
-    slices
-        Of every slice, whether its k-space is synthetic, and whether it has a measured reference of several coils.
-    coil_reference
-        How such a reference combines them.
+_READ: dict[str, Callable[[str], str | int | float]] = {
+    **dict.fromkeys(COLUMNS, float),
+    **dict.fromkeys(("label", "subject", "file"), csv_name),
+    **dict.fromkeys(("fold", "seed", "slice"), int),
+}
+
+
+def file_in(data: Path, source: str | Path) -> str:
+    """Path of a scan's file in the data folder, with slashes; its name where it is not in there, or is ``data``."""
+    path, folder = Path(source).resolve(), data.resolve()
+    return path.relative_to(folder).as_posix() if path != folder and path.is_relative_to(folder) else path.name
+
+
+def write_scores(path: str | Path, rows: Sequence[ScoredSlice]) -> None:
+    """Write scores as CSV, one line per slice and method, from which :func:`read_scores` reads equal values.
+
+    Control characters in names become spaces.
+
+    Raises
+    ------
+    FileError
+        If the system refuses to write.
     """
-    synthetic = sum(simulated for simulated, _ in slices)
-    which = "" if synthetic == len(slices) else f" of {synthetic} slices"
-    notes = [f"k-space{which} simulated from magnitudes, which flatters every method"] if synthetic else []
-    if any(several for _, several in slices):
-        how = "combined by their maps" if coil_reference == "combined" else "as root of the sum of squares"
-        notes.append(f"reference: coils {how}")
-    return "; ".join(notes)
+    write_text(Path(path), csv_text([COLUMNS, *(astuple(row) for row in rows)]))
 
 
-def reference_noise(scan: Scan) -> tuple[float, float] | None:
-    """How noisy the reference of a scan is: the reference of measured k-space is no truth.
+def read_scores(path: str | Path) -> list[ScoredSlice]:
+    """Read what :func:`write_scores` of this or an earlier version wrote.
 
-    Returns
-    -------
-    tuple or None
-        Standard deviation of its noise as a share of its maximum, estimated from the scan's acquired samples; and the
-        PSNR in decibels, against it, of an image without noise or any other error. In the object the squared error is
-        the variance of one part of a complex number, beside it that of both. None without a measured reference.
+    Raises
+    ------
+    FileError
+        If the file cannot be read, or is damaged, naming the line.
     """
-    if scan.reference is None or scan.meta.synthetic:
-        return None
-    variance = float(noise_level(scan.kspace, scan.mask).square().mean())
-    truth = scored_reference(scan)
-    peak = float(truth.max())
-    if not variance > 0 or not peak > 0:
-        return None
-    beside = float((truth < 3 * variance**0.5).float().mean())
-    return variance**0.5 / peak, 10 * log10(peak**2 / (variance * (1 + beside)))
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            if header not in (COLUMNS, PUBLISHED):
+                raise _damaged(path, f"begins with {','.join(header)!r}, not with the columns of scores")
+            return [_row(path, lines.line_num, header, line) for line in lines]
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror or error})", "Give a file of scores") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, f"is no CSV of scores ({error})") from None
 
 
-def zero_filled(given: Measurement) -> Tensor:
-    """The reconstruction without learning: E^H y, complex (batch, height, width)."""
-    return given.physics.adjoint(given.kspace)
+def _row(path: str | Path, number: int, header: list[str], line: list[str]) -> ScoredSlice:
+    try:
+        if len(line) != len(header):
+            raise ValueError(f"{len(line)} columns instead of {len(header)}")
+        return ScoredSlice(**{name: _READ[name](cell) for name, cell in zip(header, line, strict=True)})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise _damaged(path, f"is damaged in line {number} ({error})") from None
 
 
-def magnitude(image: Tensor, scan: Scan) -> Tensor:
-    """Magnitude (height, width) of the part of a complex image that is scored and exported."""
-    return _cropped(image.abs(), scan)
-
-
-def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Tensor:
-    """Magnitude of a complex image (height, width) as it is scored.
-
-    Parameters
-    ----------
-    image
-        A reconstruction of ``scan``.
-    scan
-        Its zero-filled image gives the grey values that "minmax" maps to 0 and 1, over the whole field of view, as
-        methods that scale every image by itself do.
-    normalise
-        "none" leaves the scale.
-    """
-    shown = image.abs()
-    if normalise == "minmax":
-        shown = _minmax(shown, zero_filled(scan.batch())[0].abs())
-    return _cropped(shown, scan)
-
-
-def scored_reference(scan: Scan, normalise: Normalise = "none") -> Tensor:
-    """Magnitude (height, width) of a scan's reference as images are compared with it; "minmax" is by its own values."""
-    assert scan.reference is not None
-    truth = scan.reference.abs()
-    return _cropped(_minmax(truth, truth) if normalise == "minmax" else truth, scan)
-
-
-def _minmax(image: Tensor, by: Tensor) -> Tensor:
-    low, high = by.min(), by.max()
-    # A blank image has no range of its own.
-    return (image - low) / torch.where(high > low, high - low, 1.0)
-
-
-def _cropped(image: Tensor, scan: Scan) -> Tensor:
-    return image if scan.meta.crop is None else center_crop(image, scan.meta.crop)
-
-
-@torch.inference_mode()
-def score_scan(
-    reconstruct: Reconstruct,
-    scan: Scan,
-    family: MaskFamily,
-    held_out: float,
-    seed: int,
-    item: int,
-    lpips: LPIPS | None = None,
-    normalise: Normalise = "none",
-) -> tuple[Score, Tensor]:
-    """Score a reconstruction of one scan.
-
-    Parameters
-    ----------
-    reconstruct
-        From samples (batch of one) to a complex image (1, height, width).
-    scan
-        With or without reference.
-    family
-        Knows the sampling density.
-    held_out, seed, item
-        Share and choice of the samples held out for the reference-free score, which is taken on the original scale.
-    lpips
-        None leaves the perceptual distance undefined.
-    normalise
-        Scale on which images are compared with the reference, see :func:`scored_image`.
-
-    Returns
-    -------
-    tuple
-        The scores, and the magnitude image (height, width) from all acquired samples, on the scale of the comparison.
-    """
-    image = scored_image(reconstruct(scan.batch())[0], scan, normalise)
-    free = held_out_score(reconstruct, scan, family, held_out_mask(scan, held_out, seed, item))
-    return replace(_compared(image, scan, lpips, normalise), held_out=free), image
-
-
-@torch.inference_mode()
-def score_best_scale(scan: Scan, lpips: LPIPS | None = None, normalise: Normalise = "none") -> Score:
-    """Score the zero-filled image times the one factor that brings it closest to the reference, in least squares.
-
-    What a single number can repair; the factor needs the reference. There is no held-out error.
-
-    Parameters
-    ----------
-    scan
-        With or without reference.
-    lpips, normalise
-        As for :func:`score_scan`.
-    """
-    if scan.reference is None:
-        return Score()
-    image = scored_image(zero_filled(scan.batch())[0], scan, normalise)
-    factor = best_scale(image, scored_reference(scan, normalise))
-    return _compared(factor * image, scan, lpips, normalise)
-
-
-def _compared(image: Tensor, scan: Scan, lpips: LPIPS | None, normalise: Normalise) -> Score:
-    """The scores that need a reference, of an image (height, width) as it is scored."""
-    if scan.reference is None:
-        return Score()
-    truth = scored_reference(scan, normalise)
-    peak = 1.0 if normalise == "minmax" else float(truth.max())
-    distance = nan if lpips is None else float(lpips(image, truth, peak))
-    return Score(
-        float(psnr(image, truth, peak)), float(ssim(image, truth, peak)), float(nmse(image, truth)), lpips=distance
-    )
-
-
-def held_out_score(reconstruct: Reconstruct, scan: Scan, family: MaskFamily, held_out: Tensor) -> float:
-    """Reference-free score of one scan on the samples under ``held_out``, bool (height, width)."""
-    given = scan.restricted(~held_out).batch()
-    image = reconstruct(given)
-    error = held_out_error(image, scan.kspace[None], held_out[None], given.maps, family.density(scan.mask))
-    return float(error)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean and standard deviation over slices, per score.
-
-    Attributes
-    ----------
-    count
-        Slices.
-    mean, std
-        Over the slices where a score is defined; NaN where there are none. The standard deviation is the sample's,
-        and 0 for a single slice.
-    known
-        Over how many slices that is, by the name of the score.
-    """
-
-    count: int
-    mean: Score
-    std: Score
-    known: dict[str, int]
-
-    @classmethod
-    def of(cls, scores: Sequence[Score]) -> Summary:
-        """Summarise at least one score."""
-        columns = torch.tensor([astuple(score) for score in scores], dtype=torch.float64).unbind(dim=1)
-        defined = [column[~column.isnan()] for column in columns]
-        means = [float(values.mean()) for values in defined]
-        # A single slice has the spread 0.
-        stds = [float(values.std(correction=min(1, len(values) - 1))) for values in defined]
-        known = {name: len(values) for name, values in zip(asdict(scores[0]), defined, strict=True)}
-        return cls(len(scores), Score(*means), Score(*stds), known)
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"slices": self.count, "known": self.known, "mean": self.mean.as_dict(), "std": self.std.as_dict()}
-
-
-@dataclass(frozen=True)
-class PerceptualOptions:
-    """LPIPS beside the other scores.
-
-    Attributes
-    ----------
-    lpips
-        Backbone of LPIPS, a perceptual distance learned on photographs; its weights are not part of sansref.
-    lpips_weights
-        File of the backbone's weights, .pth as PyTorch publishes them or .safetensors; null looks where PyTorch keeps
-        downloads.
-    lpips_download
-        Download weights that are not there.
-    """
-
-    lpips: Literal["none", "alex", "vgg"] = "none"
-    lpips_weights: Path | None = None
-    lpips_download: bool = False
-
-    def __post_init__(self) -> None:
-        if self.lpips == "none" and (self.lpips_weights is not None or self.lpips_download):
-            raise SettingError(
-                "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex or vgg"
-            )
-
-    @property
-    def backbone(self) -> BackboneName | None:
-        """Of LPIPS, or None."""
-        return None if self.lpips == "none" else self.lpips
-
-    def load(self) -> tuple[LPIPS | None, str]:
-        """LPIPS, or None and why it is missing: scores that need no weights must not wait for them.
-
-        Raises
-        ------
-        FileError
-            If the given weights cannot be read.
-        SettingError
-            If they cannot be downloaded.
-        """
-        if self.backbone is None:
-            return None, ""
-        try:
-            return LPIPS.load(self.backbone, self.lpips_weights, self.lpips_download), ""
-        except MissingWeightsError as error:
-            return None, str(error)
+def _damaged(path: str | Path, problem: str) -> FileError:
+    return FileError(path, problem, "Remove it and score again")

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from sansref.results.score_rows import SliceScore
-from sansref.results.viewer.contents import Better
+from sansref.results.scores import Better, ScoredSlice
 
 Values = Mapping[str, Sequence[float]]
 """One value per slice, by subject."""
@@ -94,7 +93,7 @@ class Share:
     interval: Interval
 
 
-def by_subject(rows: Iterable[SliceScore], metric: str) -> dict[str, list[float]]:
+def by_subject(rows: Iterable[ScoredSlice], metric: str) -> dict[str, list[float]]:
     """Scores of one label at one acceleration, the mean over seeds of each slice; NaN is left out.
 
     Parameters
@@ -184,7 +183,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def gap_share(values: Values, low: Values, high: Values, better: Better = "high") -> Share:
+def gap_share(values: Values, low: Values, high: Values, better: Better = "higher") -> Share:
     """Share of the gap between two methods that a third closes, (m - low) / (high - low) of means over slices.
 
     Only subjects that all three have count, and a resample is of the same subjects for all three.
@@ -203,7 +202,7 @@ def gap_share(values: Values, low: Values, high: Values, better: Better = "high"
         Which values are better.
     """
     values, low, high = _common(values, low, high)
-    sign = 1.0 if better == "high" else -1.0
+    sign = 1.0 if better == "higher" else -1.0
     middle, bottom, top = (estimate(one).mean for one in (values, low, high))
     if not (isfinite(middle) and 0 < sign * (top - bottom) < inf):
         return Share(nan, _UNKNOWN)

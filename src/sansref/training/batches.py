@@ -12,10 +12,10 @@ from torch.utils.data import Dataset, Sampler
 
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import SettingError
-from sansref.kspace.masks.family import MaskFamily, is_columns
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS, Measurement
-from sansref.kspace.partitions import Unit, hold_out
 from sansref.methods import Draw, KspaceExample, Method, Sample
+from sansref.metrics.held_out import held_out_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -273,14 +273,3 @@ class WithoutHeldOut(Sequence[Scan]):
         if item not in self._kept:
             self._kept[item] = ~held_out_mask(scan, self._fraction, self._seed, item)
         return scan.restricted(self._kept[item])
-
-
-def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
-    """The acquired samples of a scan, number ``item``, that its score is computed on, bool (height, width).
-
-    Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout. None of
-    those that the coil maps were estimated from, which the network's input knows by them.
-    """
-    unit: Unit = "column" if is_columns(scan.mask) else "point"
-    generator, spared = seeded(seed, "held out", item), scan.meta.calibration
-    return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target

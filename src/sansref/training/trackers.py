@@ -205,7 +205,7 @@ def check_trackers(options: MachineOptions) -> None:
 
 
 @contextmanager
-def tracked(run: RunDirectory, options: MachineOptions, leader: bool = True) -> Iterator[Trackers]:
+def tracked(run: RunDirectory, options: MachineOptions, epochs: int, leader: bool = True) -> Iterator[Trackers]:
     """The trackers that the options ask for, until the block ends.
 
     Parameters
@@ -214,6 +214,8 @@ def tracked(run: RunDirectory, options: MachineOptions, leader: bool = True) -> 
         The run directory, started. Its ``tracker_id`` says which run of a tracker a resumed training goes on with.
     options
         Which trackers.
+    epochs
+        Epochs of each stage.
     leader
         Whether this process is the one that writes; the others track nothing.
 
@@ -227,7 +229,7 @@ def tracked(run: RunDirectory, options: MachineOptions, leader: bool = True) -> 
     trackers: dict[str, Tracker] = {}
     if names:
         identity, parameters = _identity(run.tracker_file), by_name(run.read_config())
-    together = Trackers(trackers, options.epochs)
+    together = Trackers(trackers, epochs)
     error: BaseException | None = None
     try:
         for name in names:

@@ -186,7 +186,7 @@ def learn(
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
     progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console)
     with _on_threads(config.machine.threads), progress_bar as progress:
-        with tracked(run, config.machine, processes.leader) as trackers:
+        with tracked(run, config.machine, options.epochs, processes.leader) as trackers:
             best, results = run_stages(
                 lambda stage: config.build(stage, learned),
                 scans,

@@ -17,18 +17,17 @@ from sansref.commands.compare import cells
 from sansref.commands.compare import cells as attempt
 from sansref.commands.compare import cells as choice
 from sansref.commands.compare import compare as module
-from sansref.commands.compare.cells import is_trained, reconstruction_of
+from sansref.commands.compare.cells import is_trained, reconstruction_of, scorer_of
 from sansref.commands.compare.compare import compare
 from sansref.commands.compare.plan import UNLEARNED, load_plan
-from sansref.commands.compare.shown_slices import _chosen as chosen
 from sansref.commands.compare.workplace import Workplace
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.methods.registry import METHODS
 from sansref.metrics.quality import psnr
-from sansref.results.score_rows import read_scores
-from sansref.results.scores import PerceptualOptions, zero_filled
+from sansref.results.scorer import PerceptualOptions, zero_filled
+from sansref.results.scores import METRICS, read_scores
 from sansref.settings import merged
 
 pytestmark = pytest.mark.slow
@@ -57,7 +56,7 @@ def test_everything_comes_out(finished):
     assert {"cells", "test", "figures", "report.html", "table.md", "table.tex", "table.csv", "scores.csv"} <= names
     pictures = {path.name for path in (place.out / "figures").iterdir()}
     wanted = [f"errors-{a}-{which}" for a in ("4x", "6x") for which in ("worst-1", "median")]
-    wanted += [f"{metric}-{a}" for a in ("4x", "6x") for metric in ("psnr", "ssim", "nmse", "held_out")]
+    wanted += [f"{metric}-{a}" for a in ("4x", "6x") for metric in METRICS if metric != "lpips"]
     wanted += ["training-4x", "training-6x"]
     assert pictures == {f"{name}.{kind}" for name in wanted for kind in ("png", "svg")}
     assert found.missing == ""
@@ -139,7 +138,8 @@ def test_a_finished_comparison_is_written_again_without_any_training(finished, t
     weights = {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")}
     table, report = ((here.out / name).read_bytes() for name in ("table.csv", "report.html"))
     monkeypatch.setattr("sansref.commands.compare.cells.train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr("sansref.commands.compare.cells._Judge", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("sansref.commands.compare.cells.scorer_of", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("sansref.commands.compare.shown_slices.scorer_of", scorer_of)
     (here.out / "table.csv").unlink()
     compare(here, console=quiet)
     assert {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")} == weights
@@ -466,21 +466,6 @@ def test_shown_slices_are_upright(finished):
         assert np.array_equal(one.reference, scan.reference.abs().T.flip(0).numpy())
         given = zero_filled(scan.batch())[0].abs()
         assert np.array_equal(one.images["Input"], given.T.flip(0).numpy())
-
-
-def test_up_to_half_of_the_shown_slices_are_of_the_worst_ones():
-    keys = [(0, number) for number in range(100)]
-    numbers = [number for _, number in chosen(keys, 5, 6)]
-    assert numbers == [0, 1, 2, 50, 67, 99]
-    assert len(numbers) == len(set(numbers)) == 6
-    assert [number for _, number in chosen(keys, 5, 20)][:5] == [0, 1, 2, 3, 4]
-    assert chosen(keys, 5, 1) == [(0, 0)]
-    assert chosen(keys, 5, 2) == [(0, 0), (0, 50)]
-    assert [number for _, number in chosen(keys, 5, 4)] == [0, 1, 50, 99]
-    for wanted in range(1, 8):
-        few = chosen(keys[:4], 1, wanted)
-        assert few == sorted(set(few))
-        assert len(few) == min(wanted, 4)
 
 
 def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):

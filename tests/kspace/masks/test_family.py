@@ -9,9 +9,9 @@ from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily, is_columns
 from sansref.kspace.masks.mask import estimated_density
 from sansref.kspace.partitions import never_held_out
+from sansref.metrics.held_out import held_out_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-from sansref.training.batches import held_out_mask
 
 SHAPE = (48, 40)
 

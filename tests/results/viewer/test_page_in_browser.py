@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from matplotlib import colormaps
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions
@@ -20,15 +21,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from sansref.results.viewer.contents import (
-    Comparison,
-    Curve,
-    Distribution,
-    Entry,
-    Heading,
-    SortableTable,
-    ViewerSlice,
-)
+from sansref.results.tables import Entry, Heading, Table
+from sansref.results.viewer.contents import Contents, Curve, Distribution, Figure, Section, ViewerSlice
 from sansref.results.viewer.page import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -59,16 +53,18 @@ def _slice(seed: int, subject: str, number: int, acceleration: str) -> ViewerSli
     return ViewerSlice(subject, number, acceleration, reference, images, {EVIL: "33.41 dB"})
 
 
-def _comparison() -> Comparison:
+def _contents() -> Contents:
     cells = [("zero-filled", 24.3), ("SSDU", None), (EVIL, 33.4), ("supervised", 9.9)]
     rows = [[Entry(name, name), Entry("–" if psnr is None else f"{psnr} ± 1", psnr)] for name, psnr in cells]
     values = {name: [20 + item, 25.0, 26.0, 31.0] for item, name in enumerate(METHODS)}
     nmse = {name: [0.5, 0.5, 0.5] for name in METHODS}
-    return Comparison(
+    return Contents(
         "Comparison",
         "IDR wins.",
-        [SortableTable("Scores", [Heading("method"), Heading("PSNR", "high")], rows)],
-        [Distribution("PSNR", {"4x": values, "8x": values}, "high"), Distribution("NMSE", {"4x": nmse}, "low")],
+        (),
+        {},
+        [Table("Scores", [Heading("method"), Heading("PSNR", "higher")], rows)],
+        [Distribution("PSNR", {"4x": values, "8x": values}, "higher"), Distribution("NMSE", {"4x": nmse}, "lower")],
         [_slice(seed, *place) for seed, place in enumerate(SLICES)],
         [Curve(name, "4x", [1, 2, 3], [0.3, float("nan"), 0.1]) for name in METHODS],
         config="method: idr\n" * 100,
@@ -164,7 +160,7 @@ def browser(driver: Chrome) -> Iterator[Chrome]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(path, _comparison())
+    write_page(path, _contents())
     return path
 
 
@@ -280,7 +276,7 @@ def test_acceleration_keeps_the_slice_or_else_the_subject(page: Page) -> None:
 def test_a_method_without_an_image_says_so(page: Page) -> None:
     page.choose("right", "SSDU")
     page.choose("acceleration", "8x")
-    assert page["right-name"].text == "SSDU\nnot reconstructed here"
+    assert page["right-name"].text == "SSDU\nnot available here"
     assert not page.painted()[:, 9:].any()
     page.choose("right", EVIL)
     assert page["right-name"].text == f"{EVIL}\n33.41 dB"
@@ -441,13 +437,13 @@ def test_page_fits_its_window(page: Page, width: int) -> None:
         {"curves": [Curve("idr", "4x", [1], [0.5])]},
         {"curves": [Curve("idr", "4x", [1, 2], [float("nan")] * 2)]},
         {"distributions": [Distribution("PSNR", {"4x": {"idr": [float("inf")], "none": []}})]},
-        {"tables": [SortableTable("empty", [Heading("method")], [])]},
+        {"tables": [Table("empty", [Heading("method")], [])]},
         {"config": "a: 1"},
     ],
     ids=lambda parts: " ".join(parts) or "nothing",
 )
 def test_a_page_of_some_parts_shows_these_alone(browser: Chrome, tmp_path: Path, parts: dict[str, Any]) -> None:
-    write_page(tmp_path / "report.html", Comparison("part", "", **parts))
+    write_page(tmp_path / "report.html", Contents("part", **parts))
     page = Page(browser, tmp_path / "report.html")
     sections = {"tables": "Scores", "distributions": "Spread", "slices": "Images", "curves": "Training"}
     headings = [sections.get(part, "Settings and versions") for part in parts]
@@ -457,3 +453,70 @@ def test_a_page_of_some_parts_shows_these_alone(browser: Chrome, tmp_path: Path,
         assert not page["acceleration-row"].is_displayed()
         assert not page["slice"].is_enabled()
         assert re.fullmatch(r"a, slice 1 \(1 of 1\)", page["slice-name"].text)
+
+
+@pytest.fixture
+def single(browser: Chrome, tmp_path: Path) -> Page:
+    """The page of one scan that there is no reference of."""
+    images = {name: _slice(0, "a", 3, "").images[name] for name in ("zero-filled", "SSDU")}
+    mask = np.zeros((8, 8), bool)
+    mask[::2] = True
+    details = {name: {"held-out error": f"0.{number}"} for number, name in enumerate(images, start=1)}
+    captions = {"SSDU": "held-out error 0.2"}
+    shown = ViewerSlice("a", 3, "", None, images, captions, details, mask, 7.0)
+    write_page(tmp_path / "single.html", Contents("One scan", slices=[shown]))
+    page = Page(browser, tmp_path / "single.html")
+    page.settled()
+    return page
+
+
+def test_a_scan_without_a_reference_has_no_error_maps(single: Page) -> None:
+    assert single.texts("#left option") == ["zero-filled", "SSDU"]
+    assert not any(part.is_displayed() for part in single.all(".error-scale"))
+    assert [single["left-name"].text, single["right-name"].text] == ["zero-filled", "SSDU\nheld-out error 0.2"]
+    images, peak = _slice(0, "a", 3, "").images, float(_slice(0, "a", 3, "").images["SSDU"].max())
+    white = float(np.percentile(100 * images["SSDU"] / peak, 99.8))
+    for name, columns in [("zero-filled", slice(0, 8)), ("SSDU", slice(8, None))]:
+        expected = grey(100 * images[name] / peak, 0, white)[:, columns]
+        assert single.painted()[:, columns, 0] == pytest.approx(expected, abs=2)
+    assert single["units"].text == "All numbers in percent of the maximum of the last image; there is no reference."
+    assert "reference" not in single.texts("#probe dt")
+
+
+def test_what_is_known_of_a_slice_stands_beside_it(single: Page) -> None:
+    assert single.texts("#details thead th") == ["zero-filled", "SSDU"]
+    assert single.texts("#details tbody tr") == ["held-out error0.10.2"]
+    peak = float(_slice(0, "a", 3, "").images["SSDU"].max())
+    assert single["noise"].text == f"Noise: {100 * 7.0 / peak:.2f} % (standard deviation)."
+    assert single["mask"].accessible_name == "Acquired samples, white: 50 % of the grid, 2x"
+    script = """const canvas = document.getElementById("mask");
+        return [...canvas.getContext("2d").getImageData(0, 0, 8, 8).data].filter((_, item) => item % 4 === 0);"""
+    assert np.array_equal(np.reshape(single.run(script), (8, 8)), 255 * (np.arange(8) % 2 == 0)[:, None] * np.ones(8))
+
+
+def test_slices_without_a_reference_among_others_say_so(browser: Chrome, tmp_path: Path) -> None:
+    plain = _slice(0, "a", 3, "")
+    bare = ViewerSlice("b", 1, "", None, plain.images)
+    write_page(tmp_path / "report.html", Contents("Mixed", slices=[plain, bare]))
+    page = Page(browser, tmp_path / "report.html")
+    page.settled()
+    assert "" not in page.texts("h3")
+    page.choose("right", "error of SSDU")
+    page.press(Keys.END)
+    assert page["left-name"].text == "reference\nnot available here"
+    assert page["right-name"].text == "error of SSDU\nnot available here"
+    assert not page.painted().any()
+    assert not page["mask"].is_displayed()
+
+
+def test_figures_and_sections_are_shown(browser: Chrome, tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (300, 150), "red").save(tmp_path / "red.png")
+    section = Section("Stages", ["One by one."], [Figure(tmp_path / "red.png", "All red.", "A red square")])
+    write_page(
+        tmp_path / "report.html", Contents("Figures", facts={"Noise": "SNR 50"}, notes=["n"], sections=[section])
+    )
+    page = Page(browser, tmp_path / "report.html")
+    assert page.texts("h2") == page.texts("nav a") == ["Stages"]
+    (picture,) = page.all("img")
+    assert picture.accessible_name == "A red square"
+    assert page.run("return arguments[0].naturalWidth", picture) == 300

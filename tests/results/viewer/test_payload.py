@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.cbook import boxplot_stats
 
-from sansref.results.viewer.contents import Comparison, Curve, Distribution, ViewerSlice
+from sansref.results.viewer.contents import Contents, Curve, Distribution, ViewerSlice
 from sansref.results.viewer.page import (
     STEPS,
     encode,
@@ -22,7 +22,6 @@ from sansref.results.viewer.page import (
     error_limits,
     five_numbers,
     pixels,
-    spread,
     study,
 )
 
@@ -115,33 +114,12 @@ def test_error_colours_grow_brighter_from_black() -> None:
     assert (np.diff(np.convolve(luminance, np.ones(8) / 8, "valid")) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("counts", "most", "kept"),
-    [
-        ({"4x": 3}, 5, ["4x0", "4x1", "4x2"]),
-        ({"4x": 6}, 2, ["4x1", "4x4"]),
-        ({"4x": 5}, 1, ["4x2"]),
-        ({"4x": 10, "8x": 2}, 6, ["4x1", "4x5", "4x8", "8x0", "8x1"]),
-        ({}, 0, []),
-    ],
-)
-def test_slices_are_spread_evenly_over_each_acceleration(counts: dict[str, int], most: int, kept: list[str]) -> None:
-    slices = [shown(f"{name}{item}", name) for name, count in counts.items() for item in range(count)]
-    assert [one.subject for one in spread(slices, most)] == kept
-
-
-def test_every_acceleration_needs_a_slice() -> None:
-    slices = [shown("a", "4x"), shown("b", "8x")]
-    with pytest.raises(ValueError, match="max_slices must be at least the number of accelerations, 2, got 1"):
-        spread(slices, 1)
-
-
 def test_study_is_plain_json_with_what_is_not_finite_left_open() -> None:
     slices = [shown("a", errors=[5])]
     curves = [Curve("idr", "4x", range(1, 4), [0.25, math.nan, math.inf])]
-    parts = [Distribution("PSNR", {"4x": {"idr": [math.nan], "method 0": [np.float64(1.23456789)]}}, "high")]
-    comparison = Comparison("t", "n", distributions=parts, slices=slices, curves=curves, curve_label="loss")
-    found = json.loads(json.dumps(study(comparison, slices), allow_nan=False))
+    parts = [Distribution("PSNR", {"4x": {"idr": [math.nan], "method 0": [np.float64(1.23456789)]}}, "higher")]
+    contents = Contents("t", distributions=parts, slices=slices, curves=curves, curve_label="loss")
+    found = json.loads(json.dumps(study(contents), allow_nan=False))
     assert found["methods"] == ["method 0", "idr"]
     (only,) = found["slices"]
     assert (only["name"], only["subject"], only["acceleration"]) == ("a, slice 0", "a", "4x")
@@ -159,5 +137,29 @@ def test_white_is_where_figures_have_it(bright: int, white: float) -> None:
     """A few bright pixels do not darken the rest, and a reference that is dark but for one is still seen."""
     reference = np.full((100, 100), 0.0 if bright == 1 else 0.25)
     reference[0, 0] = 1
-    (only,) = study(Comparison("t", "n"), [ViewerSlice("a", 0, "4x", reference, {})])["slices"]
+    (only,) = study(Contents("t", slices=[ViewerSlice("a", 0, "4x", reference, {})]))["slices"]
     assert only["white"] == white
+
+
+def test_without_a_reference_there_is_no_error_scale_and_what_is_known_is_kept() -> None:
+    mask = np.eye(4, 6, dtype=bool)
+    shown = ViewerSlice(
+        "a",
+        0,
+        "4x",
+        None,
+        {"idr": np.full(SHAPE, 2.0)},
+        details={"idr": {"held-out error": "0.1"}},
+        mask=mask,
+        noise=0.1,
+    )
+    found = json.loads(json.dumps(study(Contents("t", slices=[shown])), allow_nan=False))
+    (only,) = found["slices"]
+    assert found["errorLimits"] == {}
+    assert (only["reference"], only["mask"], only["white"]) == (False, {"height": 4, "width": 6}, 100.0)
+    assert only["noise"] == pytest.approx(5.0)
+    assert only["details"] == {"idr": {"held-out error": "0.1"}}
+    packed = pixels(shown)
+    assert packed["reference"] is None
+    assert decode(packed["mask"], (4, 6), 1.0).tolist() == mask.astype(float).tolist()
+    assert decode(packed["images"]["idr"], SHAPE, 2.0) == pytest.approx(np.full(SHAPE, 2.0))

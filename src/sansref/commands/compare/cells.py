@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Generator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import cast
 
 from rich.console import Console
@@ -18,12 +19,11 @@ from sansref.errors import FileError, SansrefError
 from sansref.files import claim, locked, remove_leftovers, remove_made, write_text
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
+from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.results.health_figure import draw_health
-from sansref.results.score_rows import SliceScore, read_scores, write_scores
-from sansref.results.scores import Reconstruct, Score, score_best_scale, score_scan, zero_filled
-from sansref.scan import Scan
-from sansref.training.batches import held_out_mask
+from sansref.results.scorer import Reconstruct, Scorer, zero_filled
+from sansref.results.scores import COLUMNS, ScoredSlice, file_in, read_scores, write_scores
 from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
 from sansref.training.train import train
 
@@ -135,7 +135,7 @@ def reconstruction_of(place: Workplace, cell: Cell) -> Reconstruct:
     return chosen(place, cell).reconstruct if cell.chosen else zero_filled
 
 
-def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceScore]:
+def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[ScoredSlice]:
     """Score a trained cell on the test scans, or read its scores if they were taken on the same scans.
 
     Raises
@@ -151,6 +151,7 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceS
         "recipe": place.recipe(cell),  # the samples do not tell what the references and the held-out samples are
         "normalise": place.plan.normalise,
         "lpips": backbone,
+        "columns": COLUMNS,
     }
     record, scores = folder / "scored.json", folder / "scores.csv"
     found = read_record(record)
@@ -160,32 +161,35 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[SliceS
     if found == wanted and scores.exists():
         # Its method may have been given another label since.
         return [replace(row, label=cell.label) for row in read_scores(scores)]
-    judge = _Judge(place, cell, lpips)
-    where = (cell.label, cell.acceleration, cell.fold, cell.seed)
+    scorer = scorer_of(place, [cell], lpips)
     rows = [
-        SliceScore(*where, scan.meta.subject, scan.meta.slice, **asdict(judge.score(scan, item)))
+        replace(row, acceleration=cell.acceleration, fold=cell.fold, seed=cell.seed, file=file)
         for item, scan in enumerate(scans)
+        for file in [file_in(place.data, scan.meta.source)]
+        for row in scorer.score(scan, item)
     ]
     write_scores(scores, rows)
     write_text(record, json.dumps(wanted, indent=2))
     return read_scores(scores)  # as every later command sees them
 
 
-class _Judge:
-    """Scores scans by one cell."""
+def scorer_of(place: Workplace, cells: Sequence[Cell], lpips: LPIPS | None = None) -> Scorer:
+    """Score trained cells that are tested on the same scans.
 
-    def __init__(self, place: Workplace, cell: Cell, lpips: LPIPS | None) -> None:
-        self.cell, self.lpips, self.normalise = cell, lpips, place.plan.normalise
-        self.reconstruct = reconstruction_of(place, cell)
-        self.family = cell.config.sampling.family(emulated=True)
-
-    def score(self, scan: Scan, item: int) -> Score:
-        """Of test scan ``item``, from whose number the held-out samples follow."""
-        if self.cell.rescaled:
-            return score_best_scale(scan, self.lpips, self.normalise)
-        options = self.cell.config
-        place = (options.split.held_out, options.data_seed, item)
-        return score_scan(self.reconstruct, scan, self.family, *place, self.lpips, self.normalise)[0]
+    Raises
+    ------
+    FileError
+        If one has not been trained, or its weights cannot be read.
+    """
+    config = cells[0].config
+    family = cache(config.sampling.family)
+    return Scorer(
+        {cell.label: reconstruction_of(place, cell) for cell in cells},
+        HeldOut(config.split.held_out, config.data_seed, family),
+        place.plan.normalise,
+        lpips,
+        {cell.label for cell in cells if cell.rescaled},
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 from rich.console import Console
@@ -12,27 +11,17 @@ from rich.progress import track
 
 from sansref.commands.compare.cells import score_cell
 from sansref.commands.compare.figures import draw_curves, draw_errors, draw_spread
-from sansref.commands.compare.plan import acceleration_name
+from sansref.commands.compare.plan import Plan, acceleration_name
 from sansref.commands.compare.shown_slices import shown_slices
-from sansref.commands.compare.tables import (
-    BETTER,
-    ComparisonTable,
-    build_table,
-    comparison_csv,
-    comparison_latex,
-    comparison_markdown,
-    sortable_tables,
-)
 from sansref.commands.compare.workers import train_all
 from sansref.commands.compare.workplace import Workplace
 from sansref.files import write_text
-from sansref.results.score_rows import SliceScore, write_scores
-from sansref.results.score_tables import Scoring
-from sansref.results.scores import PerceptualOptions, data_note
-from sansref.results.statistics import by_subject
-from sansref.results.viewer.contents import Comparison, Curve, Distribution
+from sansref.results.render import latex, markdown, numbers_csv
+from sansref.results.scorer import PerceptualOptions
+from sansref.results.scores import ScoredSlice, write_scores
+from sansref.results.tables import Scoring, Summary, data_note, summarise
+from sansref.results.viewer.contents import Contents, Curve, Distribution
 from sansref.results.viewer.page import write_page
-from sansref.training.history import read_history
 from sansref.training.run import environment
 
 
@@ -42,13 +31,13 @@ class Compared:
 
     Attributes
     ----------
-    table
-        Of all methods.
+    tables
+        Tables of all methods, in Markdown.
     missing
         Why LPIPS was asked for and not computed, or empty.
     """
 
-    table: ComparisonTable
+    tables: str
     missing: str
 
 
@@ -88,16 +77,29 @@ def compare(
         console.out(f"left out: {place.found.left_out}", highlight=False)
     train_all(place, jobs, ray, console)
     place.check_data()  # trained for hours, on files that somebody may have replaced meanwhile
-    rows: list[SliceScore] = []
+    rows: list[ScoredSlice] = []
     cells = place.plan.cells
     for cell in track(cells, "scoring", console=console, transient=True, disable=not console.is_terminal):
         rows += score_cell(place, cell, lpips)
     scoring = Scoring(place.plan.normalise, perceptual.backbone, weights=not missing, data=_data_note(place))
-    table = build_table(place.plan, rows, scoring)
+    summaries = summaries_of(place.plan, rows, scoring)
+    tables = [table for summary in summaries for table in summary.tables()]
+    text = markdown(tables, place.plan.title)
     write_scores(place.out / "scores.csv", rows)
-    _write_tables(place.out, table)
-    _write_report(place, rows, table)
-    return Compared(table, missing)
+    write_text(place.out / "table.md", text)
+    write_text(place.out / "table.tex", latex(tables))
+    write_text(place.out / "table.csv", numbers_csv(summaries))
+    _write_report(place, rows, summaries)
+    return Compared(text, missing)
+
+
+def summaries_of(plan: Plan, rows: Sequence[ScoredSlice], scoring: Scoring) -> list[Summary]:
+    """Work out the numbers at each acceleration from the scores of all cells."""
+    ends = (plan.baseline, plan.gap, len(plan.seeds))
+    return [
+        summarise([row for row in rows if row.acceleration == place], scoring, list(plan.methods), place, *ends)
+        for place in plan.accelerations
+    ]
 
 
 def _data_note(place: Workplace) -> str:
@@ -110,58 +112,32 @@ def _data_note(place: Workplace) -> str:
     return data_note(slices, place.plan.cells[0].config.coils.coil_reference)
 
 
-def _write_tables(out: Path, table: ComparisonTable) -> None:
-    write_text(out / "table.md", comparison_markdown(table))
-    write_text(out / "table.tex", comparison_latex(table))
-    write_text(out / "table.csv", comparison_csv(table))
-
-
-def _write_report(place: Workplace, rows: Sequence[SliceScore], table: ComparisonTable) -> None:
-    slices, curves = shown_slices(place, rows), _training_curves(place)
+def _write_report(place: Workplace, rows: Sequence[ScoredSlice], summaries: Sequence[Summary]) -> None:
+    slices = shown_slices(place, rows)
+    trained = [cell for cell in place.plan.cells if cell.learned]
+    curves = [
+        Curve.of_run(cell.label, acceleration_name(cell.acceleration), place.run_of(cell).path) for cell in trained
+    ]
+    metrics = {name: metric for summary in summaries for name, metric in summary.metrics.items()}
+    groups = {acceleration_name(a): [row for row in rows if row.acceleration == a] for a in place.plan.accelerations}
     distributions = {
-        name: _distribution(place, rows, name, heading) for name, heading in table.scoring.headings.items()
+        name: Distribution.of(name, metric, place.plan.methods, groups) for name, metric in metrics.items()
     }
     figures = place.out / "figures"
     draw_errors(figures, slices)
     draw_curves(figures, curves)
     for name, part in distributions.items():
         draw_spread(figures, name, part)
-    page = Comparison(
+    page = Contents(
         place.plan.title,
-        "",
-        sortable_tables(table),
-        list(distributions.values()),
-        slices,
-        curves,
+        tables=[table for summary in summaries for table in summary.tables()],
+        distributions=list(distributions.values()),
+        slices=slices,
+        curves=curves,
         config=_resolved(place),
         versions={name: str(value) for name, value in environment().items()},
     )
-    write_page(place.out / "report.html", page, max_slices=place.plan.figures * len(place.plan.accelerations))
-
-
-def _training_curves(place: Workplace) -> list[Curve]:
-    """The validation score of every epoch of every training, stages one after the other."""
-    curves = []
-    for cell in (cell for cell in place.plan.cells if cell.learned):
-        scores = [float(row["score"]) for row in read_history(place.run_of(cell).path / "metrics.csv")]
-        curves.append(Curve(cell.label, acceleration_name(cell.acceleration), range(1, len(scores) + 1), scores))
-    return curves
-
-
-def _distribution(place: Workplace, rows: Sequence[SliceScore], metric: str, heading: str) -> Distribution:
-    """A metric of every slice, the mean over seeds."""
-    values = {
-        acceleration_name(acceleration): {
-            label: _per_slice(rows, acceleration, label, metric) for label in place.plan.methods
-        }
-        for acceleration in place.plan.accelerations
-    }
-    return Distribution(heading, values, BETTER[metric])
-
-
-def _per_slice(rows: Sequence[SliceScore], acceleration: float, label: str, metric: str) -> list[float]:
-    own = [row for row in rows if (row.acceleration, row.label) == (acceleration, label)]
-    return [value for values in by_subject(own, metric).values() for value in values]
+    write_page(place.out / "report.html", page)
 
 
 def _resolved(place: Workplace) -> str:

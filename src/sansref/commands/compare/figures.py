@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from sansref.commands.compare.plan import slug
-from sansref.results.error_figure import Panel, build_error_figure, worst_region
+from sansref.results.error_figure import build_error_figure, worst_region
 from sansref.results.figures import add_legend, looks, new_axes, save_figure
 from sansref.results.viewer.contents import Curve, Distribution, ViewerSlice
 
@@ -38,13 +37,8 @@ def draw_errors(folder: Path, slices: Sequence[ViewerSlice]) -> None:
         titles = [(f"worst {number}", shown) for number, shown in enumerate(group, start=1) if shown.among_worst]
         titles += [("median", shown) for shown in group if shown.is_median]
         for title, shown in titles:
-            panels = [
-                Panel(label, torch.from_numpy(image), shown.captions[label]) for label, image in shown.images.items()
-            ]
             heading = f"{acceleration}, {title} slice: {shown.name}"
-            reference = torch.from_numpy(shown.reference)
-            zoom = worst_region(reference, [panel.image for panel in panels])
-            figure = build_error_figure(reference, panels, heading, zoom)
+            figure = build_error_figure(shown, heading, worst_region(shown))
             _save(figure, folder / f"errors-{acceleration}-{slug(title)}")
 
 

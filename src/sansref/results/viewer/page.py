@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file with sortable tables, box plots, a viewer of images, and training curves."""
+"""The page: one HTML file with sortable tables, box plots, a viewer of images, training curves and figures."""
 
 from __future__ import annotations
 
@@ -16,55 +16,139 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from sansref import __version__
+from sansref.errors import FileError
 from sansref.files import write_text
-from sansref.results.error_figure import DISPLAY_PERCENTILE, common_error_limit
-from sansref.results.report import template_environment
-from sansref.results.viewer.contents import Comparison, Curve, Distribution, Image, ViewerSlice, finite
+from sansref.results.error_figure import DISPLAY_PERCENTILE, DPI, common_error_limit
+from sansref.results.tables import finite
+from sansref.results.viewer.contents import Contents, Curve, Distribution, Image, ViewerSlice
 
 STEPS = 16384
-"""Grey steps from zero to the reference's maximum."""
+"""Grey steps from zero to a slice's peak."""
 
 WHISKER = 1.5
 """Whiskers reach to the furthest value within this many interquartile ranges of the box (Tukey's rule)."""
 
 _DIGITS = 6
+_CSS_DPI = 96
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SCRIPTS = ("base", "table", "charts", "plots", "pixels", "stage", "viewer", "controls")
 
 
-def study(comparison: Comparison, slices: Sequence[ViewerSlice]) -> dict[str, Any]:
-    """All that the page's script draws, but the pixels.
+def write_page(path: str | Path, contents: Contents) -> None:
+    """Write a page as one HTML file, which needs no network.
 
     Parameters
     ----------
-    comparison
-        What the page shows.
-    slices
-        Those of its slices that the page holds.
+    path
+        The file.
+    contents
+        What it shows. An image of 256 x 256 pixels takes about 0.1 MB; it is kept in steps of 1/16384 of the slice's
+        peak (see :func:`encode`), and error maps are taken from the images in the browser.
+
+    Raises
+    ------
+    FileError
+        If a figure cannot be read or is not PNG, or the system refuses to write.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sansref.results.viewer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = _source("page.css")
+    script = "\n".join(_source(f"{name}.js") for name in _SCRIPTS)
+    html = environment.get_template("page.html.j2").render(
+        contents=contents,
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
+        study=_json(study(contents)),
+        pixels=[_json(pixels(shown)) for shown in contents.slices],
+        pictures={figure.path: picture(figure.path) for part in contents.sections for figure in part.figures},
+        number=finite,
+        version=__version__,
+    )
+    write_text(Path(path), html)
+
+
+def picture(path: Path) -> dict[str, Any]:
+    """A PNG file as HTML takes it: a data URI, and the size in CSS pixels.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read or is not PNG.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", "Make the figure again") from error
+    if not data.startswith(_PNG_SIGNATURE) or len(data) < 24:
+        raise FileError(path, "is not a PNG picture", "Make the figure again, as PNG")
+    # Width and height are the first fields of the header chunk.
+    width, height = (int.from_bytes(data[start : start + 4], "big") * _CSS_DPI // DPI for start in (16, 20))
     return {
-        "methods": comparison.methods,
+        "uri": f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}",
+        "width": width,
+        "height": height,
+    }
+
+
+def _source(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    nothing_else = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:"
+    return f"{nothing_else}; style-src {_hash(style)}; script-src {_hash(script)}"
+
+
+def _hash(source: str) -> str:
+    """What the content policy knows a style or a script by."""
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _json(value: object) -> Markup:
+    # A "<" could end the element that the text stands in.
+    return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def study(contents: Contents) -> dict[str, Any]:
+    """All that the page's script draws, but the pixels."""
+    return {
+        "methods": contents.methods,
         "steps": STEPS,
         "colours": error_colours(),
-        "slices": [_slice(shown) for shown in slices],
-        "errorLimits": error_limits(slices),
-        "distributions": [_distribution(part) for part in comparison.distributions],
-        "curves": [_curve(curve) for curve in comparison.curves],
-        "curveLabel": comparison.curve_label,
+        "slices": [_slice(shown) for shown in contents.slices],
+        "errorLimits": error_limits(contents.slices),
+        "distributions": [_distribution(part) for part in contents.distributions],
+        "curves": [_curve(curve) for curve in contents.curves],
+        "curveLabel": contents.curve_label,
     }
 
 
 def _slice(shown: ViewerSlice) -> dict[str, Any]:
-    height, width = shown.reference.shape
-    white = float(np.percentile(shown.reference, DISPLAY_PERCENTILE) / shown.reference.max())
-    # A reference with next to no signal may be zero at the percentile.
+    height, width = shown.guide.shape
+    white = float(np.percentile(shown.guide, DISPLAY_PERCENTILE) / shown.peak)
     return {
         "name": shown.name,
         "subject": shown.subject,
         "acceleration": shown.acceleration,
         "height": height,
         "width": width,
+        # An image with next to no signal may be zero at the percentile.
         "white": round(100 * white, 1) or 100.0,
+        "reference": shown.reference is not None,
         "methods": list(shown.images),
         "captions": dict(shown.captions),
+        "details": {method: dict(details) for method, details in shown.details.items()},
+        "mask": None if shown.mask is None else {"height": shown.mask.shape[0], "width": shown.mask.shape[1]},
+        "noise": None if shown.noise is None else 100 * shown.noise / shown.peak,
     }
 
 
@@ -107,6 +191,8 @@ def error_limits(slices: Sequence[ViewerSlice]) -> dict[str, float]:
     """Upper end of the error scale by acceleration, in percent: one for all its slices and methods."""
     limits: dict[str, float] = {}
     for shown in slices:
+        if shown.reference is None:
+            continue
         truth = shown.reference.astype(np.float64)
         errors = [100 * np.abs(image - truth) / truth.max() for image in shown.images.values()]
         if errors:
@@ -125,10 +211,12 @@ def error_colours() -> str:
 
 
 def pixels(shown: ViewerSlice) -> dict[str, Any]:
-    """The images of a slice as :func:`encode` writes them, by name."""
-    peak = float(shown.reference.max())
-    images = {method: encode(image, peak) for method, image in shown.images.items()}
-    return {"reference": encode(shown.reference, peak), "images": images}
+    """The images of a slice, and its mask, as :func:`encode` writes them; null for what there is not."""
+    return {
+        "reference": None if shown.reference is None else encode(shown.reference, shown.peak),
+        "mask": None if shown.mask is None else encode(shown.mask.astype(np.float32), 1.0),
+        "images": {method: encode(image, shown.peak) for method, image in shown.images.items()},
+    }
 
 
 def encode(image: Image, peak: float) -> str:
@@ -143,7 +231,7 @@ def encode(image: Image, peak: float) -> str:
     image
         Real (height, width).
     peak
-        The reference's maximum.
+        The slice's peak.
 
     Returns
     -------
@@ -159,95 +247,5 @@ def encode(image: Image, peak: float) -> str:
     return base64.b64encode(zlib.compress(b"".join(plane.tobytes() for plane in planes), 9)).decode("ascii")
 
 
-def spread(slices: Sequence[ViewerSlice], most: int) -> list[ViewerSlice]:
-    """At most so many slices, equally many of each acceleration and evenly spread over them.
-
-    Raises
-    ------
-    ValueError
-        If there are more accelerations.
-    """
-    groups: dict[str, list[ViewerSlice]] = {}
-    for shown in slices:
-        groups.setdefault(shown.acceleration, []).append(shown)
-    if not groups:
-        return []
-    share = most // len(groups)
-    if share < 1:
-        raise ValueError(f"max_slices must be at least the number of accelerations, {len(groups)}, got {most}")
-    return [group[place] for group in groups.values() for place in _places(len(group), share)]
-
-
-def _places(count: int, wanted: int) -> list[int]:
-    if count <= wanted:
-        return list(range(count))
-    # The middle of each of as many equal stretches: the ends of a stack show little.
-    return [int((2 * item + 1) * count / (2 * wanted)) for item in range(wanted)]
-
-
 def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
-
-
-MAX_SLICES = 12
-"""Slices that a page holds if nothing else is said: about 20 MB with 15 images of 256 x 256 pixels each."""
-
-_SCRIPTS = ("base", "table", "charts", "plots", "pixels", "stage", "viewer", "controls")
-
-
-def write_page(path: str | Path, comparison: Comparison, max_slices: int = MAX_SLICES) -> None:
-    """Write the page of a comparison as one HTML file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    comparison
-        What it shows.
-    max_slices
-        Slices that it holds at most, equally many of each acceleration and evenly spread over them: an image of
-        256 x 256 pixels takes about 0.1 MB. Images are kept in steps of 1/16384 of the reference's maximum (see
-        :func:`~sansref.results.viewer.page.encode`), and error maps are taken from them in the browser.
-
-    Raises
-    ------
-    ValueError
-        If ``max_slices`` is less than the number of accelerations.
-    FileError
-        If the system refuses to write.
-    """
-    slices = spread(comparison.slices, max_slices)
-    environment = template_environment("sansref.results.viewer")
-    style = _source("page.css")
-    script = "\n".join(_source(f"{name}.js") for name in _SCRIPTS)
-    html = environment.get_template("page.html.j2").render(
-        comparison=comparison,
-        style=Markup(style),
-        script=Markup(script),
-        policy=_policy(style, script),
-        study=_json(study(comparison, slices)),
-        pixels=[_json(pixels(shown)) for shown in slices],
-        number=finite,
-        version=__version__,
-    )
-    write_text(Path(path), html)
-
-
-def _source(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    nothing_else = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:"
-    return f"{nothing_else}; style-src {_hash(style)}; script-src {_hash(script)}"
-
-
-def _hash(source: str) -> str:
-    """What the content policy knows a style or a script by."""
-    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
-def _json(value: object) -> Markup:
-    # A "<" could end the element that the text stands in.
-    return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))

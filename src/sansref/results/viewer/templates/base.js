@@ -43,6 +43,16 @@ function percent(value) {
   return `${value.toFixed(2).replace("-", "\u2212")} %`;
 }
 
+/** An acceleration as part of a sentence; nothing where there is none. */
+function at(acceleration) {
+  return acceleration && ` at ${acceleration}`;
+}
+
+/** A figure under the name of its acceleration, if it has one. */
+function figureOf(acceleration) {
+  return make("figure", {}, ...(acceleration ? [make("h3", {}, acceleration)] : []));
+}
+
 /** Draw an element again whenever its width changes, and once at first; not while it has none, as after its removal. */
 function whenResized(element, redraw) {
   let width = 0;

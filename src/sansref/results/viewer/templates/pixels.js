@@ -5,10 +5,10 @@ const KEPT = 64;
 const MARK_DIGITS = 3;
 const unpacked = new Map();
 
-/** The image of a slice in percent of the reference's maximum, or null if the method has none; kept for a while. */
+/** An image of a slice in percent of its peak, or null if there is none; kept for a while. */
 function image(slice, name) {
   const key = `${slice}/${name}`;
-  const found = unpacked.get(key) ?? unpack(slice, name);
+  const found = unpacked.get(key) ?? unpack(packed(slice, name), study.slices[slice]);
   unpacked.delete(key);
   unpacked.set(key, found);
   if (unpacked.size > KEPT) unpacked.delete(unpacked.keys().next().value);
@@ -17,20 +17,23 @@ function image(slice, name) {
 
 const parsed = { slice: null, images: null };
 
+/** What a page holds of a slice: its reference, its mask, and its images by method. */
+function pixelsOf(slice) {
+  if (parsed.slice !== slice) Object.assign(parsed, { slice, images: JSON.parse(byId(`pixels-${slice}`).textContent) });
+  return parsed.images;
+}
+
 /** The packed image: of the reference for null, of a method for its name. */
 function packed(slice, name) {
-  if (parsed.slice !== slice) Object.assign(parsed, { slice, images: JSON.parse(byId(`pixels-${slice}`).textContent) });
-  return name === null ? parsed.images.reference : parsed.images.images[name];
+  return name === null ? pixelsOf(slice).reference : pixelsOf(slice).images[name];
 }
 
 /** Undo what Python's ``encode`` does: differences from the row above, low bytes first, then high bytes. */
-async function unpack(slice, name) {
-  const text = packed(slice, name);
-  if (text === undefined) return null;
+async function unpack(text, { width, height }) {
+  if (!text) return null;
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const planes = new Uint8Array(await new Response(stream).arrayBuffer());
-  const { width, height } = study.slices[slice];
   const count = width * height;
   const levels = new Uint16Array(count);
   for (let item = 0; item < count; item++) {
@@ -40,9 +43,9 @@ async function unpack(slice, name) {
   return Float32Array.from(levels, (level) => 100 * (level / study.steps - 1));
 }
 
-/** |image - reference|, or null if the method has no image. */
+/** |image - reference|, or null where one of them is missing. */
 function errorMap(values, reference) {
-  return values && values.map((value, item) => Math.abs(value - reference[item]));
+  return values && reference && values.map((value, item) => Math.abs(value - reference[item]));
 }
 
 const errorTable = study.colours.match(/.{6}/g).map((digits) => Number.parseInt(digits, 16));

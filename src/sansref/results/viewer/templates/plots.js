@@ -9,7 +9,7 @@ function showBoxes(part) {
   const known = panels.flatMap(([, methods]) => Object.values(methods)).filter(Boolean);
   const values = known.flatMap((box) => [...box.values, box.low, box.high]);
   byId("boxes").replaceChildren(...panels.map(([acceleration, methods]) => {
-    const figure = make("figure", {}, make("h3", {}, acceleration));
+    const figure = figureOf(acceleration);
     if (values.length) whenResized(figure, () => drawBoxes(figure, part, acceleration, methods, values));
     return figure;
   }));
@@ -20,7 +20,7 @@ function drawBoxes(figure, part, acceleration, methods, values) {
   const width = figure.clientWidth, bottom = TOP + ROW * names.length;
   const left = Math.min(Math.max(...names.map(textWidth)) + 12, 0.45 * width);
   const scale = makeScale(values, left, width - 14);
-  const better = { high: " (higher is better)", low: " (lower is better)" }[part.better] ?? "";
+  const better = part.better ? ` (${part.better} is better)` : "";
   const picture = plot(width, bottom + FOOT, boxesInWords(part, acceleration),
     bottomAxis(scale, TOP, bottom, part.metric + better, (left + width) / 2));
   names.forEach((name, row) => picture.append(boxRow(name, methods[name], TOP + ROW * row, left, scale)));
@@ -31,7 +31,7 @@ function drawBoxes(figure, part, acceleration, methods, values) {
 function boxesInWords(part, acceleration) {
   const medians = Object.entries(part.panels[acceleration])
     .map(([name, box]) => box ? `${name} ${plain(box.median)}` : `${name} unknown`);
-  return `Box plots of ${part.metric} at ${acceleration}. Medians: ${medians.join(", ")}.`;
+  return `Box plots of ${part.metric}${at(acceleration)}. Medians: ${medians.join(", ")}.`;
 }
 
 function boxRow(name, box, top, left, scale) {
@@ -62,7 +62,7 @@ function dot(x, y, item) {
 function showCurves(hidden) {
   const accelerations = unique(study.curves.map((curve) => curve.acceleration));
   byId("curves").replaceChildren(...accelerations.map((acceleration) => {
-    const figure = make("figure", {}, make("h3", {}, acceleration));
+    const figure = figureOf(acceleration);
     const curves = study.curves.filter((curve) => curve.acceleration === acceleration && !hidden.has(curve.method));
     whenResized(figure, () => drawCurves(figure, acceleration, curves));
     return figure;
@@ -78,7 +78,7 @@ function drawCurves(figure, acceleration, curves) {
   const left = Math.max(...up.ticks.map((tick) => textWidth(tickText(tick)))) + 12;
   const across = makeScale(curves.flatMap((curve) => [0, ...curve.epochs]), left, width - 12);
   const names = unique(curves.map((curve) => curve.method)).join(", ");
-  const words = `${study.curveLabel} over training epochs at ${acceleration} for ${names}`;
+  const words = `${study.curveLabel} over training epochs${at(acceleration)} for ${names}`;
   figure.append(plot(width, bottom + FOOT, words,
     bottomAxis(across, top, bottom, "epoch", (left + width) / 2), leftAxis(up, left, width, study.curveLabel, top),
     ...curves.map((curve) => curveLine(curve, across, up))));

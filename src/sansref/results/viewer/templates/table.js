@@ -7,7 +7,7 @@ function makeSortable(table) {
   const given = [...body.rows];
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
-    const first = head.dataset.better === "high" ? "descending" : "ascending";
+    const first = head.dataset.better === "higher" ? "descending" : "ascending";
     const second = first === "ascending" ? "descending" : "ascending";
     const next = new Map([[null, first], [first, second], [second, null]]);
     head.querySelector("button").addEventListener("click", () => {

@@ -28,13 +28,14 @@ class Viewer {
     const methods = study.methods.filter((name) => study.slices.some((slice) => slice.methods.includes(name)));
     const images = () => methods.map((name) => new Option(name, `image ${name}`));
     const errors = () => methods.map((name) => new Option(`error of ${name}`, `error ${name}`));
+    const referenced = study.slices.some((slice) => slice.reference);
     for (const side of ["left", "right"]) {
-      byId(side).append(
-        make("optgroup", { label: "Images" }, new Option("reference", "reference"), ...images()),
-        make("optgroup", { label: "Error maps" }, ...errors()),
-      );
+      const reference = referenced ? [new Option("reference", "reference")] : [];
+      byId(side).append(make("optgroup", { label: "Images" }, ...reference, ...images()));
+      if (referenced) byId(side).append(make("optgroup", { label: "Error maps" }, ...errors()));
     }
-    byId("right").selectedIndex = Math.min(1, methods.length);
+    for (const part of document.querySelectorAll(".error-scale")) part.hidden = !referenced;
+    byId("right").selectedIndex = Math.min(1, byId("right").options.length - 1);
     const accelerations = unique(study.slices.map((slice) => slice.acceleration));
     byId("acceleration").append(...accelerations.map((name) => new Option(name, name)));
     byId("acceleration-row").hidden = byId("acceleration").length < 2;
@@ -74,6 +75,7 @@ class Viewer {
     this.colour();
     this.label();
     this.readProbe();
+    await this.describe(turn);
     this.stage.element.ariaBusy = "false";
   }
 
@@ -107,7 +109,7 @@ class Viewer {
   label() {
     for (const side of ["left", "right"]) {
       const select = byId(side), caption = this.facts.captions[nameOf(select.value)];
-      const text = this.images[side] ? caption : "not reconstructed here";
+      const text = this.images[side] ? caption : "not available here";
       byId(`${side}-name`).replaceChildren(select.selectedOptions[0].text, ...(text ? [make("small", {}, text)] : []));
     }
     const text = `${this.facts.name} (${this.place + 1} of ${this.order.length})`;
@@ -125,11 +127,39 @@ class Viewer {
     }
     const item = probe.row * this.stage.size.width + probe.column;
     const sides = ["left", "right"].map((side) => [byId(side).selectedOptions[0].text, this.images[side]]);
-    const numbers = [["reference", this.images.reference], ...sides]
+    const reference = this.images.reference ? [["reference", this.images.reference]] : [];
+    const numbers = [...reference, ...sides]
       .map(([name, values]) => [name, values ? percent(values[item]) : "\u2013"]);
     const lines = [["row, column (from 0)", `${probe.row}, ${probe.column}`], ...numbers];
     byId("probe").replaceChildren(
       ...lines.flatMap(([name, text]) => [make("dt", { title: name }, name), make("dd", {}, text)]));
+  }
+
+  /** What is known of the slice beside its images: numbers of the two methods, noise, and the acquired samples. */
+  async describe(turn) {
+    const { details, mask, noise, reference } = this.facts;
+    byId("units").textContent = reference
+      ? "All numbers in percent of the reference's maximum; errors are |image \u2212 reference|, on one scale for all "
+        + "methods and slices of an acceleration."
+      : "All numbers in percent of the maximum of the last image; there is no reference.";
+    const shown = unique(["left", "right"].map((side) => nameOf(byId(side).value))).filter((name) => details[name]);
+    const rows = unique(shown.flatMap((name) => Object.keys(details[name])));
+    const cells = (row) => shown.map((name) => make("td", {}, details[name][row] ?? "\u2013"));
+    byId("details").tHead.replaceChildren(
+      make("tr", {}, make("td"), ...shown.map((name) => make("th", { scope: "col", title: name }, name))));
+    byId("details").tBodies[0].replaceChildren(
+      ...rows.map((row) => make("tr", {}, make("th", { scope: "row" }, row), ...cells(row))));
+    byId("details").hidden = !rows.length;
+    byId("noise").textContent = noise === null ? "" : `Noise: ${percent(noise)} (standard deviation).`;
+    byId("noise").hidden = noise === null;
+    byId("mask-row").hidden = mask === null;
+    if (mask === null) return;
+    const samples = await unpack(pixelsOf(this.slice).mask, mask);
+    if (turn !== this.turn) return;
+    paintValues(byId("mask"), samples, mask.width, mask.height, 0, 100, greyColour);
+    const acquired = samples.reduce((count, sample) => count + (sample > 50), 0);
+    const share = `${plain(100 * acquired / samples.length, 3)} % of the grid, ${plain(samples.length / acquired, 3)}x`;
+    byId("mask").ariaLabel = byId("mask-name").textContent = `Acquired samples, white: ${share}`;
   }
 
   /** Show the numbers of a pixel; read aloud only if asked, since a mouse crosses many. */

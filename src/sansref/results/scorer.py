@@ -1,0 +1,262 @@
+"""The scorer: how good reconstructions are, with the reference and without it, and what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isnan, log10, nan
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sansref.data.placement import for_people
+from sansref.errors import SettingError
+from sansref.kspace.grid import center_crop
+from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import noise_level
+from sansref.metrics.body import body_mask
+from sansref.metrics.held_out import HeldOut
+from sansref.metrics.lpips import LPIPS, BackboneName, MissingWeightsError
+from sansref.metrics.quality import best_scale, nmse, psnr, ssim
+from sansref.results.scores import METRICS, Normalise, ScoredSlice
+from sansref.results.viewer.contents import ViewerSlice
+from sansref.scan import Scan
+
+ZERO_FILLED = "zero-filled"
+BEST_SCALE = "zero-filled, best scale"
+
+Reconstruct = Callable[[Measurement], Tensor]
+"""From samples (batch of one) to a complex image (1, height, width)."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores methods on scans.
+
+    Attributes
+    ----------
+    methods
+        How each reconstructs, by the name that tables give it.
+    held_out
+        Which samples the reference-free score is taken on, on the original scale.
+    normalise
+        Scale on which images are compared with the reference, see :func:`scored_image`.
+    lpips
+        None leaves the perceptual distance undefined.
+    rescaled
+        Methods whose image is multiplied by the one factor that brings it closest to the reference, in least squares:
+        what a single number can repair. They have no held-out error, and are not shown.
+    """
+
+    methods: Mapping[str, Reconstruct]
+    held_out: HeldOut
+    normalise: Normalise = "none"
+    lpips: LPIPS | None = None
+    rescaled: Collection[str] = ()
+
+    @torch.inference_mode()
+    def score(self, scan: Scan, item: int) -> Iterator[ScoredSlice]:
+        """Score every method.
+
+        Parameters
+        ----------
+        scan
+            With or without reference.
+        item
+            Its number, from which the held-out samples follow.
+        """
+        body = None if scan.reference is None else body_mask(scored_reference(scan))
+        for label, reconstruct in self.methods.items():
+            scores: dict[str, Any] = (
+                {} if body is None else self._against_reference(self.image(label, scan), scan, body)
+            )
+            if label not in self.rescaled:
+                scores["held_out"] = self.held_out.score(reconstruct, scan, item)
+            yield ScoredSlice(label, scan.acceleration, 0, 0, scan.meta.subject, scan.meta.slice, **scores)
+
+    def _against_reference(self, image: Tensor, scan: Scan, body: Tensor) -> dict[str, Any]:
+        truth = scored_reference(scan, self.normalise)
+        peak = 1.0 if self.normalise == "minmax" else float(truth.max())
+        return {
+            "psnr": float(psnr(image, truth, peak)),
+            "ssim": float(ssim(image, truth, peak)),
+            "nmse": float(nmse(image, truth)),
+            "lpips": nan if self.lpips is None else float(self.lpips(image, truth, peak)),
+            "psnr_body": float(psnr(image, truth, peak, body)),
+            "ssim_body": float(ssim(image, truth, peak, mask=body)),
+            "nmse_body": float(nmse(image, truth, body)),
+        }
+
+    @torch.inference_mode()
+    def image(self, label: str, scan: Scan) -> Tensor:
+        """What a method makes of all acquired samples: magnitude (height, width) as it is compared."""
+        image = scored_image(self.methods[label](scan.batch())[0], scan, self.normalise)
+        if label in self.rescaled and scan.reference is not None:
+            image = best_scale(image, scored_reference(scan, self.normalise)) * image
+        return image
+
+    def show(
+        self,
+        scan: Scan,
+        rows: Sequence[ScoredSlice],
+        acceleration: str = "",
+        among_worst: bool = False,
+        is_median: bool = False,
+    ) -> ViewerSlice:
+        """Reconstruct a slice for the viewer, turned upright.
+
+        Parameters
+        ----------
+        scan
+            With or without reference.
+        rows
+            Its scores.
+        acceleration, among_worst, is_median
+            As in :class:`~sansref.results.viewer.contents.ViewerSlice`.
+        """
+        turned = partial(for_people, geometry=scan.meta.geometry)
+        scores = {row.label: row for row in rows if row.label not in self.rescaled}
+        # Noise is known in the units of the samples.
+        noisy = self.normalise == "none" and not scan.meta.synthetic
+        return ViewerSlice(
+            scan.meta.subject,
+            scan.meta.slice,
+            acceleration,
+            None if scan.reference is None else turned(scored_reference(scan, self.normalise)).numpy(),
+            {label: turned(self.image(label, scan)).numpy() for label in scores},
+            {label: _caption(score) for label, score in scores.items()},
+            {label: _details(score) for label, score in scores.items()},
+            scan.mask.numpy(),
+            float(noise_level(scan.kspace, scan.mask).square().mean().sqrt()) if noisy else None,
+            among_worst,
+            is_median,
+        )
+
+
+def _caption(score: ScoredSlice) -> str:
+    if isnan(score.psnr):
+        return f"held-out error {score.held_out:.4f}"
+    return f"{score.psnr:.2f} dB / {score.ssim:.4f}"
+
+
+def _details(score: ScoredSlice) -> dict[str, str]:
+    values = {name: getattr(score, name) for name in METRICS}
+    return {METRICS[name].heading: METRICS[name].text(value) for name, value in values.items() if not isnan(value)}
+
+
+def zero_filled(given: Measurement) -> Tensor:
+    """The reconstruction without learning: E^H y, complex (batch, height, width)."""
+    return given.physics.adjoint(given.kspace)
+
+
+def magnitude(image: Tensor, scan: Scan) -> Tensor:
+    """Magnitude (height, width) of the part of a complex image that is scored and exported."""
+    return _cropped(image.abs(), scan)
+
+
+def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Tensor:
+    """Magnitude of a complex image (height, width) as it is scored.
+
+    Parameters
+    ----------
+    image
+        A reconstruction of ``scan``.
+    scan
+        Its zero-filled image gives the grey values that "minmax" maps to 0 and 1, over the whole field of view, as
+        methods that scale every image by itself do.
+    normalise
+        "none" leaves the scale.
+    """
+    shown = image.abs()
+    if normalise == "minmax":
+        shown = _minmax(shown, zero_filled(scan.batch())[0].abs())
+    return _cropped(shown, scan)
+
+
+def scored_reference(scan: Scan, normalise: Normalise = "none") -> Tensor:
+    """Magnitude (height, width) of a scan's reference as images are compared with it; "minmax" is by its own values."""
+    assert scan.reference is not None
+    truth = scan.reference.abs()
+    return _cropped(_minmax(truth, truth) if normalise == "minmax" else truth, scan)
+
+
+def _minmax(image: Tensor, by: Tensor) -> Tensor:
+    low, high = by.min(), by.max()
+    # A blank image has no range of its own.
+    return (image - low) / torch.where(high > low, high - low, 1.0)
+
+
+def _cropped(image: Tensor, scan: Scan) -> Tensor:
+    return image if scan.meta.crop is None else center_crop(image, scan.meta.crop)
+
+
+def reference_noise(scan: Scan) -> tuple[float, float] | None:
+    """How noisy the reference of a scan is: the reference of measured k-space is no truth.
+
+    Returns
+    -------
+    tuple or None
+        Standard deviation of its noise as a share of its maximum, estimated from the scan's acquired samples; and the
+        PSNR in decibels, against it, of an image without noise or any other error. In the object the squared error is
+        the variance of one part of a complex number, beside it that of both. None without a measured reference.
+    """
+    if scan.reference is None or scan.meta.synthetic:
+        return None
+    variance = float(noise_level(scan.kspace, scan.mask).square().mean())
+    truth = scored_reference(scan)
+    peak = float(truth.max())
+    if not variance > 0 or not peak > 0:
+        return None
+    beside = float((truth < 3 * variance**0.5).float().mean())
+    return variance**0.5 / peak, 10 * log10(peak**2 / (variance * (1 + beside)))
+
+
+@dataclass(frozen=True)
+class PerceptualOptions:
+    """LPIPS beside the other scores.
+
+    Attributes
+    ----------
+    lpips
+        Backbone of LPIPS, a perceptual distance learned on photographs; its weights are not part of sansref.
+    lpips_weights
+        File of the backbone's weights, .pth as PyTorch publishes them or .safetensors; null looks where PyTorch keeps
+        downloads.
+    lpips_download
+        Download weights that are not there.
+    """
+
+    lpips: Literal["none", "alex", "vgg"] = "none"
+    lpips_weights: Path | None = None
+    lpips_download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lpips == "none" and (self.lpips_weights is not None or self.lpips_download):
+            raise SettingError(
+                "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex or vgg"
+            )
+
+    @property
+    def backbone(self) -> BackboneName | None:
+        """Of LPIPS, or None."""
+        return None if self.lpips == "none" else self.lpips
+
+    def load(self) -> tuple[LPIPS | None, str]:
+        """LPIPS, or None and why it is missing: scores that need no weights must not wait for them.
+
+        Raises
+        ------
+        FileError
+            If the given weights cannot be read.
+        SettingError
+            If they cannot be downloaded.
+        """
+        if self.backbone is None:
+            return None, ""
+        try:
+            return LPIPS.load(self.backbone, self.lpips_weights, self.lpips_download), ""
+        except MissingWeightsError as error:
+            return None, str(error)
