@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import torch
 
 from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_scan
-from sansref.data.coil_maps import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.provenance import Provenance
-from sansref.errors import FileError, SansrefError
-from sansref.randomness import seeded
+from sansref.errors import FileError
 from sansref.scan import Scan, ScanMeta
 from sansref.serving.gathering import Work
 from sansref.serving.images import Reconstruction
@@ -50,7 +47,6 @@ class Engine:
     ) -> None:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator))
         self._turns = Turns(most_seconds)
-        _compile_coil_maps()
 
     @property
     def made(self) -> Provenance:
@@ -117,10 +113,3 @@ class Engine:
         if ready is None:
             raise FileError(scan.meta.source, "sent lines without any signal", "Check the measurement")
         return ready
-
-
-def _compile_coil_maps() -> None:
-    """Find maps once: what sigpy imports and compiles at its first use takes seconds, and must not be broken off."""
-    noise = torch.randn(2, 32, 32, dtype=torch.complex64, generator=seeded("warm"))
-    with suppress(SansrefError):
-        espirit_maps(Scan(noise, torch.ones(32, 32, dtype=torch.bool), ScanMeta("none", "none")), CoilOptions())
