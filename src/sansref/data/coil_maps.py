@@ -194,7 +194,7 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     center = calibration_of(scan, options)
     kernel = max(SMALLEST_KERNEL, min(options.map_kernel, center.shape[-1] // 3))
     height, width = scan.kspace.shape[1:]
-    _check_memory(scan, memory_needed(*center.shape[:2], (height, width), kernel))
+    _check_memory(scan, memory_needed(len(center), center.shape[-1], (height, width), kernel))
     maps, eigenvalues = espirit(center, (height, width), kernel, options.map_threshold)
     maps *= eigenvalues > options.map_crop
     if not maps.any():

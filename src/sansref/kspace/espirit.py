@@ -47,7 +47,7 @@ def espirit(center: Tensor, shape: tuple[int, int], kernel: int, threshold: floa
     rows, columns = (_interpolation(size, 2 * kernel - 1) for size in shape)
     maps = torch.empty(height, width, coils, dtype=torch.complex64)
     eigenvalues = torch.empty(height, width)
-    for part in torch.arange(height).split(max(1, BLOCK // (8 * coils**2 * width))):
+    for part in torch.split(torch.arange(height), max(1, BLOCK // (8 * coils**2 * width))):
         lines = torch.tensordot(rows[part], samples, dims=1).flatten(2)
         matrices = torch.view_as_complex((columns @ lines).unflatten(2, (coils, coils, 2)))
         maps[part], eigenvalues[part] = dominant_eigenvector(matrices)

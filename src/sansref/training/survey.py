@@ -170,8 +170,8 @@ def _mask(config: RunConfig, scan: Scan) -> str:
 
 def _without_effect(config: RunConfig, parts: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
-    if isinstance(config.network, NetworkOptions) and (names := config.network.without_effect):
-        yield f"{', '.join(f'--network.{name}' for name in names)}: the network {config.network.name} has no such thing"
+    if isinstance(config.network, NetworkOptions) and (idle := config.network.without_effect):
+        yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such thing"
     if config.training.test and not parts.get("test") and not config.training.folds:
         yield f"--test {config.training.test:g}: one subject alone, nobody can be set aside"
     if any(not scan.meta.emulated for scan in scans):
