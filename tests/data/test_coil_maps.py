@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,14 +19,13 @@ from sansref.data.coil_maps import CoilOptions, calibration_of, calibration_side
 from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.coils import birdcage_maps, combine, rss
+from sansref.kspace.coils import birdcage_maps, combine, compressed, compression_matrix, rss
+from sansref.kspace.espirit import memory_needed
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import central_mask
 from sansref.metrics.held_out import held_out_error
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
-
-pytest.importorskip("sigpy")
 
 SIZE = (64, 48)
 COILS = 5
@@ -92,7 +94,7 @@ def test_a_center_that_is_too_small_is_one_line() -> None:
 
 def test_maps_larger_than_the_memory_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     scan = measured_scan()
-    needed = 2 * 8 * COILS**2 * SIZE[0] * SIZE[1]
+    needed = memory_needed(COILS, 24, SIZE, 6)
     monkeypatch.setattr("sansref.data.coil_maps.available_memory", lambda: needed - 1)
     with pytest.raises(
         FileError,
@@ -156,32 +158,61 @@ def test_the_scale_of_the_data_is_without_effect(scale: float) -> None:
     torch.testing.assert_close(other, espirit_maps(scan, CoilOptions()), rtol=1e-2, atol=1e-2)
 
 
-def test_without_any_sensitivity_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sigpy.mri.app
-
-    class Nothing:
-        def __init__(self, kspace: Any, **options: Any) -> None:
-            self.kspace = kspace
-
-        def run(self) -> Any:
-            return 0 * self.kspace
-
-    monkeypatch.setattr(sigpy.mri.app, "EspiritCalib", Nothing)
+def test_without_any_sensitivity_it_is_one_line() -> None:
+    noise = torch.randn(COILS, *SIZE, dtype=torch.complex64, generator=seeded("noise"))
     with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --map_crop"):
-        espirit_maps(measured_scan(), CoilOptions())
+        espirit_maps(replace(measured_scan(), kspace=noise), CoilOptions(map_threshold=0.9, map_crop=0.99))
 
 
-def test_without_sigpy_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = builtins.__import__
+@pytest.mark.parametrize("side", [8, 10, 12, 16])
+def test_a_small_center_gets_a_small_kernel(side: int) -> None:
+    """Half the center as the kernel would leave so few patches that all of them pass for signal."""
+    full = measured_scan(noise=0.0)
+    maps = espirit_maps(full.restricted(central_mask(SIZE, (side, side))), CoilOptions())
+    images = ifft2c(full.kspace)
+    lost = (images - maps * combine(images, maps))[:, INSIDE].norm() / images[:, INSIDE].norm()
+    assert float(lost) ** 2 < 0.05
 
-    def without(name: str, *rest: Any, **named: Any) -> Any:
-        if name.startswith("sigpy"):
-            raise ImportError(name)
-        return found(name, *rest, **named)
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(SettingError, match=r"estimating coil maps needs the package sigpy: pip install "):
-        espirit_maps(measured_scan(), CoilOptions())
+# --- against other programs ---------------------------------------------------------------------------------------
+
+
+def agrees(maps: Tensor, others: Tensor) -> tuple[float, float]:
+    """Mean sine of the angle between the vectors of both at one pixel, and the share of pixels that only one has."""
+    sizes = rss(maps), rss(others)
+    both = (sizes[0] > 0.5) & (sizes[1] > 0.5)
+    cosine = ((maps.conj() * others).sum(0).abs() / (sizes[0] * sizes[1]).clamp(min=1e-9))[both]
+    sine = (1 - cosine.clamp(max=1).square()).sqrt()
+    return float(sine.mean()), float(((sizes[0] > 0.5) != (sizes[1] > 0.5)).float().mean())
+
+
+def test_maps_and_their_phases_are_those_of_sigpy() -> None:
+    calibrate = pytest.importorskip("sigpy.mri.app").EspiritCalib
+    scan = measured_scan(noise=0.05)
+    turn = compression_matrix(calibration_of(scan, CoilOptions()), COILS)
+    kspace = compressed(scan.kspace, turn).numpy()
+    found = torch.from_numpy(calibrate(kspace, thresh=0.02, kernel_width=6, crop=0.8, show_pbar=False).run())
+    maps, others = espirit_maps(scan, CoilOptions()), compressed(found, turn.mH)
+    angle, apart = agrees(maps, others)
+    assert angle < 1e-3
+    assert apart < 0.01
+    inside = maps[:, INSIDE].conj() * others[:, INSIDE]
+    assert float(inside.sum(0).angle().abs().max()) < 1e-2
+
+
+@pytest.mark.skipif(shutil.which("bart") is None, reason="needs BART")
+def test_maps_are_those_of_bart(tmp_path: Path) -> None:
+    """BART compares energies with its threshold where we compare singular values."""
+    scan = measured_scan(noise=0.05)
+    kspace = scan.kspace.permute(1, 2, 0).numpy()
+    (tmp_path / "k.hdr").write_text(f"# Dimensions\n{SIZE[0]} {SIZE[1]} 1 {COILS}{' 1' * 12}\n")
+    (tmp_path / "k.cfl").write_bytes(kspace.tobytes(order="F"))
+    command = f"bart ecalib -t {0.02**2} -c 0.8 -k 6 -r 24 -m 1 k maps"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    found = np.fromfile(tmp_path / "maps.cfl", np.complex64).reshape((*SIZE, COILS), order="F")
+    angle, apart = agrees(espirit_maps(scan, CoilOptions()), torch.from_numpy(found).permute(2, 0, 1))
+    assert angle < 0.01
+    assert apart < 0.01
 
 
 # --- what a scan becomes ------------------------------------------------------------------------------------------

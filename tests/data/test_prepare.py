@@ -327,7 +327,6 @@ def test_what_was_not_acquired_cannot_be_told_from_what_is_prepared(tmp_path: Pa
 
 @pytest.mark.parametrize("coils", [CoilOptions(), CoilOptions(virtual_coils=2, coil_reference="rss")])
 def test_measured_coils_get_maps_and_references_that_stay_in_the_store(tmp_path: Path, coils: CoilOptions) -> None:
-    pytest.importorskip("sigpy")
     files = described(write_kspace(tmp_path / "a.h5", complex_noise(2, 3, *SIZE)))
     recipe = replace(WITH_MAPS, coils=coils)
     prepared = prepare(files, recipe, tmp_path / "out", references=True)
@@ -342,7 +341,6 @@ def test_measured_coils_get_maps_and_references_that_stay_in_the_store(tmp_path:
 
 
 def test_what_was_not_acquired_of_several_coils_cannot_be_told_either(tmp_path: Path) -> None:
-    pytest.importorskip("sigpy")
     mask = WITH_MAPS.sampling.fixed(SIZE).array.numpy()
     truth, elsewhere = complex_noise(1, 4, *SIZE), complex_noise(1, 4, *SIZE, seed=1)
     found = []

@@ -32,7 +32,7 @@ def columns(*acquired: int, width: int = 40) -> Tensor:
         (columns(20), False),
         (columns(), False),
     ],
-    ids=["all", "padded", "partial Fourier", "every second", "one missing", "centre", "one", "none"],
+    ids=["all", "padded", "partial Fourier", "every second", "one missing", "center", "one", "none"],
 )
 def test_full_means_all_columns_within_the_padding(mask: Tensor, full: bool) -> None:
     assert is_full(mask) is full

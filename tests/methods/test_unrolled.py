@@ -13,12 +13,15 @@ from helpers.scans import noise
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import ifft2c
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.masks.laws import draw_mask
 from sansref.kspace.measurement import Measurement
-from sansref.methods import KspaceExample, Supervised, SupervisedOptions
+from sansref.methods import IDR, SSDU, Draw, KspaceExample, Sample, Supervised, SupervisedOptions, collate
 from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.networks.istanet import symmetry_penalty
 from sansref.randomness import seeded
+from sansref.scan import Scan, ScanMeta
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +146,7 @@ def test_the_loss_is_on_the_whole_grid_not_on_the_input_mask() -> None:
     assert float(loss.detach()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
+@pytest.mark.parametrize("name", ["ista_plus", "ista", "modl", "unet"])
 def test_one_turn_moves_the_whole_network(name: str) -> None:
     learned = method(name)
     (turn,) = learned.turns
@@ -167,14 +170,36 @@ def test_reconstructs_what_the_network_gives() -> None:
     assert torch.equal(learned.reconstruct(given), learned.network(given))
 
 
+@pytest.mark.parametrize("kind", [SSDU, IDR])
+def test_modl_learns_from_one_scan_of_several_coils(kind: Any, make: Any) -> None:
+    torch.manual_seed(0)
+    given = make.scan(make.phantom((32, 28)).to(torch.complex64), coils=4)
+    assert given.maps is not None
+    scan = Scan(given.kspace[0], given.mask[0], ScanMeta("s", "f"), given.maps[0])
+    family = MaskFamily(lambda shape, generator: draw_mask("variable_density", shape, 3, generator))
+    network = Reconstructor(NetworkOptions("modl", phases=2, channels=8, layers=3))
+    learned = kind(network, kind.options_type(), family)
+    examples = [collate([learned.examples(Sample(scan), Draw(0, epoch, 0))]) for epoch in range(3)]
+    optimizer, losses = torch.optim.Adam(learned.parameters(), lr=5e-3), []
+    for _ in range(8):
+        for one in examples:
+            loss = next(learned.step(one)).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
 @pytest.mark.parametrize("loss", ["mse", "mixed"])
-def test_in_mixed_precision_loss_and_gradient_are_nearly_those_of_float32(loss: Any) -> None:
+@pytest.mark.parametrize("name", ["ista_plus", "modl"])
+def test_in_mixed_precision_loss_and_gradient_are_nearly_those_of_float32(name: str, loss: Any) -> None:
     """bfloat16 keeps 8 bits; Fourier transforms, iterations and the loss stay float32."""
     given = batch()
 
     def found(enabled: bool) -> tuple[float, Tensor]:
         torch.manual_seed(0)
-        trained = method(loss=loss)
+        trained = method(name, loss=loss)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             value = next(trained.step(given)).loss
         value.backward()

@@ -122,7 +122,7 @@ def test_with_the_density_of_the_law_it_estimates_the_error_of_the_whole_image_o
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0.02, 0.9), st.integers(0, 100), st.integers(0, 100))
-def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_centre(
+def test_held_out_samples_are_some_of_the_acquired_ones_outside_the_center(
     fraction: float, seed: int, item: int
 ) -> None:
     acquired = torch.rand(32, 32, generator=torch.Generator().manual_seed(7)) < 0.4

@@ -11,9 +11,10 @@ from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.measurement import Measurement
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.networks.istanet import ISTANet
+from sansref.networks.modl import MoDL
 from sansref.networks.unet import UNet
 
-NAMES = ["ista_plus", "ista", "unet"]
+NAMES = ["ista_plus", "ista", "modl", "unet"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def test_every_network_gives_a_complex_image(name: str, is_complex: bool, coils:
     assert image.dtype == torch.complex64
     assert bool(image.isfinite().all())
     assert bool(image.imag.any()) is is_complex
-    assert (float(penalty.detach()) > 0) is (name != "unet")
+    assert (float(penalty.detach()) > 0) is name.startswith("ista")
     assert torch.equal(network(samples(coils, *size)), image)
 
 
@@ -56,6 +57,9 @@ def test_names_and_options_choose_the_network() -> None:
     assert isinstance(plain, ISTANet)
     assert (plain.variant, plain.in_channels) == ("plain", 1)
     assert any("bias" in name for name, _ in plain.named_parameters())
+    modl = Reconstructor(options("modl", phases=None, cg_steps=3, layers=4, shared=False)).network
+    assert isinstance(modl, MoDL)
+    assert (modl.phases, modl.cg_steps, len(modl.denoisers), modl.in_channels) == (5, 3, 5, 2)
     unet = Reconstructor(options("unet", pools=3)).network
     assert isinstance(unet, UNet)
     assert unet.pools == 3
@@ -87,6 +91,23 @@ def test_one_scan_does_not_depend_on_the_others_of_its_batch(name: str) -> None:
     assert given.maps is not None
     alone = network(Measurement(given.kspace[1:], given.mask[1:], given.maps[1:]))
     torch.testing.assert_close(alone, network(given)[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("ista_plus", ["pools", "layers"]),
+        ("ista", ["layers", "init"]),
+        ("modl", ["pools"]),
+        ("unet", ["shared", "bias"]),
+    ],
+)
+def test_options_of_other_networks_are_named(name: Any, chosen: list[str]) -> None:
+    other = {"pools": 3, "layers": 4, "shared": False, "bias": False, "init": "xavier"}
+    found = NetworkOptions(name, **{one: other[one] for one in chosen}).without_effect
+    assert sorted(found) == sorted(chosen)
+    assert NetworkOptions(name, channels=8).without_effect == []
+    assert NetworkOptions("modl", phases=3, cg_steps=3, layers=3, shared=False, init="xavier").without_effect == []
 
 
 @pytest.mark.parametrize("name", ["phases", "channels", "pools"])

@@ -570,7 +570,7 @@ def test_lines_left_out_of_the_log_are_counted(tmp_path, monkeypatch):
     "error",
     [
         FileError("client 1 (127.0.0.1:5)", "has a center that is too small", "Lower --calibration, or leave it out"),
-        SettingError("estimating coil maps needs the package sigpy: pip install sigpy"),
+        SettingError("writing MRD needs the package ismrmrd: pip install ismrmrd"),
     ],
 )
 def test_a_client_is_advised_nothing_that_only_the_operator_can_do(

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from sansref.data.coil_maps import CoilOptions, espirit_maps
 from sansref.data.scan_store import PreparedScans
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.randomness import seeded
+from sansref.scan import Scan
 
 pytestmark = pytest.mark.slow
-
-pytest.importorskip("sigpy")
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -86,16 +86,13 @@ def accelerated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the k-space that maps were estimated of."""
-    import sigpy.mri.app
-
     shapes: list[tuple[int, ...]] = []
 
-    class Counted(sigpy.mri.app.EspiritCalib):
-        def __init__(self, kspace: Any, **options: Any) -> None:
-            shapes.append(kspace.shape)
-            super().__init__(kspace, **options)
+    def count(scan: Scan, options: CoilOptions) -> torch.Tensor:
+        shapes.append(tuple(scan.kspace.shape))
+        return espirit_maps(scan, options)
 
-    monkeypatch.setattr(sigpy.mri.app, "EspiritCalib", Counted)
+    monkeypatch.setattr("sansref.data.coil_maps.espirit_maps", count)
     return shapes
 
 

@@ -144,3 +144,11 @@ def test_a_file_that_cannot_be_prepared_raises_or_is_passed_over(tiny, write_hea
         list(survey(config, found, parts))
     told = facts(survey(config, found, parts, skip_bad=True))
     assert told["expected time"].startswith("unknown")
+
+
+def test_options_of_another_network_are_without_effect(tiny, heads):
+    config = tiny("ssdu")
+    other = replace(config, network=replace(config.network, name="modl", pools=3, cg_steps=2))
+    told = facts(survey_of(other, heads))["no effect"]
+    assert "--network.pools: the network modl has no such thing" in told
+    assert "cg_steps" not in told

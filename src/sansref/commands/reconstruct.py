@@ -26,7 +26,7 @@ from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Method
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
-from sansref.training.progress import tracked
+from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -123,7 +123,7 @@ def reconstruct_files(
         from sansref.commands.reconstruct_on_ray import on_cluster
 
         job.run.load()
-        outcomes = tracked(on_cluster(job, names, address), "files", len(names), console)
+        outcomes = with_bar(on_cluster(job, names, address), "files", len(names), console)
     begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
@@ -249,7 +249,7 @@ class Worker:
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
-        images = tracked(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
+        images = with_bar(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
         emulated = _write(outputs, whole_volume(images, info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import combine, compressed, compression_matrix, normalised, rss
+from sansref.kspace.espirit import espirit, memory_needed
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.grid import center_crop
 from sansref.machine import available_memory
@@ -28,7 +28,8 @@ SMALLEST = 8
 """Side of the smallest center that gives usable maps: fewer samples do not tell signal from null space."""
 
 SMALLEST_KERNEL = 4
-"""Kernels are at most half as wide as the center; smaller ones cannot follow the maps."""
+"""Kernels are at most a third as wide as the center, since wider ones leave too few patches; but no smaller than this,
+to follow the maps."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class CoilOptions:
         Side of the center that maps and virtual coils are estimated from, in samples; null takes the largest that is
         fully sampled, at most 24. It is never held out, nor is it where maps came with the scan: they may be of it.
     map_kernel
-        Width of ESPIRiT's kernel, at least 4; at most half the side of the center is used.
+        Width of ESPIRiT's kernel, at least 4; at most a third of the side of the center is used, or 4.
     map_threshold
         Singular values of the calibration matrix below this share of the largest are noise.
     map_crop
@@ -99,8 +100,6 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     ------
     FileError
         If the fully sampled center is too small, or shows no coil sensitivity.
-    SettingError
-        If the package that estimates maps is not installed.
     """
     whole = None if full is None else full.kspace
     complete = scan.maps is not None and scan.reference is not None  # it was simulated
@@ -172,7 +171,7 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
 
 
 def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
-    """Coil sensitivity maps by ESPIRiT (Uecker et al., MRM 71:990, 2014), as sigpy computes them.
+    """Coil sensitivity maps by ESPIRiT (:func:`~sansref.kspace.espirit.espirit`).
 
     Parameters
     ----------
@@ -191,40 +190,26 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     ------
     FileError
         If the fully sampled center is too small or shows no coil sensitivity, or memory does not suffice.
-    SettingError
-        If sigpy is not installed.
     """
-    try:
-        from sigpy.mri.app import EspiritCalib
-    except ImportError:
-        raise SettingError("estimating coil maps needs the package sigpy: pip install sigpy") from None
     center = calibration_of(scan, options)
-    _check_memory(scan)
-    # Turned into principal components: the phase is taken from the first coil, which may be dead, and divided by it.
-    turn = compression_matrix(center, len(center))
-    with np.errstate(all="ignore"):  # places without any signal are divided by zero, and set to it below
-        found = EspiritCalib(
-            compressed(scan.kspace, turn).numpy(),
-            calib_width=center.shape[-1],
-            kernel_width=min(options.map_kernel, center.shape[-1] // 2),
-            thresh=options.map_threshold,
-            crop=options.map_crop,
-            show_pbar=False,
-        ).run()
-    maps = compressed(torch.from_numpy(found), turn.mH).nan_to_num()
+    kernel = max(SMALLEST_KERNEL, min(options.map_kernel, center.shape[-1] // 3))
+    height, width = scan.kspace.shape[1:]
+    _check_memory(scan, memory_needed(len(center), center.shape[-1], (height, width), kernel))
+    maps, eigenvalues = espirit(center, (height, width), kernel, options.map_threshold)
+    maps *= eigenvalues > options.map_crop
     if not maps.any():
         raise FileError(
             scan.meta.source,
             f"shows no coil sensitivity in slice {scan.meta.slice}",
             "Lower --map_crop, or leave it out",
         )
-    return maps
+    principal = compressed(maps, compression_matrix(center, 1))
+    return maps * torch.where(principal == 0, 1, principal.sgn().conj())
 
 
-def _check_memory(scan: Scan) -> None:
-    """Refuse a scan whose pixels' matrices of coils by coils, and one addend of them, are larger than the memory."""
-    coils = len(scan.kspace)
-    needed, there = 2 * coils * scan.kspace.nbytes, available_memory()
+def _check_memory(scan: Scan, needed: int) -> None:
+    """Refuse a scan whose maps take more memory than there is."""
+    coils, there = len(scan.kspace), available_memory()
     if there is not None and needed > there:
         raise FileError(
             scan.meta.source,

@@ -1,12 +1,13 @@
-"""What every acquisition is to a network: three linear operators, and conjugate gradients to invert them."""
+"""What every acquisition is to a network: linear operators, conjugate gradients to invert them, and their gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sansref.kspace.fourier import PLANE
 
@@ -73,6 +74,60 @@ def conjugate_gradients(
         length = now / _product(direction, applied).clamp(min=tiny)
         image, residual, before = image + length * direction, residual - length * applied, now
     return image, residual
+
+
+def regularised_inverse(
+    normal: Callable[[Tensor], Tensor], image: Tensor, mu: Tensor, start: Tensor, steps: int
+) -> Tensor:
+    """Solve (E^H E + mu) x = image by conjugate gradients, with gradients of ``image`` and ``mu``.
+
+    The gradient is that of the exact solution and costs a second solution (Aggarwal et al., IEEE TMI 38:394, 2019,
+    section III-C): no step of the first one is kept for it, however many there were. Neither the operator nor ``start``
+    gets a gradient.
+
+    Parameters
+    ----------
+    normal
+        E^H E, Hermitian, on images (batch, height, width).
+    image
+        Right-hand side, complex (batch, height, width), or real where the operator is.
+    mu
+        Positive scalar.
+    start
+        Where to begin, shaped like ``image``; the nearer to the solution, the fewer steps are needed.
+    steps
+        Number of steps.
+
+    Returns
+    -------
+    Tensor
+        The solution, shaped like ``image``.
+    """
+    solution: Tensor = _RegularisedInverse.apply(image, mu, start, normal, steps)  # type: ignore[no-untyped-call]
+    return solution
+
+
+class _RegularisedInverse(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, mu: Tensor, start: Tensor, normal: Callable[[Tensor], Tensor], steps: int
+    ) -> Tensor:
+        def system(x: Tensor) -> Tensor:
+            return normal(x) + mu * x
+
+        solution, _ = conjugate_gradients(system, start, image - system(start), steps)
+        ctx.system, ctx.steps = system, steps
+        ctx.save_for_backward(solution, mu)
+        return solution
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        solution, mu = ctx.saved_tensors
+        # The inverse is Hermitian: its adjoint is the same system.
+        passed, _ = conjugate_gradients(ctx.system, torch.zeros_like(gradient), gradient, ctx.steps)
+        of_mu = -_product(passed, solution).sum().reshape(mu.shape) if ctx.needs_input_grad[1] else None
+        return passed, of_mu, None, None, None
 
 
 def _product(first: Tensor, second: Tensor) -> Tensor:

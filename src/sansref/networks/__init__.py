@@ -11,12 +11,14 @@ torch.Size([1, 32, 32])
 """
 
 from sansref.networks.istanet import ISTANet, load_official_weights
+from sansref.networks.modl import MoDL
 from sansref.networks.reconstructor import Network, NetworkOptions, Reconstructor
 from sansref.networks.translators import TranslatorOptions
 from sansref.networks.unet import UNet
 
 __all__ = [
     "ISTANet",
+    "MoDL",
     "Network",
     "NetworkOptions",
     "Reconstructor",

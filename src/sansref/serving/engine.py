@@ -9,18 +9,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
 
 from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_scan
-from sansref.data.coil_maps import CoilOptions, espirit_maps
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
-from sansref.errors import FileError, SansrefError
-from sansref.randomness import seeded
-from sansref.scan import Scan, ScanMeta
+from sansref.errors import FileError
+from sansref.scan import ScanMeta
 from sansref.serving.gathering import Work
 from sansref.serving.images import SentImage
 from sansref.serving.messages import LOOK, ClientError
@@ -207,7 +205,6 @@ class Engine:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator))
         self.made, self.device = self._worker.made, self._worker.device
         self._turns = Turns(most_seconds)
-        _compile_coil_maps()
 
     def reconstruct(
         self, source: str, header: MrdHeader, work: Work, number: int, wanted: Callable[[], bool] = lambda: True
@@ -236,10 +233,3 @@ class Engine:
             first = first or scan
         assert first is not None, "lines without an image are refused"
         return SentImage(torch.stack(images), first.acceleration, first.meta, time.monotonic() - start)
-
-
-def _compile_coil_maps() -> None:
-    """Find maps once: what sigpy imports and compiles at its first use takes seconds, and must not be broken off."""
-    noise = torch.randn(2, 32, 32, dtype=torch.complex64, generator=seeded("warm"))
-    with suppress(SansrefError):
-        espirit_maps(Scan(noise, torch.ones(32, 32, dtype=torch.bool), ScanMeta("none", "none")), CoilOptions())

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
-def tracked(items: Iterable[Item], title: str, count: int, console: Console | None) -> Generator[Item]:
+def with_bar(items: Iterable[Item], title: str, count: int, console: Console | None) -> Generator[Item]:
     """Draw a bar while ``count`` items are gone through, if the console is a terminal."""
     hidden = console is None or not console.is_terminal
     yield from items if hidden else track(items, escape(title), count, console=console, transient=True)

@@ -19,7 +19,7 @@ from sansref.errors import FileError, SettingError
 from sansref.files import write_text
 from sansref.methods import Needs
 from sansref.training.config import RunConfig, SplitOptions
-from sansref.training.progress import tracked
+from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
 from sansref.training.survey import survey, told
 from sansref.yaml_json import read_json
@@ -139,7 +139,7 @@ class SubjectReader:
         paired, scored = self.config.needs is Needs.PAIRED, self.config.training.score == "reference"
         references = {"training": paired, "validation": scored, "full": False}
         recipe = replace(self.config.preparation, undersampled=split != "full")
-        shown = tracked(unchanged(chosen), f"reading {split} scans", len(chosen), self.console)
+        shown = with_bar(unchanged(chosen), f"reading {split} scans", len(chosen), self.console)
         return prepare(shown, recipe, self.run.path / "data" / split, references[split], self.on_bad)
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:

@@ -17,6 +17,7 @@ from sansref.errors import FileError
 from sansref.kspace.noise import noise_level
 from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
+from sansref.networks import NetworkOptions
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
@@ -143,6 +144,8 @@ def _mask(config: RunConfig, scan: Scan) -> str:
 
 def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
+    if isinstance(config.network, NetworkOptions) and (idle := config.network.without_effect):
+        yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such thing"
     if config.split.test and not splits.get("test") and not config.split.folds:
         yield f"--test {config.split.test:g}: one subject alone, nobody can be set aside"
     if any(not scan.meta.emulated for scan in scans):

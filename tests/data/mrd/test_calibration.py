@@ -18,7 +18,6 @@ from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.scan import Scan, ScanMeta
 
-pytest.importorskip("sigpy")
 READER = IsmrmrdReader()
 ROWS, COLUMNS, COILS = 64, 48, 4  # of the image; the readout has twice as many samples
 SEPARATE = ("separate", "external", "other")
