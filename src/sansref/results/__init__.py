@@ -1,7 +1,7 @@
 """What is made of reconstructions: scores, statistics, tables, figures and the page that shows them.
 
->>> from sansref.results import SliceScore, by_subject, estimate
->>> rows = [SliceScore("IDR", 4.0, 0, 0, subject, 0, psnr=psnr) for subject, psnr in (("anna", 31.0), ("ben", 33.0))]
+>>> from sansref.results import ScoredSlice, by_subject, estimate
+>>> rows = [ScoredSlice("IDR", 4.0, 0, 0, subject, 0, psnr=psnr) for subject, psnr in (("anna", 31.0), ("ben", 33.0))]
 >>> estimate(by_subject(rows, "psnr")).mean
 32.0
 """
@@ -12,32 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sansref.results.scores import Score, SliceScore, Summary, read_scores, score_scan, write_scores
+    from sansref.results.scorer import Scorer
+    from sansref.results.scores import ScoredSlice, read_scores, write_scores
     from sansref.results.statistics import against, by_subject, estimate
-
-__all__ = [
-    "Score",
-    "SliceScore",
-    "Summary",
-    "against",
-    "by_subject",
-    "estimate",
-    "read_scores",
-    "score_scan",
-    "write_scores",
-]
+    from sansref.results.viewer.page import write_page
 
 _HOMES = {
-    "SliceScore": "score_rows",
-    "read_scores": "score_rows",
-    "write_scores": "score_rows",
-    "Score": "scores",
-    "Summary": "scores",
-    "score_scan": "scores",
-    "against": "statistics",
-    "by_subject": "statistics",
-    "estimate": "statistics",
+    "Scorer": "scorer",
+    **dict.fromkeys(("ScoredSlice", "read_scores", "write_scores"), "scores"),
+    **dict.fromkeys(("against", "by_subject", "estimate"), "statistics"),
+    "write_page": "viewer.page",
 }
+
+__all__ = ["ScoredSlice", "Scorer", "against", "by_subject", "estimate", "read_scores", "write_page", "write_scores"]
 
 
 def __getattr__(name: str) -> Any:
