@@ -39,7 +39,7 @@ except ImportError as error:
     sys.exit(f"a peer cannot be imported ({error}): pip install sigpy")
 
 SIDE, KERNEL = 24, 6
-OPTIONS = CoilOptions(map_kernel=KERNEL)
+OPTIONS = CoilOptions(kernel=KERNEL)
 
 
 def scan_of(words: str) -> Scan:

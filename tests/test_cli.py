@@ -159,7 +159,7 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--crop", "32,32,32"], "--crop takes 2 whole numbers such as 128,128 or null, not [32, 32, 32]"),
         (["--score", "mine"], "--score takes one of held_out, reference, not mine"),
         (["--network.name", "foo"], "--network.name takes one of ista_plus, ista, unet, not foo"),
-        (["--coil_maps", "esprit"], "--coil_maps takes one of espirit, none, not esprit: did you mean espirit?"),
+        (["--coils.maps", "esprit"], "--coils.maps takes one of espirit, none, not esprit: did you mean espirit?"),
         (["--network", "3"], "there is no option --network"),
         (["--network.phases", "0"], "network.phases must lie in 1..1000, got 0"),
         (["--learning-rate", "0"], "training.learning_rate must be positive, got 0.0"),

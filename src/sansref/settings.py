@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 ALIASES = {
-    **{"data": "data.folder", "undersampled": "data.folder", "full": "data.full", "maps": "data.maps"},
+    **{
+        "data": "data.folder",
+        "undersampled": "data.folder",
+        "full": "data.full",
+        "maps": "data.maps",
+        "crop": "data.crop",
+    },
     **{"seed": "training.seed", "method": "method.name"},
 }
 """Short names of settings whose last part several groups have; for the others it is enough by itself."""
@@ -142,6 +148,14 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in own.items():
         below = base.get(name)
         found[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+def by_name(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Settings in groups by their whole names, such as data.simulation.snr."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= by_name(value, f"{group}{name}.") if isinstance(value, Mapping) else {f"{group}{name}": value}
     return found
 
 

@@ -147,7 +147,7 @@ def test_preparation_and_family_follow_the_configuration(tiny):
     recipe = config.preparation
     assert (recipe.seed, recipe.magnitude, recipe.slices.slices) == (5, True, 2)
     assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
-    assert recipe.coils == CoilOptions(virtual_coils=6)
+    assert recipe.coils == CoilOptions(virtual=6)
     family = config.sampling.family(emulated=True)
     masks = [family.another(torch.ones(32, 32, dtype=torch.bool), number) for number in range(2)]
     assert [round(mask.numel() / int(mask.sum()), 1) for mask in masks] == [3.0, 3.0]

@@ -116,7 +116,7 @@ def _data_note(place: Workplace) -> str:
         for scans in tested.values()
         for meta, (coils, *_) in zip(scans.metas, scans.shapes, strict=True)
     ]
-    return data_note(slices, place.plan.cells[0].config.coils.coil_reference)
+    return data_note(slices, place.plan.cells[0].config.coils.reference)
 
 
 def _write_report(place: Workplace, rows: Sequence[ScoredSlice], summaries: Sequence[Summary]) -> None:
