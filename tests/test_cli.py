@@ -158,7 +158,7 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--matrix", "3"], "--matrix takes 2 whole numbers such as 128,128 or null, not 3"),
         (["--crop", "32,32,32"], "--crop takes 2 whole numbers such as 128,128 or null, not [32, 32, 32]"),
         (["--score", "mine"], "--score takes one of held_out, reference, not mine"),
-        (["--network.name", "foo"], "--network.name takes one of ista_plus, ista, unet, not foo"),
+        (["--network.name", "foo"], "--network.name takes one of ista_plus, ista, modl, unet, not foo"),
         (["--coils.maps", "esprit"], "--coils.maps takes one of espirit, none, not esprit: did you mean espirit?"),
         (["--network", "3"], "there is no option --network"),
         (["--network.phases", "0"], "network.phases must lie in 1..1000, got 0"),

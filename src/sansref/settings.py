@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 ALIASES = {
-    **{
-        "data": "data.folder",
-        "undersampled": "data.folder",
-        "full": "data.full",
-        "maps": "data.maps",
-        "crop": "data.crop",
-    },
-    **{"seed": "training.seed", "method": "method.name"},
+    **{"data": "data.folder", "undersampled": "data.folder", "full": "data.full"},
+    **{"maps": "data.maps", "crop": "data.crop", "seed": "training.seed", "method": "method.name"},
 }
 """Short names of settings whose last part several groups have; for the others it is enough by itself."""
 

@@ -359,11 +359,11 @@ def test_what_needs_nothing_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"map_kernel": 3}, "map_kernel must be at least 4, got 3"),
+        ({"kernel": 3}, "coils.kernel must be at least 4, got 3"),
         ({"calibration": 7}, "calibration must be at least 8, got 7"),
-        ({"map_threshold": 1.0}, r"map_threshold must lie in \[0, 1\), got 1.0"),
-        ({"map_crop": -0.1}, r"map_crop must lie in \[0, 1\), got -0.1"),
-        ({"virtual_coils": 0}, "virtual_coils must be at least 1, got 0"),
+        ({"threshold": 1.0}, r"coils.threshold must lie in \[0, 1\), got 1.0"),
+        ({"crop": -0.1}, r"coils.crop must lie in \[0, 1\), got -0.1"),
+        ({"virtual": 0}, "coils.virtual must be at least 1, got 0"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:

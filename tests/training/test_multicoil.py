@@ -194,7 +194,7 @@ def test_what_cannot_be_learned_is_one_line(sansref: Command, brains: Path, tmp_
         ),
         ((*SAMPLING, "--coils.maps", "none"), "has 4 coils and no sensitivity maps. Train with --coils.maps espirit"),
         ((*SAMPLING, "--network.complex", "false"), "a real network cannot combine coils: use --network.complex true"),
-        (("--coils.virtual", 0), "virtual_coils must be at least 1, got 0"),
+        (("--coils.virtual", 0), "coils.virtual must be at least 1, got 0"),
     ):
         code, _, error = sansref(*train, *options)
         assert code == 2

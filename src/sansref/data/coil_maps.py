@@ -67,14 +67,14 @@ class CoilOptions:
 
     def __post_init__(self) -> None:
         if self.kernel < SMALLEST_KERNEL:
-            raise SettingError(f"map_kernel must be at least {SMALLEST_KERNEL}, got {self.kernel}")
+            raise SettingError(f"coils.kernel must be at least {SMALLEST_KERNEL}, got {self.kernel}")
         if self.calibration is not None and self.calibration < SMALLEST:
             raise SettingError(f"calibration must be at least {SMALLEST}, got {self.calibration}")
-        for name, value in (("map_threshold", self.threshold), ("map_crop", self.crop)):
+        for name, value in (("coils.threshold", self.threshold), ("coils.crop", self.crop)):
             if not 0 <= value < 1:
                 raise SettingError(f"{name} must lie in [0, 1), got {value}")
         if self.virtual is not None and self.virtual < 1:
-            raise SettingError(f"virtual_coils must be at least 1, got {self.virtual}")
+            raise SettingError(f"coils.virtual must be at least 1, got {self.virtual}")
 
 
 def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
