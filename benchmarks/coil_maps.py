@@ -39,7 +39,7 @@ except ImportError as error:
     sys.exit(f"a peer cannot be imported ({error}): pip install sigpy")
 
 SIDE, KERNEL = 24, 6
-OPTIONS = CoilOptions(map_kernel=KERNEL)
+OPTIONS = CoilOptions(kernel=KERNEL)
 
 
 def scan_of(words: str) -> Scan:
@@ -59,7 +59,7 @@ def scan_of(words: str) -> Scan:
 
 def by_sigpy(scan: Scan) -> Tensor:
     """Of arrays in memory."""
-    options = {"thresh": OPTIONS.map_threshold, "crop": OPTIONS.map_crop, "kernel_width": KERNEL, "calib_width": SIDE}
+    options = {"thresh": OPTIONS.threshold, "crop": OPTIONS.crop, "kernel_width": KERNEL, "calib_width": SIDE}
     with np.errstate(all="ignore"):
         return torch.from_numpy(EspiritCalib(scan.kspace.numpy(), **options, show_pbar=False).run()).nan_to_num()
 
@@ -69,7 +69,7 @@ def by_bart(scan: Scan, folder: Path) -> Tensor:
     coils, height, width = scan.kspace.shape
     (folder / "k.hdr").write_text(f"# Dimensions\n{height} {width} 1 {coils}{' 1' * 12}\n")
     (folder / "k.cfl").write_bytes(scan.kspace.permute(1, 2, 0).numpy().tobytes(order="F"))
-    limits = f"-t {OPTIONS.map_threshold**2} -c {OPTIONS.map_crop} -k {KERNEL} -r {SIDE}"
+    limits = f"-t {OPTIONS.threshold**2} -c {OPTIONS.crop} -k {KERNEL} -r {SIDE}"
     subprocess.run(f"bart ecalib {limits} -m 1 k maps".split(), cwd=folder, check=True, capture_output=True)
     found = np.fromfile(folder / "maps.cfl", np.complex64).reshape((height, width, coils), order="F")
     return torch.from_numpy(found).permute(2, 0, 1)

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from sansref.early import check_early
+from sansref.cli import check_early
 from sansref.methods.registry import METHODS
 
 pytestmark = pytest.mark.slow

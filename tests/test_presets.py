@@ -10,8 +10,9 @@ from sansref.errors import SettingError
 from sansref.methods.registry import METHODS
 from sansref.networks import NetworkOptions, TranslatorOptions
 from sansref.presets import preset_file, preset_names
+from sansref.settings import by_name
 from sansref.training import train as module
-from sansref.training.run import RunDirectory, by_name
+from sansref.training.run import RunDirectory
 from sansref.training.train import Trained
 
 pytestmark = pytest.mark.slow

@@ -158,7 +158,7 @@ class Scan:
         coils = self.kspace.shape[0]
         if coils > 1 and self.maps is None:
             problem = f"has {coils} coils and no sensitivity maps"
-            raise FileError(self.meta.source, problem, "Train with --coil_maps espirit, or with --virtual_coils 1")
+            raise FileError(self.meta.source, problem, "Train with --coils.maps espirit, or with --coils.virtual 1")
 
     def without_reference(self) -> Scan:
         """The scan as a site without full references has it."""

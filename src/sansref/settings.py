@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 ALIASES = {
-    **{"data": "data.folder", "undersampled": "data.folder", "full": "data.full", "maps": "data.maps"},
-    **{"seed": "training.seed", "method": "method.name"},
+    **{"data": "data.folder", "undersampled": "data.folder", "full": "data.full"},
+    **{"maps": "data.maps", "crop": "data.crop", "seed": "training.seed", "method": "method.name"},
 }
 """Short names of settings whose last part several groups have; for the others it is enough by itself."""
 
@@ -142,6 +142,14 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in own.items():
         below = base.get(name)
         found[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+def by_name(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Settings in groups by their whole names, such as data.simulation.snr."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= by_name(value, f"{group}{name}.") if isinstance(value, Mapping) else {f"{group}{name}": value}
     return found
 
 
@@ -293,7 +301,8 @@ class _Known:
         text = f"usage: {self.parser.prog} {words}{' ' if words else ''}[options]\n"
         text += f"\n{textwrap.fill(self.parser.description or '', 100)}\n\n"
         for name, about in lines.items():
-            block = textwrap.fill(about, 100, initial_indent=" " * (width + 2), subsequent_indent=" " * (width + 2))
+            margin = " " * (width + 2)
+            block = textwrap.fill(about, 100, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
             head = f"  {name}"
             text += f"{head}\n{block}\n" if len(head) > width else f"{head:<{width + 2}}{block.lstrip()}\n"
         if shown:
@@ -306,15 +315,20 @@ def _about(action: Any) -> str:
     """What an option is, what it takes, and its default."""
     about = re.sub(r":\w+:`~?(?:[\w.]*\.)?([\w.]+)`|``([^`]*)``", lambda found: found[1] or found[2], action.help or "")
     about = about.rstrip(".").replace("None", "null")
-    if not re.match(r"\w+,", about):  # a list of values
+    if not re.match(r"\w+[,:]", about):  # a list of values
         about = f"{about[:1].upper()}{about[1:]}"
     if action.nargs == 0 or action.required or not action.option_strings:
         return f"{about}."
-    default = action.default
-    if isinstance(default, tuple | list):
-        default = ",".join(map(str, default))
-    said = "null" if default is None else str(default).lower() if isinstance(default, bool) else default
-    return f"{about}. ({in_words(_hint(action))}; default {said})"
+    given = action.default if isinstance(action.default, tuple | list) else [action.default]
+    default = ",".join(map(_written, given))
+    if action.default is None and NoneType not in get_args(_hint(action)):
+        return f"{about}. ({in_words(_hint(action))})"
+    return f"{about}. ({in_words(_hint(action))}; default {default})"
+
+
+def _written(value: object) -> str:
+    """A value as it is written in YAML."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _hint(action: Any) -> Any:
@@ -339,15 +353,17 @@ def holds_numbers(hint: Any) -> bool:
 def choices(hint: Any) -> list[str]:
     """The values of a ``Literal``, also of one among several types, as they are written."""
     if get_origin(hint) is Literal:
-        return list(map(str, get_args(hint)))
+        return list(map(_written, get_args(hint)))
     return [value for one in get_args(hint) for value in choices(one)]
 
 
 def in_words(hint: Any) -> str:
     """What values of a type are, in words."""
+    if hint is None:
+        return "text"
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
+        return "one of " + ", ".join(map(_written, inner))
     if origin in (Union, UnionType):
         return " or ".join(map(in_words, inner))
     if origin is tuple:

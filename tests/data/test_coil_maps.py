@@ -84,7 +84,7 @@ def test_a_center_that_is_too_small_is_one_line() -> None:
     with pytest.raises(FileError, match=message):
         with_coils(scan, None, CoilOptions())
     with pytest.raises(FileError, match="center of 7 x 7"):
-        with_coils(scan, None, CoilOptions(virtual_coils=2))
+        with_coils(scan, None, CoilOptions(virtual=2))
     scan = measured_scan().restricted(central_mask(SIZE, (12, 40)))
     with pytest.raises(
         FileError, match=r"of 12 x 12, too small for coil maps: 20 x 20 are needed\. Lower --calibration"
@@ -99,10 +99,10 @@ def test_maps_larger_than_the_memory_are_refused_before_they_are_made(monkeypatc
     with pytest.raises(
         FileError,
         match=r"brain\.h5: has 5 coils, whose maps take 0\.0 GiB of memory; 0\.0 GiB are free\. Train with fewer "
-        r"--virtual_coils, such as 4\.",
+        r"--coils.virtual, such as 4\.",
     ):
         espirit_maps(scan, CoilOptions())
-    assert with_coils(scan, None, CoilOptions(virtual_coils=4)).maps is not None
+    assert with_coils(scan, None, CoilOptions(virtual=4)).maps is not None
     for enough in (needed, None):
         monkeypatch.setattr("sansref.data.coil_maps.available_memory", lambda enough=enough: enough)
         assert espirit_maps(scan, CoilOptions()).any()
@@ -110,7 +110,7 @@ def test_maps_larger_than_the_memory_are_refused_before_they_are_made(monkeypatc
 
 def test_a_scan_without_any_signal_is_one_line_and_no_warning() -> None:
     scan = replace(measured_scan(), kspace=torch.zeros(COILS, *SIZE, dtype=torch.complex64))
-    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --map_crop"):
+    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --coils.crop"):
         with_coils(scan, None, CoilOptions())
 
 
@@ -128,7 +128,7 @@ def test_maps_are_those_that_made_the_data_up_to_one_phase_per_pixel(side: int) 
 
 @pytest.mark.parametrize("crop", [0.0, 0.8, 0.95])
 def test_maps_are_normalised_where_there_is_signal_and_zero_elsewhere(crop: float) -> None:
-    size = rss(espirit_maps(measured_scan(), CoilOptions(map_crop=crop)))
+    size = rss(espirit_maps(measured_scan(), CoilOptions(crop=crop)))
     torch.testing.assert_close(size[INSIDE], torch.ones(int(INSIDE.sum())))
     assert bool(((size == 0) | ((size - 1).abs() < 1e-5)).all())
     assert bool((size == 0).any()) == (crop > 0)
@@ -160,8 +160,8 @@ def test_the_scale_of_the_data_is_without_effect(scale: float) -> None:
 
 def test_without_any_sensitivity_it_is_one_line() -> None:
     noise = torch.randn(COILS, *SIZE, dtype=torch.complex64, generator=seeded("noise"))
-    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --map_crop"):
-        espirit_maps(replace(measured_scan(), kspace=noise), CoilOptions(map_threshold=0.9, map_crop=0.99))
+    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --coils.crop"):
+        espirit_maps(replace(measured_scan(), kspace=noise), CoilOptions(threshold=0.9, crop=0.99))
 
 
 @pytest.mark.parametrize("side", [8, 10, 12, 16])
@@ -224,7 +224,7 @@ def test_nothing_outside_the_mask_reaches_maps_virtual_coils_or_samples() -> Non
     kept = undersampled(truth).mask
     elsewhere = 40 * measured_scan(noise=1.0, seed=1).kspace
     other = replace(truth, kspace=torch.where(kept, truth.kspace, elsewhere))
-    for options in (CoilOptions(), CoilOptions(virtual_coils=3)):
+    for options in (CoilOptions(), CoilOptions(virtual=3)):
         first, second = (with_coils(undersampled(full), full, options) for full in (truth, other))
         assert first.maps is not None
         assert second.maps is not None
@@ -247,10 +247,8 @@ def test_the_reference_is_the_full_image_combined_by_the_maps() -> None:
 @pytest.mark.parametrize("virtual", [None, 3, 1])
 def test_the_rss_reference_has_the_magnitude_of_all_coils_and_the_phase_of_the_combined(virtual: int | None) -> None:
     full = measured_scan()
-    options = CoilOptions(coil_reference="rss", virtual_coils=virtual)
-    scan, combined = (
-        with_coils(undersampled(full), full, one) for one in (options, CoilOptions(virtual_coils=virtual))
-    )
+    options = CoilOptions(reference="rss", virtual=virtual)
+    scan, combined = (with_coils(undersampled(full), full, one) for one in (options, CoilOptions(virtual=virtual)))
     assert scan.reference is not None
     assert combined.reference is not None
     torch.testing.assert_close(scan.reference.abs(), rss(ifft2c(full.kspace)))
@@ -261,7 +259,7 @@ def test_the_rss_reference_has_the_magnitude_of_all_coils_and_the_phase_of_the_c
 def test_what_maps_cannot_explain_is_noise_beside_the_object() -> None:
     """With zero maps beside the object the encoding operator is still adjoint, and loses no signal."""
     full = measured_scan()
-    scan = with_coils(undersampled(full), full, CoilOptions(map_crop=0.95))
+    scan = with_coils(undersampled(full), full, CoilOptions(crop=0.95))
     assert scan.maps is not None
     assert scan.reference is not None
     encoding = Cartesian(scan.mask[None], scan.maps[None])
@@ -281,7 +279,7 @@ def test_what_maps_cannot_explain_is_noise_beside_the_object() -> None:
 def test_without_maps_beside_the_object_the_truth_has_a_small_held_out_error() -> None:
     """Its floor is the noise that was measured beside the object, and it rises with every error of the image."""
     full = measured_scan(noise=0.0)
-    scan = with_coils(undersampled(full), full, CoilOptions(map_crop=0.95))
+    scan = with_coils(undersampled(full), full, CoilOptions(crop=0.95))
     assert scan.maps is not None
     assert scan.reference is not None
     held_out = scan.mask & ~central_mask(SIZE, (16, 16))
@@ -306,19 +304,19 @@ def test_imposing_the_samples_leaves_the_truth_where_it_is() -> None:
 
 def test_few_virtual_coils_show_the_same_image() -> None:
     full = measured_scan()
-    few, all_of_them = (with_coils(full, full, CoilOptions(virtual_coils=n)) for n in (3, None))
+    few, all_of_them = (with_coils(full, full, CoilOptions(virtual=n)) for n in (3, None))
     assert few.kspace.shape == (3, *SIZE)
     assert few.reference is not None
     assert all_of_them.reference is not None
     error = (few.reference.abs() - all_of_them.reference.abs())[INSIDE].abs().mean()
     assert float(error / all_of_them.reference.abs()[INSIDE].mean()) < 0.05
-    more = with_coils(full, full, CoilOptions(virtual_coils=9))
+    more = with_coils(full, full, CoilOptions(virtual=9))
     assert len(more.kspace) == COILS
 
 
 def test_one_virtual_coil_needs_no_maps() -> None:
     full = measured_scan()
-    scan = with_coils(undersampled(full), full, CoilOptions(virtual_coils=1, coil_maps="none"))
+    scan = with_coils(undersampled(full), full, CoilOptions(virtual=1, maps="none"))
     assert scan.kspace.shape == (1, *SIZE)
     assert scan.maps is None
     assert scan.meta.calibration == calibration_side(scan.mask) > 0
@@ -346,14 +344,14 @@ def test_a_calibration_scan_serves_where_its_center_is_larger(side: int) -> None
 def test_what_needs_nothing_is_left_alone() -> None:
     full = measured_scan()
     simulated = replace(full, maps=birdcage_maps(SIZE, COILS), reference=head())
-    assert with_coils(simulated, simulated, CoilOptions(virtual_coils=2)) is simulated
+    assert with_coils(simulated, simulated, CoilOptions(virtual=2)) is simulated
     single = replace(full, kspace=full.kspace[:1])
     assert with_coils(single, None, CoilOptions()) is single
     found = with_coils(single, single, CoilOptions())
     assert found.maps is None
     assert found.reference is not None
     torch.testing.assert_close(found.reference, ifft2c(single.kspace)[0])
-    without = with_coils(full, full, CoilOptions(coil_maps="none"))
+    without = with_coils(full, full, CoilOptions(maps="none"))
     assert (without.maps, without.reference) == (None, None)
     assert with_coils(undersampled(full), None, CoilOptions()).reference is None
 
@@ -361,11 +359,11 @@ def test_what_needs_nothing_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"map_kernel": 3}, "map_kernel must be at least 4, got 3"),
+        ({"kernel": 3}, "coils.kernel must be at least 4, got 3"),
         ({"calibration": 7}, "calibration must be at least 8, got 7"),
-        ({"map_threshold": 1.0}, r"map_threshold must lie in \[0, 1\), got 1.0"),
-        ({"map_crop": -0.1}, r"map_crop must lie in \[0, 1\), got -0.1"),
-        ({"virtual_coils": 0}, "virtual_coils must be at least 1, got 0"),
+        ({"threshold": 1.0}, r"coils.threshold must lie in \[0, 1\), got 1.0"),
+        ({"crop": -0.1}, r"coils.crop must lie in \[0, 1\), got -0.1"),
+        ({"virtual": 0}, "coils.virtual must be at least 1, got 0"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -404,7 +402,7 @@ def test_maps_that_came_with_a_scan_need_no_center() -> None:
 @pytest.mark.parametrize("virtual", [4, 3])
 def test_virtual_coils_see_through_compressed_maps(virtual: int) -> None:
     full = supplied(measured_scan(noise=0.0))
-    scan = with_coils(undersampled(full), full, CoilOptions(virtual_coils=virtual))
+    scan = with_coils(undersampled(full), full, CoilOptions(virtual=virtual))
     assert scan.maps is not None
     assert scan.reference is not None
     assert scan.maps.shape == scan.kspace.shape == (virtual, *SIZE)
@@ -415,5 +413,5 @@ def test_virtual_coils_see_through_compressed_maps(virtual: int) -> None:
 
 
 def test_one_virtual_coil_leaves_supplied_maps_out() -> None:
-    scan = with_coils(supplied(measured_scan()), None, CoilOptions(virtual_coils=1))
+    scan = with_coils(supplied(measured_scan()), None, CoilOptions(virtual=1))
     assert (len(scan.kspace), scan.maps) == (1, None)

@@ -30,7 +30,7 @@ from sansref.scan import Geometry, Scan
 SIZE = (40, 36)
 PLAIN = Simulation(phase=0.0, snr=None)
 RECIPE = Preparation(simulation=PLAIN, sampling=Sampling(acceleration=3))
-WITHOUT_MAPS = replace(RECIPE, coils=CoilOptions(coil_maps="none"))
+WITHOUT_MAPS = replace(RECIPE, coils=CoilOptions(maps="none"))
 WITH_MAPS = replace(RECIPE, sampling=Sampling(acceleration=3, center=0.4))
 
 
@@ -325,12 +325,12 @@ def test_what_was_not_acquired_cannot_be_told_from_what_is_prepared(tmp_path: Pa
     assert references[0] != references[1]  # else the two scans would not differ at all
 
 
-@pytest.mark.parametrize("coils", [CoilOptions(), CoilOptions(virtual_coils=2, coil_reference="rss")])
+@pytest.mark.parametrize("coils", [CoilOptions(), CoilOptions(virtual=2, reference="rss")])
 def test_measured_coils_get_maps_and_references_that_stay_in_the_store(tmp_path: Path, coils: CoilOptions) -> None:
     files = described(write_kspace(tmp_path / "a.h5", complex_noise(2, 3, *SIZE)))
     recipe = replace(WITH_MAPS, coils=coils)
     prepared = prepare(files, recipe, tmp_path / "out", references=True)
-    assert prepared.shapes == [(coils.virtual_coils or 3, *SIZE)] * 2
+    assert prepared.shapes == [(coils.virtual or 3, *SIZE)] * 2
     for stored, scan in zip(prepared, recipe.scans(files[0].path), strict=True):
         assert scan.maps is not None
         assert scan.reference is not None
@@ -347,7 +347,7 @@ def test_what_was_not_acquired_of_several_coils_cannot_be_told_either(tmp_path: 
     for name, content in (("one", truth), ("other", np.where(mask, truth, 50 * elsewhere))):
         files = described(write_kspace(tmp_path / "a.h5", content))
         for virtual in (None, 2):
-            recipe = replace(WITH_MAPS, coils=CoilOptions(virtual_coils=virtual))
+            recipe = replace(WITH_MAPS, coils=CoilOptions(virtual=virtual))
             prepare(files, recipe, tmp_path / f"{name}-{virtual}", references=False)
             found.append(bytes_of(tmp_path / f"{name}-{virtual}"))
     assert found[:2] == found[2:]
@@ -467,7 +467,7 @@ def test_scans_of_different_shapes_coils_and_origins_come_back_as_they_were(tmp_
 
 
 def test_coils_without_maps_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Train with --coil_maps espirit"):
+    with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps\. Train with --coils.maps espirit"):
         store_scans([full_scan(3)], tmp_path / "out", references=False)
     with pytest.raises(FileError, match=r"has 3 coils and no sensitivity maps"):
         store_scans([full_scan(3)], tmp_path / "out", references=True)

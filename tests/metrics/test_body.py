@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sansref.data.simulate import example_image
-from sansref.metrics.body import body_mask
-from sansref.metrics.quality import nmse, psnr, ssim
+from sansref.metrics.quality import body_mask, nmse, psnr, ssim
 
 SHAPE = (96, 80)
 

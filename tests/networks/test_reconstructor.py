@@ -124,6 +124,6 @@ def test_several_coils_need_maps() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_network_takes_one_coil(name: str) -> None:
-    message = "a real network cannot combine coils: use --network.complex true, or --virtual_coils 1"
+    message = "a real network cannot combine coils: use --network.complex true, or --coils.virtual 1"
     with pytest.raises(SettingError, match=message):
         Reconstructor(options(name, complex=False))(samples(2, 16, 16))

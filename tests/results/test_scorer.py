@@ -10,8 +10,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.masks.family import MaskFamily
-from sansref.metrics.body import body_mask
 from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.quality import body_mask
 from sansref.results.scorer import Scorer, magnitude, scored_image, scored_reference, zero_filled
 from sansref.results.scores import METRICS
 

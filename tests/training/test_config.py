@@ -67,14 +67,14 @@ def test_options_of_another_method_are_a_mistake():
         ({"method": "idr", "epochs": 3}, "there is no setting 'epochs': did you mean training.epochs?"),
         ({"method": "idr", "training": {"epoch": 3}}, "there is no setting 'training.epoch': did you mean training"),
         ({"method": {"name": "ssdu", "stages": 3}}, "there is no setting 'method.stages'"),
-        ({"method": "ssdu", "network": {"layers": 3}}, r"there is no setting 'network\.layers'"),
+        ({"method": "ssdu", "network": {"depth": 3}}, r"there is no setting 'network\.depth'"),
         ({"method": "ssdu", "network": 3}, r"network holds settings such as network\.name, not 3"),
         ({"method": "ssdu", "data": {"simulation": 3}}, r"data.simulation holds settings such as"),
         ({"method": "ssdu", "network": {"phases": 0}}, r"network\.phases must .*, got 0"),
         ({"method": "ssdu", "training": {"epochs": 0}}, r"training\.epochs must be at least 1, got 0"),
         ({"method": "idr", "training": {"schedule": "cosine"}}, "schedule takes one of plateau, linear, cooldown, not"),
         ({"method": {"name": "idr", "data_consistency": "soft"}}, "data_consistency takes one of none, hard, not soft"),
-        ({"method": "idr", "network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, unet"),
+        ({"method": "idr", "network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, modl, unet"),
         ({"method": "idr", "data": {"magnitude": "perhaps"}}, "data.magnitude takes true or false"),
     ],
 )
@@ -143,11 +143,11 @@ def test_building_leaves_the_global_random_state_alone(tiny):
 
 
 def test_preparation_and_family_follow_the_configuration(tiny):
-    config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2, virtual_coils=6)
+    config = tiny("idr", seed=5, acceleration=3.0, snr=None, magnitude=True, slices=2, coils={"virtual": 6})
     recipe = config.preparation
     assert (recipe.seed, recipe.magnitude, recipe.slices.slices) == (5, True, 2)
     assert (recipe.simulation.snr, recipe.sampling.acceleration) == (None, 3.0)
-    assert recipe.coils == CoilOptions(virtual_coils=6)
+    assert recipe.coils == CoilOptions(virtual=6)
     family = config.sampling.family(emulated=True)
     masks = [family.another(torch.ones(32, 32, dtype=torch.bool), number) for number in range(2)]
     assert [round(mask.numel() / int(mask.sum()), 1) for mask in masks] == [3.0, 3.0]

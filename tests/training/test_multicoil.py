@@ -106,7 +106,7 @@ def scores(out: Path, method: str) -> dict[str, Any]:
     [
         ("ssdu", NETWORK),
         ("idr", (*NETWORK, "--stages", 2)),
-        ("supervised", (*NETWORK, "--coil_reference", "rss", "--virtual_coils", 3)),
+        ("supervised", (*NETWORK, "--coils.reference", "rss", "--coils.virtual", 3)),
     ],
 )
 def test_train_evaluate_reconstruct(
@@ -192,9 +192,9 @@ def test_what_cannot_be_learned_is_one_line(sansref: Command, brains: Path, tmp_
             ("--acceleration", 4, "--center", 0.1),
             "too small for coil maps: 8 x 8 are needed. Acquire more of the center",
         ),
-        ((*SAMPLING, "--coil_maps", "none"), "has 4 coils and no sensitivity maps. Train with --coil_maps espirit"),
+        ((*SAMPLING, "--coils.maps", "none"), "has 4 coils and no sensitivity maps. Train with --coils.maps espirit"),
         ((*SAMPLING, "--network.complex", "false"), "a real network cannot combine coils: use --network.complex true"),
-        (("--virtual_coils", 0), "virtual_coils must be at least 1, got 0"),
+        (("--coils.virtual", 0), "coils.virtual must be at least 1, got 0"),
     ):
         code, _, error = sansref(*train, *options)
         assert code == 2
@@ -206,7 +206,7 @@ def test_what_cannot_be_learned_is_one_line(sansref: Command, brains: Path, tmp_
 def test_one_virtual_coil_is_a_single_coil_scan(sansref: Command, brains: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("train", "ssdu", "--data", brains, "--out", run, *QUICK, *NETWORK, *SAMPLING)
-    code, _, error = sansref(*words, "--virtual_coils", 1, "--coil_maps", "none", "--coil_reference", "rss")
+    code, _, error = sansref(*words, "--coils.virtual", 1, "--coils.maps", "none", "--coils.reference", "rss")
     assert code == 0, error
     assert {shape[0] for shape in PreparedScans(run / "data" / "training").shapes} == {1}
     code, out, error = sansref("evaluate", run, "--data", brains, "--subjects", "all")

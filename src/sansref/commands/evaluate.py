@@ -255,7 +255,7 @@ def evaluate(
     if not evaluation.slices:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
         raise SettingError(f"{data} gave no slice to evaluate on{reason}").after(evaluation.bad_files)
-    note = data_note([one.data for one in evaluation.slices], config.coils.coil_reference)
+    note = data_note([one.data for one in evaluation.slices], config.coils.reference)
     evaluation.scoring = replace(scoring, data=note)
     write_scores(out / "scores.csv", evaluation.rows)
     _write_summary(evaluation, out)
@@ -303,7 +303,7 @@ def _scored(
         rows = scorer.score(scan, scan.meta.slice if first is None else place)
         scores = {row.label: replace(row, file=file_in(data, info.path)) for row in rows}
         # A reference by rss is made of all coils, also that of one virtual coil.
-        coils = info.coils if config.coils.coil_reference == "rss" else len(scan.kspace)
+        coils = info.coils if config.coils.reference == "rss" else len(scan.kspace)
         several = scan.reference is not None and coils > 1 and not scan.meta.synthetic
         known = (scan.meta.synthetic, several), reference_noise(scan)
         found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known))

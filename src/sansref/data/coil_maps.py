@@ -38,43 +38,43 @@ class CoilOptions:
 
     Attributes
     ----------
-    coil_maps
+    maps
         espirit: estimate sensitivity maps from the fully sampled center of each slice that comes without maps; none:
-        leave several coils without them, which only --virtual_coils 1 makes usable.
+        leave several coils without them, which only --coils.virtual 1 makes usable.
     calibration
         Side of the center that maps and virtual coils are estimated from, in samples; null takes the largest that is
         fully sampled, at most 24. It is never held out, nor is it where maps came with the scan: they may be of it.
-    map_kernel
+    kernel
         Width of ESPIRiT's kernel, at least 4; at most a third of the side of the center is used, or 4.
-    map_threshold
+    threshold
         Singular values of the calibration matrix below this share of the largest are noise.
-    map_crop
+    crop
         Maps are zero where ESPIRiT's eigenvalue is below this; 0 leaves maps over the whole field of view.
-    virtual_coils
+    virtual
         Compress to so many coils, where there are more; null keeps all.
-    coil_reference
+    reference
         What the reference of a fully sampled scan is: combined, its coils combined by the maps; or rss, the root of
         their sum of squares with the phase of the combined image, the magnitude that fastMRI scores against.
     """
 
-    coil_maps: Literal["espirit", "none"] = "espirit"
+    maps: Literal["espirit", "none"] = "espirit"
     calibration: int | None = None
-    map_kernel: int = 6
-    map_threshold: float = 0.02
-    map_crop: float = 0.8
-    virtual_coils: int | None = None
-    coil_reference: Literal["combined", "rss"] = "combined"
+    kernel: int = 6
+    threshold: float = 0.02
+    crop: float = 0.8
+    virtual: int | None = None
+    reference: Literal["combined", "rss"] = "combined"
 
     def __post_init__(self) -> None:
-        if self.map_kernel < SMALLEST_KERNEL:
-            raise SettingError(f"map_kernel must be at least {SMALLEST_KERNEL}, got {self.map_kernel}")
+        if self.kernel < SMALLEST_KERNEL:
+            raise SettingError(f"coils.kernel must be at least {SMALLEST_KERNEL}, got {self.kernel}")
         if self.calibration is not None and self.calibration < SMALLEST:
             raise SettingError(f"calibration must be at least {SMALLEST}, got {self.calibration}")
-        for name, value in (("map_threshold", self.map_threshold), ("map_crop", self.map_crop)):
+        for name, value in (("coils.threshold", self.threshold), ("coils.crop", self.crop)):
             if not 0 <= value < 1:
                 raise SettingError(f"{name} must lie in [0, 1), got {value}")
-        if self.virtual_coils is not None and self.virtual_coils < 1:
-            raise SettingError(f"virtual_coils must be at least 1, got {self.virtual_coils}")
+        if self.virtual is not None and self.virtual < 1:
+            raise SettingError(f"coils.virtual must be at least 1, got {self.virtual}")
 
 
 def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
@@ -106,14 +106,14 @@ def with_coils(scan: Scan, full: Scan | None, options: CoilOptions) -> Scan:
     if len(scan.kspace) > 1 and not complete:
         guide = _guide(scan, options)
         matrix = _compression(guide, options)
-        estimated = guide is scan and (matrix is not None or options.coil_maps == "espirit")
+        estimated = guide is scan and (matrix is not None or options.maps == "espirit")
         # Whoever made the maps that came with the scan may have made them of its center.
         if estimated or scan.maps is not None:
             scan = replace(scan, meta=replace(scan.meta, calibration=_side_used(scan, options)))
         if matrix is not None:
             scan, guide = _compressed(scan, matrix), _compressed(guide, matrix)
             whole = None if whole is None else compressed(whole, matrix)
-        if len(scan.kspace) > 1 and scan.maps is None and options.coil_maps == "espirit":
+        if len(scan.kspace) > 1 and scan.maps is None and options.maps == "espirit":
             scan = replace(scan, maps=espirit_maps(guide, options))
     if scan.calibration is not None:
         scan = replace(scan, calibration=None)
@@ -192,16 +192,16 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
         If the fully sampled center is too small or shows no coil sensitivity, or memory does not suffice.
     """
     center = calibration_of(scan, options)
-    kernel = max(SMALLEST_KERNEL, min(options.map_kernel, center.shape[-1] // 3))
+    kernel = max(SMALLEST_KERNEL, min(options.kernel, center.shape[-1] // 3))
     height, width = scan.kspace.shape[1:]
     _check_memory(scan, memory_needed(len(center), center.shape[-1], (height, width), kernel))
-    maps, eigenvalues = espirit(center, (height, width), kernel, options.map_threshold)
-    maps *= eigenvalues > options.map_crop
+    maps, eigenvalues = espirit(center, (height, width), kernel, options.threshold)
+    maps *= eigenvalues > options.crop
     if not maps.any():
         raise FileError(
             scan.meta.source,
             f"shows no coil sensitivity in slice {scan.meta.slice}",
-            "Lower --map_crop, or leave it out",
+            "Lower --coils.crop, or leave it out",
         )
     principal = compressed(maps, compression_matrix(center, 1))
     return maps * torch.where(principal == 0, 1, principal.sgn().conj())
@@ -214,12 +214,12 @@ def _check_memory(scan: Scan, needed: int) -> None:
         raise FileError(
             scan.meta.source,
             f"has {coils} coils, whose maps take {needed / 2**30:.1f} GiB of memory; {there / 2**30:.1f} GiB are free",
-            f"Train with fewer --virtual_coils, such as {min(12, coils - 1)}",
+            f"Train with fewer --coils.virtual, such as {min(12, coils - 1)}",
         )
 
 
 def _compression(scan: Scan, options: CoilOptions) -> Tensor | None:
-    wanted = options.virtual_coils
+    wanted = options.virtual
     if wanted is None or wanted >= len(scan.kspace):
         return None
     return compression_matrix(calibration_of(scan, options), wanted)
@@ -232,4 +232,4 @@ def _reference(whole: Tensor, maps: Tensor | None, full: Scan, options: CoilOpti
     images = ifft2c(whole)
     combined = images[0] if maps is None else combine(images, maps)
     # All coils as they were measured: what is scored against must not depend on their compression.
-    return torch.polar(rss(ifft2c(full.kspace)), combined.angle()) if options.coil_reference == "rss" else combined
+    return torch.polar(rss(ifft2c(full.kspace)), combined.angle()) if options.reference == "rss" else combined

@@ -23,6 +23,7 @@ from sansref.kspace.fourier import ifft2c
 from sansref.kspace.grid import center_crop, is_full
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
+from sansref.settings import by_name
 
 RANGE = (1e-30, 1e30)
 """Of the largest value of an image; beyond it, sums over pixels and coils leave the range of single precision."""
@@ -57,9 +58,7 @@ class Preparation:
 
     def flat(self) -> dict[str, Any]:
         """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
-        values = asdict(self)
-        for group in [values.pop(name) for name in ("slices", "simulation", "sampling", "coils")]:
-            values |= group
+        values = by_name(asdict(self))
         named = [(name, Path(value)) for name, value in values.items() if isinstance(value, str | Path)]
         return values | {name: fingerprint(path) for name, path in named if path.is_absolute() and path.is_file()}
 

@@ -170,7 +170,7 @@ class Reconstructor(Network):
 
     def _reconstructed(self, given: Measurement, symmetry: bool) -> tuple[Tensor, list[Tensor]]:
         if given.maps is not None and self.channels == 1:
-            raise SettingError("a real network cannot combine coils: use --network.complex true, or --virtual_coils 1")
+            raise SettingError("a real network cannot combine coils: use --network.complex true, or --coils.virtual 1")
         zero_filled = to_channels(given.physics.adjoint(given.kspace), self.channels)
         if isinstance(self.network, UNet):
             return to_complex(self.network(zero_filled.to(self.network.out.weight.dtype))), []

@@ -17,10 +17,9 @@ from sansref.errors import SettingError
 from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
-from sansref.metrics.body import body_mask
 from sansref.metrics.held_out import HeldOut
 from sansref.metrics.lpips import LPIPS, BackboneName, MissingWeightsError
-from sansref.metrics.quality import best_scale, nmse, psnr, ssim
+from sansref.metrics.quality import best_scale, body_mask, nmse, psnr, ssim
 from sansref.results.scores import METRICS, Normalise, ScoredSlice
 from sansref.results.viewer.contents import ViewerSlice
 from sansref.scan import Scan

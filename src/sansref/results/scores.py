@@ -86,7 +86,7 @@ class ScoredSlice:
     file
         Path of the scan's file in the data folder; empty in scores of earlier versions.
     psnr_body, ssim_body, nmse_body
-        The same scores over the body alone, see :func:`sansref.metrics.body.body_mask`; peak and range stay those of
+        The same scores over the body alone, see :func:`sansref.metrics.quality.body_mask`; peak and range stay those of
         the whole image. NaN in scores of earlier versions.
     """
 

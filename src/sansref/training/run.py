@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from sansref.errors import FileError, SettingError, printable
 from sansref.files import MARK, claim, remove_leftovers, remove_made, write_text
 from sansref.methods import Method
 from sansref.methods.registry import METHODS, lies_in
+from sansref.settings import by_name
 from sansref.training.config import FORMAT, RunConfig, named_method
 from sansref.yaml_json import read_json, read_yaml
 
@@ -331,14 +332,6 @@ def _as_written(config: RunConfig, data: str, full: str | None) -> dict[str, Any
     values = config.values()
     values["data"] |= {"folder": data} | ({} if full is None else {"full": full})
     return values
-
-
-def by_name(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
-    """Settings in groups by their whole names, such as data.simulation.snr."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= by_name(value, f"{group}{name}.") if isinstance(value, Mapping) else {f"{group}{name}": value}
-    return found
 
 
 def _short(value: object, said: Callable[[object], str] = repr) -> str:

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.files import remove_made, write_text, writing
+from sansref.settings import by_name
 from sansref.training.config import MachineOptions
-from sansref.training.run import RESTORE, RunDirectory, by_name
+from sansref.training.run import RESTORE, RunDirectory
 from sansref.yaml_json import read_text
 
 logger = logging.getLogger(__name__)

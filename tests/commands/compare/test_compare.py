@@ -139,7 +139,7 @@ def test_a_finished_comparison_is_written_again_without_any_training(finished, t
     table, report = ((here.out / name).read_bytes() for name in ("table.csv", "report.html"))
     monkeypatch.setattr("sansref.commands.compare.cells.train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr("sansref.commands.compare.cells.scorer_of", lambda *_: pytest.fail("scored again"))
-    monkeypatch.setattr("sansref.commands.compare.shown_slices.scorer_of", scorer_of)
+    monkeypatch.setattr("sansref.commands.compare.compare.scorer_of", scorer_of)
     (here.out / "table.csv").unlink()
     compare(here, console=quiet)
     assert {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")} == weights

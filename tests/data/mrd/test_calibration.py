@@ -92,7 +92,7 @@ def test_a_measurement_of_its_own_gives_maps_and_no_samples(
     (scan,) = scans_of(mrd, tmp_path, header(mrd, mode), lines)
     assert int(scan.mask[0].sum()) == COLUMNS // 4
     assert_alike(maps_of(scan), expected)
-    ready = with_coils(scan, None, CoilOptions(virtual_coils=3))
+    ready = with_coils(scan, None, CoilOptions(virtual=3))
     assert (len(ready.kspace), ready.meta.calibration) == (3, 0)
     (note,) = [note for note in READER.describe(tmp_path / "a.h5").notes if "calibration" in note]
     assert note == "24 calibration lines are not part of an image; coil maps may use them."

@@ -20,8 +20,9 @@ from sansref.files import claim, keep_outside, locked, remove_leftovers, remove_
 from sansref.kspace.grid import is_full
 from sansref.methods import Needs
 from sansref.scan import Scan
+from sansref.settings import by_name
 from sansref.training.config import RunConfig
-from sansref.training.run import RunDirectory, by_name, read_fingerprints
+from sansref.training.run import RunDirectory, read_fingerprints
 from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
 from sansref.yaml_json import read_json
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansref.data.subject_splits import Fold, split_halves, split_subjects
 from sansref.errors import SettingError
+from sansref.training.subjects import Fold, split_halves, split_subjects
 
 NAMES = [f"IXI{number:03}" for number in range(20)]
 
