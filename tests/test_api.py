@@ -101,7 +101,7 @@ def test_unpaired_training_shows_its_health(heads, tmp_path):
 
 
 def test_impossible_settings_are_refused_before_anything_is_written(heads, tmp_path):
-    with pytest.raises(SettingError, match="did you mean epochs"):
+    with pytest.raises(SettingError, match=r"did you mean training\.epochs"):
         package.train("ssdu", heads, tmp_path / "run", epoch=3)
     with pytest.raises(SettingError, match="takes no --full"):
         package.train("ssdu", heads, tmp_path / "run", full=heads)

@@ -533,7 +533,7 @@ def test_evaluate(sansref, trained, heads, tmp_path):
     left_out = ", ".join(sorted(name for part in ("training", "validation") for name in trained.subjects()[part]))
     lines = out.splitlines()
     assert lines[-2].endswith(f"did not set them aside: {left_out}")
-    assert lines[-1] == f"scores and figures: {tmp_path / 'out'}"
+    assert lines[-1] == f"report, scores and figures: {tmp_path / 'out'}"
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {".sansref", "scores.csv", "summary.json", "worst.png", "median.png"}
 

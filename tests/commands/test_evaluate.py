@@ -225,7 +225,7 @@ def test_the_page_shows_slices_from_the_worst_to_the_best(play, trained, monkeyp
     assert [table.caption for table in page.tables[:2]] == ["Scores", "Scores in the body"]
     assert list(page.notes) == list(found.notes())
     assert [curve.method for curve in page.curves] == ["idr"]
-    assert "method: idr" in page.config
+    assert "  name: idr\n" in page.config
 
 
 def test_other_data_are_new_subjects_whatever_their_names(play, write_heads, tmp_path):

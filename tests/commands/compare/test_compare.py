@@ -101,7 +101,7 @@ def test_masks_are_kept_with_their_hash(finished):
     assert len(record["sha256"]) == 64
     assert record["sha256"] != other["sha256"]
     assert record["subjects"] == other["subjects"]
-    assert (record["recipe"]["acceleration"], record["recipe"]["mask"]) == (4.0, "variable_density")
+    assert [record["recipe"]["sampling"][name] for name in ("acceleration", "mask")] == [4.0, "variable_density"]
     for cell in place.plan.cells:
         scored = json.loads((place.run_of(cell).path / "scored.json").read_text())
         assert scored["test"] == json.loads((place.out / "test" / f"{cell.test_set}.json").read_text())["sha256"]
@@ -336,7 +336,7 @@ def test_scans_to_choose_by_are_spread_over_all(place, monkeypatch):
 
 def test_a_method_can_be_added_to_a_finished_comparison(finished, tmp_path, quiet, tiny_plan):
     here = copy(finished, tmp_path)
-    more = {**here.plan.methods, "K-weighted": {"method": "ssdu", "k_weighting": True}}
+    more = {**here.plan.methods, "K-weighted": {"method": {"name": "ssdu", "k_weighting": True}}}
     there = Workplace(tiny_plan(accelerations=TWO, methods=more), here.data, None, here.out)
     before = {path: path.stat().st_mtime_ns for path in here.out.rglob("model.safetensors")}
     compare(there, console=quiet)
