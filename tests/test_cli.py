@@ -535,7 +535,7 @@ def test_evaluate(sansref, trained, heads, tmp_path):
     assert lines[-2].endswith(f"did not set them aside: {left_out}")
     assert lines[-1] == f"report, scores and figures: {tmp_path / 'out'}"
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {".sansref", "scores.csv", "summary.json", "worst.png", "median.png"}
+    assert written == {".sansref", "report.html", "scores.csv", "summary.json", "worst.png", "median.png"}
 
 
 @pytest.mark.parametrize(("subjects", "slices"), [("test", 8), ("all", 24)])

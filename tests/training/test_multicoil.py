@@ -126,6 +126,7 @@ def test_train_evaluate_reconstruct(
 
     code, out, error = sansref("evaluate", run, "--data", brains)
     assert code == 0, error
+    out = " ".join(out.split())
     assert "simulated" not in out
     assert f"reference: coils {'as root of the sum' if method == 'supervised' else 'combined by their maps'}" in out
     assert scores(run / "evaluation", method)["psnr"] > 20
@@ -161,6 +162,7 @@ def test_learning_where_no_full_scan_exists(sansref: Command, accelerated: Path,
     ]
     code, out, error = sansref("evaluate", run, "--data", accelerated, "--subjects", "all")
     assert code == 0, error
+    out = " ".join(out.split())
     assert "without a reference" in out
     assert "reference: coils" not in out
     assert scores(run / "evaluation", "idr")["psnr"] is None
@@ -211,4 +213,5 @@ def test_one_virtual_coil_is_a_single_coil_scan(sansref: Command, brains: Path, 
     assert {shape[0] for shape in PreparedScans(run / "data" / "training").shapes} == {1}
     code, out, error = sansref("evaluate", run, "--data", brains, "--subjects", "all")
     assert code == 0, error
+    out = " ".join(out.split())
     assert "reference: coils as root of the sum of squares" in out

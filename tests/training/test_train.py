@@ -378,7 +378,7 @@ def test_a_mistake_does_not_use_the_run_directory_up(play, heads, tmp_path):
     with pytest.raises(SettingError, match="an acceleration of 500 leaves"):
         play(acceleration=500.0)
     assert play(acceleration=3.0).run.finished
-    with pytest.raises(SettingError, match=r"other settings \(acceleration 3\.0 -> 4\.0\)"):
+    with pytest.raises(SettingError, match=r"other settings \(sampling\.acceleration 3\.0 -> 4\.0\)"):
         play(acceleration=4.0)
 
 

@@ -223,7 +223,7 @@ def test_the_folder_of_full_scans_belongs_to_the_run(start, heads, others, write
     (start(heads, others).path / "metrics.csv").write_text("")
     more = write_heads(tmp_path / "more", subjects=1, slices=2)
     for full in (more, None):
-        with pytest.raises(SettingError, match=r"holds a run with other settings \(full '.*others' -> "):
+        with pytest.raises(SettingError, match=r"holds a run with other settings \(data\.full '.*others' -> "):
             start(heads, full)
     with pytest.raises(SettingError, match=r"--out .* lies inside --full .*, where its files would pass for scans"):
         start(heads, others, name="others/run")
