@@ -126,7 +126,18 @@ def test_a_run_killed_again_and_again_ends_the_same(heads, tmp_path, whole, kill
 
 def test_an_early_stop_is_the_same_after_a_kill(heads, tmp_path, killed, rows, assert_same_run):
     # A learning rate that moves nothing: no epoch is better than the first, and patience ends every stage.
-    settings = ["--schedule", "plateau", "--learning_rate", "1e-30", "--patience", "1", "--epochs", "6", "--gamma", "0"]
+    settings = [
+        "--schedule",
+        "plateau",
+        "--learning_rate",
+        "1e-30",
+        "--patience",
+        "1",
+        "--epochs",
+        "6",
+        "--network.symmetry",
+        "0",
+    ]
     main(command(heads, tmp_path / "whole", *settings))
     assert [(row["stage"], row["epoch"]) for row in rows(tmp_path / "whole")] == [(s, e) for s in "012" for e in "01"]
     arguments = command(heads, tmp_path / "run", *settings)

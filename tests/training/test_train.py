@@ -269,7 +269,7 @@ def test_scans_prepared_with_other_settings_are_not_used(play, heads, tmp_path, 
     stopped(play, monkeypatch, heads)
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("acceleration: 4.0", "acceleration: 8.0"))
-    with pytest.raises(FileError, match="prepared with another acceleration"):
+    with pytest.raises(FileError, match=r"prepared with another sampling\.acceleration"):
         play(acceleration=8.0)
 
 
