@@ -358,8 +358,8 @@ def named_method(method: object) -> dict[str, Any]:
     return dict(method) if isinstance(method, Mapping) else {"name": method}
 
 
-def add_settings(parser: ArgumentParser, method: str) -> None:
-    """Give a parser the settings of a run of a method.
+def add_settings(parser: ArgumentParser, method: str, version: bool = True) -> None:
+    """Give a parser the settings of a run of a method, and the ``version`` of their layout as ``--format``.
 
     Raises
     ------
@@ -367,7 +367,8 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
         If there is no such method.
     """
     kind = find_method(method)
-    parser.add_argument("--format", type=int, default=FORMAT, help=HIDDEN)
+    if version:
+        parser.add_argument("--format", type=int, default=FORMAT, help=HIDDEN)
     groups: dict[str, type[Any]] = {"data": Slices, "data.simulation": Simulation, "sampling": Sampling}
     groups |= {"coils": CoilOptions, "split": SplitOptions, "method": kind.options_type}
     groups |= {"network": kind.network_type, "training": TrainingOptions, "machine": MachineOptions}

@@ -100,6 +100,17 @@ def run_stages(
     return stage_files(folder, _best(results)).best, results
 
 
+def best_so_far(folder: Path, stages: int) -> tuple[Path, list[StageResult]] | None:
+    """What :func:`run_stages` would return if training ended now; None if no epoch has."""
+    results: list[StageResult] = []
+    for stage in range(stages):
+        rows = [row for row in read_history(folder / "metrics.csv") if int(row["stage"]) == stage]
+        if rows and stage_files(folder, stage).best.exists():
+            best = min(rows, key=lambda row: float(row["score"]))
+            results.append(StageResult(float(best["score"]), int(best["epoch"])))
+    return (stage_files(folder, _best(results)).best, results) if results else None
+
+
 def _result(done: Path) -> StageResult:
     try:
         found = read_json(done, RESTORE)
