@@ -64,6 +64,9 @@ FIRST = 1e-3
 STEPS = 8
 """Steps of an epoch, at least: each ends with a look at the samples for stopping."""
 
+LATE = 1.25
+"""How many times its budget a training may take: the steps of a busy machine differ from the one that was measured."""
+
 SHOWN = 6
 """Slices that the page shows, at most."""
 
@@ -244,7 +247,8 @@ def mixing_weight(
 def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunConfig:
     """A configuration with as many epochs, and if need be fewer stages, as training takes so many seconds for.
 
-    A step and a reconstruction are measured. Epochs have at least :data:`STEPS` steps.
+    A step and a reconstruction are measured; where they become much slower, training ends early. Epochs have at least
+    :data:`STEPS` steps.
     """
     training, count = config.training, len(scans)
     largest = max(range(count), key=lambda item: torch.Size(scans.shapes[item]).numel())
@@ -254,7 +258,8 @@ def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunC
     steps = len(ShapeBatches(scans.shapes * repeats, training.batch_size, training.seed))
     epochs = seconds / (steps * cost.step + count * cost.reconstruction)
     stages = min(method.stages, max(1, int(epochs)))
-    changes: dict[str, Any] = {"training.repeats": repeats, "training.epochs": max(1, int(epochs / stages))}
+    changes: dict[str, Any] = {"training.repeats": repeats, "training.epochs": max(1, round(epochs / stages))}
+    changes["training.minutes"] = LATE * seconds / 60
     return config.changed(**changes, **({} if stages == method.stages else {"method.stages": stages}))
 
 

@@ -21,7 +21,7 @@ from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
 from sansref.training.config import TrainingOptions
 from sansref.training.history import read_history
-from sansref.training.loop import StageFiles, StageResult, fit
+from sansref.training.loop import StageFiles, StageResult, fit, time_is_over
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
 from sansref.training.run import RESTORE, load_weights
@@ -80,6 +80,9 @@ def run_stages(
             if processes.leader:
                 files.resume_point.unlink(missing_ok=True)  # where a kill came in between
             continue
+        rows = read_history(folder / "metrics.csv")
+        if results and int(rows[-1]["stage"]) < stage and time_is_over(options, rows, processes):
+            break
         method = build(stage)
         targets = None
         if stage > 0:
