@@ -373,9 +373,10 @@ def test_the_budget_gives_the_number_of_epochs(scan_file, played, monkeypatch):
     cost = module.tried(config_of(), config_of().build(), scans[0], 1)
     monkeypatch.setattr(module, "tried", lambda *words: replace(cost, step=0.5, reconstruction=0.25))
     config = with_budget(config_of(repeats=1, stages=4), scans, 90)  # epochs of 8 steps and 2 reconstructions: 4.5 s
-    assert (config.training.repeats, config.training.epochs, config.options.stages) == (4, 5, 4)
+    assert (config.training.repeats, config.training.epochs, config.options.stages) == (4, 7, 3)
+    assert config.training.minutes == pytest.approx(1.25 * 1.5)
     config = with_budget(config_of(repeats=1, stages=4), scans, 10)
-    assert (config.training.repeats, config.training.epochs, config.options.stages) == (4, 1, 2)
+    assert (config.training.repeats, config.training.epochs, config.options.stages) == (4, 2, 1)
     config = with_budget(config_of(repeats=1, stages=4), scans, 1)
     assert (config.training.epochs, config.options.stages) == (1, 1)
 

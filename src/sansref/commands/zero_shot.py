@@ -64,6 +64,9 @@ FIRST = 1e-3
 STEPS = 8
 """Steps of an epoch, at least: each ends with a look at the samples for stopping."""
 
+EPOCHS = 6
+"""Epochs of a stage, at least; else there are fewer stages: a network that has learned nothing refines nothing."""
+
 LATE = 1.25
 """How many times its budget a training may take: the steps of a busy machine differ from the one that was measured."""
 
@@ -257,7 +260,7 @@ def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunC
     repeats = max(training.repeats, ceil(STEPS * training.batch_size / count))
     steps = len(ShapeBatches(scans.shapes * repeats, training.batch_size, training.seed))
     epochs = seconds / (steps * cost.step + count * cost.reconstruction)
-    stages = min(method.stages, max(1, int(epochs)))
+    stages = min(method.stages, max(1, int(epochs / EPOCHS)))
     changes: dict[str, Any] = {"training.repeats": repeats, "training.epochs": max(1, round(epochs / stages))}
     changes["training.minutes"] = LATE * seconds / 60
     return config.changed(**changes, **({} if stages == method.stages else {"method.stages": stages}))
