@@ -14,8 +14,6 @@ from sansref.results.scores import COLUMNS, PUBLISHED, ScoredSlice, file_in, rea
 ROW = ScoredSlice(
     *("IDR", 4.0, 1, 2, "sub-01", 7, 1 / 3, 0.1 + 0.2, 1e-300, 2.5e17, math.nan, "a/b.h5", 20.5, 0.5, 0.25, 1.5)
 )
-    "IDR", 4.0, 1, 2, "sub-01", 7, 1 / 3, 0.1 + 0.2, 1e-300, 2.5e17, math.nan, "a/b.h5", 20.5, 0.5, 0.25, 1.5
-)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
