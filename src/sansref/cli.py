@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from sansref import __version__
 from sansref.early import check_early, check_place, check_run
 from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
-from sansref.settings import new_parser, parse
+from sansref.settings import HIDDEN, new_parser, parse
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -205,7 +205,7 @@ def zeroshot(arguments: list[str]) -> None:
     from sansref.training.run import RunDirectory
 
     method = _method_of(arguments)
-    parser = new_parser("sansref zeroshot", zeroshot.__doc__)
+    parser = new_parser("sansref zeroshot", " ".join(str(zeroshot.__doc__).split()))
     parser.add_argument("file", type=Path, help="the scan, of any format that is read")
     parser.add_argument("--out", type=Path, required=True, help="folder for images, scores, report and run")
     parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")
@@ -216,6 +216,9 @@ def zeroshot(arguments: list[str]) -> None:
     _add_formats(parser)
     add_settings(parser, method, version=False)
     parser.set_defaults(DEFAULTS)
+    for action in parser._actions:
+        if action.dest in OF_MANY:
+            action.help = HIDDEN
     options = parse(parser, arguments).as_dict()
     if options["method"]["name"] != method:
         raise SettingError(f"the configuration is for method {options['method']['name']!r}: give --method as well")
@@ -229,6 +232,13 @@ def zeroshot(arguments: list[str]) -> None:
     place = found.images[0] if len(found.images) == 1 else f"{len(found.images)} files in {out}"
     print(f"{options['file']} -> {place}, by {found.choice.label}")
     print(f"report and scores: {out / 'report.html'}")
+
+
+OF_MANY = (
+    *("data.subject_from", "split.validation", "split.test", "split.folds", "split.fold"),
+    *("machine.devices", "machine.num_nodes"),
+)
+"""Settings that do nothing for a single scan."""
 
 
 def _method_of(words: Sequence[str]) -> str:

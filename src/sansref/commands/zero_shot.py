@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -51,6 +52,8 @@ from sansref.training.run import RunDirectory, by_name
 from sansref.training.survey import tried
 from sansref.training.train import end_here, learn, logged_to, on_threads
 from sansref.yaml_json import read_json
+
+logger = logging.getLogger(__name__)
 
 JUDGED = 0.1
 """Share of the acquired samples outside the center that is for judging alone."""
@@ -208,7 +211,7 @@ def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
         Held-out error of every slice, by method.
     """
     means = {label: fmean(values) for label, values in errors.items()}
-    means = {label: mean if isfinite(mean) else float("inf") for label, mean in means.items()}
+    means = {label: mean for label, mean in means.items() if isfinite(mean)}
     classical = min((label for label in CLASSICAL.values() if label in means), key=means.__getitem__)
     learned = min((label for label in (NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
     if learned is None:
@@ -260,7 +263,9 @@ def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunC
     repeats = max(training.repeats, ceil(STEPS * training.batch_size / count))
     steps = len(ShapeBatches(scans.shapes * repeats, training.batch_size, training.seed))
     epochs = seconds / (steps * cost.step + count * cost.reconstruction)
-    stages = min(method.stages, max(1, int(epochs / EPOCHS)))
+    stages = method.stages
+    if hasattr(config.options, "stages"):
+        stages = min(stages, max(1, int(epochs / EPOCHS)))
     changes: dict[str, Any] = {"training.repeats": repeats, "training.epochs": max(1, round(epochs / stages))}
     changes["training.minutes"] = LATE * seconds / 60
     return config.changed(**changes, **({} if stages == method.stages else {"method.stages": stages}))
@@ -305,10 +310,16 @@ class _Work:
         say: Callable[[str], object],
     ) -> None:
         self.config, self.file, self.out, self.options = config, file, out, options
-        self.console, self.say = console, say
+        self.console, self._tell = console, say
+        self.began = time.perf_counter()
         self.run = RunDirectory(out / "run")
         self.seed = config.data_seed + 1  # of the samples for judging
         self.record: dict[str, Any] = {}
+
+    def say(self, line: str) -> None:
+        """Tell the user, and the log."""
+        logger.info(line)
+        self._tell(line)
 
     def done(self) -> ZeroShot:
         """Everything, or what is left of it."""
@@ -410,7 +421,7 @@ class _Work:
         scan = self.scans[len(self.scans) // 2]
         image = magnitude(Classical(_classical_names()[0], FIRST).reconstruct(scan.batch())[0], scan)
         save_png(path, image, geometry=scan.meta.geometry)
-        self.say(f"first image, by compressed sensing: {path}")
+        self.say(f"first image, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {path}")
 
     def _compressed_sensing(self) -> dict[str, Classical]:
         """Both kinds, each with the regularisation that is best on the samples for stopping; the better one first."""
@@ -496,7 +507,7 @@ class _Work:
         write_scores(self.out / "scores.csv", rows)
         from sansref.commands.zero_shot_page import write_report
 
-        write_report(self.out, self.config, self.record, choice, rows, shown, self.run)
+        write_report(self.out, self.record, choice.reason, rows, shown, self.run)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
         return ZeroShot(choice, outputs.paths(), rows)
 
@@ -516,7 +527,7 @@ class _Work:
             own = [replace(row, seconds=seconds[row.label], file=self.file.name) for row in own]
             rows += own
             if place % every == every // 2:
-                shown.append(scorer.show(scan, own))
+                shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out)]))
         return rows, shown
 
     def _labels(self) -> list[str]:

@@ -12,25 +12,22 @@ from sansref.results.scores import ScoredSlice
 from sansref.results.tables import Scoring, summarise
 from sansref.results.viewer.contents import Contents, Curve, ViewerSlice
 from sansref.results.viewer.page import write_page
-from sansref.training.config import RunConfig
 from sansref.training.history import read_history
 from sansref.training.run import RunDirectory, environment
 
 
 def write_report(
     out: Path,
-    config: RunConfig,
     record: Mapping[str, Any],
-    choice: Any,
+    reason: str,
     rows: Sequence[ScoredSlice],
     shown: Sequence[ViewerSlice],
     run: RunDirectory,
 ) -> None:
     """Write ``report.html``: what was chosen and why, scores, images, and the score over the time of training."""
-    sentence = f"{choice.reason[0].upper()}{choice.reason[1:]}."
     page = Contents(
         f"{Path(record['settings']['file']).name}, reconstructed from itself",
-        sentence,
+        f"{reason[0].upper()}{reason[1:]}.",
         [
             "Not worse than compressed sensing by the error on held-out samples: this is all that is promised.",
             "The error is that of images without the samples for judging, on these samples. The images shown are made "
