@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from sansref.cli import main
 from sansref.commands import zero_shot
 from sansref.kspace.fourier import fft2c
 from sansref.results.scores import read_scores
+from sansref.training.history import read_history
 
 pytestmark = pytest.mark.slow
 
@@ -98,3 +102,19 @@ def test_what_is_killed_once_ends_the_same(scan_file, whole, tmp_path, killed, p
     killed(arguments, *POINTS[point])
     main(arguments)
     assert found(tmp_path / "out") == found(whole)
+
+
+def test_ctrl_c_from_outside_ends_the_training_alone(scan_file, tmp_path, forked):
+    out, numbers = tmp_path / "out", itertools.count(1)
+
+    def interrupt(*given: object) -> None:
+        if next(numbers) == 4:  # in the second epoch of two steps
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _, status = os.waitpid(forked(command(scan_file, out), "sansref.training.loop:Loop.step", interrupt), 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert [row["epoch"] for row in read_history(out / "run" / "metrics.csv")] == ["0"]
+    assert "network" in {row.label for row in read_scores(out / "scores.csv")}
+    before = found(out)
+    main(command(scan_file, out))
+    assert found(out) == before

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import ceil, isfinite
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,13 +27,22 @@ from torch import Tensor
 from sansref.commands.evaluate import CLASSICAL
 from sansref.commands.output_files import Format, Outputs, undersampling
 from sansref.commands.reconstruct import whole_volume, write_images
-from sansref.data.prepare import scaled
+from sansref.commands.zero_shot_choice import (
+    JUDGED,
+    MIXTURE,
+    NETWORK,
+    Choice,
+    choose,
+    judged_mask,
+    mixing_weight,
+    scaled_without,
+)
+from sansref.commands.zero_shot_page import write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.files import claim, keep_outside, remove_leftovers, write_text
-from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
@@ -55,9 +64,6 @@ from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)
 
-JUDGED = 0.1
-"""Share of the acquired samples outside the center that is for judging alone."""
-
 REGULARISED = 2
 """Slices that a regularisation is chosen on, at most."""
 
@@ -76,8 +82,8 @@ LATE = 1.25
 SHOWN = 6
 """Slices that the page shows, at most."""
 
-NETWORK, MIXTURE, CHOSEN = "network", "mixture", "chosen"
-"""What tables call the learned images, and those that were written."""
+CHOSEN = "chosen"
+"""What tables call the images that were written."""
 
 DEFAULTS = {"network.name": "modl", "training.batch_size": 1}
 """Settings whose default is another one for a single scan, by their whole names."""
@@ -111,25 +117,6 @@ class ZeroShotOptions:
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
             raise SettingError(f"minutes must be positive, got {self.minutes:g}")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which images were written, and why.
-
-    Attributes
-    ----------
-    label
-        Name of the method in tables.
-    reason
-        A sentence.
-    errors
-        Mean error on the samples for judging, by method.
-    """
-
-    label: str
-    reason: str
-    errors: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -184,70 +171,6 @@ def zero_shot(
         If the file cannot be read, has changed since, or shows nothing.
     """
     return _Work(config, file, out, options or ZeroShotOptions(), console or Console(stderr=True), say).done()
-
-
-def judged_mask(scan: Scan, seed: int) -> Tensor:
-    """The acquired samples of a scan that are for judging alone, bool (height, width)."""
-    return held_out_mask(scan, JUDGED, seed, scan.meta.slice)
-
-
-def scaled_without(scan: Scan, judged: Tensor) -> Scan:
-    """A scan on the scale of its other samples: not even that tells of those that are for judging."""
-    meta = scaled(scan.restricted(~judged)).meta
-    factor = meta.scale / scan.meta.scale
-    reference = None if scan.reference is None else scan.reference / factor
-    return replace(scan, kspace=scan.kspace / factor, reference=reference, meta=meta)
-
-
-def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
-    """Choose the method whose images predict the samples for judging best; compressed sensing where that is not sure.
-
-    A learned method must be better than the better one of compressed sensing by more than the standard error over
-    slices of the difference, and in a single slice, which has none, better at all.
-
-    Parameters
-    ----------
-    errors
-        Held-out error of every slice, by method.
-    """
-    means = {label: fmean(values) for label, values in errors.items()}
-    means = {label: mean for label, mean in means.items() if isfinite(mean)}
-    classical = min((label for label in CLASSICAL.values() if label in means), key=means.__getitem__)
-    learned = min((label for label in (NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
-    if learned is None:
-        return Choice(classical, f"{classical} was chosen: nothing was learned", means)
-    told = f"on the samples for judging, the {learned} has the error {means[learned]:.4g}, {classical} "
-    told += f"{means[classical]:.4g}"
-    gains = [before - after for before, after in zip(errors[classical], errors[learned], strict=True)]
-    unsure = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 and all(map(isfinite, gains)) else 0.0
-    over = f"; the difference has the standard error {unsure:.2g} over {len(gains)} slices" if len(gains) > 1 else ""
-    if fmean(gains) > unsure:
-        return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
-    tie = ", too little to tell" if fmean(gains) >= 0 else ""
-    return Choice(classical, f"{classical} was chosen: {told}{tie}{over}", means)
-
-
-def mixing_weight(
-    network: Reconstruct, classical: Reconstruct, scans: Sequence[Scan], held_out: HeldOut, items: Sequence[int]
-) -> float:
-    """The share of the network, in 0..1, whose mixture with another image predicts held-out samples best.
-
-    In closed form: the mean of the slices' normalised squared errors is a parabola in that share.
-    """
-    above = below = 0.0
-    for scan, item in zip(scans, items, strict=True):
-        mask = held_out_mask(scan, held_out.share, held_out.seed, item)
-        given = scan.restricted(~mask).batch()
-        density = held_out.family(scan.meta.emulated).density(scan.mask).clamp(min=1e-3)
-        seen = Cartesian(mask[None], given.maps)
-        other = seen.transform(classical(given))
-        error, difference = other - scan.kspace, other - seen.transform(network(given))
-        weight = mask / density
-        energy = float((weight * scan.kspace.abs().square()).sum())
-        above += float((weight * (error * difference.conj()).real).sum()) / energy
-        below += float((weight * difference.abs().square()).sum()) / energy
-    share = above / below if below > 0 else 0.0
-    return min(max(share, 0.0), 1.0) if isfinite(share) else 0.0
 
 
 def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunConfig:
@@ -505,8 +428,6 @@ class _Work:
             outputs = self._outputs(choice)
             write_images(outputs, whole_volume(self._images(methods[choice.label]), self.info))
         write_scores(self.out / "scores.csv", rows)
-        from sansref.commands.zero_shot_page import write_report
-
         write_report(self.out, self.record, choice.reason, rows, shown, self.run)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
         return ZeroShot(choice, outputs.paths(), rows)
@@ -549,7 +470,8 @@ class _Work:
         if choice is not None:
             learned = choice.label in (NETWORK, MIXTURE)
             weights = file_digest(self.run.weights) if learned else "none"
-            settings = hashlib.sha256(json.dumps(self.record).encode()).hexdigest()
+            known = {name: self.record.get(name) for name in ("settings", "classical", "mixture")}
+            settings = hashlib.sha256(json.dumps(known).encode()).hexdigest()
             made = Provenance(f"zero-shot {choice.label}", weights, settings, undersampling(self.config.sampling))
         return Outputs(self.info, self.out, self.options.formats, made)
 
