@@ -85,7 +85,7 @@ SHOWN = 6
 CHOSEN = "chosen"
 """What tables call the images that were written."""
 
-DEFAULTS = {"network.name": "modl", "training.batch_size": 1}
+DEFAULTS = {"network.name": "modl", "training.batch_size": 1, "training.learning_rate": 4e-3}
 """Settings whose default is another one for a single scan, by their whole names."""
 
 VERSION = 1
