@@ -81,7 +81,7 @@ def run_stages(
                 files.resume_point.unlink(missing_ok=True)  # where a kill came in between
             continue
         rows = read_history(folder / "metrics.csv")
-        if results and int(rows[-1]["stage"]) < stage and time_is_over(options, rows, processes):
+        if results and rows and int(rows[-1]["stage"]) < stage and time_is_over(options, rows, processes):
             break
         method = build(stage)
         targets = None
