@@ -76,7 +76,7 @@ def test_package_can_be_run_as_a_module():
     assert done.stderr.startswith("sansref: there is no command 'nonsense'")
 
 
-@pytest.mark.parametrize("command", ["demo", "reconstruct", "evaluate", "info", "serve"])
+@pytest.mark.parametrize("command", ["demo", "zeroshot", "reconstruct", "evaluate", "info", "serve"])
 def test_every_command_explains_itself(sansref, command):
     code, out, _ = sansref(command, "--help")
     assert code == 0
@@ -92,7 +92,7 @@ def test_every_option_of_a_method_is_explained(sansref, method):
         assert code == 0
         shown[len(words)] = [line for line in out.splitlines() if line.startswith("  --")]
         assert not [mark for mark in ("`", ":class:", "None", "Optional", "typing") if mark in out]
-    assert 14 <= len(shown[1]) <= 18 < 60 < len(shown[2])
+    assert 14 <= len(shown[1]) <= 19 < 60 < len(shown[2])
     text = " ".join(out.split())
     unrolled = METHODS[method].network_type is NetworkOptions
     network = "Unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
@@ -113,13 +113,13 @@ def test_train_alone_lists_the_methods(sansref):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["foo"], "there is no command 'foo': use one of demo, train, reconstruct, evaluate, compare, info"),
+        (["foo"], "there is no command 'foo': use one of demo, zeroshot, train, reconstruct, evaluate, compare, info"),
         (["train"], "train needs a method before its options: use one of idr, idr_paper"),
         (["train", "foo"], "there is no method 'foo': use one of idr, idr_paper, ssdu, supervised"),
         (["train", "ssud"], "there is no method 'ssud': did you mean ssdu? Use one of idr, idr_paper, ssdu"),
         (["train", "SSDU"], "there is no method 'SSDU': did you mean ssdu?"),
         (["train", "--out", "x"], "train needs a method before its options: use one of idr, idr_paper"),
-        (["trian"], "there is no command 'trian': did you mean train? Use one of demo, train"),
+        (["trian"], "there is no command 'trian': did you mean train? Use one of demo, zeroshot, train"),
         (["info"], "these are missing: PATH (see 'sansref info --help')"),
         (["evaluate", "run"], "these are missing: --data (see 'sansref evaluate --help')"),
         (["demo", "--snr", "loud"], "--snr takes a number, not loud (see 'sansref demo --help')"),
@@ -336,7 +336,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(sansref, monkeypatch, comman
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, command, interrupted)
-    goes_on = command in ("demo", "train", "reconstruct", "compare")
+    goes_on = command in ("demo", "zeroshot", "train", "reconstruct", "compare")
     line = "sansref: stopped; the same command goes on where it was\n" if goes_on else "sansref: stopped\n"
     assert sansref(command) == (130, "", line)
 

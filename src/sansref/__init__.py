@@ -19,18 +19,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sansref.api import load, train
+    from sansref.api import load, train, zero_shot
     from sansref.data import open_file
     from sansref.errors import SansrefError
     from sansref.kspace import Measurement
     from sansref.scan import Scan
 
-__all__ = ["Measurement", "SansrefError", "Scan", "__version__", "load", "open_file", "train"]
+__all__ = ["Measurement", "SansrefError", "Scan", "__version__", "load", "open_file", "train", "zero_shot"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "load": "sansref.api",
     "train": "sansref.api",
+    "zero_shot": "sansref.api",
     "open_file": "sansref.data",
     "SansrefError": "sansref.errors",
     "Measurement": "sansref.kspace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from sansref.commands.output_files import Format
 from sansref.commands.reconstruct import (
     Accelerator,
     reconstruct_slices,
@@ -17,6 +19,8 @@ from sansref.commands.reconstruct import (
     whole_files,
     whole_volume,
 )
+from sansref.commands.zero_shot import DEFAULTS, ZeroShot, ZeroShotOptions
+from sansref.commands.zero_shot import zero_shot as run_zero_shot
 from sansref.data.readers import open_scan_file
 from sansref.machine import device_of
 from sansref.methods import Needs
@@ -113,6 +117,56 @@ def load(run: str | Path, accelerator: Accelerator = "auto", trust_code: bool = 
         If there is no GPU where one is asked for.
     """
     return Model(RunDirectory(Path(run), trust_code), usable_device(accelerator))
+
+
+def zero_shot(
+    file: str | Path,
+    out: str | Path,
+    *,
+    method: str = "idr",
+    minutes: float | None = 10.0,
+    start: str | Path | None = None,
+    formats: Sequence[Format] = ("source",),
+    quiet: bool = False,
+    **settings: Any,
+) -> ZeroShot:
+    """Reconstruct one undersampled scan by what is learned from it alone, as the command ``sansref zeroshot`` does.
+
+    The same call goes on where a killed one was, and gives what is finished at once.
+
+    Parameters
+    ----------
+    file
+        A scan of any format that is read. Full k-space and magnitude images are undersampled first.
+    out
+        Folder for images, ``scores.csv``, ``report.html`` and the run, new or of the same settings.
+    method
+        Name of the method: idr, idr_paper or ssdu, or module:Class for one of your own.
+    minutes
+        Time for the training of the network; None trains for as many epochs as ``epochs`` says.
+    start
+        Run whose weights the training begins with, of the same network.
+    formats
+        Formats of the images.
+    quiet
+        Draw no progress.
+    settings
+        As for :func:`train`.
+
+    Returns
+    -------
+    ZeroShot
+        ``choice`` says which images were written and why, ``images`` where they are; ``scores`` has the error of each
+        method and slice on held-out samples.
+
+    Raises
+    ------
+    SansrefError
+        For unusable files or settings.
+    """
+    config = RunConfig.from_values({"method": method}).changed(**DEFAULTS).changed(**settings)
+    options = ZeroShotOptions(minutes, None if start is None else RunDirectory(Path(start)), tuple(formats))
+    return run_zero_shot(config, Path(file), Path(out), options, Console(quiet=True) if quiet else None)
 
 
 def train(

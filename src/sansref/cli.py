@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from sansref import __version__
 from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
 from sansref.presets import preset_file
-from sansref.settings import new_parser, parse
+from sansref.settings import HIDDEN, new_parser, parse
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -38,6 +38,7 @@ USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
 usage: sansref COMMAND [options]
 
   demo                                   learn from one undersampled slice, and score it
+  zeroshot FILE --out DIR                learn from one scan alone, and reconstruct it
   train METHOD --data DIR --out RUN      learn from a folder of scans; the same command continues a killed run
   reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
@@ -195,19 +196,68 @@ def train(arguments: list[str]) -> None:
     _list_bad(outcome.bad_files)
 
 
+def zeroshot(arguments: list[str]) -> None:
+    """Reconstruct one undersampled scan by what is learned from it alone. The same command goes on where it was killed.
+
+    Compressed sensing comes first, and stays where the network is no better on acquired samples that nobody saw.
+    """
+    from sansref.commands.zero_shot import DEFAULTS, ZeroShotOptions, zero_shot
+    from sansref.training.config import RunConfig, add_settings
+    from sansref.training.run import RunDirectory
+
+    method = _method_of(arguments)
+    parser = new_parser("sansref zeroshot", " ".join(str(zeroshot.__doc__).split()))
+    parser.add_argument("file", type=Path, help="the scan, of any format that is read")
+    parser.add_argument("--out", type=Path, required=True, help="folder for images, scores, report and run")
+    parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")
+    minutes_help = "time for the training of the network; null trains for as many epochs as --epochs says"
+    parser.add_argument("--minutes", type=float | None, default=10.0, help=minutes_help)
+    start_help = "run whose weights the training begins with, of the same network; or none"
+    parser.add_argument("--start", type=str, default="none", help=start_help)
+    _add_formats(parser)
+    add_settings(parser, method, version=False)
+    parser.set_defaults(DEFAULTS)
+    for action in parser._actions:
+        if action.dest in OF_MANY:
+            action.help = HIDDEN
+    options = parse(parser, arguments).as_dict()
+    if options["method"]["name"] != method:
+        raise SettingError(f"the configuration is for method {options['method']['name']!r}: give --method as well")
+    check_place(options["file"])
+    start = None if options["start"] == "none" else RunDirectory(Path(options["start"]))
+    if start is not None:
+        check_run(start.path)
+    extra = ZeroShotOptions(options["minutes"], start, tuple(options["format"]))
+    config, out = RunConfig.from_parsed(options), options["out"]
+    found = zero_shot(config, options["file"], out, extra, say=lambda line: print(line, flush=True))
+    place = found.images[0] if len(found.images) == 1 else f"{len(found.images)} files in {out}"
+    print(f"{options['file']} -> {place}, by {found.choice.label}")
+    print(f"report and scores: {out / 'report.html'}")
+
+
+OF_MANY = (
+    *("data.subject_from", "split.validation", "split.test", "split.folds", "split.fold"),
+    *("machine.devices", "machine.num_nodes"),
+)
+"""Settings that do nothing for a single scan."""
+
+
+def _method_of(words: Sequence[str]) -> str:
+    """The method that is asked for, on which the other options depend."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("--method", "--method.name"):
+            return value if equals else following
+    return "idr"
+
+
 def reconstruct(arguments: list[str]) -> None:
     """Reconstruct every slice of every file with a trained run. The same command goes on where it was killed."""
     parser = new_parser("sansref reconstruct", reconstruct.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("files", type=Path, nargs="+", help="scan files or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder for the images")
-    parser.add_argument(
-        "--format",
-        type=Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"],
-        nargs="+",
-        default=["source"],
-        help="source: DICOM for DICOM, NIfTI for other image volumes, fastMRI's HDF5 for k-space",
-    )
+    _add_formats(parser)
     array_help = "name of the array, for files that hold several; null takes the run's"
     parser.add_argument("--array", type=str, default=None, help=array_help)
     axes_help = "what the axes of an array are, such as coil,row,column; null takes the run's"
@@ -367,6 +417,7 @@ def serve(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
+    "zeroshot": zeroshot,
     "train": train,
     "reconstruct": reconstruct,
     "evaluate": evaluate,
@@ -375,8 +426,18 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "serve": serve,
 }
 
-RESUMED = ("demo", "train", "reconstruct", "compare")
+RESUMED = ("demo", "zeroshot", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""
+
+
+def _add_formats(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        type=Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"],
+        nargs="+",
+        default=["source"],
+        help="source: DICOM for DICOM, NIfTI for other image volumes, fastMRI's HDF5 for k-space",
+    )
 
 
 def _add_trust(parser: ArgumentParser) -> None:

@@ -28,6 +28,7 @@ ALIASES = {
 COMMON = (
     *("data", "full", "out", "config", "mask", "acceleration", "slices", "matrix", "axes", "stages"),
     *("epochs", "batch_size", "learning_rate", "validation", "test", "seed", "accelerator", "devices", "dry_run"),
+    *("minutes", "start", "format"),
 )
 """Short names of the options of a training that ``--help`` shows."""
 

@@ -16,7 +16,7 @@ from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.training import train as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
-from sansref.training.history import read_history
+from sansref.training.history import History, read_history
 from sansref.training.loop import Loop
 from sansref.training.train import train
 
@@ -428,3 +428,21 @@ print([name for name in sys.modules if name.split(".")[0] in names and sys.modul
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.stdout == "False False\n", done.stderr
+
+
+def test_training_ends_with_the_epoch_in_which_its_time_is_over(tiny, heads, tmp_path, monkeypatch):
+    config = tiny("idr", stages=3, epochs=3, slices=1, minutes=1e-9)
+    run = train(config, heads, tmp_path / "run", console=QUIET).run
+    assert [(row["stage"], row["epoch"]) for row in read_history(run.path / "metrics.csv")] == [("0", "0")]
+    assert run.finished
+    spent = iter([0.1] * 5 + [60.0] * 9)
+    original = History.add
+    monkeypatch.setattr(History, "add", lambda self, *words: original(self, *words[:-1], next(spent)))
+    run = train(tiny("idr", stages=3, epochs=3, slices=1, minutes=1), heads, tmp_path / "other", console=QUIET).run
+    assert [row["stage"] for row in read_history(run.path / "metrics.csv")] == ["0"] * 3 + ["1"] * 3
+    assert run.load()
+
+
+def test_a_limit_of_no_time_is_refused(tiny):
+    with pytest.raises(SettingError, match=r"training.minutes must be positive, or null, got 0"):
+        tiny("idr", minutes=0)

@@ -19,6 +19,7 @@ from sansref.data.readers.dicom_headers import is_dicom
 from sansref.data.readers.formats import maps_file
 from sansref.data.readers.reader import NO_MAPS
 from sansref.data.readers.subjects import stem_of
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
@@ -146,9 +147,14 @@ def made_by(run: RunDirectory) -> Provenance:
     Raises ``FileError`` if its configuration cannot be read.
     """
     config = run.config()
-    mask = config.sampling.mask
-    sampling = f"{mask}, {config.sampling.acceleration:g}x" if mask in MASK_LAWS else f"mask file {Path(mask).name}"
-    return Provenance(config.method, file_digest(run.weights), file_digest(run.config_file), sampling)
+    told = undersampling(config.sampling)
+    return Provenance(config.method, file_digest(run.weights), file_digest(run.config_file), told)
+
+
+def undersampling(sampling: Sampling) -> str:
+    """How scans that come fully sampled are undersampled, in words."""
+    law = sampling.mask in MASK_LAWS
+    return f"{sampling.mask}, {sampling.acceleration:g}x" if law else f"mask file {Path(sampling.mask).name}"
 
 
 def begin(

@@ -250,11 +250,11 @@ class Worker:
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         images = with_bar(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
-        emulated = _write(outputs, whole_volume(images, info))
+        emulated = write_images(outputs, whole_volume(images, info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
 
-def _write(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+def write_images(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
     """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here."""
     puts, emulated = None, False
     with ExitStack() as opened:

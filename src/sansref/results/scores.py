@@ -88,6 +88,8 @@ class ScoredSlice:
     psnr_body, ssim_body, nmse_body
         The same scores over the body alone, see :func:`sansref.metrics.quality.body_mask`; peak and range stay those of
         the whole image. NaN in scores of earlier versions.
+    seconds
+        What the reconstruction took, where it was measured; NaN elsewhere, and in scores of earlier versions.
     """
 
     label: str
@@ -105,10 +107,14 @@ class ScoredSlice:
     psnr_body: float = nan
     ssim_body: float = nan
     nmse_body: float = nan
+    seconds: float = nan
 
 
 COLUMNS = [entry.name for entry in fields(ScoredSlice)]
 PUBLISHED = COLUMNS[:11]
+"""Columns of the published scores, as the first version wrote them."""
+
+EARLIER = (PUBLISHED, COLUMNS[:15])
 """Columns of files that earlier versions wrote."""
 
 _READ: dict[str, Callable[[str], str | int | float]] = {
@@ -149,7 +155,7 @@ def read_scores(path: str | Path) -> list[ScoredSlice]:
         with Path(path).open(newline="", encoding="utf-8") as file:
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
-            if header not in (COLUMNS, PUBLISHED):
+            if header not in (COLUMNS, *EARLIER):
                 raise _damaged(path, f"begins with {','.join(header)!r}, not with the columns of scores")
             return [_row(path, lines.line_num, header, line) for line in lines]
     except OSError as error:

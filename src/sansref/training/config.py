@@ -73,6 +73,9 @@ class TrainingOptions:
     ----------
     epochs
         Passes over the training scans, at most; in each stage, for a method with stages.
+    minutes
+        End with the epoch, or the stage, in which training has taken so long, with what was learned until then; null
+        sets no limit.
     repeats
         Visits to each scan per pass, each with a new partition; for training on very few scans.
     mirror
@@ -116,6 +119,7 @@ class TrainingOptions:
     """
 
     epochs: int = 20
+    minutes: float | None = None
     repeats: int = 1
     mirror: bool = False
     batch_size: int = 4
@@ -139,6 +143,8 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_least("training", self, epochs=1, repeats=1, batch_size=1, plateau_patience=1, patience=1, lookahead=0)
+        if self.minutes is not None and not self.minutes > 0:
+            raise SettingError(f"training.minutes must be positive, or null, got {self.minutes:g}")
         if not 0 < self.plateau_factor < 1:
             raise SettingError(f"training.plateau_factor must lie between 0 and 1, got {self.plateau_factor}")
         if self.average_from is not None and not 0 <= self.average_from < 1:
@@ -358,8 +364,8 @@ def named_method(method: object) -> dict[str, Any]:
     return dict(method) if isinstance(method, Mapping) else {"name": method}
 
 
-def add_settings(parser: ArgumentParser, method: str) -> None:
-    """Give a parser the settings of a run of a method.
+def add_settings(parser: ArgumentParser, method: str, version: bool = True) -> None:
+    """Give a parser the settings of a run of a method, and the ``version`` of their layout as ``--format``.
 
     Raises
     ------
@@ -367,7 +373,8 @@ def add_settings(parser: ArgumentParser, method: str) -> None:
         If there is no such method.
     """
     kind = find_method(method)
-    parser.add_argument("--format", type=int, default=FORMAT, help=HIDDEN)
+    if version:
+        parser.add_argument("--format", type=int, default=FORMAT, help=HIDDEN)
     groups: dict[str, type[Any]] = {"data": Slices, "data.simulation": Simulation, "sampling": Sampling}
     groups |= {"coils": CoilOptions, "split": SplitOptions, "method": kind.options_type}
     groups |= {"network": kind.network_type, "training": TrainingOptions, "machine": MachineOptions}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,7 @@ def fit(
     trackers.follow(history.rows)
     progress.start_stage(stage, first)
     for epoch in range(first, options.epochs):
-        if loop.patience_is_over(epoch):
+        if loop.patience_is_over(epoch) or (epoch and time_is_over(options, history.rows, processes)):
             break
         # Counted over all stages, so that no random stream repeats.
         examples.epoch = batches.epoch = stage * options.epochs + epoch
@@ -144,6 +144,14 @@ def fit(
             trackers.follow(history.rows)  # now that the epoch stands
     processes.wait()  # for the leader's last file
     return loop.kept
+
+
+def time_is_over(options: TrainingOptions, rows: Sequence[Mapping[str, str]], processes: Processes) -> bool:
+    """Whether the epochs of a log, that of the leader, have taken as long as training may."""
+    if options.minutes is None:
+        return False
+    spent = sum(float(row["seconds"]) for row in rows) if processes.leader else 0.0
+    return float(processes.summed(torch.tensor(spent, device=processes.device))) >= 60 * options.minutes
 
 
 def _shared_out(validation: ValidationSet, processes: Processes) -> Dataset[ValidationItem]:

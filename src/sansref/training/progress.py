@@ -35,9 +35,14 @@ class Progress:
     console
         Where to draw; the standard error stream by default. Without a terminal a line per epoch is printed
         instead of a bar.
+    beside
+        Stands behind each score, such as the score of another method.
     """
 
-    def __init__(self, title: str, stages: int, epochs: int, steps: int, console: Console | None = None) -> None:
+    def __init__(
+        self, title: str, stages: int, epochs: int, steps: int, console: Console | None = None, beside: str = ""
+    ) -> None:
+        self._beside = f" ({beside})" if beside else ""
         self._stages, self._epochs, self._steps = stages, epochs, steps
         self._stage = 0
         self._best = float("inf")
@@ -79,7 +84,8 @@ class Progress:
         self._best = min(self._best, score)
         stage = f"stage {self._stage + 1}/{self._stages} " if self._stages > 1 else ""
         where = f"{self._title} {stage}epoch {epoch}/{self._epochs}"
-        self._bar.update(self._task, description=f"{where} score {score:.4f}")
+        said = f"{where} score {score:.4f}{self._beside}"
+        self._bar.update(self._task, description=said)
         if not self._console.is_terminal:
-            self._console.print(f"{where} score {score:.4f}", highlight=False)
+            self._console.print(said, highlight=False)
         logger.info("%s loss %.4g score %.5g best %.5g", where, loss, score, self._best)

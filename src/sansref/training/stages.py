@@ -21,7 +21,7 @@ from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
 from sansref.training.config import TrainingOptions
 from sansref.training.history import read_history
-from sansref.training.loop import StageFiles, StageResult, fit
+from sansref.training.loop import StageFiles, StageResult, fit, time_is_over
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
 from sansref.training.run import RESTORE, load_weights
@@ -80,6 +80,9 @@ def run_stages(
             if processes.leader:
                 files.resume_point.unlink(missing_ok=True)  # where a kill came in between
             continue
+        rows = read_history(folder / "metrics.csv")
+        if results and rows and int(rows[-1]["stage"]) < stage and time_is_over(options, rows, processes):
+            break
         method = build(stage)
         targets = None
         if stage > 0:
@@ -98,6 +101,17 @@ def run_stages(
         trackers.follow(read_history(folder / "metrics.csv"))  # where a kill came between the last row and its trackers
         _drop(folder / "targets", rf"stage-\d+/({ARRAYS})")
     return stage_files(folder, _best(results)).best, results
+
+
+def best_so_far(folder: Path, stages: int) -> tuple[Path, list[StageResult]] | None:
+    """What :func:`run_stages` would return if training ended now; None if no epoch has."""
+    results: list[StageResult] = []
+    for stage in range(stages):
+        rows = [row for row in read_history(folder / "metrics.csv") if int(row["stage"]) == stage]
+        if rows and stage_files(folder, stage).best.exists():
+            best = min(rows, key=lambda row: float(row["score"]))
+            results.append(StageResult(float(best["score"]), int(best["epoch"])))
+    return (stage_files(folder, _best(results)).best, results) if results else None
 
 
 def _result(done: Path) -> StageResult:

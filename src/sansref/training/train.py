@@ -16,15 +16,15 @@ from rich.console import Console
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.files import atomic_path, keep_outside, write_text, writing
-from sansref.methods import Needs
+from sansref.methods import Method, Needs
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig
 from sansref.training.loop import StageResult
 from sansref.training.processes import Processes, alone, together
 from sansref.training.progress import Progress
-from sansref.training.run import RunDirectory, environment
-from sansref.training.stages import run_stages
+from sansref.training.run import RunDirectory, environment, load_weights
+from sansref.training.stages import best_so_far, run_stages
 from sansref.training.subjects import SubjectReader, survey_of
 from sansref.training.trackers import check_trackers, tracked
 
@@ -108,7 +108,7 @@ def train(
             return outcome
         with logged_to(out / "log.txt") if processes.leader else nullcontext():
             try:
-                with _on_threads(config.machine.threads):
+                with on_threads(config.machine.threads):
                     parts = processes.leader_first(lambda: reader.prepared(data, full))
             except SansrefError as error:
                 error.after(error.skipped or outcome.bad_files)
@@ -130,7 +130,7 @@ def dry_run(
     _check(config, data, out, full)
     if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
         yield "other settings", f"{out} holds a run whose settings differ ({changes})"
-    with _on_threads(config.machine.threads):
+    with on_threads(config.machine.threads):
         yield from survey_of(config, data, skip_bad, full)
 
 
@@ -150,6 +150,10 @@ def learn(
     console: Console | None = None,
     full: PreparedScans | None = None,
     processes: Processes | None = None,
+    *,
+    start: Path | None = None,
+    withheld: float = 0.0,
+    beside: str = "",
 ) -> list[StageResult]:
     """Train on prepared scans and write the model; the part of :func:`train` behind the files.
 
@@ -170,25 +174,38 @@ def learn(
         Full scans of other people, for a method that learns from unpaired scans.
     processes
         That train together; None trains in this one.
+    start
+        File of weights to begin with; None begins with new ones.
+    withheld
+        Share of the acquired samples outside the center that the scans lack already.
+    beside
+        Stands behind each score of the bar, such as the score of another method.
     """
     options = config.training
     processes = processes or alone(config.machine, options.precision)
     emulated = all(meta.emulated for part in (training, validation) if part is not None for meta in part.metas)
-    family = learned = config.sampling.family(emulated)
+    family = learned = config.sampling.family(emulated, withheld)
     stages = config.build().stages
     scans: Sequence[Scan] = training
     if validation is None and options.score_decides(stages):
         scans = WithoutHeldOut(training, config.split.held_out, options.seed)
-        learned = config.sampling.family(emulated, config.split.held_out)
+        learned = config.sampling.family(emulated, 1 - (1 - withheld) * (1 - config.split.held_out))
     if full is not None:
         scans = UnpairedScans(scans, training.planes, full, full.planes)
     scored = ValidationSet(training if validation is None else validation, family, config.split.held_out, options.seed)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
-    progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console)
-    with _on_threads(config.machine.threads), progress_bar as progress:
+    progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console, beside)
+
+    def build(stage: int) -> Method:
+        method = config.build(stage, learned)
+        if start is not None:
+            load_weights(method, start)
+        return method
+
+    with on_threads(config.machine.threads), progress_bar as progress:
         with tracked(run, config.machine, options.epochs, processes.leader) as trackers:
             best, results = run_stages(
-                lambda stage: config.build(stage, learned),
+                build,
                 scans,
                 training.shapes,
                 scored,
@@ -202,6 +219,17 @@ def learn(
             _write_model(config, best, results, len(training), run)
     processes.wait()
     return results
+
+
+def end_here(config: RunConfig, run: RunDirectory, scans: int) -> bool:
+    """End a training that was stopped: the best weights so far, of so many scans, become its result.
+
+    Returns False, and leaves the run unfinished, if no epoch has ended.
+    """
+    found = best_so_far(run.path, config.build().stages)
+    if found is not None:
+        _write_model(config, *found, scans, run)
+    return found is not None
 
 
 def _write_model(config: RunConfig, best: Path, results: list[StageResult], scans: int, run: RunDirectory) -> None:
@@ -248,7 +276,7 @@ def logged_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _on_threads(count: int) -> Iterator[None]:
+def on_threads(count: int) -> Iterator[None]:
     """Compute on so many threads, 0 for as many as there are, and leave the number as it was found."""
     before = torch.get_num_threads()
     if count:

@@ -69,6 +69,8 @@ def _per_slice(rows: Sequence[ScoredSlice], label: str, name: str) -> list[float
 class Curve:
     """How the score of one training went; curves of one method, such as of several seeds, are drawn alike.
 
+    ``epochs`` may hold other places along the axis, such as seconds, see :class:`Contents`.
+
     Raises
     ------
     ValueError
@@ -209,6 +211,8 @@ class Contents:
         In the order of the page.
     curve_label
         What the training curves show, with its unit.
+    curve_axis
+        Over what they show it.
     config
         Resolved configuration, as text.
     versions
@@ -225,6 +229,7 @@ class Contents:
     curves: Sequence[Curve] = ()
     sections: Sequence[Section] = ()
     curve_label: str = "held-out error"
+    curve_axis: str = "epoch"
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 

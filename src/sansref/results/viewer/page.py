@@ -129,6 +129,7 @@ def study(contents: Contents) -> dict[str, Any]:
         "distributions": [_distribution(part) for part in contents.distributions],
         "curves": [_curve(curve) for curve in contents.curves],
         "curveLabel": contents.curve_label,
+        "curveAxis": contents.curve_axis,
     }
 
 

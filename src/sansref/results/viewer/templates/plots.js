@@ -78,9 +78,9 @@ function drawCurves(figure, acceleration, curves) {
   const left = Math.max(...up.ticks.map((tick) => textWidth(tickText(tick)))) + 12;
   const across = makeScale(curves.flatMap((curve) => [0, ...curve.epochs]), left, width - 12);
   const names = unique(curves.map((curve) => curve.method)).join(", ");
-  const words = `${study.curveLabel} over training epochs${at(acceleration)} for ${names}`;
+  const words = `${study.curveLabel} by ${study.curveAxis}${at(acceleration)} for ${names}`;
   figure.append(plot(width, bottom + FOOT, words,
-    bottomAxis(across, top, bottom, "epoch", (left + width) / 2), leftAxis(up, left, width, study.curveLabel, top),
+    bottomAxis(across, top, bottom, study.curveAxis, (left + width) / 2), leftAxis(up, left, width, study.curveLabel, top),
     ...curves.map((curve) => curveLine(curve, across, up))));
 }
 

@@ -1,0 +1,487 @@
+"""Reconstruct one undersampled scan with a network that learns from it alone, beside compressed sensing.
+
+Zero-shot self-supervised learning, after Yaman et al. (ICLR 2022): the acquired samples outside the calibration center
+are divided into three sets, for the loss, for stopping and for judging. The last one chooses among the network,
+compressed sensing and a mixture of both, so that the images are not worse than those of compressed sensing by the error
+on held-out samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from math import ceil, isfinite
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from sansref.commands.evaluate import CLASSICAL
+from sansref.commands.output_files import Format, Outputs, undersampling
+from sansref.commands.reconstruct import whole_volume, write_images
+from sansref.commands.zero_shot_choice import (
+    JUDGED,
+    MIXTURE,
+    NETWORK,
+    Choice,
+    choose,
+    judged_mask,
+    mixing_weight,
+    scaled_without,
+)
+from sansref.commands.zero_shot_page import write_report
+from sansref.data.provenance import Provenance, file_digest, fingerprint
+from sansref.data.readers import open_scan_file
+from sansref.data.scan_store import PreparedScans, store_scans
+from sansref.errors import FileError, SettingError, TrainingError
+from sansref.files import claim, keep_outside, remove_leftovers, write_text
+from sansref.kspace.measurement import Measurement
+from sansref.machine import device_of, keep_freed_memory
+from sansref.methods import Needs
+from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
+from sansref.methods.classical.wavelet import pywavelets
+from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.outputs.writers import save_png
+from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, magnitude, zero_filled
+from sansref.results.scores import ScoredSlice, read_scores, write_scores
+from sansref.results.viewer.contents import ViewerSlice
+from sansref.scan import Scan, ScanMeta
+from sansref.training.batches import ShapeBatches
+from sansref.training.config import RunConfig
+from sansref.training.history import read_history
+from sansref.training.run import RunDirectory, by_name
+from sansref.training.survey import tried
+from sansref.training.train import end_here, learn, logged_to, on_threads
+from sansref.yaml_json import read_json
+
+logger = logging.getLogger(__name__)
+
+REGULARISED = 2
+"""Slices that a regularisation is chosen on, at most."""
+
+FIRST = 1e-3
+"""Regularisation of the first image, before one has been chosen."""
+
+STEPS = 8
+"""Steps of an epoch, at least: each ends with a look at the samples for stopping."""
+
+EPOCHS = 6
+"""Epochs of a stage, at least; else there are fewer stages: a network that has learned nothing refines nothing."""
+
+LATE = 1.25
+"""How many times its budget a training may take: the steps of a busy machine differ from the one that was measured."""
+
+SHOWN = 6
+"""Slices that the page shows, at most."""
+
+CHOSEN = "chosen"
+"""What tables call the images that were written."""
+
+DEFAULTS = {"network.name": "modl", "training.batch_size": 1, "training.learning_rate": 4e-3}
+"""Settings whose default is another one for a single scan, by their whole names."""
+
+VERSION = 1
+"""Of the record's layout."""
+
+RECORD = "zeroshot.json"
+"""Name of the record in the folder of images."""
+
+
+@dataclass(frozen=True)
+class ZeroShotOptions:
+    """What a zero-shot reconstruction has beside the settings of a training.
+
+    Attributes
+    ----------
+    minutes
+        Time for the training of the network, from which the number of epochs follows; None trains for as many epochs as
+        the settings of the training say.
+    start
+        Run whose weights the training begins with; None begins with new ones.
+    formats
+        Formats of the images, see :class:`sansref.commands.reconstruct.Job`.
+    """
+
+    minutes: float | None = 10.0
+    start: RunDirectory | None = None
+    formats: Sequence[Format] = ("source",)
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and not self.minutes > 0:
+            raise SettingError(f"minutes must be positive, got {self.minutes:g}")
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """What a zero-shot reconstruction found.
+
+    Attributes
+    ----------
+    choice
+        Which images were written.
+    images
+        Their files.
+    scores
+        Of every method and judged slice.
+    """
+
+    choice: Choice
+    images: tuple[Path, ...]
+    scores: list[ScoredSlice]
+
+
+def zero_shot(
+    config: RunConfig,
+    file: Path,
+    out: Path,
+    options: ZeroShotOptions | None = None,
+    console: Console | None = None,
+    say: Callable[[str], object] = lambda line: None,
+) -> ZeroShot:
+    """Reconstruct one scan, or go on where a killed command of the same settings stopped.
+
+    Parameters
+    ----------
+    config
+        Everything that determines the training; its epochs are replaced where ``options`` has minutes.
+    file
+        The scan. A full one is undersampled first.
+    out
+        Folder for the images, ``scores.csv``, ``report.html``, ``zeroshot.json`` and the run.
+    options
+        What else there is to set.
+    console
+        Where progress is drawn.
+    say
+        Called with lines on what was found.
+
+    Raises
+    ------
+    SettingError
+        If settings are impossible, ``out`` holds something else, or was begun with other settings.
+    FileError
+        If the file cannot be read, has changed since, or shows nothing.
+    """
+    return _Work(config, file, out, options or ZeroShotOptions(), console or Console(stderr=True), say).done()
+
+
+def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunConfig:
+    """A configuration with as many epochs, and if need be fewer stages, as training takes so many seconds for.
+
+    A step and a reconstruction are measured; where they become much slower, training ends early. Epochs have at least
+    :data:`STEPS` steps.
+    """
+    training, count = config.training, len(scans)
+    largest = max(range(count), key=lambda item: torch.Size(scans.shapes[item]).numel())
+    method = config.build(0, config.sampling.family(scans.metas[largest].emulated))
+    batch = min(training.batch_size, count * training.repeats)
+    # The quicker of two: the first ones may be slow for reasons of their own.
+    cost = min((tried(config, method, scans[largest], batch) for _ in range(2)), key=lambda one: one.step)
+    repeats = max(training.repeats, ceil(STEPS * training.batch_size / count))
+    steps = len(ShapeBatches(scans.shapes * repeats, training.batch_size, training.seed))
+    epochs = seconds / (steps * cost.step + count * cost.reconstruction)
+    stages = method.stages
+    if hasattr(config.options, "stages"):
+        stages = min(stages, max(1, int(epochs / EPOCHS)))
+    changes: dict[str, Any] = {"training.repeats": repeats, "training.epochs": max(1, round(epochs / stages))}
+    changes["training.minutes"] = LATE * seconds / 60
+    return config.changed(**changes, **({} if stages == method.stages else {"method.stages": stages}))
+
+
+class _Measured:
+    """A reconstruction that knows its last images again, and how many seconds they took."""
+
+    def __init__(self, reconstruct: Reconstruct) -> None:
+        self._reconstruct = reconstruct
+        self._known: dict[bytes, tuple[Tensor, float]] = {}
+
+    def __call__(self, given: Measurement) -> Tensor:
+        return self._found(given)[0]
+
+    def seconds(self, given: Measurement) -> float:
+        return self._found(given)[1]
+
+    def _found(self, given: Measurement) -> tuple[Tensor, float]:
+        key = hashlib.sha256(given.kspace.numpy().tobytes() + given.mask.numpy().tobytes()).digest()
+        if key not in self._known:
+            if len(self._known) == 4:
+                del self._known[next(iter(self._known))]
+            began = time.perf_counter()
+            image = self._reconstruct(given)
+            if given.maps is not None:  # no sample depends on what no coil sees
+                image = image * (given.maps != 0).any(1)
+            self._known[key] = image, time.perf_counter() - began
+        return self._known[key]
+
+
+class _Work:
+    """One command at work."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        file: Path,
+        out: Path,
+        options: ZeroShotOptions,
+        console: Console,
+        say: Callable[[str], object],
+    ) -> None:
+        self.config, self.file, self.out, self.options = config, file, out, options
+        self.console, self._tell = console, say
+        self.began = time.perf_counter()
+        self.run = RunDirectory(out / "run")
+        self.seed = config.data_seed + 1  # of the samples for judging
+        self.record: dict[str, Any] = {}
+
+    def say(self, line: str) -> None:
+        """Tell the user, and the log."""
+        logger.info(line)
+        self._tell(line)
+
+    def done(self) -> ZeroShot:
+        """Everything, or what is left of it."""
+        self._check()
+        keep_outside(self.out, self.file)
+        self.info = open_scan_file(self.file, self.config.slices.reader_options).describe(self.file)
+        self._begin()
+        if "choice" in self.record and (found := self._earlier()) is not None:
+            return found
+        keep_freed_memory()
+        with logged_to(self.out / "log.txt"), on_threads(self.config.machine.threads):
+            self.scans = self._stored()
+            self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
+            self._first_image()
+            classical = self._compressed_sensing()
+            self._train()
+            return self._written(classical)
+
+    def _check(self) -> None:
+        config = self.config
+        if config.needs is not Needs.UNDERSAMPLED:
+            raise SettingError(f"method {config.method!r} needs more than one undersampled scan: use idr or ssdu")
+        if config.machine.processes > 1:
+            raise SettingError("one scan is learned by one process: leave out --devices and --num_nodes")
+        if config.training.score != "held_out" or not config.training.score_decides(config.build().stages):
+            raise SettingError(
+                "the error on held-out samples decides here: leave out --keep last and --score reference"
+            )
+        if self.options.start is not None:
+            other = self.options.start.config()
+            _ = self.options.start.load(other)
+            ours, theirs = asdict(config.network), asdict(other.network)
+            names = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+            if names:
+                changes = ", ".join(f"network.{name} {theirs.get(name)!r}" for name in sorted(names))
+                raise SettingError(f"{self.options.start.path} has another network ({changes}): give the same settings")
+
+    def _begin(self) -> None:
+        """Claim the folder and read the record, or begin it; refuse other settings."""
+        claim(self.out, "zeroshot")
+        remove_leftovers(self.out)
+        start, settings = self.options.start, self.config.values()
+        del settings["machine"]  # it may go on elsewhere
+        named = self.config.preparation.flat()  # of files that settings name, what they hold
+        settings["sampling"]["mask"], settings["data"]["maps"] = named["mask"], named["maps"]
+        settings |= {"file": str(self.file.resolve()), "content": fingerprint(self.file)}
+        settings |= {"minutes": self.options.minutes, "images": sorted(set(self.options.formats))}
+        settings["start"] = None if start is None else file_digest(start.weights)
+        settings = json.loads(json.dumps(settings))
+        path, cure = self.out / RECORD, "Choose another --out"
+        if path.exists():
+            self.record = read_json(path, cure)
+            if not isinstance(self.record, dict) or self.record.get("version") != VERSION:
+                raise FileError(path, "is no record that this version can go on with", cure)
+            before, now = by_name(self.record["settings"]), by_name(settings)
+            names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            if names == ["content"]:
+                raise FileError(self.file, f"has changed since {self.out} was begun", cure)
+            if names:
+                changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names)
+                raise SettingError(
+                    f"{self.out} holds a reconstruction with other settings ({changes}): choose another --out"
+                )
+        else:
+            self._note(settings=settings)
+
+    def _note(self, **parts: Any) -> None:
+        self.record = {"version": VERSION, **self.record, **parts}
+        write_text(self.out / RECORD, json.dumps(self.record, indent=1))
+
+    def _earlier(self) -> ZeroShot | None:
+        """What a command that has ended found; None where its files are gone."""
+        choice, outputs = Choice(**self.record["choice"]), self._outputs(None)
+        if not outputs.complete or not all((self.out / name).exists() for name in ("scores.csv", "report.html")):
+            return None
+        return ZeroShot(choice, outputs.paths(), read_scores(self.out / "scores.csv"))
+
+    def _scans(self, slices: Sequence[int] | None = None) -> Iterator[Scan]:
+        """Scans of the file with all their samples, on the scale of those that are not for judging."""
+        for scan in self.config.preparation.scans(self.info, slices):
+            yield scaled_without(scan, judged_mask(scan, self.seed))
+
+    def _stored(self) -> PreparedScans:
+        """What is learned from: the scans without the samples for judging, and without references."""
+        folder = self.out / "scans"
+        if folder.exists():
+            return PreparedScans(folder)
+        apart = (scan.restricted(~judged_mask(scan, self.seed)) for scan in self._scans())
+        return store_scans(apart, folder, references=False)
+
+    def _families(self) -> Callable[[bool], Any]:
+        return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
+
+    def _first_image(self) -> None:
+        """Write a picture of the middle slice at once, before anything is chosen."""
+        path = self.out / "first.png"
+        if path.exists():
+            return
+        scan = self.scans[len(self.scans) // 2]
+        image = magnitude(Classical(_classical_names()[0], FIRST).reconstruct(scan.batch())[0], scan)
+        save_png(path, image, geometry=scan.meta.geometry)
+        self.say(f"first image, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {path}")
+
+    def _compressed_sensing(self) -> dict[str, Classical]:
+        """Both kinds, each with the regularisation that is best on the samples for stopping; the better one first."""
+        seed, count = self.config.training.seed, len(self.scans)
+        if "classical" not in self.record:
+            every = max(1, ceil(count / REGULARISED))
+            items = range(every // 2, count, every)
+            chosen = [self.scans[item] for item in items]
+            masks = [
+                held_out_mask(scan, self.stopping.share, seed, item) for scan, item in zip(chosen, items, strict=True)
+            ]
+            found = {}
+            for name in _classical_names():
+                family = self.stopping.family(all(scan.meta.emulated for scan in chosen))
+                regularisation = choose_regularisation(name, chosen, masks, family).regularisation
+                method = Classical(name, regularisation, seed=seed)
+                scores = [self.stopping.score(method.reconstruct, self.scans[item], item) for item in range(count)]
+                found[name] = {"regularisation": regularisation, "stopping": fmean(scores)}
+                self.say(f"{CLASSICAL[name]}: held-out error {fmean(scores):.4f}, regularisation {regularisation:.2g}")
+            self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
+        return {
+            CLASSICAL[name]: Classical(name, found["regularisation"], seed=seed)
+            for name, found in self.record["classical"].items()
+        }
+
+    def _train(self) -> None:
+        """Train the network, or go on; stopped by Ctrl-C or a failure, it keeps the best weights so far."""
+        config, minutes = self.config, self.options.minutes
+        if self.run.config_file.exists():
+            config = self.run.config()
+        elif minutes is not None:
+            config = with_budget(config, self.scans, 60 * minutes)
+            stages, training = config.build().stages, config.training
+            self.say(f"network: {stages} stage(s) of {training.epochs} epoch(s), about {minutes:g} min")
+        config = replace(config, machine=self.config.machine)
+        self.run.start(config, str(self.file.resolve()))
+        if self.run.finished or "failed" in self.record:
+            return
+        best = next(iter(self.record["classical"].items()))
+        beside = f"{CLASSICAL[best[0]]} {best[1]['stopping']:.4f}"
+        start = None if self.options.start is None else self.options.start.weights
+        try:
+            learn(config, self.scans, None, self.run, self.console, start=start, withheld=JUDGED, beside=beside)
+            return
+        except KeyboardInterrupt:
+            kept = end_here(config, self.run, len(self.scans))
+            self.say("training stopped; a second Ctrl-C stops the command")
+        except TrainingError as error:
+            kept = end_here(config, self.run, len(self.scans))
+            self.say(f"training failed: {error}")
+        self.say(
+            "the best weights so far are judged" if kept else "no epoch has ended: compressed sensing is judged alone"
+        )
+        if not kept:
+            self._note(failed=True)
+
+    def _methods(self, classical: Mapping[str, Classical]) -> dict[str, _Measured]:
+        """All that is judged, by the name that tables give it."""
+        found: dict[str, _Measured] = {ZERO_FILLED: _Measured(zero_filled)}
+        found |= {label: _Measured(classical[label].reconstruct) for label in CLASSICAL.values() if label in classical}
+        if self.run.finished:
+            device = device_of(self.config.machine.accelerator)
+            method = self.run.load().to(device)
+            network = _Measured(lambda given: method.reconstruct(given.to(device)).cpu())
+            better = found[next(iter(classical))]
+            with torch.inference_mode():
+                share = mixing_weight(network, better, self.scans, self.stopping, range(len(self.scans)))
+            self._note(mixture={"network": share, next(iter(classical)): 1 - share})
+            found[NETWORK] = network
+            found[MIXTURE] = _Measured(lambda given: share * network(given) + (1 - share) * better(given))
+        return found
+
+    def _written(self, classical: Mapping[str, Classical]) -> ZeroShot:
+        """Judge, choose, and write."""
+        methods = self._methods(classical)
+        rows, shown = self._judged(methods)
+        choice = choose({label: [row.held_out for row in rows if row.label == label] for label in methods})
+        rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
+        self.say(choice.reason)
+        with torch.inference_mode():
+            outputs = self._outputs(choice)
+            write_images(outputs, whole_volume(self._images(methods[choice.label]), self.info))
+        write_scores(self.out / "scores.csv", rows)
+        write_report(self.out, self.record, choice.reason, rows, shown, self.run)
+        self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
+        return ZeroShot(choice, outputs.paths(), rows)
+
+    def _judged(self, methods: Mapping[str, _Measured]) -> tuple[list[ScoredSlice], list[ViewerSlice]]:
+        """Score every method on the samples for judging, and against the reference where there is one."""
+        scorer = Scorer(methods, HeldOut(JUDGED, self.seed, cache(self.config.sampling.family)))
+        every = max(1, ceil(len(self.scans) / SHOWN))
+        learning = sum(float(row["seconds"]) for row in read_history(self.run.path / "metrics.csv")) / len(self.scans)
+        rows: list[ScoredSlice] = []
+        shown: list[ViewerSlice] = []
+        for place, scan in enumerate(self._scans()):
+            own = list(scorer.score(scan, scan.meta.slice))
+            seconds = {label: method.seconds(scan.batch()) for label, method in methods.items()}
+            if MIXTURE in methods:
+                seconds[NETWORK] += learning
+                seconds[MIXTURE] += seconds[NETWORK] + seconds[next(iter(self._labels()))]
+            own = [replace(row, seconds=seconds[row.label], file=self.file.name) for row in own]
+            rows += own
+            if place % every == every // 2:
+                shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out)]))
+        return rows, shown
+
+    def _labels(self) -> list[str]:
+        """Of compressed sensing, the better one first."""
+        return [CLASSICAL[name] for name in self.record["classical"]]
+
+    def _images(self, method: _Measured) -> Iterator[tuple[Tensor, ScanMeta]]:
+        """Images of all slices, of all their samples."""
+        for scan in self._scans(range(self.info.slices)):
+            image = magnitude(method(scan.batch())[0], scan) * scan.meta.scale
+            if not image.isfinite().all():
+                problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
+                raise FileError(self.file, problem, "Leave this file out")
+            yield image, scan.meta
+
+    def _outputs(self, choice: Choice | None) -> Outputs:
+        """Names of the images, and what they say of how they came about."""
+        made = Provenance("zeroshot", "", "", "")
+        if choice is not None:
+            learned = choice.label in (NETWORK, MIXTURE)
+            weights = file_digest(self.run.weights) if learned else "none"
+            known = {name: self.record.get(name) for name in ("settings", "classical", "mixture")}
+            settings = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+            made = Provenance(f"zero-shot {choice.label}", weights, settings, undersampling(self.config.sampling))
+        return Outputs(self.info, self.out, self.options.formats, made)
+
+
+def _classical_names() -> list[ClassicalName]:
+    """Kinds of compressed sensing that can be had here."""
+    try:
+        pywavelets()
+    except SettingError:
+        return ["total_variation"]
+    return list(CLASSICAL)

@@ -1,0 +1,106 @@
+"""The choice of a zero-shot reconstruction: which samples judge, and what they choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from statistics import fmean, stdev
+
+from torch import Tensor
+
+from sansref.commands.evaluate import CLASSICAL
+from sansref.data.prepare import scaled
+from sansref.kspace.cartesian import Cartesian
+from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.results.scorer import Reconstruct
+from sansref.scan import Scan
+
+JUDGED = 0.1
+"""Share of the acquired samples outside the center that is for judging alone."""
+
+NETWORK, MIXTURE = "network", "mixture"
+"""What tables call the learned images."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images were written, and why.
+
+    Attributes
+    ----------
+    label
+        Name of the method in tables.
+    reason
+        A sentence.
+    errors
+        Mean error on the samples for judging, by method.
+    """
+
+    label: str
+    reason: str
+    errors: Mapping[str, float]
+
+
+def judged_mask(scan: Scan, seed: int) -> Tensor:
+    """The acquired samples of a scan that are for judging alone, bool (height, width)."""
+    return held_out_mask(scan, JUDGED, seed, scan.meta.slice)
+
+
+def scaled_without(scan: Scan, judged: Tensor) -> Scan:
+    """A scan on the scale of its other samples: not even that tells of those that are for judging."""
+    meta = scaled(scan.restricted(~judged)).meta
+    factor = meta.scale / scan.meta.scale
+    reference = None if scan.reference is None else scan.reference / factor
+    return replace(scan, kspace=scan.kspace / factor, reference=reference, meta=meta)
+
+
+def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
+    """Choose the method whose images predict the samples for judging best; compressed sensing where that is not sure.
+
+    A learned method must be better than the better one of compressed sensing by more than the standard error over
+    slices of the difference, and in a single slice, which has none, better at all.
+
+    Parameters
+    ----------
+    errors
+        Held-out error of every slice, by method.
+    """
+    means = {label: fmean(values) for label, values in errors.items()}
+    means = {label: mean for label, mean in means.items() if isfinite(mean)}
+    classical = min((label for label in CLASSICAL.values() if label in means), key=means.__getitem__)
+    learned = min((label for label in (NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
+    if learned is None:
+        return Choice(classical, f"{classical} was chosen: nothing was learned", means)
+    told = f"on the samples for judging, the {learned} has the error {means[learned]:.4g}, {classical} "
+    told += f"{means[classical]:.4g}"
+    gains = [before - after for before, after in zip(errors[classical], errors[learned], strict=True)]
+    unsure = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 and all(map(isfinite, gains)) else 0.0
+    over = f"; the difference has the standard error {unsure:.2g} over {len(gains)} slices" if len(gains) > 1 else ""
+    if fmean(gains) > unsure:
+        return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
+    tie = ", too little to tell" if fmean(gains) >= 0 else ""
+    return Choice(classical, f"{classical} was chosen: {told}{tie}{over}", means)
+
+
+def mixing_weight(
+    network: Reconstruct, classical: Reconstruct, scans: Sequence[Scan], held_out: HeldOut, items: Sequence[int]
+) -> float:
+    """The share of the network, in 0..1, whose mixture with another image predicts held-out samples best.
+
+    In closed form: the mean of the slices' normalised squared errors is a parabola in that share.
+    """
+    above = below = 0.0
+    for scan, item in zip(scans, items, strict=True):
+        mask = held_out_mask(scan, held_out.share, held_out.seed, item)
+        given = scan.restricted(~mask).batch()
+        density = held_out.family(scan.meta.emulated).density(scan.mask).clamp(min=1e-3)
+        seen = Cartesian(mask[None], given.maps)
+        other = seen.transform(classical(given))
+        error, difference = other - scan.kspace, other - seen.transform(network(given))
+        weight = mask / density
+        energy = float((weight * scan.kspace.abs().square()).sum())
+        above += float((weight * (error * difference.conj()).real).sum()) / energy
+        below += float((weight * difference.abs().square()).sum()) / energy
+    share = above / below if below > 0 else 0.0
+    return min(max(share, 0.0), 1.0) if isfinite(share) else 0.0

@@ -1,0 +1,584 @@
+"""One scan, reconstructed by what is learned from it alone: three sets of samples, and never worse by the last one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+from functools import cache, partial
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import sansref as package
+from helpers.scans import noise
+from sansref.cli import main
+from sansref.commands import zero_shot as module
+from sansref.commands.zero_shot import (
+    JUDGED,
+    MIXTURE,
+    NETWORK,
+    ZeroShotOptions,
+    choose,
+    judged_mask,
+    mixing_weight,
+    scaled_without,
+    with_budget,
+    zero_shot,
+)
+from sansref.data.prepare import Preparation
+from sansref.data.scan_store import PreparedScans
+from sansref.errors import FileError, SettingError
+from sansref.kspace.fourier import fft2c
+from sansref.kspace.grid import central_mask
+from sansref.methods.unrolled import UnrolledMethod
+from sansref.metrics.held_out import HeldOut, held_out_error, held_out_mask
+from sansref.results.scorer import Scorer, zero_filled
+from sansref.results.scores import read_scores
+from sansref.training.batches import WithoutHeldOut
+from sansref.training.config import RunConfig
+from sansref.training.loop import Loop
+from sansref.training.run import RunDirectory
+
+QUIET = Console(quiet=True)
+LABELS = ["zero-filled", "L1-wavelet", "total variation", "network", "mixture"]
+SETTINGS = {
+    **{"axes": "slice,coil,row,column", "acceleration": 2, "center": 0.3, "map_kernel": 4},
+    **{"stages": 2, "epochs": 2, "repeats": 2, "threads": 1, "accelerator": "cpu"},
+    **{"network.phases": 1, "network.channels": 2, "network.layers": 2, "network.cg_steps": 1},
+}
+
+
+def config_of(method="idr", **changes):
+    settings = {name: value for name, value in SETTINGS.items() if method == "idr" or name != "stages"}
+    return RunConfig.from_values({"method": method}).changed(**module.DEFAULTS).changed(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def scan_file(tmp_path_factory):
+    """Two slices of four coils, fully sampled."""
+    y, x = np.mgrid[-1:1:32j, -1:1:32j]
+    generator, images = np.random.default_rng(0), np.zeros((2, 32, 32))
+    for image in images:
+        for top, left, height, width in generator.integers(4, 20, (12, 4)):
+            image[top : top + height // 2, left : left + width // 2] += 0.3
+    coils = [np.exp(-((y - row) ** 2 + (x - column) ** 2)) for row in (-1, 1) for column in (-1, 1)]
+    full = fft2c(torch.tensor(np.array([[image * coil for coil in coils] for image in images]), dtype=torch.complex64))
+    path = tmp_path_factory.mktemp("scan") / "head.npy"
+    np.save(path, (full + 0.01 * noise(*full.shape, dtype=torch.complex64)).numpy())
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compressed_sensing():
+    """Two regularisations instead of eleven, and 15 iterations instead of 100."""
+    few = partial(module.choose_regularisation, grid=(1e-3, 1e-2), iterations=15)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "choose_regularisation", few)
+        patch.setattr(module, "Classical", partial(module.Classical, iterations=15))
+        yield
+
+
+BY_EPOCHS = ZeroShotOptions(minutes=None)
+
+
+def play(file, out, options=BY_EPOCHS, say=lambda line: None, method="idr", **changes):
+    return zero_shot(config_of(method, **changes), file, out, options, QUIET, say)
+
+
+@pytest.fixture(scope="module")
+def played(scan_file, quick_compressed_sensing, tmp_path_factory):
+    out = tmp_path_factory.mktemp("played") / "out"
+    return play(scan_file, out), out
+
+
+def images(out):
+    with h5py.File(out / "head.h5") as file:
+        return np.asarray(file["reconstruction"])
+
+
+def whole_scans(file):
+    return list(config_of().preparation.scans(file))
+
+
+# The three sets
+
+
+def test_the_three_sets_are_disjoint_and_lie_outside_the_calibration(scan_file, played):
+    _, out = played
+    config = RunDirectory(out / "run").config()
+    stored = PreparedScans(out / "scans")
+    learned = WithoutHeldOut(stored, config.split.held_out, config.training.seed)
+    for item, scan in enumerate(whole_scans(scan_file)):
+        judging = judged_mask(scan, config.data_seed + 1)
+        stopping = held_out_mask(stored[item], config.split.held_out, config.training.seed, item)
+        loss = learned[item].mask
+        assert torch.equal(stored[item].mask, scan.mask & ~judging)
+        assert (judging.int() + stopping.int() + loss.int()).max() == 1
+        assert torch.equal(judging | stopping | loss, scan.mask)
+        side = scan.meta.calibration
+        assert side >= 8
+        assert not ((judging | stopping) & central_mask((32, 32), (side, side))).any()
+        outside = scan.mask & ~central_mask((32, 32), (side, side))
+        assert int(judging.sum()) == round(JUDGED * int(outside.sum()))
+        assert not stored[item].kspace[:, judging].any()
+        assert stored[item].reference is None
+
+
+def test_whole_columns_of_a_column_mask_are_judged(scan_file):
+    recipe = config_of(mask="random_columns", acceleration=1.6).preparation
+    for scan in recipe.scans(scan_file):
+        judging = judged_mask(scan, 1)
+        assert judging.any()
+        assert torch.equal(judging.all(0), judging.any(0))
+
+
+def test_samples_for_judging_reach_nothing_before_the_choice(scan_file, played, tmp_path, monkeypatch):
+    found, out = played
+    original = Preparation.scans
+
+    def falsified(self, *words):
+        for scan in original(self, *words):
+            judging = judged_mask(scan, 1)
+            yield replace(scan, kspace=torch.where(judging, 7 * scan.kspace.conj() + 3, scan.kspace))
+
+    monkeypatch.setattr(Preparation, "scans", falsified)
+    other = play(scan_file, tmp_path / "out")
+    for name in ("kspace", "maps", "mask"):
+        bytes_of = [(folder / "scans" / name / "arrays.bin").read_bytes() for folder in (out, tmp_path / "out")]
+        assert bytes_of[0] == bytes_of[1]
+    ours, theirs = (load_file(folder / "run" / "model.safetensors") for folder in (out, tmp_path / "out"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    records = [json.loads((folder / "zeroshot.json").read_text()) for folder in (out, tmp_path / "out")]
+    assert records[0]["classical"] == records[1]["classical"]
+    assert records[0]["mixture"] == records[1]["mixture"]
+    assert found.choice.errors != other.choice.errors
+
+
+def test_coil_maps_and_scale_do_not_know_the_samples_for_judging(scan_file, tmp_path):
+    kspace = np.load(scan_file)
+    scans = whole_scans(scan_file)
+    for item, scan in enumerate(scans):
+        kspace[item] = np.where(judged_mask(scan, 1).numpy(), 5 + 2j, kspace[item])
+    np.save(tmp_path / "head.npy", kspace)
+    for before, after in zip(scans, whole_scans(tmp_path / "head.npy"), strict=True):
+        judging = judged_mask(before, 1)
+        assert torch.equal(judging, judged_mask(after, 1))
+        assert torch.equal(before.maps, after.maps)
+        assert before.meta.scale != after.meta.scale
+        one, other = (scaled_without(scan, judging).restricted(~judging) for scan in (before, after))
+        torch.testing.assert_close(one.kspace, other.kspace)
+        assert one.meta.scale == pytest.approx(other.meta.scale, rel=1e-5)
+        largest = float(zero_filled(replace(one, maps=None, kspace=one.kspace[:1]).batch()).abs().max())
+        assert 0 < largest < 1
+
+
+def test_the_reference_changes_neither_images_nor_choice(scan_file, played, tmp_path, monkeypatch):
+    found, out = played
+    original = Preparation.scans
+    monkeypatch.setattr(
+        Preparation, "scans", lambda self, *words: (scan.without_reference() for scan in original(self, *words))
+    )
+    other = play(scan_file, tmp_path / "out")
+    assert found.choice == other.choice
+    np.testing.assert_array_equal(images(out), images(tmp_path / "out"))
+    assert [row.held_out for row in found.scores] == [row.held_out for row in other.scores]
+    assert all(row.psnr > 0 and row.psnr_body > 0 for row in found.scores)
+    assert all(math.isnan(row.psnr) and math.isnan(row.ssim_body) for row in other.scores)
+
+
+# The choice
+
+CS = {"L1-wavelet": [0.2, 0.4], "total variation": [0.3, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("learned", "chosen"),
+    [
+        ({NETWORK: [0.1, 0.3]}, NETWORK),
+        ({NETWORK: [0.1, 0.3], MIXTURE: [0.09, 0.3]}, MIXTURE),
+        ({NETWORK: [0.2, 0.4]}, "L1-wavelet"),  # equal
+        ({NETWORK: [0.1, 0.45]}, "L1-wavelet"),  # better in the mean by 0.025, with a standard error of 0.075
+        ({NETWORK: [0.3, 0.6]}, "L1-wavelet"),
+        ({NETWORK: [math.nan, 0.1]}, "L1-wavelet"),
+        ({NETWORK: [math.inf, 0.1], MIXTURE: [0.1, 0.3]}, MIXTURE),
+        ({}, "L1-wavelet"),
+    ],
+)
+def test_compressed_sensing_gives_way_only_to_what_is_surely_better(learned, chosen):
+    found = choose({"zero-filled": [0.01, 0.01], **CS, **learned})
+    assert found.label == chosen
+    assert found.reason.startswith(("the network", "the mixture", "L1-wavelet"))
+
+
+@pytest.mark.parametrize(("network", "chosen"), [(0.2, "L1-wavelet"), (0.19, NETWORK), (0.21, "L1-wavelet")])
+def test_in_a_single_slice_a_tie_is_an_equal_error(network, chosen):
+    assert choose({"L1-wavelet": [0.2], "total variation": [0.3], NETWORK: [network]}).label == chosen
+
+
+def test_without_wavelets_total_variation_is_chosen_from():
+    assert choose({"zero-filled": [0.9], "total variation": [0.3]}).label == "total variation"
+
+
+def test_the_mixture_has_the_share_that_predicts_the_samples_for_stopping_best(scan_file):
+    config = config_of()
+    scans = whole_scans(scan_file)
+    held_out = HeldOut(0.1, 0, cache(config.sampling.family))
+
+    def one(given):
+        return 1.2 * zero_filled(given)
+
+    def other(given):
+        return zero_filled(given).roll(1, -1)
+
+    share = mixing_weight(one, other, scans, held_out, range(2))
+
+    def error(part):
+        total = 0.0
+        for item, scan in enumerate(scans):
+            mask = held_out_mask(scan, 0.1, 0, item)
+            given, density = scan.restricted(~mask).batch(), held_out.family(True).density(scan.mask)
+            image = part * one(given) + (1 - part) * other(given)
+            total += float(held_out_error(image, scan.kspace[None], mask[None], given.maps, density))
+        return total
+
+    assert 0 < share <= 1
+    assert error(share) == pytest.approx(min(error(part) for part in np.linspace(0, 1, 101)), rel=1e-3)
+    assert mixing_weight(one, one, scans, held_out, range(2)) == 0
+
+
+@pytest.mark.parametrize("image", [0.0, 10.0, 1j])
+def test_a_broken_network_never_wins(scan_file, tmp_path, monkeypatch, image):
+    monkeypatch.setattr(UnrolledMethod, "reconstruct", lambda self, given: torch.full_like(zero_filled(given), image))
+    found = play(scan_file, tmp_path / "out", epochs=1)
+    assert found.choice.label in ("L1-wavelet", "total variation")
+    assert found.choice.errors[NETWORK] > 2 * found.choice.errors[found.choice.label]
+
+
+def test_a_training_that_fails_leaves_compressed_sensing(scan_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        UnrolledMethod, "reconstruct", lambda self, given: torch.full_like(zero_filled(given), math.nan)
+    )
+    said = []
+    found = play(scan_file, tmp_path / "out", say=said.append)
+    assert found.choice.label in ("L1-wavelet", "total variation")
+    assert any(line.startswith("training failed: ") for line in said)
+    assert play(scan_file, tmp_path / "out").choice == found.choice
+
+
+# Files
+
+
+def test_images_scores_record_and_page_are_written(scan_file, played):
+    found, out = played
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(".sansref", "first.png", "head.h5", "log.txt", "report.html", "run", "scans", "scores.csv", "zeroshot.json")
+    ]
+    assert found.images == (out / "head.h5",)
+    assert images(out).shape == (2, 32, 32)
+    rows = read_scores(out / "scores.csv")
+    assert [(row.label, row.slice) for row in rows if row.label != "chosen"] == [
+        (label, item) for item in range(2) for label in LABELS
+    ]
+    chosen = [replace(row, label=found.choice.label) for row in rows if row.label == "chosen"]
+    assert list(map(repr, chosen)) == [repr(row) for row in rows if row.label == found.choice.label]
+    assert all(row.seconds > 0 and row.held_out > 0 for row in rows)
+    with (out / "scores.csv").open() as file:
+        assert next(csv.reader(file))[-1] == "seconds"
+    record = json.loads((out / "zeroshot.json").read_text())
+    assert record["choice"]["label"] == found.choice.label
+    assert sum(record["mixture"].values()) == pytest.approx(1)
+    assert set(record["classical"]) == {"l1_wavelet", "total_variation"}
+    assert record["seeds"] == {"judging": 1, "stopping": 0}
+    page = (out / "report.html").read_text()
+    for words in (found.choice.reason[1:], "seconds of training", "this is all that is promised", "head.npy"):
+        assert words in page
+
+
+def test_errors_are_those_on_the_samples_for_judging(scan_file, played):
+    found, _ = played
+    for item, scan in enumerate(whole_scans(scan_file)):
+        judging = judged_mask(scan, 1)
+        given = scan.restricted(~judging).batch()
+        density = config_of().sampling.family(True).density(scan.mask)
+        error = held_out_error(zero_filled(given), scan.kspace[None], judging[None], given.maps, density)
+        (row,) = [row for row in found.scores if (row.label, row.slice) == ("zero-filled", item)]
+        assert row.held_out == pytest.approx(float(error), rel=1e-4)
+
+
+def test_final_images_are_of_all_samples(scan_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "choose", lambda errors: module.Choice("zero-filled", "x", {}))
+    play(scan_file, tmp_path / "out", epochs=1)
+    expected = [zero_filled(scan.batch())[0].abs() * scan.meta.scale for scan in whole_scans(scan_file)]
+    np.testing.assert_allclose(images(tmp_path / "out"), torch.stack(expected).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_slices_limit_what_is_learned_and_judged_and_not_what_is_written(scan_file, tmp_path):
+    found = play(scan_file, tmp_path / "out", epochs=1, slices=1)
+    assert {row.slice for row in found.scores} == {1}
+    assert len(PreparedScans(tmp_path / "out" / "scans")) == 1
+    assert images(tmp_path / "out").any((1, 2)).all()
+
+
+def test_a_scan_that_came_undersampled_keeps_its_mask(scan_file, tmp_path):
+    kspace = np.load(scan_file)
+    mask = whole_scans(scan_file)[0].mask.numpy()
+    np.save(tmp_path / "head.npy", kspace * mask)
+    found = play(tmp_path / "head.npy", tmp_path / "out", epochs=1)
+    assert found.scores[0].acceleration == pytest.approx(mask.size / mask.sum())
+    assert all(math.isnan(row.psnr) for row in found.scores)
+
+
+def test_what_has_ended_ends_at_once(scan_file, played, tmp_path, monkeypatch):
+    found, out = played
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    monkeypatch.setattr(module, "learn", lambda *words, **names: pytest.fail("trained again"))
+    monkeypatch.setattr(Scorer, "score", lambda *words: pytest.fail("judged again"))
+    again = play(scan_file, copy)
+    assert again.choice == found.choice
+    assert list(map(repr, again.scores)) == list(map(repr, found.scores))
+
+
+def test_lost_images_are_written_again(scan_file, played, tmp_path):
+    _, out = played
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    (copy / "head.h5").unlink()
+    play(scan_file, copy)
+    np.testing.assert_array_equal(images(copy), images(out))
+
+
+def test_the_same_without_pywavelets(scan_file, tmp_path, monkeypatch):
+    def missing():
+        raise SettingError("l1_wavelet needs PyWavelets")
+
+    monkeypatch.setattr(module, "pywavelets", missing)
+    found = play(scan_file, tmp_path / "out", epochs=1)
+    assert "L1-wavelet" not in found.choice.errors
+    assert images(tmp_path / "out").any()
+
+
+# Training
+
+
+def test_the_budget_gives_the_number_of_epochs(scan_file, played, monkeypatch):
+    scans = PreparedScans(played[1] / "scans")
+    cost = module.tried(config_of(), config_of().build(), scans[0], 1)
+    monkeypatch.setattr(module, "tried", lambda *words: replace(cost, step=0.5, reconstruction=0.25))
+    config = with_budget(config_of(repeats=1, stages=4), scans, 90)  # epochs of 8 steps and 2 reconstructions: 4.5 s
+    assert (config.training.repeats, config.training.epochs, config.options.stages) == (4, 7, 3)
+    assert config.training.minutes == pytest.approx(1.25 * 1.5)
+    config = with_budget(config_of(repeats=1, stages=4), scans, 10)
+    assert (config.training.repeats, config.training.epochs, config.options.stages) == (4, 2, 1)
+    config = with_budget(config_of(repeats=1, stages=4), scans, 1)
+    assert (config.training.epochs, config.options.stages) == (1, 1)
+
+
+def test_a_budget_is_measured_once(scan_file, tmp_path, monkeypatch):
+    counted = []
+    original = module.with_budget
+    monkeypatch.setattr(module, "with_budget", lambda *words: counted.append(1) or original(*words))
+    monkeypatch.setattr(Loop, "score", interrupted_at(Loop.score, 2))
+    options = ZeroShotOptions(minutes=0.02)
+    play(scan_file, tmp_path / "out", options)
+    epochs = RunDirectory(tmp_path / "out" / "run").config().training.epochs
+    (tmp_path / "out" / "head.h5").unlink()
+    play(scan_file, tmp_path / "out", options)
+    assert counted == [1]
+    assert RunDirectory(tmp_path / "out" / "run").config().training.epochs == epochs
+
+
+def interrupted_at(original, *calls):
+    counted = []
+
+    def act(*words):
+        counted.append(1)
+        if len(counted) in calls:
+            raise KeyboardInterrupt
+        return original(*words)
+
+    return act
+
+
+def test_an_interrupt_keeps_the_best_weights_and_goes_on(scan_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 3))
+    said, out = [], tmp_path / "out"
+    found = play(scan_file, out, say=said.append)
+    assert "training stopped; a second Ctrl-C stops the command" in said
+    assert "the best weights so far are judged" in said
+    assert NETWORK in found.choice.errors
+    run = RunDirectory(out / "run")
+    assert run.finished
+    kept = load_file(run.path / "stages" / "00" / "best.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in load_file(run.weights).items())
+    assert play(scan_file, out).choice == found.choice
+
+
+def test_a_second_interrupt_stops_and_the_same_command_goes_on(scan_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "train", interrupted_at(Loop.train, 2))
+        patch.setattr(Scorer, "score", interrupted_at(Scorer.score, 1))
+        with pytest.raises(KeyboardInterrupt):
+            play(scan_file, out)
+    assert not (out / "head.h5").exists()
+    assert NETWORK in play(scan_file, out).choice.errors
+    assert images(out).any()
+
+
+def test_an_interrupt_before_the_first_epoch_leaves_compressed_sensing(scan_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 1))
+    said = []
+    found = play(scan_file, tmp_path / "out", say=said.append)
+    assert "no epoch has ended: compressed sensing is judged alone" in said
+    assert NETWORK not in found.choice.errors
+    assert found.choice.reason.endswith("nothing was learned")
+
+
+def test_training_begins_with_the_weights_of_another_run(scan_file, played, tmp_path, monkeypatch):
+    start = RunDirectory(played[1] / "run")
+    begun = []
+    original = Loop.train
+
+    def watched(self, *words):
+        begun.append({name: value.clone() for name, value in self.method.state_dict().items()})
+        return original(self, *words)
+
+    monkeypatch.setattr(Loop, "train", watched)
+    play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=start), epochs=1, stages=1)
+    weights = load_file(start.weights)
+    assert all(torch.equal(value, weights[name]) for name, value in begun[0].items())
+    with pytest.raises(SettingError, match=r"has another network \(network.channels 2\)"):
+        options = ZeroShotOptions(minutes=None, start=start)
+        play(scan_file, tmp_path / "other", options, **{"network.channels": 3})
+
+
+# Messages
+
+
+def test_other_settings_and_another_scan_need_another_folder(scan_file, played, tmp_path):
+    _, out = played
+    with pytest.raises(SettingError, match=r"other settings \(training.seed 0 -> 1\): choose another --out"):
+        play(scan_file, out, seed=1)
+    with pytest.raises(SettingError, match="minutes None -> 3"):
+        play(scan_file, out, ZeroShotOptions(minutes=3))
+    with pytest.raises(SettingError, match=r"images \['source'\] -> \['png'\]"):
+        play(scan_file, out, ZeroShotOptions(minutes=None, formats=("png",)))
+    copy = tmp_path / "head.npy"
+    shutil.copyfile(scan_file, copy)
+    play(copy, tmp_path / "out", epochs=1, stages=1)
+    np.save(copy, 2 * np.load(scan_file))
+    with pytest.raises(FileError, match=r"head.npy: has changed since"):
+        play(copy, tmp_path / "out", epochs=1, stages=1)
+
+
+def test_foreign_files_are_safe(scan_file, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("x")
+    with pytest.raises(SettingError, match="is not empty"):
+        play(scan_file, tmp_path / "out")
+    with pytest.raises(SettingError, match="holds"):
+        play(scan_file, scan_file.parent)
+    assert sorted(path.name for path in scan_file.parent.iterdir()) == ["head.npy"]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "said"),
+    [
+        ("supervised", {}, "method 'supervised' needs more than one undersampled scan"),
+        ("idr", {"devices": 2}, "one scan is learned by one process"),
+        ("ssdu", {"keep": "last"}, "leave out --keep last"),
+        ("idr", {"training.score": "reference"}, "--score reference"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(scan_file, tmp_path, method, changes, said):
+    with pytest.raises(SettingError, match=said):
+        play(scan_file, tmp_path / "out", method=method, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_minutes_must_be_positive():
+    with pytest.raises(SettingError, match="minutes must be positive, got 0"):
+        ZeroShotOptions(minutes=0)
+
+
+# Command line, Python, page
+
+WORDS = [
+    *("--axes", "slice,coil,row,column", "--acceleration", "2", "--center", "0.3", "--map_kernel", "4"),
+    *("--stages", "2", "--epochs", "2", "--repeats", "2", "--threads", "1", "--accelerator", "cpu"),
+    *("--network.phases", "1", "--network.channels", "2", "--network.layers", "2", "--network.cg_steps", "1"),
+    *("--minutes", "null"),
+]
+
+
+def test_the_command_and_python_give_the_same(scan_file, played, tmp_path, capsys):
+    main(["zeroshot", str(scan_file), "--out", str(tmp_path / "command"), *WORDS])
+    out = capsys.readouterr().out
+    for words in ("first image, by compressed sensing", "L1-wavelet: held-out error", "was chosen: ", "head.h5, by "):
+        assert words in out
+    np.testing.assert_array_equal(images(tmp_path / "command"), images(played[1]))
+    found = package.zero_shot(scan_file, tmp_path / "python", minutes=None, quiet=True, **SETTINGS)
+    assert found.choice == played[0].choice
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.h5", "--out", "x"], "nowhere.h5: does not exist"),
+        (["{file}"], "--out"),
+        (["{file}", "--out", "x", "--method", "idrr"], "there is no method 'idrr'"),
+        (["{file}", "--out", "x", "--start", "nowhere"], "nowhere: is not a run directory"),
+        (["{file}", "--out", "x", "--minutes", "-1"], "minutes must be positive"),
+        (["{file}", "--out", "x", "--stages", "2", "--method", "ssdu"], "stages"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(scan_file, sansref, words, said):
+    code, out, err = sansref("zeroshot", *(word.format(file=scan_file) for word in words))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_the_help_is_short_unless_all_is_wanted(sansref):
+    _, short, _ = sansref("zeroshot", "--help")
+    _, long, _ = sansref("zeroshot", "--help", "all")
+    for option in ("--minutes", "--start", "--format", "--acceleration", "--stages"):
+        assert f"  {option}" in short
+    assert short.count("\n  --") < 25 < 60 < long.count("\n  --")
+    assert "--network.cg_steps" in long
+    assert "--network.cg_steps" not in short
+
+
+@pytest.mark.slow
+def test_the_page_has_no_errors_in_the_browser(played):
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs Chromium and chromedriver on the path")
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
+        options.add_argument(f"--{flag}")
+    driver = Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        driver.get((played[1] / "report.html").as_uri())
+        ready = "return document.querySelectorAll('#curves svg').length"
+        WebDriverWait(driver, 20, 0.1).until(lambda _: driver.execute_script(ready))
+        text = driver.execute_script("return document.querySelector('#curves').textContent")
+        assert "seconds of training" in text
+        names = "return [...document.querySelectorAll('#left option')].map((one) => one.textContent)"
+        assert driver.execute_script(names)[: len(LABELS) + 1] == ["reference", *LABELS]
+        assert driver.get_log("browser") == []
+    finally:
+        driver.quit()
