@@ -120,7 +120,7 @@ def reconstruct_files(
     if address is None:
         outcomes = _here(Worker(job), names, console)
     else:
-        from sansref.commands.reconstruct_on_ray import on_cluster
+        from sansref.commands.ray import on_cluster
 
         job.run.load()
         outcomes = with_bar(on_cluster(job, names, address), "files", len(names), console)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import accumulate
 from math import ceil, isfinite
 from pathlib import Path
 from statistics import fmean
@@ -37,7 +38,6 @@ from sansref.commands.zero_shot_choice import (
     mixing_weight,
     scaled_without,
 )
-from sansref.commands.zero_shot_page import write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
@@ -52,12 +52,15 @@ from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.outputs.writers import save_png
 from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, magnitude, zero_filled
 from sansref.results.scores import ScoredSlice, read_scores, write_scores
-from sansref.results.viewer.contents import ViewerSlice
+from sansref.results.tables import Scoring, summarise
+from sansref.results.viewer.contents import Contents, Curve, ViewerSlice
+from sansref.results.viewer.page import write_page
 from sansref.scan import Scan, ScanMeta
+from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
 from sansref.training.history import read_history
-from sansref.training.run import RunDirectory, by_name
+from sansref.training.run import RunDirectory, environment
 from sansref.training.survey import tried
 from sansref.training.train import end_here, learn, logged_to, on_threads
 from sansref.yaml_json import read_json
@@ -485,3 +488,56 @@ def _classical_names() -> list[ClassicalName]:
     except SettingError:
         return ["total_variation"]
     return list(CLASSICAL)
+
+
+def write_report(
+    out: Path,
+    record: Mapping[str, Any],
+    reason: str,
+    rows: Sequence[ScoredSlice],
+    shown: Sequence[ViewerSlice],
+    run: RunDirectory,
+) -> None:
+    """Write ``report.html``: what was chosen and why, scores, images, and the score over the time of training."""
+    page = Contents(
+        f"{Path(record['settings']['file']).name}, reconstructed from itself",
+        f"{reason[0].upper()}{reason[1:]}.",
+        [
+            "Not worse than compressed sensing by the error on held-out samples: this is all that is promised.",
+            "The error is that of images without the samples for judging, on these samples. The images shown are made "
+            "of all samples.",
+        ],
+        _facts(record, rows),
+        summarise(rows, Scoring()).scores(),
+        slices=shown,
+        curves=_curves(record, run),
+        curve_label="held-out error on the samples for stopping",
+        curve_axis="seconds of training",
+        config=run.config_file.read_text(encoding="utf-8"),
+        versions={name: str(value) for name, value in environment().items()},
+    )
+    write_page(out / "report.html", page)
+
+
+def _facts(record: Mapping[str, Any], rows: Sequence[ScoredSlice]) -> dict[str, str]:
+    facts = {"Slices": str(len({row.slice for row in rows})), "Acceleration": f"{rows[0].acceleration:.2f}x"}
+    for name, found in record["classical"].items():
+        facts[CLASSICAL[name].capitalize() if name != "l1_wavelet" else CLASSICAL[name]] = (
+            f"regularisation {found['regularisation']:.2g}"
+        )
+    if "mixture" in record:
+        facts["Mixture"] = ", ".join(f"{share:.0%} {name}" for name, share in record["mixture"].items())
+    return facts
+
+
+def _curves(record: Mapping[str, Any], run: RunDirectory) -> list[Curve]:
+    """The network's score after every epoch, and those of compressed sensing as lines beside it."""
+    history = read_history(run.path / "metrics.csv")
+    if not history:
+        return []
+    seconds = list(accumulate(float(row["seconds"]) for row in history))
+    curves = [
+        Curve(CLASSICAL[name], "", [0, seconds[-1]], [found["stopping"]] * 2)
+        for name, found in record["classical"].items()
+    ]
+    return [*curves, Curve("network", "", seconds, [float(row["score"]) for row in history])]
