@@ -49,7 +49,7 @@ from sansref.training.run import RunDirectory
 QUIET = Console(quiet=True)
 LABELS = ["zero-filled", "L1-wavelet", "total variation", "network", "mixture"]
 SETTINGS = {
-    **{"axes": "slice,coil,row,column", "acceleration": 2, "center": 0.3, "map_kernel": 4},
+    **{"axes": "slice,coil,row,column", "acceleration": 2, "center": 0.3, "kernel": 4},
     **{"stages": 2, "epochs": 2, "repeats": 2, "threads": 1, "accelerator": "cpu"},
     **{"network.phases": 1, "network.channels": 2, "network.layers": 2, "network.cg_steps": 1},
 }
@@ -512,7 +512,7 @@ def test_minutes_must_be_positive():
 # Command line, Python, page
 
 WORDS = [
-    *("--axes", "slice,coil,row,column", "--acceleration", "2", "--center", "0.3", "--map_kernel", "4"),
+    *("--axes", "slice,coil,row,column", "--acceleration", "2", "--center", "0.3", "--coils.kernel", "4"),
     *("--stages", "2", "--epochs", "2", "--repeats", "2", "--threads", "1", "--accelerator", "cpu"),
     *("--network.phases", "1", "--network.channels", "2", "--network.layers", "2", "--network.cg_steps", "1"),
     *("--minutes", "null"),

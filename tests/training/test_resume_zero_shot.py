@@ -24,7 +24,7 @@ from sansref.training.history import read_history
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
-    *("--axes", "coil,row,column", "--acceleration", "2", "--center", "0.3", "--map_kernel", "4"),
+    *("--axes", "coil,row,column", "--acceleration", "2", "--center", "0.3", "--coils.kernel", "4"),
     *("--stages", "2", "--epochs", "2", "--repeats", "2", "--threads", "1", "--accelerator", "cpu"),
     *("--network.phases", "1", "--network.channels", "2", "--network.layers", "2", "--network.cg_steps", "1"),
     *("--minutes", "null"),

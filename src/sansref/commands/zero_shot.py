@@ -292,7 +292,7 @@ class _Work:
         start, settings = self.options.start, self.config.values()
         del settings["machine"]  # it may go on elsewhere
         named = self.config.preparation.flat()  # of files that settings name, what they hold
-        settings["sampling"]["mask"], settings["data"]["maps"] = named["mask"], named["maps"]
+        settings["sampling"]["mask"], settings["data"]["maps"] = named["sampling.mask"], named["slices.maps"]
         settings |= {"file": str(self.file.resolve()), "content": fingerprint(self.file)}
         settings |= {"minutes": self.options.minutes, "images": sorted(set(self.options.formats))}
         settings["start"] = None if start is None else file_digest(start.weights)
