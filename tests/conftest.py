@@ -46,6 +46,11 @@ HEADER = """<?xml version="1.0"?>
 <center>{center}</center></kspace_encoding_step_1></encodingLimits></encoding></ismrmrdHeader>"""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests of readers first: training keeps freed memory, which a child that is to run out of it would use."""
+    items.sort(key=lambda item: "tests/data/readers/" not in item.path.as_posix())
+
+
 def blobs(seed: int, height: int = 32, width: int = 32) -> Any:
     """A smooth magnitude image in [0, 1], float64 (height, width)."""
     generator = np.random.default_rng(seed)

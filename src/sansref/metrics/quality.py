@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 PLANE = (-2, -1)
@@ -262,6 +261,8 @@ def body_mask(reference: Tensor) -> Tensor:
     ValueError
         If the image is complex or has another number of axes.
     """
+    from scipy import ndimage  # which takes long to be imported, and scores of whole images do without
+
     if reference.is_complex() or reference.ndim != 2:
         raise ValueError(f"reference must be real (height, width), got {reference.dtype} {tuple(reference.shape)}")
     image = reference.detach().cpu().double().numpy()

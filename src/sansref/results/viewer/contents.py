@@ -211,12 +211,12 @@ class Contents:
         In the order of the page.
     curve_label
         What the training curves show, with its unit.
-    curve_axis
-        Over what they show it.
     config
         Resolved configuration, as text.
     versions
         Of the software, by name.
+    curve_axis
+        Over what the training curves show it.
     """
 
     title: str
@@ -229,9 +229,9 @@ class Contents:
     curves: Sequence[Curve] = ()
     sections: Sequence[Section] = ()
     curve_label: str = "held-out error"
-    curve_axis: str = "epoch"
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    curve_axis: str = "epoch"
 
     @property
     def methods(self) -> list[str]:
