@@ -146,6 +146,11 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def named_method(method: object) -> dict[str, Any]:
+    """Settings of a method, also where its name stands alone."""
+    return dict(method) if isinstance(method, Mapping) else {"name": method}
+
+
 def by_name(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     """Settings in groups by their whole names, such as data.simulation.snr."""
     found: dict[str, Any] = {}
@@ -215,8 +220,8 @@ class _Known:
             raise FileError(path, "is the plan of a comparison", f"Use 'sansref compare {name} --data DIR --out OUT'")
         if "config" in values:
             raise SettingError(f"{path}: there is no setting 'config'")
-        if "method" in values and not isinstance(values["method"], Mapping):
-            values["method"] = {"name": values["method"]}
+        if "method" in values:
+            values["method"] = named_method(values["method"])
         try:
             read(self.parser, values)
         except SettingError as error:

@@ -92,7 +92,7 @@ class EvaluatedSlice:
     data
         Whether its k-space is synthetic, and whether it has a measured reference of several coils.
     noise
-        Of a measured reference, see :func:`~sansref.results.scorer.reference_noise`.
+        Noise of a measured reference, see :func:`~sansref.results.scorer.reference_noise`.
     """
 
     info: FileInfo
@@ -204,8 +204,8 @@ def evaluate(
     options
         How images are compared with the reference.
     subject_from
-        Whose the files are, as in :class:`~sansref.data.slices.Slices`; None goes by what the run's
-        configuration says.
+        Rule for the person that a file belongs to, as in :class:`~sansref.data.slices.Slices`; None goes by the run's
+        configuration.
 
     Raises
     ------

@@ -133,7 +133,7 @@ class ZeroShot:
     images
         Their files.
     scores
-        Of every method and judged slice.
+        Scores of every method and judged slice.
     """
 
     choice: Choice

@@ -163,7 +163,7 @@ def recut(
     Parameters
     ----------
     meta
-        Of the slice as it was read.
+        Place and pixels of the slice as it was read.
     size
         Its height and width.
     crop

@@ -19,7 +19,7 @@ from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method, Needs
 from sansref.methods.registry import find_method
 from sansref.networks import NetworkOptions, Reconstructor, TranslatorOptions
-from sansref.settings import HIDDEN, grouped, merged, new_parser, read
+from sansref.settings import HIDDEN, grouped, merged, named_method, new_parser, read
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
@@ -357,11 +357,6 @@ GROUPS = ("data", "sampling", "coils", "split", "method", "network", "training",
 
 FORMAT = 2
 """Of configurations as they are written; the first one was flat, and is not read any more."""
-
-
-def named_method(method: object) -> dict[str, Any]:
-    """Settings of a method, also where its name stands alone."""
-    return dict(method) if isinstance(method, Mapping) else {"name": method}
 
 
 def add_settings(parser: ArgumentParser, method: str, version: bool = True) -> None:

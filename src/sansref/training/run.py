@@ -22,8 +22,8 @@ from sansref.errors import FileError, SettingError, printable
 from sansref.files import MARK, claim, remove_leftovers, remove_made, write_text
 from sansref.methods import Method
 from sansref.methods.registry import METHODS, lies_in
-from sansref.settings import by_name
-from sansref.training.config import FORMAT, RunConfig, named_method
+from sansref.settings import by_name, named_method
+from sansref.training.config import FORMAT, RunConfig
 from sansref.yaml_json import read_json, read_yaml
 
 STAGES = r"\d+/(best\.safetensors|last\.ckpt|done\.json|epoch-\d+\.safetensors)"

@@ -168,7 +168,7 @@ def draw_errors(folder: Path, slices: Sequence[ViewerSlice]) -> None:
     folder
         For ``errors-ACCELERATION-worst-N`` and ``errors-ACCELERATION-median``.
     slices
-        Of each acceleration from the worst to the best.
+        Slices of each acceleration, from the worst to the best.
     """
     groups: dict[str, list[ViewerSlice]] = defaultdict(list)
     for shown in slices:

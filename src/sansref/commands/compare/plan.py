@@ -14,8 +14,8 @@ from sansref.files import fitting
 from sansref.methods.classical.regularisation import ClassicalName
 from sansref.methods.registry import METHODS
 from sansref.presets import preset_file
-from sansref.settings import merged, new_parser, read
-from sansref.training.config import RunConfig, named_method
+from sansref.settings import merged, named_method, new_parser, read
+from sansref.training.config import RunConfig
 from sansref.yaml_json import read_yaml
 
 REMOVABLE = ("methods", "accelerations")
@@ -32,7 +32,7 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     Parameters
     ----------
     path
-        Of the file. ``extends`` names another one, from the folder of this one, or a packaged comparison.
+        Path of the file. ``extends`` names another one, from the folder of this one, or a packaged comparison.
 
     Raises
     ------
