@@ -125,7 +125,7 @@ def zero_shot(
     *,
     method: str = "idr",
     minutes: float | None = 10.0,
-    start: str | Path | None = None,
+    start: str | Path = "auto",
     formats: Sequence[Format] = ("source",),
     quiet: bool = False,
     **settings: Any,
@@ -145,7 +145,8 @@ def zero_shot(
     minutes
         Time for the training of the network; None trains for as many epochs as ``epochs`` says.
     start
-        Run whose weights the training begins with, of the same network.
+        Weights to begin with: shipped, those of the package; the folder of a run; none; or auto, the shipped ones
+        where the network is theirs.
     formats
         Formats of the images.
     quiet
@@ -165,7 +166,7 @@ def zero_shot(
         For unusable files or settings.
     """
     config = RunConfig.from_values({"method": method}).changed(**DEFAULTS).changed(**settings)
-    options = ZeroShotOptions(minutes, None if start is None else RunDirectory(Path(start)), tuple(formats))
+    options = ZeroShotOptions(minutes, start, tuple(formats))
     return run_zero_shot(config, Path(file), Path(out), options, Console(quiet=True) if quiet else None)
 
 

@@ -203,7 +203,6 @@ def zeroshot(arguments: list[str]) -> None:
     """
     from sansref.commands.zero_shot import DEFAULTS, ZeroShotOptions, zero_shot
     from sansref.training.config import RunConfig, add_settings
-    from sansref.training.run import RunDirectory
 
     method = _method_of(arguments)
     parser = new_parser("sansref zeroshot", " ".join(str(zeroshot.__doc__).split()))
@@ -212,8 +211,9 @@ def zeroshot(arguments: list[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")
     minutes_help = "time for the training of the network; null trains for as many epochs as --epochs says"
     parser.add_argument("--minutes", type=float | None, default=10.0, help=minutes_help)
-    start_help = "run whose weights the training begins with, of the same network; or none"
-    parser.add_argument("--start", type=str, default="none", help=start_help)
+    start_help = "weights to begin with: shipped with the package, those of a run (its folder), none, or auto: the "
+    start_help += "shipped ones where the network is theirs"
+    parser.add_argument("--start", type=str, default="auto", help=start_help)
     _add_formats(parser)
     add_settings(parser, method, version=False)
     parser.set_defaults(DEFAULTS)
@@ -224,10 +224,9 @@ def zeroshot(arguments: list[str]) -> None:
     if options["method"]["name"] != method:
         raise SettingError(f"the configuration is for method {options['method']['name']!r}: give --method as well")
     check_place(options["file"])
-    start = None if options["start"] == "none" else RunDirectory(Path(options["start"]))
-    if start is not None:
-        check_run(start.path)
-    extra = ZeroShotOptions(options["minutes"], start, tuple(options["format"]))
+    if options["start"] not in ("auto", "shipped", "none"):
+        check_run(Path(options["start"]))
+    extra = ZeroShotOptions(options["minutes"], options["start"], tuple(options["format"]))
     config, out = RunConfig.from_parsed(options), options["out"]
     found = zero_shot(config, options["file"], out, extra, say=lambda line: print(line, flush=True))
     place = found.images[0] if len(found.images) == 1 else f"{len(found.images)} files in {out}"

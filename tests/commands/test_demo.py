@@ -30,7 +30,7 @@ def played(tmp_path_factory):
 
 def test_report_table_and_figures_are_written(played):
     summary, out = played
-    assert list(summary.lines) == ["zero-filled", "SSDU", "IDR"]
+    assert list(summary.lines) == ["zero-filled", "L1-wavelet", "total variation", "SSDU", "IDR"]
     assert sorted(path.name for path in out.iterdir()) == [
         ".sansref",
         "agreement.png",

@@ -29,20 +29,29 @@ from sansref.commands.zero_shot import (
     judged_mask,
     mixing_weight,
     scaled_without,
+    start_of,
     with_budget,
     zero_shot,
 )
-from sansref.data.prepare import Preparation
+from sansref.commands.zero_shot_choice import errors_in_parts, in_parts
+from sansref.data.prepare import Preparation, scaled
 from sansref.data.scan_store import PreparedScans
+from sansref.data.simulate import Sampling, Simulation, example_image, simulate
+from sansref.data.slices import Slices, resized_image
 from sansref.errors import FileError, SettingError
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import central_mask
+from sansref.methods.classical import regularisation
 from sansref.methods.unrolled import UnrolledMethod
 from sansref.metrics.held_out import HeldOut, held_out_error, held_out_mask
+from sansref.metrics.quality import nmse
+from sansref.randomness import seeded
 from sansref.results.scorer import Scorer, zero_filled
 from sansref.results.scores import read_scores
+from sansref.scan import ScanMeta
 from sansref.training.batches import WithoutHeldOut
 from sansref.training.config import RunConfig
+from sansref.training.history import read_history
 from sansref.training.loop import Loop
 from sansref.training.run import RunDirectory
 
@@ -217,9 +226,24 @@ def test_compressed_sensing_gives_way_only_to_what_is_surely_better(learned, cho
     assert found.reason.startswith(("the network", "the mixture", "L1-wavelet"))
 
 
-@pytest.mark.parametrize(("network", "chosen"), [(0.2, "L1-wavelet"), (0.19, NETWORK), (0.21, "L1-wavelet")])
-def test_in_a_single_slice_a_tie_is_an_equal_error(network, chosen):
-    assert choose({"L1-wavelet": [0.2], "total variation": [0.3], NETWORK: [network]}).label == chosen
+@pytest.mark.parametrize("columns", [False, True])
+def test_parts_for_judging_are_disjoint_complete_and_even(columns):
+    judged = torch.rand(1 if columns else 24, 30, generator=seeded(0, "judged")).lt(0.4).expand(24, 30)
+    parts = in_parts(judged, 5, 0)
+    assert len(parts) == 5
+    assert torch.equal(torch.stack(parts).sum(0), judged.long())
+    sizes = [int(part.sum()) for part in parts]
+    assert max(sizes) - min(sizes) <= (24 if columns else 1)
+    assert not columns or all(bool((part == part[:1]).all()) for part in parts)
+    assert len(in_parts(torch.zeros(4, 4).bool().index_fill(1, torch.tensor([2]), True), 5, 0)) == 1
+
+
+def test_a_single_slice_is_judged_by_parts_of_its_samples(scan_file):
+    config, (scan, *_) = config_of(), whole_scans(scan_file)
+    held_out = HeldOut(JUDGED, 1, cache(config.sampling.family))
+    errors = errors_in_parts(zero_filled, scan, held_out, 0, 4)
+    assert len(errors) == 4
+    assert math.isclose(np.mean(errors), held_out.score(zero_filled, scan, 0), rel_tol=0.1)
 
 
 def test_without_wavelets_total_variation_is_chosen_from():
@@ -278,7 +302,18 @@ def test_a_training_that_fails_leaves_compressed_sensing(scan_file, tmp_path, mo
 def test_images_scores_record_and_page_are_written(scan_file, played):
     found, out = played
     assert sorted(path.name for path in out.iterdir()) == [
-        *(".sansref", "first.png", "head.h5", "log.txt", "report.html", "run", "scans", "scores.csv", "zeroshot.json")
+        *(
+            ".sansref",
+            "best.png",
+            "head.h5",
+            "log.txt",
+            "maps.png",
+            "report.html",
+            "run",
+            "scans",
+            "scores.csv",
+            "zeroshot.json",
+        )
     ]
     assert found.images == (out / "head.h5",)
     assert images(out).shape == (2, 32, 32)
@@ -359,7 +394,7 @@ def test_the_same_without_pywavelets(scan_file, tmp_path, monkeypatch):
     def missing():
         raise SettingError("l1_wavelet needs PyWavelets")
 
-    monkeypatch.setattr(module, "pywavelets", missing)
+    monkeypatch.setattr(regularisation, "pywavelets", missing)
     found = play(scan_file, tmp_path / "out", epochs=1)
     assert "L1-wavelet" not in found.choice.errors
     assert images(tmp_path / "out").any()
@@ -443,7 +478,7 @@ def test_an_interrupt_before_the_first_epoch_leaves_compressed_sensing(scan_file
 
 
 def test_training_begins_with_the_weights_of_another_run(scan_file, played, tmp_path, monkeypatch):
-    start = RunDirectory(played[1] / "run")
+    start = played[1] / "run"
     begun = []
     original = Loop.train
 
@@ -452,12 +487,76 @@ def test_training_begins_with_the_weights_of_another_run(scan_file, played, tmp_
         return original(self, *words)
 
     monkeypatch.setattr(Loop, "train", watched)
-    play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=start), epochs=1, stages=1)
-    weights = load_file(start.weights)
+    options = ZeroShotOptions(minutes=None, start=start)
+    found = play(scan_file, tmp_path / "out", options, epochs=1, stages=1)
+    weights = load_file(RunDirectory(start).weights)
     assert all(torch.equal(value, weights[name]) for name, value in begun[0].items())
-    with pytest.raises(SettingError, match=r"has another network \(network.channels 2\)"):
-        options = ZeroShotOptions(minutes=None, start=start)
+    assert set(found.choice.errors) == {*LABELS, "start"}
+    record = json.loads((tmp_path / "out" / "zeroshot.json").read_text())
+    assert 0 < record["before"] < 2
+    with pytest.raises(SettingError, match=r"has another network \(network.channels 2\).* or --start none"):
         play(scan_file, tmp_path / "other", options, **{"network.channels": 3})
+    with pytest.raises(FileError, match="is not a run directory"):
+        play(scan_file, tmp_path / "other", ZeroShotOptions(start=tmp_path), epochs=1)
+
+
+def test_the_start_alone_is_chosen_where_it_predicts_best(scan_file, played, tmp_path, monkeypatch):
+    original = module.choose
+
+    def kindly(errors):
+        return original({label: [0.1 if label == "start" else 0.2 for _ in found] for label, found in errors.items()})
+
+    monkeypatch.setattr(module, "choose", kindly)
+    start = RunDirectory(played[1] / "run")
+    found = play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=start.path), epochs=1, stages=1)
+    assert found.choice.label == "start"
+    (scan, *_) = whole_scans(scan_file)
+    expected = start.load().reconstruct(scaled_without(scan, judged_mask(scan, 1)).batch()).abs()
+    seen = (scan.maps != 0).any(0)
+    image = images(tmp_path / "out")[0]
+    torch.testing.assert_close(
+        torch.from_numpy(image / image.max())[seen], (expected[0] / expected[0][seen].max()).detach()[seen]
+    )
+
+
+def test_the_shipped_start_fits_the_defaults_and_is_small(tmp_path):
+    config = RunConfig.from_values({"method": "idr"}).changed(**module.DEFAULTS)
+    for name in ("auto", "shipped"):
+        assert start_of(name, config).path == module.SHIPPED
+    assert start_of("none", config) is None
+    assert start_of("auto", config.changed(**{"network.channels": 8})) is None
+    with pytest.raises(SettingError, match="the start shipped has another network"):
+        start_of("shipped", config.changed(**{"network.channels": 8}))
+    files = [path for path in module.SHIPPED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3e6
+    card = (module.SHIPPED / "README.md").read_text()
+    for word in ("ds000011", "PDDL", "ds002748", "CC0", "sansref train", "held-out error"):
+        assert word in card
+
+
+def test_the_shipped_start_is_better_than_its_input_on_a_scan_it_has_not_seen():
+    image = resized_image(example_image(), Slices(matrix=(96, 96)))
+    full = simulate(image, Simulation(coils=4), seeded(0, "start"), ScanMeta("s1045", "s1045", synthetic=True))
+    scan = scaled(Sampling(acceleration=4).undersample(full, seeded(0, "mask")))
+    truth = scan.reference.abs()
+    with torch.inference_mode():
+        found = RunDirectory(module.SHIPPED).load().reconstruct(scan.batch())[0].abs()
+    assert nmse(found, truth) < 0.25 * nmse(zero_filled(scan.batch())[0].abs(), truth)
+
+
+def test_the_picture_of_the_best_image_is_drawn_anew_when_the_network_is_better(scan_file, played, tmp_path):
+    out = played[1]
+    scan = next(iter(PreparedScans(out / "scans")))
+    picture, rows = tmp_path / "best.png", read_history(out / "run" / "metrics.csv")
+    first = {key: float(value) for key, value in rows[0].items()}
+    watcher = module._BestPicture(RunDirectory(out / "run"), scan, picture, first["score"])
+    watcher.add(0, first)
+    assert not picture.exists()  # it is not better than what is there
+    watcher.add(1, {**first, "score": 0.9 * first["score"]})
+    drawn = picture.read_bytes()
+    picture.unlink()
+    watcher.add(2, {**first, "score": 0.8 * first["score"]})
+    assert drawn and not picture.exists()  # not all the time
 
 
 # Messages
@@ -522,7 +621,7 @@ WORDS = [
 def test_the_command_and_python_give_the_same(scan_file, played, tmp_path, capsys):
     main(["zeroshot", str(scan_file), "--out", str(tmp_path / "command"), *WORDS])
     out = capsys.readouterr().out
-    for words in ("first image, by compressed sensing", "L1-wavelet: held-out error", "was chosen: ", "head.h5, by "):
+    for words in ("first picture, by compressed sensing", "L1-wavelet: held-out error", "was chosen: ", "head.h5, by "):
         assert words in out
     np.testing.assert_array_equal(images(tmp_path / "command"), images(played[1]))
     found = package.zero_shot(scan_file, tmp_path / "python", minutes=None, quiet=True, **SETTINGS)

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
+from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
@@ -18,13 +19,19 @@ from sansref.data.slices import Slices, resized_image
 from sansref.errors import SettingError
 from sansref.files import claim, write_text
 from sansref.methods import IDROptions, Method, SSDUOptions
-from sansref.metrics.held_out import HeldOut
+from sansref.methods.classical.regularisation import (
+    Classical,
+    ClassicalName,
+    choose_regularisation,
+    classical_names,
+)
+from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
 from sansref.randomness import seeded
 from sansref.results.figures import agreement_figure, error_figure, stage_figure
 from sansref.results.render import markdown
-from sansref.results.scorer import ZERO_FILLED, Scorer, zero_filled
+from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, zero_filled
 from sansref.results.scores import write_scores
 from sansref.results.tables import Scoring, Summary, summarise
 from sansref.results.viewer.contents import Contents, Curve, Figure, Section, ViewerSlice
@@ -163,8 +170,10 @@ def acquired_alone(scan: Scan, folder: Path) -> PreparedScans:
 def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], out: Path) -> Summary:
     """Score, draw and report."""
     config = options.config("idr")
-    methods = {ZERO_FILLED: zero_filled, **{_NAMES[name]: run.load().reconstruct for name, run in runs.items()}}
     held_out = HeldOut(config.split.held_out, options.seed, cache(config.sampling.family))
+    methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled}
+    methods |= {CLASSICAL[name]: chosen.reconstruct for name, chosen in _compressed_sensing(truth, held_out).items()}
+    methods |= {_NAMES[name]: run.load().reconstruct for name, run in runs.items()}
     scorer = Scorer(methods, held_out)
     scores = list(scorer.score(truth, 0))
     shown, summary = scorer.show(truth, scores), summarise(scores, Scoring())
@@ -182,6 +191,16 @@ def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], o
     write_scores(out / "scores.csv", scores)
     _report(options, truth, summary, shown, rho, runs, out)
     return summary
+
+
+def _compressed_sensing(truth: Scan, held_out: HeldOut) -> dict[ClassicalName, Classical]:
+    """Compressed sensing of both kinds, its regularisation chosen on samples of the scan without its truth."""
+    scan = truth.without_reference()
+    masks, family = [held_out_mask(scan, held_out.share, held_out.seed, 0)], held_out.family(scan.meta.emulated)
+    return {
+        name: Classical(name, choose_regularisation(name, [scan], masks, family).regularisation)
+        for name in classical_names()
+    }
 
 
 @torch.inference_mode()

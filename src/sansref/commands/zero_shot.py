@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import accumulate
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -32,35 +33,40 @@ from sansref.commands.zero_shot_choice import (
     JUDGED,
     MIXTURE,
     NETWORK,
+    PARTS,
+    START,
     Choice,
     choose,
+    errors_in_parts,
     judged_mask,
     mixing_weight,
     scaled_without,
 )
+from sansref.data.placement import for_people
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.errors import FileError, SettingError, TrainingError
-from sansref.files import claim, keep_outside, remove_leftovers, write_text
+from sansref.files import claim, keep_outside, locked, remove_leftovers, write_text
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
-from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
-from sansref.methods.classical.wavelet import pywavelets
+from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.outputs.writers import save_png
+from sansref.results.figures import maps_figure
 from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, magnitude, zero_filled
 from sansref.results.scores import ScoredSlice, read_scores, write_scores
 from sansref.results.tables import Scoring, summarise
-from sansref.results.viewer.contents import Contents, Curve, ViewerSlice
+from sansref.results.viewer.contents import Contents, Curve, Figure, Section, ViewerSlice
 from sansref.results.viewer.page import write_page
 from sansref.scan import Scan, ScanMeta
 from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
 from sansref.training.history import read_history
-from sansref.training.run import RunDirectory, environment
+from sansref.training.run import RunDirectory, environment, load_weights
+from sansref.training.stages import stage_files
 from sansref.training.survey import tried
 from sansref.training.train import end_here, learn, logged_to, on_threads
 from sansref.yaml_json import read_json
@@ -79,6 +85,9 @@ STEPS = 8
 EPOCHS = 6
 """Epochs of a stage, at least; else there are fewer stages: a network that has learned nothing refines nothing."""
 
+PICTURE_EVERY = 10.0
+"""Seconds between pictures of the best image so far, at least."""
+
 LATE = 1.25
 """How many times its budget a training may take: the steps of a busy machine differ from the one that was measured."""
 
@@ -88,8 +97,21 @@ SHOWN = 6
 CHOSEN = "chosen"
 """What tables call the images that were written."""
 
-DEFAULTS = {"network.name": "modl", "training.batch_size": 1, "training.learning_rate": 4e-3}
+DEFAULTS = {
+    "network.name": "modl",
+    "network.shared": False,
+    "network.cg_steps": 3,
+    "coils.virtual": 8,
+    "training.batch_size": 1,
+    "training.learning_rate": 3e-3,
+}
 """Settings whose default is another one for a single scan, by their whole names."""
+
+FREE = {"cg_steps", "init", "symmetry"}
+"""Settings of a network that its weights do not depend on."""
+
+SHIPPED = Path(__file__).parents[1] / "start"
+"""Run whose weights come with the package; its README.md says how they were learned."""
 
 VERSION = 1
 """Of the record's layout."""
@@ -108,13 +130,14 @@ class ZeroShotOptions:
         Time for the training of the network, from which the number of epochs follows; None trains for as many epochs as
         the settings of the training say.
     start
-        Run whose weights the training begins with; None begins with new ones.
+        What weights the training begins with: shipped, those that come with the package; the folder of a run; none,
+        new ones; auto, the shipped ones where the network is theirs, and new ones elsewhere.
     formats
         Formats of the images, see :class:`sansref.commands.reconstruct.Job`.
     """
 
     minutes: float | None = 10.0
-    start: RunDirectory | None = None
+    start: str | Path = "auto"
     formats: Sequence[Format] = ("source",)
 
     def __post_init__(self) -> None:
@@ -199,6 +222,33 @@ def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunC
     return config.changed(**changes, **({} if stages == method.stages else {"method.stages": stages}))
 
 
+def start_of(start: str | Path, config: RunConfig) -> RunDirectory | None:
+    """The run whose weights a training begins with, see :class:`ZeroShotOptions`; None for new weights.
+
+    Raises
+    ------
+    SettingError
+        If it has another network.
+    FileError
+        If it cannot be used.
+    """
+    if start == "none":
+        return None
+    run = RunDirectory(SHIPPED if start in ("auto", "shipped") else Path(start))
+    other = run.config()
+    ours, theirs = asdict(config.network), asdict(other.network)
+    names = [name for name in (ours.keys() | theirs.keys()) - FREE if ours.get(name) != theirs.get(name)]
+    if names and start == "auto":
+        return None
+    if names:
+        changes = ", ".join(f"network.{name} {theirs.get(name)!r}" for name in sorted(names))
+        raise SettingError(
+            f"the start {start} has another network ({changes}): give the same settings, or --start none"
+        )
+    _ = run.load(other)
+    return run
+
+
 class _Measured:
     """A reconstruction that knows its last images again, and how many seconds they took."""
 
@@ -225,6 +275,44 @@ class _Measured:
         return self._known[key]
 
 
+class _BestPicture:
+    """Follows a training as a tracker does, and draws a slice anew when the network predicts held-out samples better.
+
+    Parameters
+    ----------
+    run
+        The training.
+    scan
+        The slice.
+    path
+        PNG file.
+    score
+        To be beaten.
+    """
+
+    def __init__(self, run: RunDirectory, scan: Scan, path: Path, score: float) -> None:
+        self._run, self._scan, self._path, self._score = run, scan, path, score
+        self._drawn = -inf
+
+    def add(self, step: int, row: Mapping[str, float]) -> None:
+        """Draw, but not all the time."""
+        now = time.monotonic()
+        if row["score"] < self._score and now - self._drawn > PICTURE_EVERY:
+            self._score, self._drawn = row["score"], now
+            method = self._run.config().build().eval()
+            load_weights(method, stage_files(self._run.path, int(row["stage"])).best)
+            with torch.inference_mode():
+                draw(method.reconstruct, self._scan, self._path)
+
+    def close(self, error: BaseException | None) -> None:
+        """Nothing is open."""
+
+
+def draw(reconstruct: Reconstruct, scan: Scan, path: Path) -> None:
+    """Write the picture of a slice."""
+    save_png(path, magnitude(reconstruct(scan.batch())[0], scan), geometry=scan.meta.geometry)
+
+
 class _Work:
     """One command at work."""
 
@@ -241,6 +329,7 @@ class _Work:
         self.console, self._tell = console, say
         self.began = time.perf_counter()
         self.run = RunDirectory(out / "run")
+        self.picture = out / "best.png"
         self.seed = config.data_seed + 1  # of the samples for judging
         self.record: dict[str, Any] = {}
 
@@ -254,6 +343,11 @@ class _Work:
         self._check()
         keep_outside(self.out, self.file)
         self.info = open_scan_file(self.file, self.config.slices.reader_options).describe(self.file)
+        with locked(self.out):
+            claim(self.out, "zeroshot")
+            return self._found()
+
+    def _found(self) -> ZeroShot:
         self._begin()
         if "choice" in self.record and (found := self._earlier()) is not None:
             return found
@@ -261,8 +355,9 @@ class _Work:
         with logged_to(self.out / "log.txt"), on_threads(self.config.machine.threads):
             self.scans = self._stored()
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
-            self._first_image()
+            self._first_picture()
             classical = self._compressed_sensing()
+            self._score_start(classical)
             self._train()
             return self._written(classical)
 
@@ -276,26 +371,18 @@ class _Work:
             raise SettingError(
                 "the error on held-out samples decides here: leave out --keep last and --score reference"
             )
-        if self.options.start is not None:
-            other = self.options.start.config()
-            _ = self.options.start.load(other)
-            ours, theirs = asdict(config.network), asdict(other.network)
-            names = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
-            if names:
-                changes = ", ".join(f"network.{name} {theirs.get(name)!r}" for name in sorted(names))
-                raise SettingError(f"{self.options.start.path} has another network ({changes}): give the same settings")
+        self.start = start_of(self.options.start, config)
 
     def _begin(self) -> None:
-        """Claim the folder and read the record, or begin it; refuse other settings."""
-        claim(self.out, "zeroshot")
+        """Read the record, or begin it; refuse other settings."""
         remove_leftovers(self.out)
-        start, settings = self.options.start, self.config.values()
+        settings = self.config.values()
         del settings["machine"]  # it may go on elsewhere
         named = self.config.preparation.flat()  # of files that settings name, what they hold
         settings["sampling"]["mask"], settings["data"]["maps"] = named["sampling.mask"], named["slices.maps"]
         settings |= {"file": str(self.file.resolve()), "content": fingerprint(self.file)}
         settings |= {"minutes": self.options.minutes, "images": sorted(set(self.options.formats))}
-        settings["start"] = None if start is None else file_digest(start.weights)
+        settings["start"] = None if self.start is None else file_digest(self.start.weights)
         settings = json.loads(json.dumps(settings))
         path, cure = self.out / RECORD, "Choose another --out"
         if path.exists():
@@ -341,15 +428,18 @@ class _Work:
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
 
-    def _first_image(self) -> None:
-        """Write a picture of the middle slice at once, before anything is chosen."""
-        path = self.out / "first.png"
-        if path.exists():
+    def _first_picture(self) -> None:
+        """Draw the middle slice at once, before anything is chosen."""
+        if self.picture.exists():
             return
-        scan = self.scans[len(self.scans) // 2]
-        image = magnitude(Classical(_classical_names()[0], FIRST).reconstruct(scan.batch())[0], scan)
-        save_png(path, image, geometry=scan.meta.geometry)
-        self.say(f"first image, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {path}")
+        draw(Classical(classical_names()[0], FIRST).reconstruct, self._middle, self.picture)
+        self.say(
+            f"first picture, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {self.picture}"
+        )
+
+    @property
+    def _middle(self) -> Scan:
+        return self.scans[len(self.scans) // 2]
 
     def _compressed_sensing(self) -> dict[str, Classical]:
         """Both kinds, each with the regularisation that is best on the samples for stopping; the better one first."""
@@ -362,7 +452,7 @@ class _Work:
                 held_out_mask(scan, self.stopping.share, seed, item) for scan, item in zip(chosen, items, strict=True)
             ]
             found = {}
-            for name in _classical_names():
+            for name in classical_names():
                 family = self.stopping.family(all(scan.meta.emulated for scan in chosen))
                 regularisation = choose_regularisation(name, chosen, masks, family).regularisation
                 method = Classical(name, regularisation, seed=seed)
@@ -374,6 +464,27 @@ class _Work:
             CLASSICAL[name]: Classical(name, found["regularisation"], seed=seed)
             for name, found in self.record["classical"].items()
         }
+
+    def _score_start(self, classical: Mapping[str, Classical]) -> None:
+        """Say what the weights that training begins with are worth, and draw the best image so far."""
+        if "before" in self.record:
+            return
+        best = next(iter(classical))
+        better, error = classical[best].reconstruct, self._stopping_errors()[best]
+        before = None
+        if self.start is not None:
+            network = self._reconstruct(self.start)
+            with torch.inference_mode():
+                before = fmean(self.stopping.score(network, scan, item) for item, scan in enumerate(self.scans))
+            self.say(f"start: held-out error {before:.4f}, without learning from this scan")
+            if before < error:
+                better = network
+        draw(better, self._middle, self.picture)
+        self._note(before=before)
+
+    def _stopping_errors(self) -> dict[str, float]:
+        """Errors of compressed sensing on the samples for stopping."""
+        return {CLASSICAL[name]: found["stopping"] for name, found in self.record["classical"].items()}
 
     def _train(self) -> None:
         """Train the network, or go on; stopped by Ctrl-C or a failure, it keeps the best weights so far."""
@@ -388,11 +499,21 @@ class _Work:
         self.run.start(config, str(self.file.resolve()))
         if self.run.finished or "failed" in self.record:
             return
-        best = next(iter(self.record["classical"].items()))
-        beside = f"{CLASSICAL[best[0]]} {best[1]['stopping']:.4f}"
-        start = None if self.options.start is None else self.options.start.weights
+        best, error = next(iter(self._stopping_errors().items()))
+        watcher = _BestPicture(self.run, self._middle, self.picture, min(error, self.record["before"] or inf))
+        start = None if self.start is None else self.start.weights
         try:
-            learn(config, self.scans, None, self.run, self.console, start=start, withheld=JUDGED, beside=beside)
+            learn(
+                config,
+                self.scans,
+                None,
+                self.run,
+                self.console,
+                start=start,
+                withheld=JUDGED,
+                beside=f"{best} {error:.4f}",
+                watcher=watcher,
+            )
             return
         except KeyboardInterrupt:
             kept = end_here(config, self.run, len(self.scans))
@@ -410,10 +531,10 @@ class _Work:
         """All that is judged, by the name that tables give it."""
         found: dict[str, _Measured] = {ZERO_FILLED: _Measured(zero_filled)}
         found |= {label: _Measured(classical[label].reconstruct) for label in CLASSICAL.values() if label in classical}
+        if self.start is not None:
+            found[START] = _Measured(self._reconstruct(self.start))
         if self.run.finished:
-            device = device_of(self.config.machine.accelerator)
-            method = self.run.load().to(device)
-            network = _Measured(lambda given: method.reconstruct(given.to(device)).cpu())
+            network = _Measured(self._reconstruct(self.run))
             better = found[next(iter(classical))]
             with torch.inference_mode():
                 share = mixing_weight(network, better, self.scans, self.stopping, range(len(self.scans)))
@@ -422,30 +543,42 @@ class _Work:
             found[MIXTURE] = _Measured(lambda given: share * network(given) + (1 - share) * better(given))
         return found
 
+    def _reconstruct(self, run: RunDirectory) -> Reconstruct:
+        """What a trained network makes of samples."""
+        device = device_of(self.config.machine.accelerator)
+        method = run.load().to(device)
+        return lambda given: method.reconstruct(given.to(device)).cpu()
+
     def _written(self, classical: Mapping[str, Classical]) -> ZeroShot:
         """Judge, choose, and write."""
         methods = self._methods(classical)
-        rows, shown = self._judged(methods)
-        choice = choose({label: [row.held_out for row in rows if row.label == label] for label in methods})
+        rows, shown, errors = self._judged(methods)
+        choice = choose(errors)
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
         with torch.inference_mode():
             outputs = self._outputs(choice)
             write_images(outputs, whole_volume(self._images(methods[choice.label]), self.info))
         write_scores(self.out / "scores.csv", rows)
-        write_report(self.out, self.record, choice.reason, rows, shown, self.run)
+        write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
         return ZeroShot(choice, outputs.paths(), rows)
 
-    def _judged(self, methods: Mapping[str, _Measured]) -> tuple[list[ScoredSlice], list[ViewerSlice]]:
-        """Score every method on the samples for judging, and against the reference where there is one."""
-        scorer = Scorer(methods, HeldOut(JUDGED, self.seed, cache(self.config.sampling.family)))
+    def _judged(
+        self, methods: Mapping[str, _Measured]
+    ) -> tuple[list[ScoredSlice], list[ViewerSlice], dict[str, list[float]]]:
+        """Score every method on the samples for judging, in parts too, and against the reference if there is one."""
+        held_out = HeldOut(JUDGED, self.seed, cache(self.config.sampling.family))
+        scorer, parts = Scorer(methods, held_out), ceil(PARTS / len(self.scans))
+        errors: dict[str, list[float]] = {label: [] for label in methods}
         every = max(1, ceil(len(self.scans) / SHOWN))
         learning = sum(float(row["seconds"]) for row in read_history(self.run.path / "metrics.csv")) / len(self.scans)
         rows: list[ScoredSlice] = []
         shown: list[ViewerSlice] = []
         for place, scan in enumerate(self._scans()):
             own = list(scorer.score(scan, scan.meta.slice))
+            for label, method in methods.items():
+                errors[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, parts)
             seconds = {label: method.seconds(scan.batch()) for label, method in methods.items()}
             if MIXTURE in methods:
                 seconds[NETWORK] += learning
@@ -454,7 +587,7 @@ class _Work:
             rows += own
             if place % every == every // 2:
                 shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out)]))
-        return rows, shown
+        return rows, shown, errors
 
     def _labels(self) -> list[str]:
         """Of compressed sensing, the better one first."""
@@ -473,21 +606,13 @@ class _Work:
         """Names of the images, and what they say of how they came about."""
         made = Provenance("zeroshot", "", "", "")
         if choice is not None:
-            learned = choice.label in (NETWORK, MIXTURE)
-            weights = file_digest(self.run.weights) if learned else "none"
+            networks = {START: self.start, NETWORK: self.run, MIXTURE: self.run}
+            network = networks.get(choice.label)
+            weights = "none" if network is None else file_digest(network.weights)
             known = {name: self.record.get(name) for name in ("settings", "classical", "mixture")}
             settings = hashlib.sha256(json.dumps(known).encode()).hexdigest()
             made = Provenance(f"zero-shot {choice.label}", weights, settings, undersampling(self.config.sampling))
         return Outputs(self.info, self.out, self.options.formats, made)
-
-
-def _classical_names() -> list[ClassicalName]:
-    """Kinds of compressed sensing that can be had here."""
-    try:
-        pywavelets()
-    except SettingError:
-        return ["total_variation"]
-    return list(CLASSICAL)
 
 
 def write_report(
@@ -497,8 +622,9 @@ def write_report(
     rows: Sequence[ScoredSlice],
     shown: Sequence[ViewerSlice],
     run: RunDirectory,
+    scan: Scan,
 ) -> None:
-    """Write ``report.html``: what was chosen and why, scores, images, and the score over the time of training."""
+    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training."""
     page = Contents(
         f"{Path(record['settings']['file']).name}, reconstructed from itself",
         f"{reason[0].upper()}{reason[1:]}.",
@@ -511,6 +637,7 @@ def write_report(
         summarise(rows, Scoring()).scores(),
         slices=shown,
         curves=_curves(record, run),
+        sections=_maps(out / "maps.png", scan),
         curve_label="held-out error on the samples for stopping",
         curve_axis="seconds of training",
         config=run.config_file.read_text(encoding="utf-8"),
@@ -530,6 +657,18 @@ def _facts(record: Mapping[str, Any], rows: Sequence[ScoredSlice]) -> dict[str, 
     return facts
 
 
+def _maps(path: Path, scan: Scan) -> list[Section]:
+    """The coil maps of a slice, of several coils."""
+    if scan.maps is None:
+        return []
+    maps_figure(path, np.stack([for_people(coil, scan.meta.geometry).numpy() for coil in scan.maps.abs()]))
+    told = f"Coil sensitivity maps of slice {scan.meta.slice}, without the samples for judging. Bright: the coil sees "
+    told += (
+        "this place well. Maps follow the coils, not the anatomy; noise or edges in them become errors of the image."
+    )
+    return [Section("Coil maps", [told], [Figure(path, "Magnitude of each coil's map.", "Coil maps")])]
+
+
 def _curves(record: Mapping[str, Any], run: RunDirectory) -> list[Curve]:
     """The network's score after every epoch, and those of compressed sensing as lines beside it."""
     history = read_history(run.path / "metrics.csv")
@@ -540,4 +679,7 @@ def _curves(record: Mapping[str, Any], run: RunDirectory) -> list[Curve]:
         Curve(CLASSICAL[name], "", [0, seconds[-1]], [found["stopping"]] * 2)
         for name, found in record["classical"].items()
     ]
-    return [*curves, Curve("network", "", seconds, [float(row["score"]) for row in history])]
+    scores = [float(row["score"]) for row in history]
+    if record["before"] is not None:
+        seconds, scores = [0.0, *seconds], [record["before"], *scores]
+    return [*curves, Curve("network", "", seconds, scores)]

@@ -7,20 +7,26 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean, stdev
 
+import torch
 from torch import Tensor
 
 from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
-from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.held_out import HeldOut, held_out_error, held_out_mask
+from sansref.randomness import seeded
 from sansref.results.scorer import Reconstruct
 from sansref.scan import Scan
 
 JUDGED = 0.1
 """Share of the acquired samples outside the center that is for judging alone."""
 
-NETWORK, MIXTURE = "network", "mixture"
-"""What tables call the learned images."""
+PARTS = 10
+"""Parts of the samples for judging, of all slices together, whose errors tell how sure the choice is; at least."""
+
+START, NETWORK, MIXTURE = "start", "network", "mixture"
+"""What tables call the learned images: by the weights that training began with, by those that it ended with, and mixed
+with compressed sensing."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +61,54 @@ def scaled_without(scan: Scan, judged: Tensor) -> Scan:
     return replace(scan, kspace=scan.kspace / factor, reference=reference, meta=meta)
 
 
+def in_parts(judged: Tensor, count: int, seed: int) -> list[Tensor]:
+    """Divide samples for judging, bool (height, width), at random into parts of equal size, at most ``count``.
+
+    Whole columns stay together, where whole columns are judged: their samples are no independent witnesses.
+    """
+    columns = judged.any(0)
+    whole = bool((judged == columns).all())
+    units = (columns if whole else judged.flatten()).nonzero().flatten()
+    order = units[torch.randperm(len(units), generator=seeded(seed, "parts"))]
+    parts = []
+    for chosen in order.tensor_split(min(count, len(order))):
+        part = torch.zeros_like(columns if whole else judged.flatten())
+        part[chosen] = True
+        parts.append(part.expand_as(judged) if whole else part.reshape(judged.shape))
+    return parts
+
+
+def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, item: int, count: int) -> list[float]:
+    """The held-out error of scan number ``item`` on parts of the samples for judging, see :func:`in_parts`."""
+    judged = held_out_mask(scan, held_out.share, held_out.seed, item)
+    given = scan.restricted(~judged).batch()
+    image, density = reconstruct(given), held_out.family(scan.meta.emulated).density(scan.mask)
+    parts = in_parts(judged, count, held_out.seed)
+    return [float(held_out_error(image, scan.kspace[None], part[None], given.maps, density)) for part in parts]
+
+
 def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
     """Choose the method whose images predict the samples for judging best; compressed sensing where that is not sure.
 
-    A learned method must be better than the better one of compressed sensing by more than the standard error over
-    slices of the difference, and in a single slice, which has none, better at all.
+    A learned method must be better than the better one of compressed sensing by more than the standard error of the
+    difference.
 
     Parameters
     ----------
     errors
-        Held-out error of every slice, by method.
+        Held-out errors of all slices, or of parts of them, by method.
     """
     means = {label: fmean(values) for label, values in errors.items()}
     means = {label: mean for label, mean in means.items() if isfinite(mean)}
     classical = min((label for label in CLASSICAL.values() if label in means), key=means.__getitem__)
-    learned = min((label for label in (NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
+    learned = min((label for label in (START, NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
     if learned is None:
         return Choice(classical, f"{classical} was chosen: nothing was learned", means)
     told = f"on the samples for judging, the {learned} has the error {means[learned]:.4g}, {classical} "
     told += f"{means[classical]:.4g}"
     gains = [before - after for before, after in zip(errors[classical], errors[learned], strict=True)]
     unsure = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 and all(map(isfinite, gains)) else 0.0
-    over = f"; the difference has the standard error {unsure:.2g} over {len(gains)} slices" if len(gains) > 1 else ""
+    over = f"; the difference has the standard error {unsure:.2g} over {len(gains)} parts" if len(gains) > 1 else ""
     if fmean(gains) > unsure:
         return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
     tie = ", too little to tell" if fmean(gains) >= 0 else ""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("--", ":", "-.")
+MAPS_A_ROW = 8
 
 
 def error_figure(
@@ -57,6 +58,27 @@ def agreement_figure(
     figure, rho = build_agreement_figure(score, truth)
     save_figure(figure, path)
     return rho
+
+
+def maps_figure(path: str | Path, maps: npt.NDArray[np.floating[Any]]) -> None:
+    """Write the magnitudes of coil sensitivity maps, (coils, height, width), side by side on one grey scale.
+
+    Raises
+    ------
+    FileError
+        If the system refuses.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(MAPS_A_ROW, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.75 * rows * maps.shape[1] / maps.shape[2]), layout="constrained")
+    for coil, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if coil < len(maps):
+            axes.imshow(maps[coil], cmap="gray", vmin=0, vmax=float(maps.max()))
+            axes.set_title(f"coil {coil + 1}", fontsize=8)
+    save_figure(figure, path)
 
 
 def build_stage_figure(

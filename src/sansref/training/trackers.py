@@ -206,8 +206,14 @@ def check_trackers(options: MachineOptions) -> None:
 
 
 @contextmanager
-def tracked(run: RunDirectory, options: MachineOptions, epochs: int, leader: bool = True) -> Iterator[Trackers]:
-    """The trackers that the options ask for, until the block ends.
+def tracked(
+    run: RunDirectory,
+    options: MachineOptions,
+    epochs: int,
+    leader: bool = True,
+    others: Mapping[str, Tracker] | None = None,
+) -> Iterator[Trackers]:
+    """The trackers that the options ask for, and others, until the block ends.
 
     Parameters
     ----------
@@ -219,6 +225,8 @@ def tracked(run: RunDirectory, options: MachineOptions, epochs: int, leader: boo
         Epochs of each stage.
     leader
         Whether this process is the one that writes; the others track nothing.
+    others
+        Further ones by name.
 
     Raises
     ------
@@ -227,7 +235,7 @@ def tracked(run: RunDirectory, options: MachineOptions, epochs: int, leader: boo
     """
     check_trackers(options)
     names = options.trackers if leader else ()
-    trackers: dict[str, Tracker] = {}
+    trackers: dict[str, Tracker] = dict(others or {})
     if names:
         identity, parameters = _identity(run.tracker_file), by_name(run.read_config())
     together = Trackers(trackers, epochs)

@@ -26,7 +26,7 @@ from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment, load_weights
 from sansref.training.stages import best_so_far, run_stages
 from sansref.training.subjects import SubjectReader, survey_of
-from sansref.training.trackers import check_trackers, tracked
+from sansref.training.trackers import Tracker, check_trackers, tracked
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def learn(
     start: Path | None = None,
     withheld: float = 0.0,
     beside: str = "",
+    watcher: Tracker | None = None,
 ) -> list[StageResult]:
     """Train on prepared scans and write the model; the part of :func:`train` behind the files.
 
@@ -180,6 +181,8 @@ def learn(
         Share of the acquired samples outside the center that the scans lack already.
     beside
         Stands behind each score of the bar, such as the score of another method.
+    watcher
+        Follows the run as a tracker does.
     """
     options = config.training
     processes = processes or alone(config.machine, options.precision)
@@ -203,7 +206,8 @@ def learn(
         return method
 
     with on_threads(config.machine.threads), progress_bar as progress:
-        with tracked(run, config.machine, options.epochs, processes.leader) as trackers:
+        others = {} if watcher is None else {"watcher": watcher}
+        with tracked(run, config.machine, options.epochs, processes.leader, others) as trackers:
             best, results = run_stages(
                 build,
                 scans,

@@ -22,6 +22,16 @@ from sansref.scan import Scan
 
 ClassicalName = Literal["l1_wavelet", "total_variation"]
 
+
+def classical_names() -> list[ClassicalName]:
+    """Names of the classical methods whose packages are installed."""
+    try:
+        pywavelets()
+    except SettingError:
+        return ["total_variation"]
+    return list(get_args(ClassicalName))
+
+
 GRID = tuple(10 ** (exponent / 2) for exponent in range(-10, -1))
 """Regularisations that are tried first: 1e-5 to 0.1, two a decade."""
 
