@@ -54,7 +54,7 @@ from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.outputs.writers import save_png
-from sansref.results.figures import maps_figure
+from sansref.results.figures import error_figure, maps_figure
 from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, magnitude, zero_filled
 from sansref.results.scores import ScoredSlice, read_scores, write_scores
 from sansref.results.tables import Scoring, summarise
@@ -470,7 +470,8 @@ class _Work:
         if "before" in self.record:
             return
         best = next(iter(classical))
-        better, error = classical[best].reconstruct, self._stopping_errors()[best]
+        better: Reconstruct = classical[best].reconstruct
+        error = self._stopping_errors()[best]
         before = None
         if self.start is not None:
             network = self._reconstruct(self.start)
@@ -560,6 +561,7 @@ class _Work:
             outputs = self._outputs(choice)
             write_images(outputs, whole_volume(self._images(methods[choice.label]), self.info))
         write_scores(self.out / "scores.csv", rows)
+        error_figure(self.out / "reconstructions.png", shown[len(shown) // 2])
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
         return ZeroShot(choice, outputs.paths(), rows)
