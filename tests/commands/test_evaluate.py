@@ -13,7 +13,8 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from sansref.commands import evaluate as module
-from sansref.commands.evaluate import ScoreOptions, evaluate
+from sansref.commands.evaluate import evaluate
+from sansref.commands.options import ScoreOptions
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
 from sansref.metrics.held_out import HeldOut, held_out_mask

@@ -418,13 +418,15 @@ def test_training_loads_fabric_alone_and_works_without_its_bigger_sister_and_wit
 import sys
 names = "pytorch_lightning", "lightning", "torchmetrics"
 sys.modules.update(dict.fromkeys(names))  # as if they were not installed
-import sansref.training.train
+from sansref.training.processes import alone
+alone()
 print([name for name in sys.modules if name.split(".")[0] in names and sys.modules[name]])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.stdout == "[]\n", done.stderr
     program = (
-        "import sys, sansref.training.train; print('pytorch_lightning' in sys.modules, 'lightning' in sys.modules)"
+        "import sys; from sansref.training.processes import alone; alone();"
+        "print('pytorch_lightning' in sys.modules, 'lightning' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.stdout == "False False\n", done.stderr
