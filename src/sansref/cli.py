@@ -107,6 +107,9 @@ def _run(arguments: list[str]) -> None:
             cure = did_you_mean(command, COMMANDS, f"use one of {', '.join(COMMANDS)}")
             raise SettingError(f"there is no command {command!r}{cure}")
         check_early(command, rest, METHOD_LINES)
+        from sansref.machine import keep_freed_memory
+
+        keep_freed_memory()
         COMMANDS[command](rest)
     except SansrefError as error:
         _list_bad(error.skipped)

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from sansref.errors import SettingError, TrainingError
+from sansref.machine import device_of, has_fast_bfloat16
 from sansref.training.config import MachineOptions, Precision
 
 if TYPE_CHECKING:
@@ -200,6 +201,14 @@ def alone(machine: MachineOptions | None = None, precision: Precision = "32-true
     return Processes(_fabric(machine, precision, "auto"), machine.workers)
 
 
+def real_precision(machine: MachineOptions, precision: Precision) -> Precision:
+    """The precision that ``auto`` stands for on this machine; the others stand for themselves."""
+    if precision != "auto":
+        return precision
+    on_cpu = machine.accelerator in ("auto", "cpu") and device_of(machine.accelerator).type == "cpu"
+    return "bf16-mixed" if on_cpu and has_fast_bfloat16() else "32-true"
+
+
 def _started() -> int:
     """How many processes of this training there are already."""
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
@@ -216,6 +225,7 @@ def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fab
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precision = real_precision(machine, precision)
     with _possible_here(machine, precision), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*fp16 is not supported on CPU")  # an error, below
         fabric = Fabric(
@@ -223,7 +233,7 @@ def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fab
             strategy=strategy,
             devices=machine.devices,
             num_nodes=machine.num_nodes,
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]  # auto was replaced
             # SLURM without requeuing by Fabric: the same command goes on by itself.
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
