@@ -238,7 +238,7 @@ def _quickest_threads(
     channels = config.network.channels if isinstance(config.network, NetworkOptions) else config.network.width
     height, width = max((shape[-2:] for shape in shapes), key=math.prod)
     images = torch.zeros(config.training.batch_size, channels, height, width, requires_grad=True)
-    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1)
     given = images.to(memory_format=torch.channels_last)
 
     def work() -> None:
