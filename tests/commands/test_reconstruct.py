@@ -333,7 +333,7 @@ import re, sys
 from pathlib import Path
 from sansref import cli
 cli.main(["reconstruct", *sys.argv[1:]])
-print([name for name in ("pytorch_lightning", "matplotlib", "ray") if name in sys.modules])
+print([name for name in ("lightning_fabric", "scipy.stats", "matplotlib", "ray") if name in sys.modules])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
