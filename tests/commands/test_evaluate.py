@@ -289,6 +289,7 @@ def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
     assert play()[0].noise is None  # simulated
 
 
+@pytest.mark.slow
 def test_classical_methods_stand_beside_the_run(play):
     found, out = play(classical=("l1_wavelet", "total_variation"))
     names = ["zero-filled", BEST_SCALE, "L1-wavelet", "total variation", "idr"]
