@@ -17,7 +17,8 @@ import torch
 from benchmarks.study.idr_readings import IDRReadingsOptions
 from rich.console import Console
 
-from sansref.commands.demo import DemoOptions, acquire, acquired_alone
+from sansref.commands.demo import acquire, acquired_alone, config_of
+from sansref.commands.options import DemoOptions
 from sansref.metrics.held_out import HeldOut
 from sansref.results.scorer import Scorer
 from sansref.training.run import RunDirectory
@@ -51,7 +52,7 @@ VARIANTS: list[tuple[str, str, dict[str, object]]] = [
 def play(method: str, choice: dict[str, object], seed: int, folder: Path) -> tuple[float, float, float]:
     options = DemoOptions(matrix=128, seed=seed)
     truth, acquired = acquire(options)
-    config = options.config("ssdu" if method == "ssdu" else "idr")
+    config = config_of(options, "ssdu" if method == "ssdu" else "idr")
     if method == READINGS:
         config = replace(config, method=READINGS, options=IDRReadingsOptions(stages=options.stages))
     config = config.changed(**choice)

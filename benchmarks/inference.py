@@ -3,7 +3,8 @@
 Slices per second and peak memory, one slice at a time: 256 x 256 with a single coil, and 320 x 320 with 15 coils. Every
 contender runs in a process of its own, in interleaved rounds. deepinv's network has the convolutions of ISTA-Net+;
 fastMRI's VarNet has 9 cascades with the 18 channels of its authors, and estimates the coil maps as well, which the
-others are given: its GFLOP say how much larger it is.
+others are given: its GFLOP say how much larger it is. All keep freed memory (``sansref.machine``), as every command
+does.
 
 OMP_WAIT_POLICY=passive python benchmarks/inference.py [--rounds 5]
 """
@@ -108,7 +109,7 @@ def compare(setting: str, options: argparse.Namespace) -> None:
     size, coils = SETTINGS[setting]
     names = [name for name in CONTENDERS if coils > 1 or name != "fastMRI VarNet"]
     words = ["--setting", setting, "--slices", options.slices, "--threads", options.threads]
-    words += ["--keep"] if options.keep else []
+    words += ["--give_back"] if options.give_back else []
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name, values in found.items():
@@ -164,12 +165,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slices", type=int, default=3, help="timed slices of each contender in a round")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="keep freed memory, for every contender")
+    parser.add_argument("--give_back", action="store_true", help="do not keep freed memory, as the commands do")
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
-        print(json.dumps(play(options.child, options.setting[0], options.slices, options.keep)))
+        print(json.dumps(play(options.child, options.setting[0], options.slices, not options.give_back)))
         return
     _peers.load("deepinv")
     _peers.load("fastmri.models.unet")

@@ -21,6 +21,9 @@ COMMANDS = {
     "sansref train --help": ["-m", "sansref", "train", "--help"],
     "sansref reconstruct --help": ["-m", "sansref", "reconstruct", "--help"],
     "sansref evaluate --help": ["-m", "sansref", "evaluate", "--help"],
+    "sansref compare --help": ["-m", "sansref", "compare", "--help"],
+    "sansref demo --help": ["-m", "sansref", "demo", "--help"],
+    "sansref zeroshot --help": ["-m", "sansref", "zeroshot", "--help"],
     "sansref train ssdu --help": ["-m", "sansref", "train", "ssdu", "--help"],
 }
 

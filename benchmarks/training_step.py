@@ -218,9 +218,10 @@ def main() -> None:
         found = peak(size, batch) if options.child == "peak" else play(options.child, size, batch, options.steps)
         print(json.dumps(found))
         return
-    _peers.load("deepinv")
-    _peers.load("fastmri.models.unet")
     chosen = options.only or [label for label, entry in CONTENDERS.items() if entry[2] in ("32", options.precision)]
+    for network, module in {"deepinv": "deepinv", "unet": "fastmri.models.unet"}.items():
+        if any(CONTENDERS[label][0] == network for label in chosen):
+            _peers.load(module)  # or an error now
     for batch in options.batch:
         compare(["sansref", *(label for label in chosen if label != "sansref")], batch, options)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sansref import __version__, cli
+from sansref import __version__, cli, machine
 from sansref.data.scan_store import PreparedScans
 from sansref.methods import Needs
 from sansref.methods.registry import METHODS
@@ -64,6 +64,15 @@ def test_help_is_there_at_once_and_loads_no_engine():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     assert out.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_keeps_freed_memory_before_it_works(monkeypatch, sansref, command):
+    done = []
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: done.append("kept"))
+    monkeypatch.setitem(cli.COMMANDS, command, lambda _: done.append("worked"))
+    assert sansref(command)[0] == 0
+    assert done == ["kept", "worked"]
 
 
 def test_version(sansref):

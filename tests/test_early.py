@@ -50,6 +50,12 @@ def loaded():
         (["reconstruct", ".", "a.nii", "--out", "x"], "is not a run directory"),
         (["evaluate", "nowhere", "--data", "."], "nowhere: is not a run directory"),
         (["evaluate", ".", "--data=nowhere"], "nowhere: does not exist"),
+        (["evaluate", "--data", ".", "--batch", "3", "nowhere"], "--batch"),
+        (["evaluate", "--lpips", "alex", "--data", ".", "nowhere"], "nowhere: is not a run directory"),
+        (["evaluate", ".", "--data", ".", "--normalise", "max"], "--normalise"),
+        (["demo", "--epochs", "many"], "--epochs"),
+        (["demo", "--epoch", "3"], "did you mean --epochs?"),
+        (["zeroshot", "nowhere", "--out", "x"], "nowhere: does not exist"),
         (["serve", "."], "is not a run directory"),
         (["serve", "nowhere"], "nowhere: is not a run directory"),
         (["serve", ".", "--pixels", "int16"], "--pixels"),
@@ -58,6 +64,9 @@ def loaded():
         (["train", "cyclegan", "--undersampled", "nowhere", "--out", "x"], "nowhere: does not exist"),
         (["train", "idr", "--config", "smal-4x"], "there is no configuration 'smal-4x'"),
         (["compare", "nowhere.yaml", "--data", "."], "there is no configuration 'nowhere.yaml'"),
+        (["compare", "--data", ".", "--out", "x", "nowhere.yaml"], "there is no configuration 'nowhere.yaml'"),
+        (["compare", "--data", ".", "--jobs", "x"], "--jobs"),
+        (["compare"], "these are missing: PLAN, --data, --out"),
     ],
 )
 def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, said):
@@ -65,7 +74,22 @@ def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, sai
     assert code == 2
     assert err.startswith("sansref: ")
     assert said in err
-    assert not modules & {"torch", "numpy", "scipy", "matplotlib", "pytorch_lightning", "h5py", "rich"}
+    assert not modules & {"torch", "numpy", "scipy", "matplotlib", "lightning_fabric", "h5py", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "idr", "--dta", "."], "did you mean --data?"),
+        (["train", "idr", "--data", ".", "--epochs", "many", "--out", "x"], "--epochs"),
+        (["zeroshot", "--out", "x"], "these are missing: FILE"),
+    ],
+)
+def test_wrong_settings_of_a_training_are_told_before_what_only_training_needs_is_loaded(loaded, words, said):
+    code, err, modules = loaded(*words)
+    assert code == 2
+    assert said in err
+    assert not modules & {"scipy.stats", "matplotlib", "lightning_fabric", "torchmetrics", "torch._dynamo"}
 
 
 def test_files_to_be_reconstructed_are_looked_for_before_anything_is_loaded(loaded, trained):

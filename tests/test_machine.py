@@ -1,4 +1,4 @@
-"""Freed memory is kept: asked of the system itself, in processes of their own."""
+"""Memory, threads and precision of the machine; freed memory is asked of the system, in processes of their own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from sansref.machine import _left_in_group, available_memory, out_of_memory
+from sansref.machine import (
+    _left_in_group,
+    available_memory,
+    has_fast_bfloat16,
+    out_of_memory,
+    quickest,
+    seconds_by_threads,
+)
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
@@ -97,3 +106,37 @@ def test_tensors_are_made_of_the_memory_that_earlier_ones_left():
 def test_the_users_own_settings_of_malloc_stay():
     pages = 5 * MEGABYTES * 2**20 // os.sysconf("SC_PAGE_SIZE")
     assert faults(MALLOC_TRIM_THRESHOLD_="1000000") > pages // 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("avx512f avx512_bf16", True), ("avx2 amx_bf16 amx_tile", True), ("avx2 avx512f avx512_fp16", False), ("", False)],
+)
+def test_the_processor_says_whether_it_multiplies_in_bfloat16(tmp_path: Path, flags: str, expected: bool):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: one\nflags\t\t: fpu {flags}\n")
+    assert has_fast_bfloat16(tmp_path / "cpuinfo") is expected
+    assert not has_fast_bfloat16(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({1: 1.0}, 1),
+        ({1: 1.0, 2: 2.1}, 1),
+        ({1: 1.0, 2: 0.97}, 1),
+        ({1: 1.0, 2: 0.6, 4: 0.59}, 2),
+        ({1: 1.0, 2: 1.2, 4: 0.5}, 4),
+    ],
+)
+def test_more_threads_are_taken_only_where_they_are_worth_it(seconds: dict[int, float], expected: int):
+    assert quickest(seconds) == expected
+
+
+@pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6])])
+def test_work_is_measured_on_the_threads_that_there_may_be(most: int, counts: list[int]):
+    before = torch.get_num_threads()
+    for scale, best in ((lambda count: count, 1), (lambda count: 1 / count, most)):
+        seconds = seconds_by_threads(lambda: time.sleep(0.004 * scale(torch.get_num_threads())), most, 0.05)  # noqa: B023
+        assert list(seconds) == counts
+        assert quickest(seconds) == best
+        assert torch.get_num_threads() == before

@@ -107,6 +107,9 @@ def _run(arguments: list[str]) -> None:
             cure = did_you_mean(command, COMMANDS, f"use one of {', '.join(COMMANDS)}")
             raise SettingError(f"there is no command {command!r}{cure}")
         check_early(command, rest, METHOD_LINES)
+        from sansref.machine import keep_freed_memory
+
+        keep_freed_memory()
         COMMANDS[command](rest)
     except SansrefError as error:
         _list_bad(error.skipped)
@@ -129,11 +132,13 @@ def demo(arguments: list[str]) -> None:
     """Learn from one undersampled in-vivo slice without any reference, then uncover the truth and score."""
     parser = new_parser("sansref demo", demo.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
-    from sansref.commands.demo import DemoOptions, run_demo
-    from sansref.results.render import show
+    from sansref.commands.options import DemoOptions
 
     parser.add_class_arguments(DemoOptions, None)
     options = parse(parser, arguments).as_dict()
+    from sansref.commands.demo import run_demo
+    from sansref.results.render import show
+
     out = options.pop("out")
     show(run_demo(DemoOptions(**options), out).scores())
     print(f"report and figures: {out / 'report.html'}")
@@ -243,7 +248,7 @@ OF_MANY = (
 
 def _method_of(words: Sequence[str]) -> str:
     """The method that is asked for, on which the other options depend."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         name, equals, value = word.partition("=")
         if name in ("--method", "--method.name"):
             return value if equals else following
@@ -311,20 +316,23 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
     parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
     _add_trust(parser)
-    from sansref.commands.evaluate import CLASSICAL, ScoreOptions
-    from sansref.commands.evaluate import evaluate as run_evaluation
-    from sansref.results.render import show
-    from sansref.training.run import RunDirectory
+    from sansref.commands.options import ScoreOptions
 
     parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
     classical_help = "compressed sensing beside the run: l1_wavelet, total_variation; without a name, or true, both"
-    names = tuple(CLASSICAL)
+    names = ("l1_wavelet", "total_variation")
     kinds = Literal["l1_wavelet", "total_variation", True, False]
     parser.add_argument("--classical", type=kinds, nargs="*", default=[False], help=classical_help)
     options = parse(parser, arguments).as_dict()
     asked = options["classical"] or [True]
     options["classical"] = tuple(name for name in names if name in asked or True in asked)
     _refuse_swapped("evaluate", options["run"], [options["data"]])
+    check_run(options["run"], [options["data"]])
+    check_place(options["data"])
+    from sansref.commands.evaluate import evaluate as run_evaluation
+    from sansref.results.render import show
+    from sansref.training.run import RunDirectory
+
     run = RunDirectory(options.pop("run"), options.pop("trust_code"))
     out = options.pop("out") or run.path / "evaluation"
     data, subjects, skip_bad, rule = (options.pop(name) for name in ("data", "subjects", "skip_bad", "subject_from"))
@@ -350,13 +358,17 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they divide the cores")
     ray_help = "train on a Ray cluster whose nodes all see --data and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
-    from sansref.commands.compare.compare import compare as run_comparison
-    from sansref.commands.compare.plan import load_plan
-    from sansref.commands.compare.workplace import Workplace
-    from sansref.results.scorer import PerceptualOptions
+    from sansref.commands.options import PerceptualOptions
 
     parser.add_class_arguments(PerceptualOptions, None)
     options = parse(parser, arguments).as_dict()
+    preset_file(options["plan"])
+    for folder in filter(None, (options["data"], options["full"])):
+        check_place(folder)
+    from sansref.commands.compare.compare import compare as run_comparison
+    from sansref.commands.compare.plan import load_plan
+    from sansref.commands.compare.workplace import Workplace
+
     place = Workplace(load_plan(options.pop("plan")), *(options.pop(name) for name in ("data", "full", "out")))
     jobs, ray = options.pop("jobs"), options.pop("ray")
     found = run_comparison(place, jobs, ray, PerceptualOptions(**options))
@@ -495,6 +507,8 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
         raise SettingError(f"there is no method {first[0]!r}{did_you_mean(first[0], methods, cure)}")
     if command == "compare" and first:
         preset_file(first[0])
+    if command == "zeroshot" and first:
+        check_place(Path(first[0]))
     given = {name: value for name, value in pairwise(words) if not value.startswith("-")}
     given |= {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
     if "--config" in given:

@@ -1,4 +1,4 @@
-"""The machine: how much memory there is, keeping what tensors leave behind, and where networks work."""
+"""The machine: its memory, its threads, its precision, and where networks work."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import os
 import platform
 import re
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -118,4 +122,67 @@ def keep_freed_memory() -> None:
 
 def device_of(accelerator: str) -> torch.device:
     """The GPU of this process if there is one, unless the accelerator is ``cpu``."""
+    import torch
+
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies in bfloat16 by instructions of its own: AVX512-BF16 or AMX.
+
+    False where the system is not Linux, which alone says so.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+
+
+WORTH = 0.95
+"""More threads are taken where the work then needs at most this part of the time: others may want the cores as well."""
+
+
+def seconds_by_threads(work: Callable[[], object], most: int, budget: float = 1.0) -> dict[int, float]:
+    """How long some work takes on 1, 2, 4, ... threads and on the most, as the machine is busy now.
+
+    Parameters
+    ----------
+    work
+        A small part of what is to be done, on PyTorch's threads.
+    most
+        Number of threads that there may be.
+    budget
+        Seconds to measure for; three rounds are played in any case.
+
+    Returns
+    -------
+    dict
+        Median seconds for each number of threads. PyTorch's number of threads is as it was.
+    """
+    import torch
+
+    counts = [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]
+    times: dict[int, list[float]] = {count: [] for count in counts}
+    before, start = torch.get_num_threads(), time.perf_counter()
+    try:
+        # In turns, so that a busy moment slows all alike; the first of each starts threads, and does not count.
+        while min(map(len, times.values())) < 4 or time.perf_counter() - start < budget:
+            for count, values in times.items():
+                torch.set_num_threads(count)
+                began = time.perf_counter()
+                work()
+                values.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return {count: median(values[1:]) for count, values in times.items()}
+
+
+def quickest(seconds: dict[int, float]) -> int:
+    """The number of threads to take, of those that were measured; more only where they are :data:`WORTH` it."""
+    chosen, *more = sorted(seconds)
+    for count in more:
+        if seconds[count] <= WORTH * seconds[chosen]:
+            chosen = count
+    return chosen

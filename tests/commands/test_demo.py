@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 
 from sansref.commands import demo as module
-from sansref.commands.demo import DemoOptions, acquire, run_demo
+from sansref.commands.demo import acquire, config_of, run_demo
+from sansref.commands.options import DemoOptions
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import SettingError
 from sansref.metrics.quality import psnr
@@ -84,7 +85,7 @@ def test_both_methods_take_the_same_number_of_steps(played):
     rows = {name: read_history(out / name / "metrics.csv") for name in ("ssdu", "idr")}
     assert len(rows["ssdu"]) == len(rows["idr"]) == 4
     assert {row["stage"] for row in rows["ssdu"]} == {"0"}
-    assert OPTIONS.config("ssdu").training.repeats == OPTIONS.config("idr").training.repeats
+    assert config_of(OPTIONS, "ssdu").training.repeats == config_of(OPTIONS, "idr").training.repeats
 
 
 def test_every_epoch_is_uncovered(played):

@@ -13,7 +13,8 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from sansref.commands import evaluate as module
-from sansref.commands.evaluate import ScoreOptions, evaluate
+from sansref.commands.evaluate import evaluate
+from sansref.commands.options import ScoreOptions
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
 from sansref.metrics.held_out import HeldOut, held_out_mask
@@ -288,6 +289,7 @@ def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
     assert play()[0].noise is None  # simulated
 
 
+@pytest.mark.slow
 def test_classical_methods_stand_beside_the_run(play):
     found, out = play(classical=("l1_wavelet", "total_variation"))
     names = ["zero-filled", BEST_SCALE, "L1-wavelet", "total variation", "idr"]

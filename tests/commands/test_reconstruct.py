@@ -303,6 +303,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["nifti", "png"])
 def test_a_killed_command_goes_on_to_the_same_end(trained, heads, tmp_path, form):
     out, alone = tmp_path / "out", tmp_path / "alone"
@@ -333,11 +334,12 @@ import re, sys
 from pathlib import Path
 from sansref import cli
 cli.main(["reconstruct", *sys.argv[1:]])
-print([name for name in ("pytorch_lightning", "matplotlib", "ray") if name in sys.modules])
+print([name for name in ("lightning_fabric", "scipy.stats", "matplotlib", "ray") if name in sys.modules])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_slices_and_no_engine_is_loaded(trained, tmp_path):
     peaks = []
     for slices in (50, 500):

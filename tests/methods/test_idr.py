@@ -221,6 +221,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
         IDROptions(**options)
 
 
+@pytest.mark.slow
 def test_k_weights_make_every_unseen_location_count_alike_in_expectation() -> None:
     """Over masks and selections of the law, the weights on an unseen location add up to how often it is unseen."""
     shape, family = (12, 10), MaskFamily(lambda shape, generator: draw_mask("uniform_random", shape, 3.0, generator))

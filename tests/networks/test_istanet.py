@@ -317,6 +317,17 @@ def test_the_soft_threshold_and_its_gradient_are_those_of_the_formula(theta: flo
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("theta", [0.0123, -0.0123])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_soft_threshold_has_the_bits_of_its_formula(dtype: torch.dtype, theta: float) -> None:
+    values, passed = (0.02 * noise(2, 8, 9, 7).to(dtype)).requires_grad_(), noise(2, 8, 9, 7, seed=1).to(dtype)
+    threshold = torch.tensor([theta])
+    shrunk = soft_threshold(values, threshold)
+    formula = values.abs().sub(threshold).to(dtype).clamp(min=0) * values.sign()
+    assert torch.equal(shrunk, formula)
+    assert torch.equal(*torch.autograd.grad(shrunk, values, passed), passed * (formula != 0))
+
+
 def test_errors_name_the_argument() -> None:
     normal = Cartesian(points(8, 7)).normal
     with pytest.raises(ValueError, match=r"in_channels must be 1 \(real\) or 2 \(complex\), got 3"):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
+from sansref.training import processes
 from sansref.training import train as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
 from sansref.training.history import History, read_history
@@ -418,13 +419,15 @@ def test_training_loads_fabric_alone_and_works_without_its_bigger_sister_and_wit
 import sys
 names = "pytorch_lightning", "lightning", "torchmetrics"
 sys.modules.update(dict.fromkeys(names))  # as if they were not installed
-import sansref.training.train
+from sansref.training.processes import alone
+alone()
 print([name for name in sys.modules if name.split(".")[0] in names and sys.modules[name]])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.stdout == "[]\n", done.stderr
     program = (
-        "import sys, sansref.training.train; print('pytorch_lightning' in sys.modules, 'lightning' in sys.modules)"
+        "import sys; from sansref.training.processes import alone; alone();"
+        "print('pytorch_lightning' in sys.modules, 'lightning' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert done.stdout == "False False\n", done.stderr
@@ -446,3 +449,47 @@ def test_training_ends_with_the_epoch_in_which_its_time_is_over(tiny, heads, tmp
 def test_a_limit_of_no_time_is_refused(tiny):
     with pytest.raises(SettingError, match=r"training.minutes must be positive, or null, got 0"):
         tiny("idr", minutes=0)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [({1: 1.0, 2: 2.1}, 1), ({1: 1.0, 2: 0.6}, 2)])
+def test_threads_are_measured_once_and_said(play, monkeypatch, seconds, count):
+    measured, used, before = [], set(), torch.get_num_threads()
+    monkeypatch.setattr(module, "seconds_by_threads", lambda work, most: measured.append(work()) or seconds)
+    original = Loop.step
+
+    def watched(loop, batch, share, epoch):
+        used.add(torch.get_num_threads())
+        return original(loop, batch, share, epoch)
+
+    monkeypatch.setattr(Loop, "step", watched)
+    run = play("idr", stages=2, threads="auto").run
+    assert len(measured) == 1
+    assert used == {count}
+    assert torch.get_num_threads() == before
+    assert f"threads: {count}, of --threads auto" in (run.path / "log.txt").read_text()
+    assert run.config().machine.threads == "auto"  # so that a run that goes on elsewhere measures there
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_precision_is_that_of_the_processor_and_said(play, monkeypatch, fast):
+    monkeypatch.setattr(processes, "has_fast_bfloat16", lambda: fast)
+    seen = set()
+    original = Loop.step
+
+    def watched(loop, batch, share, epoch):
+        with loop.processes.autocast():
+            seen.add(torch.is_autocast_enabled("cpu"))
+        return original(loop, batch, share, epoch)
+
+    monkeypatch.setattr(Loop, "step", watched)
+    run = play(precision="auto", accelerator="cpu").run
+    assert seen == {fast}
+    log = (run.path / "log.txt").read_text()
+    assert f"precision: {'bf16-mixed' if fast else '32-true'}, of --precision auto" in log
+
+
+def test_a_number_of_threads_that_is_none_is_refused(tiny):
+    with pytest.raises(SettingError, match=r"threads takes a whole number"):
+        tiny("ssdu", threads="many")
+    with pytest.raises(SettingError, match=r"machine.threads must be at least 0"):
+        tiny("ssdu", threads=-1)

@@ -12,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sansref.commands.evaluate import CLASSICAL
+from sansref.commands.options import DemoOptions
 from sansref.data.prepare import scaled
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
@@ -48,68 +49,6 @@ _NAMES = {"ssdu": "SSDU", "idr": "IDR"}
 
 
 @dataclass(frozen=True)
-class DemoOptions:
-    """Settings of the demo.
-
-    Attributes
-    ----------
-    seed
-        Of phase, noise, mask, partitions and weights.
-    matrix
-        Rows and columns of the slice; fewer than 256 lower the resolution.
-    acceleration
-        Grid points over acquired samples.
-    snr
-        Signal-to-noise ratio of the simulated scan.
-    stages
-        Stages of IDR; SSDU is trained for as many steps as all of them together.
-    epochs
-        Epochs per stage.
-    repeats
-        Steps per epoch, each on a new partition of the one scan.
-    phases, channels
-        Size of the ISTA-Net+.
-    learning_rate
-        Adam's, at the start of a stage.
-    threads
-        CPU threads; 0 leaves PyTorch's choice.
-    """
-
-    seed: int = 0
-    matrix: int = 256
-    acceleration: float = 4.0
-    snr: float = 50.0
-    stages: int = 6
-    epochs: int = 5
-    repeats: int = 8
-    phases: int = 5
-    channels: int = 16
-    learning_rate: float = 2e-3
-    threads: int = 0
-
-    def config(self, method: str) -> RunConfig:
-        """The run configuration of one of the two methods, for equal numbers of steps."""
-        alone = method == "ssdu"
-        return RunConfig(
-            method=method,
-            options=SSDUOptions() if alone else IDROptions(stages=self.stages),
-            network=NetworkOptions(phases=self.phases, channels=self.channels),
-            slices=Slices(matrix=(self.matrix, self.matrix)),
-            simulation=Simulation(snr=self.snr),
-            sampling=Sampling(acceleration=self.acceleration, mask_seed=self.seed),
-            training=TrainingOptions(
-                epochs=self.epochs * self.stages if alone else self.epochs,
-                repeats=self.repeats,
-                batch_size=1,
-                learning_rate=self.learning_rate,
-                snapshots=True,
-                seed=self.seed,
-            ),
-            machine=MachineOptions(threads=self.threads),
-        )
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """A method after one epoch: the score that training saw, and the truth."""
 
@@ -141,7 +80,7 @@ def run_demo(options: DemoOptions, out: Path, console: Console | None = None) ->
     runs = {}
     for method in _NAMES:
         runs[method] = RunDirectory(out / method)
-        config = options.config(method)
+        config = config_of(options, method)
         runs[method].start(config, _SOURCE)
         if not runs[method].finished:
             with logged_to(runs[method].path / "log.txt"):
@@ -150,11 +89,33 @@ def run_demo(options: DemoOptions, out: Path, console: Console | None = None) ->
     return _uncover(options, truth, runs, out)
 
 
+def config_of(options: DemoOptions, method: str) -> RunConfig:
+    """The run configuration of one of the two methods, for equal numbers of steps."""
+    alone = method == "ssdu"
+    return RunConfig(
+        method=method,
+        options=SSDUOptions() if alone else IDROptions(stages=options.stages),
+        network=NetworkOptions(phases=options.phases, channels=options.channels),
+        slices=Slices(matrix=(options.matrix, options.matrix)),
+        simulation=Simulation(snr=options.snr),
+        sampling=Sampling(acceleration=options.acceleration, mask_seed=options.seed),
+        training=TrainingOptions(
+            epochs=options.epochs * options.stages if alone else options.epochs,
+            repeats=options.repeats,
+            batch_size=1,
+            learning_rate=options.learning_rate,
+            snapshots=True,
+            seed=options.seed,
+        ),
+        machine=MachineOptions(threads=options.threads),
+    )
+
+
 def acquire(options: DemoOptions) -> tuple[Scan, Scan]:
     """The simulated scan with its truth, and what a scanner would have handed over of it."""
     if not 32 <= options.matrix <= 256:
         raise SettingError(f"the demo's matrix must lie between 32 and 256, got {options.matrix}")
-    config = options.config("idr")
+    config = config_of(options, "idr")
     image = resized_image(example_image(), config.slices)
     meta = ScanMeta(subject="s1045", source=_SOURCE, synthetic=True)
     full = simulate(image, config.simulation, seeded(options.seed, "simulate"), meta)
@@ -169,7 +130,7 @@ def acquired_alone(scan: Scan, folder: Path) -> PreparedScans:
 
 def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], out: Path) -> Summary:
     """Score, draw and report."""
-    config = options.config("idr")
+    config = config_of(options, "idr")
     held_out = HeldOut(config.split.held_out, options.seed, cache(config.sampling.family))
     methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled}
     methods |= {CLASSICAL[name]: chosen.reconstruct for name, chosen in _compressed_sensing(truth, held_out).items()}

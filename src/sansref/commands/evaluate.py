@@ -14,17 +14,17 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from sansref.commands.options import ScoreOptions
 from sansref.data.readers import FileInfo, scan_files
 from sansref.errors import FileError, SettingError, printable
 from sansref.files import claim, keep_outside, write_text
-from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
 from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.lpips import load_lpips
 from sansref.results.figures import error_figure
 from sansref.results.scorer import (
     BEST_SCALE,
     ZERO_FILLED,
-    PerceptualOptions,
     Reconstruct,
     Scorer,
     reference_noise,
@@ -50,33 +50,6 @@ SCANS = 4
 
 SHOWN = 6
 """Slices that the page shows, at most."""
-
-
-@dataclass(frozen=True)
-class ScoreOptions(PerceptualOptions):
-    """How reconstructions are compared with their reference.
-
-    Attributes
-    ----------
-    normalise
-        minmax scales every image by the minimum and maximum of the zero-filled image and the reference by its own;
-        auto does so where the method knows relative grey values only, and nowhere else.
-    maps
-        Coil maps of the scans: a file, or a folder of files that are named as the scans are; null takes those in the
-        scan's own file, if any, and none always estimates. Those of the run's training data are not taken.
-    classical
-        Compressed sensing that stands beside the run, its regularisation chosen by the error on held-out samples.
-    """
-
-    normalise: Literal["auto", "none", "minmax"] = "auto"
-    maps: str | None = None
-    classical: tuple[ClassicalName, ...] = ()
-
-    def scale_for(self, method: Method) -> Normalise:
-        """The scale on which a method's images are compared."""
-        if self.normalise == "auto":
-            return "minmax" if method.relative else "none"
-        return self.normalise
 
 
 @dataclass(frozen=True)
@@ -218,8 +191,10 @@ def evaluate(
     keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
     config = replace(config, slices=replace(config.slices, maps=options.maps))
-    lpips, missing = options.load()
-    scoring = Scoring(options.scale_for(method), options.backbone, weights=not missing)
+    lpips, missing = load_lpips(options.backbone, options.lpips_weights, options.lpips_download)
+    relative: Normalise = "minmax" if method.relative else "none"
+    scale = relative if options.normalise == "auto" else options.normalise
+    scoring = Scoring(scale, options.backbone, weights=not missing)
     evaluation = Evaluation(scoring=scoring, missing=missing)
     reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))

@@ -22,7 +22,7 @@ from sansref.data.readers.reader import Kind
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside, remove_leftovers
-from sansref.machine import device_of, keep_freed_memory
+from sansref.machine import device_of
 from sansref.methods import Method
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
@@ -114,7 +114,6 @@ def reconstruct_files(
         Each file; on a cluster, in the order in which they are done.
     """
     console = console or Console(stderr=True)
-    keep_freed_memory()
     names = _scan_files(files, job.out)
     # Nothing is begun with a run that cannot be used.
     if address is None:

@@ -73,8 +73,14 @@ class Cartesian:
             spectrum = torch.fft.fftn(image, dim=dims)
             return torch.fft.ifftn(mask * spectrum, dim=dims)
         spectrum = torch.fft.fftn(self.maps * image.unsqueeze(-3), dim=dims)
-        coil_images = torch.fft.ifftn(self._coil_mask(mask) * spectrum, dim=dims)
-        return combine(coil_images, self.maps)
+        spectrum *= self._coil_mask(mask)
+        return (self._conjugate_maps * torch.fft.ifftn(spectrum, dim=dims)).sum(dim=-3)
+
+    @cached_property
+    def _conjugate_maps(self) -> Tensor:
+        """For iterations, of which each would make a copy of its own from what ``conj`` gives."""
+        assert self.maps is not None
+        return self.maps.conj().resolve_conj()
 
     def impose(self, kspace: Tensor, measured: Tensor) -> Tensor:
         """Replace the acquired samples of ``kspace`` by the measured ones (hard data consistency)."""

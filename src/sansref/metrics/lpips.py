@@ -340,6 +340,33 @@ class LPIPS(nn.Module):
         return (2 * image.to(peak.dtype) / peak - 1).to(self.shift.dtype).expand(1, 3, -1, -1)
 
 
+def load_lpips(backbone: BackboneName | None, weights: Path | None, download: bool) -> tuple[LPIPS | None, str]:
+    """LPIPS, or None and why it is missing: scores that need no weights must not wait for them.
+
+    Parameters
+    ----------
+    backbone
+        None is for no LPIPS.
+    weights
+        File of its weights, None where PyTorch keeps downloads.
+    download
+        Whether to download what is not there.
+
+    Raises
+    ------
+    FileError
+        If the given weights cannot be read.
+    SettingError
+        If they cannot be downloaded.
+    """
+    if backbone is None:
+        return None, ""
+    try:
+        return LPIPS.load(backbone, weights, download), ""
+    except MissingWeightsError as error:
+        return None, str(error)
+
+
 def _heads_file(name: BackboneName) -> Path:
     """The heads that torchmetrics ships; torchmetrics itself is not imported, its LPIPS needs torchvision."""
     package = importlib.util.find_spec("torchmetrics")

@@ -34,7 +34,11 @@ class _SoftThreshold(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, threshold: Tensor) -> Tensor:
-        shrunk = values.abs().sub_(threshold).clamp_min_(0).mul_(values.sign())
+        # PyTorch's own function wants a number, for which a GPU would have to be waited for, and not a negative one.
+        if values.device.type == "cpu" and threshold >= 0:
+            shrunk = F.softshrink(values, float(threshold))
+        else:
+            shrunk = values.abs().sub_(threshold).clamp_min_(0).mul_(values.sign())
         ctx.save_for_backward(shrunk)
         return shrunk
 
@@ -42,7 +46,8 @@ class _SoftThreshold(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         (shrunk,) = ctx.saved_tensors
-        passed = gradient.masked_fill(shrunk == 0, 0)
+        # With 0 as the threshold it passes on what belongs to other values than 0, whatever the real threshold is.
+        passed = torch.ops.aten.softshrink_backward(gradient, shrunk, 0.0)
         return passed, -(shrunk.sign().mul_(passed)).sum().reshape(1)
 
 

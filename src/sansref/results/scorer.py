@@ -6,19 +6,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isnan, log10, nan
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sansref.data.placement import for_people
-from sansref.errors import SettingError
 from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
 from sansref.metrics.held_out import HeldOut
-from sansref.metrics.lpips import LPIPS, BackboneName, MissingWeightsError
+from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import best_scale, body_mask, nmse, psnr, ssim
 from sansref.results.scores import METRICS, Normalise, ScoredSlice
 from sansref.results.viewer.contents import ViewerSlice
@@ -211,51 +209,3 @@ def reference_noise(scan: Scan) -> tuple[float, float] | None:
         return None
     beside = float((truth < 3 * variance**0.5).float().mean())
     return variance**0.5 / peak, 10 * log10(peak**2 / (variance * (1 + beside)))
-
-
-@dataclass(frozen=True)
-class PerceptualOptions:
-    """LPIPS beside the other scores.
-
-    Attributes
-    ----------
-    lpips
-        Backbone of LPIPS, a perceptual distance learned on photographs; its weights are not part of sansref.
-    lpips_weights
-        File of the backbone's weights, .pth as PyTorch publishes them or .safetensors; null looks where PyTorch keeps
-        downloads.
-    lpips_download
-        Download weights that are not there.
-    """
-
-    lpips: Literal["none", "alex", "vgg"] = "none"
-    lpips_weights: Path | None = None
-    lpips_download: bool = False
-
-    def __post_init__(self) -> None:
-        if self.lpips == "none" and (self.lpips_weights is not None or self.lpips_download):
-            raise SettingError(
-                "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex or vgg"
-            )
-
-    @property
-    def backbone(self) -> BackboneName | None:
-        """Of LPIPS, or None."""
-        return None if self.lpips == "none" else self.lpips
-
-    def load(self) -> tuple[LPIPS | None, str]:
-        """LPIPS, or None and why it is missing: scores that need no weights must not wait for them.
-
-        Raises
-        ------
-        FileError
-            If the given weights cannot be read.
-        SettingError
-            If they cannot be downloaded.
-        """
-        if self.backbone is None:
-            return None, ""
-        try:
-            return LPIPS.load(self.backbone, self.lpips_weights, self.lpips_download), ""
-        except MissingWeightsError as error:
-            return None, str(error)

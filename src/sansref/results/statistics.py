@@ -16,7 +16,6 @@ from math import inf, isfinite, isnan, nan
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from sansref.results.scores import Better, ScoredSlice
 
@@ -163,6 +162,8 @@ def _signed_rank(differences: _Floats) -> float:
         return nan
     changed = differences[differences != 0]
     # Twice the ranks, since equal sizes share a mean one. SciPy's exact test takes ties for differing sizes.
+    from scipy.stats import rankdata  # takes long to be imported, and whoever tests nothing does without
+
     ranks = np.rint(2 * rankdata(np.abs(changed))).astype(int)
     chances = np.zeros(int(ranks.sum()) + 1)
     chances[0] = 1.0

@@ -11,18 +11,18 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import Tensor, nn
 
 from sansref.errors import SettingError, TrainingError
+from sansref.machine import device_of, has_fast_bfloat16
 from sansref.training.config import MachineOptions, Precision
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # takes twice as long to be imported as PyTorch
 
 Placed = TypeVar("Placed", bound=nn.Module)
 Result = TypeVar("Result")
@@ -201,8 +201,19 @@ def alone(machine: MachineOptions | None = None, precision: Precision = "32-true
     return Processes(_fabric(machine, precision, "auto"), machine.workers)
 
 
+def real_precision(machine: MachineOptions, precision: Precision) -> Precision:
+    """The precision that ``auto`` stands for on this machine; the others stand for themselves."""
+    if precision != "auto":
+        return precision
+    on_cpu = machine.accelerator in ("auto", "cpu") and device_of(machine.accelerator).type == "cpu"
+    return "bf16-mixed" if on_cpu and has_fast_bfloat16() else "32-true"
+
+
 def _started() -> int:
     """How many processes of this training there are already."""
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     for environment in (TorchElasticEnvironment, SLURMEnvironment):
         if environment.detect():
             return environment().world_size()
@@ -210,7 +221,11 @@ def _started() -> int:
 
 
 def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fabric:
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precision = real_precision(machine, precision)
     with _possible_here(machine, precision), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*fp16 is not supported on CPU")  # an error, below
         fabric = Fabric(
@@ -218,7 +233,7 @@ def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fab
             strategy=strategy,
             devices=machine.devices,
             num_nodes=machine.num_nodes,
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]  # auto was replaced
             # SLURM without requeuing by Fabric: the same command goes on by itself.
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
@@ -230,6 +245,8 @@ def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fab
 @contextmanager
 def _possible_here(machine: MachineOptions, precision: Precision) -> Iterator[None]:
     """Tell in one line what Fabric says of devices that the machine does not have."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     try:
         yield
     except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError) as error:

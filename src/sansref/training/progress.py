@@ -70,6 +70,11 @@ class Progress:
             self._bar.update(self._task, completed=self._stages * self._epochs * self._steps)
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """Show, and log, something about the whole run."""
+        self._console.print(line, highlight=False)
+        logger.info(line)
+
     def start_stage(self, stage: int, epoch: int) -> None:
         """Place the bar at the start of an epoch: a resumed or shortened run jumps."""
         self._stage = stage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,12 +17,14 @@ from rich.console import Console
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.files import atomic_path, keep_outside, write_text, writing
+from sansref.machine import quickest, seconds_by_threads
 from sansref.methods import Method, Needs
+from sansref.networks import NetworkOptions
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
-from sansref.training.config import RunConfig
+from sansref.training.config import RunConfig, Threads
 from sansref.training.loop import StageResult
-from sansref.training.processes import Processes, alone, together
+from sansref.training.processes import Processes, alone, real_precision, together
 from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment, load_weights
 from sansref.training.stages import best_so_far, run_stages
@@ -205,7 +208,12 @@ def learn(
             load_weights(method, start)
         return method
 
-    with on_threads(config.machine.threads), progress_bar as progress:
+    threads = config.machine.threads
+    if threads == "auto":
+        threads = _quickest_threads(config, training.shapes, progress_bar, processes)
+    if options.precision == "auto" and processes.leader:
+        progress_bar.say(f"precision: {real_precision(config.machine, 'auto')}, of --precision auto")
+    with on_threads(threads), progress_bar as progress:
         others = {} if watcher is None else {"watcher": watcher}
         with tracked(run, config.machine, options.epochs, processes.leader, others) as trackers:
             best, results = run_stages(
@@ -223,6 +231,28 @@ def learn(
             _write_model(config, best, results, len(training), run)
     processes.wait()
     return results
+
+
+def _quickest_threads(
+    config: RunConfig, shapes: Sequence[tuple[int, ...]], progress: Progress, processes: Processes
+) -> int:
+    """The number of threads on which a convolution of the network, forward and backward, is quickest now."""
+    if processes.device.type != "cpu":
+        return 0
+    channels = config.network.channels if isinstance(config.network, NetworkOptions) else config.network.width
+    height, width = max((shape[-2:] for shape in shapes), key=math.prod)
+    images = torch.zeros(config.training.batch_size, channels, height, width, requires_grad=True)
+    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1)
+    given = images.to(memory_format=torch.channels_last)
+
+    def work() -> None:
+        torch.autograd.grad(convolution(given).relu().sum(), [given, *convolution.parameters()])
+
+    seconds = seconds_by_threads(work, torch.get_num_threads())
+    if processes.leader:
+        found = ", ".join(f"{1000 * taken:.3g} ms on {count}" for count, taken in seconds.items())
+        progress.say(f"threads: {quickest(seconds)}, of --threads auto (a convolution takes {found})")
+    return quickest(seconds)
 
 
 def end_here(config: RunConfig, run: RunDirectory, scans: int) -> bool:
@@ -280,13 +310,17 @@ def logged_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Compute on so many threads, 0 for as many as there are, and leave the number as it was found."""
+def on_threads(count: Threads) -> Iterator[None]:
+    """Compute on so many threads, and leave the number as it was found.
+
+    0 is for as many as there are, and so is ``auto``: only :func:`learn` knows what to measure with.
+    """
+    if not count or count == "auto":
+        yield
+        return
     before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        if count:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)

@@ -21,12 +21,13 @@ from sansref.commands.compare.cells import is_trained, reconstruction_of, scorer
 from sansref.commands.compare.compare import compare
 from sansref.commands.compare.plan import UNLEARNED, load_plan
 from sansref.commands.compare.workplace import Workplace
+from sansref.commands.options import PerceptualOptions
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SansrefError, SettingError
 from sansref.methods.registry import METHODS
 from sansref.metrics.quality import psnr
-from sansref.results.scorer import PerceptualOptions, zero_filled
+from sansref.results.scorer import zero_filled
 from sansref.results.scores import METRICS, read_scores
 from sansref.settings import merged
 

@@ -38,6 +38,7 @@ def test_the_grid_is_methods_by_accelerations_by_folds_by_seeds():
     assert [cell.fold for cell in plan(folds=3, shared={}, run_folds=(2,)).cells] == [2] * 6
 
 
+@pytest.mark.slow
 def test_every_cell_of_a_place_has_the_same_data():
     for cell in plan(seeds=(0, 1)).cells:
         others = [other for other in plan(seeds=(0, 1)).cells if other.test_set == cell.test_set]

@@ -17,11 +17,12 @@ from sansref.commands.compare.cells import score_cell, scorer_of
 from sansref.commands.compare.plan import Cell, Plan, acceleration_name, slug
 from sansref.commands.compare.workers import train_all
 from sansref.commands.compare.workplace import Workplace
+from sansref.commands.options import PerceptualOptions
 from sansref.files import write_text
+from sansref.metrics.lpips import load_lpips
 from sansref.results.error_figure import build_error_figure, worst_region
 from sansref.results.figures import add_legend, looks, new_axes, save_figure
 from sansref.results.render import latex, markdown, numbers_csv
-from sansref.results.scorer import PerceptualOptions
 from sansref.results.scores import ScoredSlice, write_scores
 from sansref.results.tables import Scoring, Summary, data_note, summarise
 from sansref.results.viewer.contents import Contents, Curve, Distribution, ViewerSlice, telling_places, worst_places
@@ -78,7 +79,8 @@ def compare(
         For unusable files or settings, or if cells have failed.
     """
     console, perceptual = console or Console(stderr=True), perceptual or PerceptualOptions()
-    lpips, missing = perceptual.load()  # an unreadable file of weights is told before hours of training
+    # An unreadable file of weights is told before hours of training.
+    lpips, missing = load_lpips(perceptual.backbone, perceptual.lpips_weights, perceptual.lpips_download)
     place.check()
     if place.found.left_out:
         console.out(f"left out: {place.found.left_out}", highlight=False)

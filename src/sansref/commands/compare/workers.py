@@ -185,7 +185,8 @@ def on_cluster(place: Workplace, cells: Sequence[Cell], address: str, console: C
         task, waiting = ray.remote(max_retries=RETRIES)(_attempt_on_node), {}
         for cell in cells:
             wish = cell.config.machine
-            threads = max(1, min(wish.threads, max(cpus)))  # more than any node has would be waited for without end
+            asked = 1 if wish.threads == "auto" else wish.threads
+            threads = max(1, min(asked, max(cpus)))  # more than any node has would be waited for without end
             gpu = int(sum(gpus) > 0 and wish.accelerator != "cpu")
             waiting[task.options(num_cpus=threads, num_gpus=gpu).remote(place, cell)] = cell
         try:

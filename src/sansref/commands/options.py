@@ -1,0 +1,105 @@
+"""Options of the commands that score, apart from the work, so that a wrong word is told before PyTorch is loaded.
+
+The parser imports what stands under ``TYPE_CHECKING``, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sansref.errors import SettingError
+
+
+@dataclass(frozen=True)
+class PerceptualOptions:
+    """LPIPS beside the other scores.
+
+    Attributes
+    ----------
+    lpips
+        Backbone of LPIPS, a perceptual distance learned on photographs; its weights are not part of sansref.
+    lpips_weights
+        File of the backbone's weights, .pth as PyTorch publishes them or .safetensors; null looks where PyTorch keeps
+        downloads.
+    lpips_download
+        Download weights that are not there.
+    """
+
+    lpips: Literal["none", "alex", "vgg"] = "none"
+    lpips_weights: Path | None = None
+    lpips_download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lpips == "none" and (self.lpips_weights is not None or self.lpips_download):
+            raise SettingError(
+                "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex or vgg"
+            )
+
+    @property
+    def backbone(self) -> Literal["alex", "vgg"] | None:
+        """Of LPIPS, or None."""
+        return None if self.lpips == "none" else self.lpips
+
+
+@dataclass(frozen=True)
+class ScoreOptions(PerceptualOptions):
+    """How reconstructions are compared with their reference.
+
+    Attributes
+    ----------
+    normalise
+        minmax scales every image by the minimum and maximum of the zero-filled image and the reference by its own;
+        auto does so where the method knows relative grey values only, and nowhere else.
+    maps
+        Coil maps of the scans: a file, or a folder of files that are named as the scans are; null takes those in the
+        scan's own file, if any, and none always estimates. Those of the run's training data are not taken.
+    classical
+        Compressed sensing that stands beside the run, its regularisation chosen by the error on held-out samples.
+    """
+
+    normalise: Literal["auto", "none", "minmax"] = "auto"
+    maps: str | None = None
+    classical: tuple[Literal["l1_wavelet", "total_variation"], ...] = ()
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Settings of the demo.
+
+    Attributes
+    ----------
+    seed
+        Of phase, noise, mask, partitions and weights.
+    matrix
+        Rows and columns of the slice; fewer than 256 lower the resolution.
+    acceleration
+        Grid points over acquired samples.
+    snr
+        Signal-to-noise ratio of the simulated scan.
+    stages
+        Stages of IDR; SSDU is trained for as many steps as all of them together.
+    epochs
+        Epochs per stage.
+    repeats
+        Steps per epoch, each on a new partition of the one scan.
+    phases, channels
+        Size of the ISTA-Net+.
+    learning_rate
+        Adam's, at the start of a stage.
+    threads
+        CPU threads; 0 leaves PyTorch's choice.
+    """
+
+    seed: int = 0
+    matrix: int = 256
+    acceleration: float = 4.0
+    snr: float = 50.0
+    stages: int = 6
+    epochs: int = 5
+    repeats: int = 8
+    phases: int = 5
+    channels: int = 16
+    learning_rate: float = 2e-3
+    threads: int = 0
