@@ -221,7 +221,8 @@ CS = {"L1-wavelet": [0.2, 0.4], "total variation": [0.3, 0.5]}
     ],
 )
 def test_compressed_sensing_gives_way_only_to_what_is_surely_better(learned, chosen):
-    found = choose({"zero-filled": [0.01, 0.01], **CS, **learned})
+    errors = {"zero-filled": [0.01, 0.01], **CS, **learned}
+    found = choose(errors, errors)
     assert found.label == chosen
     assert found.reason.startswith(("the network", "the mixture", "L1-wavelet"))
 
@@ -247,7 +248,8 @@ def test_a_single_slice_is_judged_by_parts_of_its_samples(scan_file):
 
 
 def test_without_wavelets_total_variation_is_chosen_from():
-    assert choose({"zero-filled": [0.9], "total variation": [0.3]}).label == "total variation"
+    errors = {"zero-filled": [0.9], "total variation": [0.3]}
+    assert choose(errors, errors).label == "total variation"
 
 
 def test_the_mixture_has_the_share_that_predicts_the_samples_for_stopping_best(scan_file):
@@ -348,7 +350,7 @@ def test_errors_are_those_on_the_samples_for_judging(scan_file, played):
 
 
 def test_final_images_are_of_all_samples(scan_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "choose", lambda errors: module.Choice("zero-filled", "x", {}))
+    monkeypatch.setattr(module, "choose", lambda errors, parts: module.Choice("zero-filled", "x", {}))
     play(scan_file, tmp_path / "out", epochs=1)
     expected = [zero_filled(scan.batch())[0].abs() * scan.meta.scale for scan in whole_scans(scan_file)]
     np.testing.assert_allclose(images(tmp_path / "out"), torch.stack(expected).numpy(), rtol=1e-4, atol=1e-5)
@@ -503,8 +505,9 @@ def test_training_begins_with_the_weights_of_another_run(scan_file, played, tmp_
 def test_the_start_alone_is_chosen_where_it_predicts_best(scan_file, played, tmp_path, monkeypatch):
     original = module.choose
 
-    def kindly(errors):
-        return original({label: [0.1 if label == "start" else 0.2 for _ in found] for label, found in errors.items()})
+    def kindly(errors, parts):
+        kind = {label: [0.1 if label == "start" else 0.2 for _ in found] for label, found in errors.items()}
+        return original(kind, kind)
 
     monkeypatch.setattr(module, "choose", kindly)
     start = RunDirectory(played[1] / "run")

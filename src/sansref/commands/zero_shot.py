@@ -553,8 +553,8 @@ class _Work:
     def _written(self, classical: Mapping[str, Classical]) -> ZeroShot:
         """Judge, choose, and write."""
         methods = self._methods(classical)
-        rows, shown, errors = self._judged(methods)
-        choice = choose(errors)
+        rows, shown, parts = self._judged(methods)
+        choice = choose({label: [row.held_out for row in rows if row.label == label] for label in methods}, parts)
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
         with torch.inference_mode():
@@ -571,8 +571,8 @@ class _Work:
     ) -> tuple[list[ScoredSlice], list[ViewerSlice], dict[str, list[float]]]:
         """Score every method on the samples for judging, in parts too, and against the reference if there is one."""
         held_out = HeldOut(JUDGED, self.seed, cache(self.config.sampling.family))
-        scorer, parts = Scorer(methods, held_out), ceil(PARTS / len(self.scans))
-        errors: dict[str, list[float]] = {label: [] for label in methods}
+        scorer, count = Scorer(methods, held_out), ceil(PARTS / len(self.scans))
+        parts: dict[str, list[float]] = {label: [] for label in methods}
         every = max(1, ceil(len(self.scans) / SHOWN))
         learning = sum(float(row["seconds"]) for row in read_history(self.run.path / "metrics.csv")) / len(self.scans)
         rows: list[ScoredSlice] = []
@@ -580,7 +580,7 @@ class _Work:
         for place, scan in enumerate(self._scans()):
             own = list(scorer.score(scan, scan.meta.slice))
             for label, method in methods.items():
-                errors[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, parts)
+                parts[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, count)
             seconds = {label: method.seconds(scan.batch()) for label, method in methods.items()}
             if MIXTURE in methods:
                 seconds[NETWORK] += learning
@@ -589,7 +589,7 @@ class _Work:
             rows += own
             if place % every == every // 2:
                 shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out)]))
-        return rows, shown, errors
+        return rows, shown, parts
 
     def _labels(self) -> list[str]:
         """Of compressed sensing, the better one first."""

@@ -87,7 +87,7 @@ def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, ite
     return [float(held_out_error(image, scan.kspace[None], part[None], given.maps, density)) for part in parts]
 
 
-def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
+def choose(errors: Mapping[str, Sequence[float]], parts: Mapping[str, Sequence[float]]) -> Choice:
     """Choose the method whose images predict the samples for judging best; compressed sensing where that is not sure.
 
     A learned method must be better than the better one of compressed sensing by more than the standard error of the
@@ -96,7 +96,9 @@ def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
     Parameters
     ----------
     errors
-        Held-out errors of all slices, or of parts of them, by method.
+        Held-out error of every slice, by method.
+    parts
+        The same on parts of the samples, see :func:`errors_in_parts`.
     """
     means = {label: fmean(values) for label, values in errors.items()}
     means = {label: mean for label, mean in means.items() if isfinite(mean)}
@@ -106,12 +108,13 @@ def choose(errors: Mapping[str, Sequence[float]]) -> Choice:
         return Choice(classical, f"{classical} was chosen: nothing was learned", means)
     told = f"on the samples for judging, the {learned} has the error {means[learned]:.4g}, {classical} "
     told += f"{means[classical]:.4g}"
-    gains = [before - after for before, after in zip(errors[classical], errors[learned], strict=True)]
+    gain = means[classical] - means[learned]
+    gains = [before - after for before, after in zip(parts[classical], parts[learned], strict=True)]
     unsure = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 and all(map(isfinite, gains)) else 0.0
-    over = f"; the difference has the standard error {unsure:.2g} over {len(gains)} parts" if len(gains) > 1 else ""
-    if fmean(gains) > unsure:
+    over = f"; the difference has the standard error {unsure:.2g}, from {len(gains)} parts of these samples"
+    if gain > unsure:
         return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
-    tie = ", too little to tell" if fmean(gains) >= 0 else ""
+    tie = ", too little to tell" if gain >= 0 else ""
     return Choice(classical, f"{classical} was chosen: {told}{tie}{over}", means)
 
 
