@@ -277,9 +277,10 @@ def load_hu2021_weights(path: str | Path, network: Literal["up", "down"] = "up")
     """
     path = Path(path)
     scalars = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # of NumPy 1 and 2
-    numpy_names = [(_PassedOver, name) for name in ("numpy.dtype", "numpy.dtypes.Float64DType", *scalars)]
+    names = ("numpy.dtype", "numpy.dtypes.Float64DType", *scalars)
+    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_PassedOver, name) for name in names]
     try:
-        with torch.serialization.safe_globals(numpy_names):
+        with torch.serialization.safe_globals(known):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FileError(path, f"cannot be read ({error.strerror})", "Check the spelling of the path") from None
