@@ -108,13 +108,13 @@ def _side_by_side(place: Workplace, cells: Sequence[Cell], jobs: int) -> Outcome
                 return
             ready = wait(list(running))
             for receiver in [receiver for receiver in running if receiver in ready]:
-                process, cell = running[receiver]
-                failure = _heard(process, receiver)
+                ended, cell = running[receiver]
+                failure = _heard(ended, receiver)
                 del running[receiver]
                 yield cell, failure
     finally:
-        for process, _ in running.values():
-            _kill(process)
+        for left, _ in running.values():
+            _kill(left)
 
 
 def _work(place: Workplace, cell: Cell, threads: int, sender: Connection) -> None:
