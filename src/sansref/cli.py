@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise, takewhile
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         for stream in unread:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still to be flushed
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(128 + 13)  # SIGPIPE, which Windows does not have
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check what was given.\n")
@@ -84,10 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _unread(stream: TextIO) -> bool:
     """Whether the reader of a pipe has closed it."""
+    if sys.platform == "win32":
+        return True  # nobody can be asked
     try:
         pipe = select.poll()
         pipe.register(stream, select.POLLOUT)
-        return any(event & select.POLLERR for _, event in pipe.poll(0))
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipe.poll(0))
     except (OSError, ValueError):  # no file of the system
         return False
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import socket
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from sansref.errors import FileError, SettingError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 PART = ".part-"
 """How the names of files begin that are still being written."""
@@ -139,12 +145,41 @@ def _got(file: TextIO, patience: float) -> bool:
     deadline = time.monotonic() + patience
     while True:
         with suppress(BlockingIOError, PermissionError):
-            # Unlike flock's, this lock is not inherited by processes that load data, which may live a little longer.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
             return True
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.1)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform != "win32":
+        # Unlike flock's, this lock is not inherited by processes that load data, which may live a little longer.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            # Nobody can read what is locked there: a byte far behind the text, which says who is at work.
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, position, os.SEEK_SET)
+
+
+@contextmanager
+def room_on_disk(size: int, folder: Path | None = None) -> Iterator[IO[bytes]]:
+    """A temporary file of so many bytes, to be mapped into memory; it has no name, and goes with its last user.
+
+    It lies in ``folder``, or where temporary files do. Without room reserved for it, writing to a mapped file on a full
+    disk kills the process. Only Linux can reserve it; elsewhere the file just gets its size. Raises ``OSError`` if the
+    system refuses.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if sys.platform == "linux":
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        yield file
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import errno
 import os
 import platform
 import re
-import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+if sys.platform == "linux":
+    import resource
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -34,12 +37,19 @@ def available_memory() -> int | None:
 
     The limits of this process (``ulimit``) and of its control group (a container, a job of a cluster) count as well.
     """
+    if sys.platform != "linux":
+        return None
     free = [_kilobytes("/proc/meminfo", "MemAvailable"), *_left_in_group()]
     for limit, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         most, used = resource.getrlimit(limit)[0], _kilobytes("/proc/self/status", field)
         if most != resource.RLIM_INFINITY and used is not None:
             free.append(most - used)
     return max(0, min(sizes)) if (sizes := [size for size in free if size is not None]) else None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def data_size() -> int:

@@ -320,8 +320,11 @@ class _Known:
 def _about(action: Any) -> str:
     """What an option is, what it takes, and its default."""
     about = re.sub(r":\w+:`~?(?:[\w.]*\.)?([\w.]+)`|``([^`]*)``", lambda found: found[1] or found[2], action.help or "")
-    about = about.rstrip(".").replace("None", "null")
-    if not re.match(r"\w+[,:]", about):  # a list of values
+    about = about.rstrip(".")
+    for value in (None, True, False):
+        about = re.sub(rf"\b{value}\b", _written(value), about)
+    first = about.split(" ")[0]
+    if first[-1:] not in (",", ":") and first not in choices(_hint(action)):  # the name of a value stays as it is
         about = f"{about[:1].upper()}{about[1:]}"
     if action.nargs == 0 or action.required or not action.option_strings:
         return f"{about}."

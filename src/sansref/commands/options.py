@@ -84,8 +84,10 @@ class DemoOptions:
         Epochs per stage.
     repeats
         Steps per epoch, each on a new partition of the one scan.
-    phases, channels
-        Size of the ISTA-Net+.
+    phases
+        Unrolled iterations of the ISTA-Net+.
+    channels
+        Features of its convolutions.
     learning_rate
         Adam's, at the start of a stage.
     threads

@@ -39,9 +39,10 @@ class Slices:
         Crop or zero-pad images to this height and width around their center; the resolution stays.
     matrix
         Keep only this central part (height, width) of k-space; the field of view stays.
-    max_crop, max_matrix
-        Upper bounds in the place of crop and matrix, for settings that many data share: smaller images keep their
-        size, and measured k-space stays whole.
+    max_crop
+        Upper bound in the place of crop, for settings that many data share: smaller images keep their size.
+    max_matrix
+        Upper bound in the place of matrix: smaller images keep their size, and measured k-space stays whole.
     array
         Name of the array, for files that hold several (MATLAB, .npz, HDF5).
     axes

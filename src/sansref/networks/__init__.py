@@ -10,7 +10,7 @@
 torch.Size([1, 32, 32])
 """
 
-from sansref.networks.istanet import ISTANet, load_official_weights
+from sansref.networks.istanet import ISTANet, load_hu2021_weights, load_official_weights
 from sansref.networks.modl import MoDL
 from sansref.networks.reconstructor import Network, NetworkOptions, Reconstructor
 from sansref.networks.translators import TranslatorOptions
@@ -24,5 +24,6 @@ __all__ = [
     "Reconstructor",
     "TranslatorOptions",
     "UNet",
+    "load_hu2021_weights",
     "load_official_weights",
 ]

@@ -7,12 +7,15 @@ Sensing", CVPR 2018. Each phase takes a gradient step on the data term and then 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from sansref.errors import FileError
 
 Variant = Literal["plus", "plain"]
 
@@ -26,6 +29,17 @@ _OFFICIAL = {
     "backward1": "conv1_backward",
     "backward2": "conv2_backward",
     "project": "conv_G",
+}
+# The same in the files of Hu et al., where a convolution is its kernel and its bias.
+_HU2021 = {
+    "step": "lambda_step",
+    "threshold": "soft_thr",
+    "lift": "conv_in",
+    "forward1": "f.layers.0",
+    "forward2": "f.layers.2",
+    "backward1": "ft.layers.0",
+    "backward2": "ft.layers.2",
+    "project": "conv_out",
 }
 
 
@@ -194,19 +208,26 @@ class ISTANet(nn.Module):
         ValueError
             Where a name is missing, unknown or of another shape than this network.
         """
-        given = _without_prefix(state_dict)
+
+        def official(index: str, part: str, kind: str) -> str:
+            return f"fcs.{index}.{_OFFICIAL[part]}{'.bias' if kind == 'bias' else ''}"
+
+        return self._load(_without_prefix(state_dict), "official", official)
+
+    def _load(self, given: dict[str, Tensor], whose: str, theirs: Callable[[str, str, str], str]) -> ISTANet:
+        """Load others' weights, whose names are made from the phase, the part of it, and what of the part it is."""
         ours: dict[str, Tensor] = {}
         for name, parameter in self.named_parameters():
             _, index, part, *kind = name.split(".")
-            official = f"fcs.{index}.{_OFFICIAL[part]}{'.bias' if kind == ['bias'] else ''}"
-            if official not in given:
-                raise ValueError(f"the official weights lack {official!r}")
-            value = torch.as_tensor(given.pop(official))
+            their_name = theirs(index, part, "".join(kind))
+            if their_name not in given:
+                raise ValueError(f"the {whose} weights lack {their_name!r}")
+            value = torch.as_tensor(given.pop(their_name))
             if value.shape != parameter.shape:
-                raise ValueError(f"{official!r} is {tuple(value.shape)}, this network needs {tuple(parameter.shape)}")
+                raise ValueError(f"{their_name!r} is {tuple(value.shape)}, this network needs {tuple(parameter.shape)}")
             ours[name] = value.to(parameter)
         if given:
-            raise ValueError(f"the official weights have {len(given)} names that this network lacks: {min(given)!r}")
+            raise ValueError(f"the {whose} weights have {len(given)} names that this network lacks: {min(given)!r}")
         self.load_state_dict(ours)
         return self
 
@@ -236,6 +257,71 @@ def load_official_weights(state_dict: Mapping[str, Tensor]) -> ISTANet:
     phases = sum(name.endswith(".conv1_forward") for name in given)
     network = ISTANet(phases, channels=given["fcs.0.conv1_forward"].shape[0], variant=variant)
     return network.load_official_weights(state_dict)
+
+
+def load_hu2021_weights(path: str | Path, network: Literal["up", "down"] = "up") -> ISTANet:
+    """Build the self-supervised ISTA-Net+ of Hu et al. from their released checkpoint.
+
+    Hu et al., "Self-Supervised Learning for MRI Reconstruction with a Parallel Network Training Framework", MICCAI
+    2021. It is given real images (in_channels = 1), each scaled to [0, 1] by its own minimum and maximum, of 256 x 256,
+    and a mask with DC in the center: ``network(zero_filled, RealNormal(mask))``. It was trained on T1 images of IXI.
+
+    Nothing in the file is executed: tensors are read, and the numbers of NumPy that stand beside them are passed over.
+
+    Parameters
+    ----------
+    path
+        ``best_checkpoint.pth.tar``, for one acceleration.
+    network
+        Which of the two that were trained in parallel; the authors test ``up``.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, holds anything but tensors and numbers, or is not such a checkpoint.
+    """
+    path = Path(path)
+    scalars = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # of NumPy 1 and 2
+    names = ("numpy.dtype", "numpy.dtypes.Float64DType", *scalars)
+    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(_PassedOver, name) for name in names]
+    try:
+        with torch.serialization.safe_globals(known):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({error.strerror})", "Check the spelling of the path") from None
+    except Exception as error:  # damaged files raise errors of many types
+        problem = "cannot be read as a checkpoint of tensors; it is damaged, or holds code, which is not executed"
+        raise FileError(path, problem, "Use the file as its authors released it") from error
+    weights = checkpoint.get("model") if isinstance(checkpoint, dict) else None
+    prefix = f"{network}_network.layers."
+    given = {
+        name.removeprefix(prefix): value
+        for name, value in (_without_prefix(weights) if isinstance(weights, Mapping) else {}).items()
+        if name.startswith(prefix)
+    }
+    try:
+        if "0.conv_in.weight" not in given:
+            raise ValueError(f"'model' has no weight {prefix}0.conv_in.weight")
+        made = ISTANet(sum(name.endswith(".soft_thr") for name in given), len(given["0.conv_in.weight"]), bias=True)
+
+        def theirs(index: str, part: str, kind: str) -> str:
+            return ".".join(filter(None, (index, _HU2021[part], kind)))
+
+        return made._load(given, network, theirs)
+    except ValueError as error:
+        raise FileError(
+            path, f"is no checkpoint of Hu et al. ({error})", "Use the file as its authors released it"
+        ) from None
+
+
+class _PassedOver:
+    """Stands for numbers of NumPy in a file: none of their code is run."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

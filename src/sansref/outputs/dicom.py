@@ -211,7 +211,7 @@ def dicom_slices(
     template = series_header(info, meta, made, source)
     _describe_size(template, at, frames)
     with atomic_folder(Path(folder)) as temporary:
-        with mapped_array(temporary / "slices.array", shape) as slices:
+        with mapped_array(temporary, shape) as slices:
             yield put_into(slices)
             scale = _Scale.of(slices, info.kind == "k-space")
             scale.describe(template)

@@ -8,7 +8,6 @@ says what the system refuses.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from math import prod
@@ -24,7 +23,7 @@ from sansref.data.placement import Placement, for_people, is_placing, placement_
 from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import FileError, SettingError
-from sansref.files import atomic_folder, atomic_path, remove_made, unrefused
+from sansref.files import atomic_folder, atomic_path, remove_made, room_on_disk, unrefused
 from sansref.scan import Geometry, ScanMeta
 
 Array = npt.NDArray[np.floating]
@@ -156,7 +155,7 @@ def nifti_slices(
     sizes.insert(slice_axis, stack)
     sizes += [shape[0] // stack] if stack < shape[0] else []
     # In the order in which NIfTI stores voxels.
-    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), tuple(sizes), "F") as array:
+    with atomic_path(path) as temporary, mapped_array(temporary.parent, tuple(sizes), "F") as array:
         volumes = array.reshape(*array.shape[:3], -1, order="F")
         slices = np.moveaxis(volumes, (3, slice_axis), (0, 1))
 
@@ -169,16 +168,11 @@ def nifti_slices(
 
 @contextmanager
 def mapped_array(
-    path: Path, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
+    folder: Path, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """A float32 array of zeros on disk, removed at the end; its last axis varies fastest, or with "F" its first."""
-    try:
-        with path.open("w+b") as file:
-            # Without room reserved for it, writing to a mapped file on a full disk kills the process.
-            os.posix_fallocate(file.fileno(), 0, np.dtype(np.float32).itemsize * prod(shape))
-            yield np.memmap(file, np.float32, "r+", shape=shape, order=order)
-    finally:
-        path.unlink(missing_ok=True)
+    """A float32 array of zeros, in a nameless file in a folder; its last axis varies fastest, or with "F" its first."""
+    with room_on_disk(np.dtype(np.float32).itemsize * prod(shape), folder) as file:
+        yield np.memmap(file, np.float32, "r+", shape=shape, order=order)
 
 
 def put_into(slices: Any) -> PutSlice:
@@ -247,7 +241,7 @@ def mrd_slices(
         SequenceDescription=" ".join(filter(None, (info.contrast, made.name))),
         PatientPlacement="known" if place.known else "unknown",
     )
-    with atomic_path(path) as temporary, mapped_array(temporary.with_suffix(".array"), shape) as slices:
+    with atomic_path(path) as temporary, mapped_array(temporary.parent, shape) as slices:
         yield put_into(slices)
         with unrefused(temporary) as target, closing(ismrmrd.Dataset(target, GROUP, mode="w")) as file:
             for index, image in enumerate(slices):

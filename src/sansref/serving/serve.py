@@ -83,8 +83,13 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
     """Serve a trained run until Ctrl-C or SIGTERM, and leave as they do (exit code 130 or 143).
 
     A second signal leaves at once. Raises ``FileError`` if the run or the log cannot be used, and ``SettingError`` if
-    the server cannot listen there, there is no GPU where one is asked for, or a package is missing.
+    the server cannot listen there, there is no GPU where one is asked for, a package is missing, or the system is not
+    Linux.
     """
+    if sys.platform != "linux":
+        raise SettingError(
+            "serving needs Linux, which says when a client has gone: use the container, or a machine with it"
+        )
     if find_spec("ismrmrd") is None:
         raise SettingError("serving needs the package ismrmrd: pip install ismrmrd")
     from sansref.serving.engine import Engine

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from threading import Thread
 
 import torch
@@ -21,6 +22,7 @@ from sansref.commands.compare.plan import Cell
 from sansref.commands.compare.workplace import Workplace
 from sansref.commands.ray import connected, unseen
 from sansref.errors import SettingError, TrainingError
+from sansref.machine import usable_cores
 
 
 def train_all(place: Workplace, jobs: int, address: str | None, console: Console) -> None:
@@ -84,12 +86,16 @@ def _reported(outcomes: Outcomes, total: int, console: Console) -> Iterator[str]
 
 def _side_by_side(place: Workplace, cells: Sequence[Cell], jobs: int) -> Outcomes:
     """One process per cell: one that dies, for want of memory for instance, takes no other with it."""
+    if sys.platform == "win32":
+        raise SettingError(
+            f"--jobs {jobs} needs Linux or macOS: leave it out, and cells are trained one after the other"
+        )
     jobs = min(jobs, len(cells))
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, usable_cores() // jobs)
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # PyTorch is imported once, not once per cell
     queue = iter(cells)
-    running: dict[Connection, tuple[ForkServerProcess, Cell]] = {}
+    running: dict[Connection, tuple[BaseProcess, Cell]] = {}
     try:
         while True:
             for cell in islice(queue, jobs - len(running)):
@@ -102,13 +108,13 @@ def _side_by_side(place: Workplace, cells: Sequence[Cell], jobs: int) -> Outcome
                 return
             ready = wait(list(running))
             for receiver in [receiver for receiver in running if receiver in ready]:
-                process, cell = running[receiver]
-                failure = _heard(process, receiver)
+                ended, cell = running[receiver]
+                failure = _heard(ended, receiver)
                 del running[receiver]
                 yield cell, failure
     finally:
-        for process, _ in running.values():
-            _kill(process)
+        for left, _ in running.values():
+            _kill(left)
 
 
 def _work(place: Workplace, cell: Cell, threads: int, sender: Connection) -> None:
@@ -127,7 +133,7 @@ def _die_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _heard(process: ForkServerProcess, receiver: Connection) -> Failure | None:
+def _heard(process: BaseProcess, receiver: Connection) -> Failure | None:
     """What a process says about its cell at its end, or how it came to die."""
     try:
         failure: Failure | None = receiver.recv()
@@ -142,7 +148,7 @@ def _heard(process: ForkServerProcess, receiver: Connection) -> Failure | None:
     return failure
 
 
-def _kill(process: ForkServerProcess) -> None:
+def _kill(process: BaseProcess) -> None:
     """End a process and those that it has started; what it has written stays whole."""
     if process.is_alive() and process.pid:
         with suppress(ProcessLookupError):

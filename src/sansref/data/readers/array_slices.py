@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -19,6 +18,7 @@ import torch
 from sansref.data.readers.damage import check_plausible_size
 from sansref.data.readers.reader import MOST_LONE_ZEROS, FileInfo, ImageSlice, acquired_samples
 from sansref.errors import FileError
+from sansref.files import room_on_disk
 from sansref.kspace.fourier import ifft1c, ifft2c
 from sansref.kspace.grid import is_full
 from sansref.machine import available_memory
@@ -256,10 +256,10 @@ def transformed(path: Path, stored: Stored, words: tuple[str, ...]) -> Iterator[
     sizes = dict(zip(words, stored.shape, strict=True))
     shape = (sizes["partition"], sizes.get("coil", 1), sizes["row"], sizes["column"])
     step = max(1, TRANSFORMED // (8 * shape[0] * shape[1] * shape[3]))
-    with tempfile.TemporaryFile() as file:
-        size = 8 * math.prod(shape)
-        try:  # as an error, and now: a disk that is full later would kill the process through the memory map
-            os.posix_fallocate(file.fileno(), 0, size)
+    size = 8 * math.prod(shape)
+    with ExitStack() as kept:
+        try:
+            file = kept.enter_context(room_on_disk(size))
         except OSError as error:
             problem = f"needs {size / 1e9:.1f} GB for a temporary file in {tempfile.gettempdir()} ({error.strerror})"
             raise FileError(path, problem, "Free some space, or set TMPDIR to another folder") from error

@@ -9,6 +9,9 @@ The child is a fork, made for each call and gone with it. A worker that is start
 long as reading a few files takes; a fork is there in milliseconds with all that is loaded, and it leaves nothing:
 no handles, no state of a library that one damaged file could carry over to the next. It computes with one thread and
 without CUDA, as PyTorch's data loaders do after a fork. ``benchmarks/isolated_reading.py`` measures what it costs.
+
+This is so on Linux. Windows has no fork, and macOS none that its own libraries survive: there files are read in this
+process, which a damaged one may hang or end.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ import gc
 import io
 import os
 import pickle
-import resource
 import signal
+import sys
 import threading
 import traceback
 import warnings
@@ -38,6 +41,9 @@ from sansref.data.readers.reader import FileInfo, ImageSlice, Reader, SliceChoic
 from sansref.errors import FileError, SansrefError, printable
 from sansref.machine import available_memory, data_size, out_of_memory
 from sansref.scan import Scan
+
+if sys.platform == "linux":
+    import resource
 
 #: Deflate, the densest compression in use here, cannot shrink data more than this (RFC 1951: 258 bytes in 2 bits).
 MOST_COMPRESSION = 1032
@@ -198,6 +204,10 @@ def items_in_child(
     path: Path, items: Callable[[], Iterable[Result]], limits: ChildLimits | None = None
 ) -> Iterator[Result]:
     """Make items in a child process, as :func:`in_child` makes one; it makes the next one meanwhile."""
+    if sys.platform != "linux":
+        with minding_memory(path):
+            yield from items()
+        return
     limits = (limits or LIMITS).of(path)
     receiver, child = _started(items, limits)
     try:
