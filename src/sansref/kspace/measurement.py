@@ -117,6 +117,10 @@ class Measurement:
         # Not a product: that would leave the signs of the dropped samples in negative zeros.
         return replace(self, kspace=self.kspace.masked_fill(~kept.unsqueeze(-3), 0), mask=kept)
 
+    def disturbed(self, noise: Tensor) -> Self:
+        """The same with something added to the acquired samples, complex (batch, coils, *samples)."""
+        return replace(self, kspace=self.kspace + noise * self.mask.unsqueeze(-3))
+
     def data_consistent(self, image: Tensor) -> Tensor:
         """Put the acquired samples into images, complex (batch, height, width)."""
         return self.grid.data_consistent(image, self.kspace)
