@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 
 from sansref.kspace.measurement import Measurement
 from sansref.methods.examples import AnyBatch
+from sansref.metrics.held_out import held_out_error
 from sansref.networks.reconstructor import NetworkOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -144,6 +145,22 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     @abstractmethod
     def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width)."""
+
+    def validation_error(self, given: Measurement, measured: Tensor, held_out: Tensor, density: Tensor) -> Tensor:
+        """The reference-free score of a batch of one, by which epochs and stages are chosen.
+
+        Parameters
+        ----------
+        given
+            The network's input, without the samples that are held out.
+        measured
+            All acquired k-space, complex (1, coils, height, width).
+        held_out
+            bool (1, height, width).
+        density
+            Probability of acquisition, float (height, width).
+        """
+        return held_out_error(self.reconstruct(given), measured, held_out, given.maps, density).mean()
 
     def failure(self, parts: Mapping[str, float]) -> str | None:
         """Say what has gone wrong, from an epoch's means of what :meth:`step` logs; None if nothing has."""
