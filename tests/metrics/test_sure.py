@@ -12,7 +12,7 @@ from sansref.kspace.grid import center_crop, distance
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of, white_noise
 from sansref.methods.classical.total_variation import total_variation
-from sansref.metrics.sure import Sure, response, sure
+from sansref.metrics.sure import response, sure
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -140,8 +140,3 @@ def test_what_cannot_be_estimated_is_refused() -> None:
     for one, sigma, probes in ((given, 0 * levels(given), 1), (given, levels(given), 0), (both, levels(both), 1)):
         with pytest.raises(ValueError, match="one scan with noise and a probe"):
             sure(as_measured, one, sigma, seeded("probe"), probes)
-
-
-def test_it_says_itself_in_words() -> None:
-    empty = torch.zeros(2, 2)
-    assert str(Sure(0.5, 0.3, 0.2, 0.01, empty, empty)) == "noise kept 0.30, structure lost 0.20, of 1 as measured"

@@ -145,7 +145,8 @@ class IDR(UnrolledMethod[IDROptions]):
             scan, scan.mask & mask, self._weight(scan, mask, torch.zeros(mask.shape)), generator
         )
         # Refined samples are nearly free of noise: they get as much as the others have then.
-        level = estimate_noise(scan.kspace, scan.mask).level if scan.meta.noise is None else measured.given.noise
+        known = scan.measurement.noise
+        level = estimate_noise(scan.kspace, scan.mask).level if known is None else known
         predicted = refined + white_noise(refined, math.sqrt(1 + self.alpha**2) * level, generator)
         kspace = torch.where(scan.mask, measured.given.kspace, predicted)
         given = replace(scan.measurement, kspace=kspace, mask=torch.ones_like(mask)).restricted(mask)

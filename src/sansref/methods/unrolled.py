@@ -46,7 +46,7 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         self, network: Network, loss: LossName, data_consistency: Consistency = "none", alpha: float | None = None
     ) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.alpha, self.denoises = alpha, alpha is not None
         softened = alpha is not None and data_consistency == "hard"
         self.data_consistency: Consistency = "soft" if softened else data_consistency
         self.network = network

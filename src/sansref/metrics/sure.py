@@ -57,9 +57,6 @@ class Sure:
     kept_map: Tensor
     lost_map: Tensor
 
-    def __str__(self) -> str:
-        return f"noise kept {self.kept:.2f}, structure lost {max(self.lost, 0.0):.2f}, of 1 as measured"
-
 
 class Response(NamedTuple):
     """How a reconstruction answers to noise.
