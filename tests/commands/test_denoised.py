@@ -108,6 +108,17 @@ def test_the_acquired_samples_stand_in_the_hard_image_of_an_undersampled_scan():
     torch.testing.assert_close(fft2c(found.hard)[scan.mask], scan.kspace[0][scan.mask], rtol=1e-3, atol=1e-3)
 
 
+def test_of_several_coils_the_combined_image_is_what_denoising_is_measured_by():
+    """Imposed samples of four coils make an image that has only a part of the noise in them."""
+    scan = full_head(0, coils=4)
+    noisy = scan.kspace + white_noise(scan.kspace, 1.0, seeded("noise"))
+    scan = replace(scan, kspace=noisy, meta=replace(scan.meta, noise=(1.0,) * 4))
+    found = denoised(lambda given: given.physics.adjoint(given.kspace), scan)
+    assert found.measured == pytest.approx(0.25, abs=0.05)
+    assert found.proof.risk == pytest.approx(found.measured, rel=0.01)
+    torch.testing.assert_close(found.image, found.hard)
+
+
 def test_what_is_not_finite_is_named():
     with pytest.raises(FileError, match=r"head0\.nii: is reconstructed to NaN"):
         denoised(lambda given: torch.nan * given.physics.adjoint(given.kspace), full_head(0))

@@ -40,20 +40,24 @@ class Denoised:
     image
         The one without noise, complex (height, width); ``hard`` where ``left_alone``.
     left_alone
-        Denoising takes more structure than noise: by SURE, its error is not below that of the samples as measured.
+        Denoising takes more structure than noise: by SURE, its error is not below that of ``hard``.
     proof
         SURE of the denoised image, whether it was taken or not.
+    measured
+        The risk of ``hard`` by SURE: 1 for one coil. An image of several coils passes on less of their noise, since
+        samples of one coil are told by the others too.
     """
 
     hard: Tensor
     image: Tensor
     left_alone: bool
     proof: Sure
+    measured: float = 1.0
 
     def numbers(self) -> Denoised:
         """The same without images and maps, to be kept for all slices of a file."""
         empty = torch.empty(0)
-        return Denoised(empty, empty, self.left_alone, replace(self.proof, kept_map=empty, lost_map=empty))
+        return replace(self, hard=empty, image=empty, proof=replace(self.proof, kept_map=empty, lost_map=empty))
 
 
 @torch.inference_mode()
@@ -78,15 +82,20 @@ def denoised(reconstruct: Callable[[Measurement], Tensor], scan: Scan, device: t
     if not bool((sigma > 0).any()):
         nothing = torch.zeros_like(hard.real)
         return Denoised(hard, hard, True, Sure(1.0, 1.0, 0.0, 0.0, nothing, nothing))
+
+    def imposed(one: Measurement) -> Tensor:
+        return one.data_consistent(reconstruct(one))
+
     proof = sure(reconstruct, given, sigma, seeded("proof"))
+    measured = 1.0 if given.maps is None else sure(imposed, given, sigma, seeded("proof")).risk
     # NaN is no proof.
-    left_alone = not proof.risk < 1
-    return Denoised(hard, hard if left_alone else image[0], left_alone, proof)
+    left_alone = not proof.risk < measured
+    return Denoised(hard, hard if left_alone else image[0], left_alone, proof, measured)
 
 
 def told(found: Sequence[Denoised]) -> str:
     """What denoising did to the slices of a file, in one line."""
-    kept, lost = (fmean(getattr(one.proof, name) for one in found) for name in ("kept", "lost"))
+    kept, lost = (fmean(getattr(one.proof, name) / one.measured for one in found) for name in ("kept", "lost"))
     alone = sum(one.left_alone for one in found)
     left = f"; {alone} of {len(found)} slices left alone, where more would be lost than gained" if alone else ""
     return f"noise kept {kept:.2f}, structure lost {max(lost, 0.0):.2f}, of 1 as measured{left}"

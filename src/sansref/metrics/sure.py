@@ -106,6 +106,7 @@ def response(
     return Response(image, probe, given.physics.transform((disturbed - image) / step))
 
 
+@torch.no_grad()
 def sure(
     reconstruct: Callable[[Measurement], Tensor],
     given: Measurement,
