@@ -296,6 +296,8 @@ def reconstruct(arguments: list[str]) -> None:
             print(f"{done.path}: fully sampled k-space; it was undersampled as in training")
         place = done.written[0] if len(done.written) == 1 else f"{len(done.written)} files in {options.out}"
         print(f"{done.path} -> {place}")
+        if done.noise:
+            print(f"{done.path}: with its noise, and denoised: {done.noise}")
     if earlier:
         print(f"{earlier} file(s) had been reconstructed before")
     _list_bad(bad)

@@ -65,6 +65,9 @@ class ScanMeta:
         Height and width of the central part of the image that is scored and exported, None for all.
     geometry
         Placement in the source volume, None where the format has none.
+    noise
+        Standard deviation of the noise in the real, and of the imaginary, part in each coil, in the units of the
+        k-space: as the user gave it, or one for all slices of the file. None where each slice is to tell its own.
     """
 
     subject: str
@@ -78,6 +81,7 @@ class ScanMeta:
     calibration: int = 0
     crop: tuple[int, int] | None = None
     geometry: Geometry | None = None
+    noise: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,9 @@ class Scan:
             For several coils without sensitivity maps.
         """
         self.require_maps()
-        return Measurement(self.kspace, self.mask, self.maps)
+        known = self.meta.noise
+        noise = None if known is None else torch.tensor(known)[:, None, None]
+        return Measurement(self.kspace, self.mask, self.maps, noise=noise)
 
     def batch(self) -> Measurement:
         """The measurement as a batch of one."""

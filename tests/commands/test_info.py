@@ -40,6 +40,8 @@ def test_measured_data(write_knee, tmp_path):
     assert not full.keys() & {"left out", "full center", "coil maps"}
     assert (under["left out"], under["full center"]) == ("whole columns", "6 columns")
     assert "coil maps" not in under
+    levels = [float(facts["noise level"].split()[0].rstrip(",")) for facts in (full, under)]
+    assert levels[1] == pytest.approx(levels[0], rel=0.3)
 
 
 def test_measured_data_of_several_coils(write_knee, tmp_path):

@@ -481,3 +481,31 @@ def test_a_damaged_list_of_scans_is_one_line(tmp_path: Path, content: str | None
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(FileError, match=r"out: has no usable list of its scans .* Delete this folder and run"):
         PreparedScans(tmp_path / "out")
+
+
+def test_the_users_level_of_noise_is_in_the_units_of_the_file(tmp_path: Path) -> None:
+    path = write_kspace(tmp_path / "a.h5", complex_noise(3, *SIZE))
+    (one, other, _) = replace(RECIPE, noise=0.7).scans(path)
+    for scan in (one, other):
+        assert scan.meta.noise == pytest.approx((0.7 / scan.meta.scale,))
+        assert scan.batch().noise is not None
+        assert float(scan.batch().noise) == pytest.approx(0.7 / scan.meta.scale)
+    assert one.meta.noise != other.meta.noise
+    (unknown, *_) = RECIPE.scans(path)
+    assert unknown.batch().noise is None
+
+
+def test_slices_of_a_file_are_stored_with_one_level_of_noise(tmp_path: Path) -> None:
+    names = [write_kspace(tmp_path / "in" / f"{name}.h5", complex_noise(3, *SIZE, seed=name)) for name in (0, 1)]
+    scans = [scan for name in names for scan in RECIPE.scans(name)]
+    stored = store_scans(scans, tmp_path / "store", False, noise=True)
+    levels = [meta.noise[0] * meta.scale for meta in stored.metas if meta.noise is not None]
+    assert levels == pytest.approx([levels[0]] * 3 + [levels[3]] * 3)
+    assert levels[0] != levels[3]
+    assert levels[0] == pytest.approx(1.0, rel=0.2)
+    assert stored[4].batch().noise is not None
+    again = PreparedScans(tmp_path / "store")
+    assert again.metas == stored.metas
+    given = store_scans(replace(RECIPE, noise=5.0).scans(names[0]), tmp_path / "given", False, noise=True)
+    assert given[1].meta.noise == pytest.approx((5.0 / given[1].meta.scale,))
+    assert store_scans(RECIPE.scans(names[0]), tmp_path / "plain", False).metas[0].noise is None

@@ -73,7 +73,10 @@ def test_options_of_another_method_are_a_mistake():
         ({"method": "ssdu", "network": {"phases": 0}}, r"network\.phases must .*, got 0"),
         ({"method": "ssdu", "training": {"epochs": 0}}, r"training\.epochs must be at least 1, got 0"),
         ({"method": "idr", "training": {"schedule": "cosine"}}, "schedule takes one of plateau, linear, cooldown, not"),
-        ({"method": {"name": "idr", "data_consistency": "soft"}}, "data_consistency takes one of none, hard, not soft"),
+        (
+            {"method": {"name": "idr", "data_consistency": "firm"}},
+            "takes one of none, hard, soft, not firm",
+        ),
         ({"method": "idr", "network": {"name": "resnet"}}, "network.name takes one of ista_plus, ista, modl, unet"),
         ({"method": "idr", "data": {"magnitude": "perhaps"}}, "data.magnitude takes true or false"),
     ],

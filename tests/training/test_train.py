@@ -5,6 +5,8 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
+from sansref.kspace.fourier import ifft2c
 from sansref.training import processes
 from sansref.training import train as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
@@ -493,3 +496,42 @@ def test_a_number_of_threads_that_is_none_is_refused(tiny):
         tiny("ssdu", threads="many")
     with pytest.raises(SettingError, match=r"machine.threads must be at least 0"):
         tiny("ssdu", threads=-1)
+
+
+@pytest.mark.parametrize("method", ["ssdu", "idr"])
+def test_full_scans_are_learned_from_as_they_are(play, method, monkeypatch):
+    """Nothing is held out of them, nothing is undersampled, and all slices of a file have one level of noise."""
+    shown = []
+
+    def watched(loop, item):
+        shown.append(bool(item.held_out.any()) or not bool(item.given.mask.all()))
+        return score(loop, item)
+
+    score = Loop._score
+    monkeypatch.setattr(Loop, "_score", watched)
+    run = play(method, denoise=True, acceleration=1.0).run
+    assert shown
+    assert not any(shown)
+    scans = parts(run)["training"]
+    assert all(bool(scan.mask.all()) for scan in scans)
+    levels = {(meta.source, round(meta.noise[0] * meta.scale, 4)) for meta in scans.metas}
+    assert len(levels) == len({meta.source for meta in scans.metas})
+
+
+def test_one_full_scan_is_learned_from_as_it_is(play, heads):
+    """Its own samples judge the weights: none of them is withheld."""
+    run = play("ssdu", data=heads / "sub-01_T1w.nii.gz", denoise=True, acceleration=1.0).run
+    assert run.finished
+
+
+@pytest.mark.slow
+def test_a_denoiser_is_learned_without_a_clean_image(play):
+    """Of people whom it was not trained on, the image is nearer to the truth than the measured one."""
+    run = play("ssdu", denoise=True, acceleration=1.0, epochs=30, snr=4.0, learning_rate=0.003).run
+    method, config = run.load(), run.config()
+    recipe = replace(config.preparation, seed=7)
+    with torch.inference_mode():
+        for scan in recipe.scans(Path(run.folder("folder")) / "sub-01_T1w.nii.gz"):
+            image, measured = method.reconstruct(scan.batch())[0], ifft2c(scan.kspace)[0]
+            gained = (measured - scan.reference).norm() / (image - scan.reference).norm()
+            assert gained > 1.2

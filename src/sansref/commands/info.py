@@ -11,6 +11,7 @@ from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError
 from sansref.kspace.grid import full_center, is_full
 from sansref.kspace.masks.family import is_columns
+from sansref.kspace.noise import estimate_noise
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
@@ -93,7 +94,19 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
         usable = side >= SMALLEST
         source = "samples" if side == own else "samples of a calibration scan"
         yield "coil maps", f"from the central {side} x {side} {source}" if usable else f"none, {_needed(side)}"
+    yield "noise level", _noise(middle)
     yield "can train", (ALL if full else UNDERSAMPLED) if usable else "nothing with several coils"
+
+
+def _noise(middle: Scan) -> str:
+    """Of one slice, as --noise takes it, and what it lies between."""
+    found = estimate_noise(middle.kspace, middle.mask)
+    level, low, high = (float((part * middle.meta.scale).mean()) for part in (found.level, found.low, found.high))
+    if found.source == "spectrum":
+        return f"{level:.3g}, from the fall of the spectrum: between {low:.2g} and {high:.2g}"
+    strongest, weakest = float(found.colour.max()), float(found.colour[found.colour > 0].min())
+    colour = f"; it varies over k-space by a factor of {strongest / weakest:.2g}" if strongest > 1 else ""
+    return f"{level:.3g} (standard deviation of each part of a sample), seen in air{colour}"
 
 
 def _needed(side: int) -> str:

@@ -65,7 +65,7 @@ class Outputs:
         """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed."""
         shape = (self.info.slices, image.shape[0], image.shape[1])
         writers = {
-            "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing),
+            "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing, self.made.noise),
             "hdf5": lambda path: fastmri_slices(path, shape),
             "png": lambda path: png_slices(path, meta.geometry),
             "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sansref.commands.output_files import Format, Outputs, begin, made_by, output_names, whole_path
+from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
+from sansref.commands.output_files import Format, Outputs, begin, made_by, output_name, output_names, whole_path
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
 from sansref.data.readers.dicom import first_files
@@ -22,14 +23,19 @@ from sansref.data.readers.reader import Kind
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside, remove_leftovers
+from sansref.kspace.noise import estimate_noise, pooled_levels
 from sansref.machine import device_of
 from sansref.methods import Method
+from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
+
+NOISE_SLICES = 8
+"""Slices, spread over a file, that the level of its noise is found in."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ class Job:
 class Reconstructed:
     """One file that is done, and its images; whether they were there already.
 
-    ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones.
+    ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones;
+    ``noise`` what became of its noise, if it was denoised.
     """
 
     path: Path
@@ -73,6 +80,7 @@ class Reconstructed:
     written: tuple[Path, ...]
     earlier: bool = False
     emulated: bool = False
+    noise: str = ""
 
 
 FileOutcome = Reconstructed | FileError
@@ -246,21 +254,65 @@ class Worker:
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
+        if self.method.denoises:
+            return self._denoised(path, outputs, console, title)
         if outputs.complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         images = with_bar(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
         emulated = write_images(outputs, whole_volume(images, info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
 
+    def _denoised(self, path: Path, outputs: Outputs, console: Console | None, title: str) -> Reconstructed:
+        """Write two images of each slice: one that keeps the samples as they were measured, and one without noise."""
+        begin = outputs.name or output_name(path)
+        hard = replace(outputs, made=replace(self.made, noise=KEPT))
+        clean = replace(outputs, made=replace(self.made, noise=TAKEN_OUT), name=f"{begin}{ENDING}")
+        written = (*hard.paths(), *clean.paths())
+        if hard.complete and clean.complete:
+            return Reconstructed(path, outputs.info.kind, written, earlier=True)
+        found: list[Denoised] = []
 
-def write_images(outputs: Outputs, images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
-    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here."""
-    puts, emulated = None, False
+        def images() -> Iterator[tuple[Tensor, ScanMeta]]:
+            for scan in with_file_noise(self.recipe, path, outputs.info.slices):
+                found.append(denoised(self.method.reconstruct, scan, self.device))
+                pair = torch.stack([found[-1].hard, found[-1].image]).cpu()
+                found[-1] = found[-1].numbers()
+                yield magnitude(pair, scan) * scan.meta.scale, scan.meta
+
+        shown = with_bar(images(), title, outputs.info.slices, console)
+        emulated = write_images((hard, clean), whole_volume(shown, outputs.info))
+        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, noise=told(found))
+
+
+def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:
+    """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known."""
+    few = [*recipe.scans(path, sorted({slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
+    noises = [estimate_noise(scan.kspace, scan.mask) for scan in few]
+    alike = [(scan, noise) for scan, noise in zip(few, noises, strict=True) if len(scan.kspace) == len(few[0].kspace)]
+    levels = [noise for _, noise in alike], [scan.meta.scale for scan, _ in alike]
+    pooled = pooled_levels(*levels)[0] * few[0].meta.scale if few else None
+    for scan in recipe.scans(path):
+        if pooled is not None and scan.meta.noise is None and len(pooled) == len(scan.kspace):
+            level = tuple((pooled / scan.meta.scale).flatten().tolist())
+            scan = replace(scan, meta=replace(scan.meta, noise=level))
+        yield scan
+
+
+def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
+
+    Of several outputs, each has an image of its own: slices are then (outputs, height, width).
+    """
+    several = (outputs,) if isinstance(outputs, Outputs) else outputs
+    puts: list[list[PutSlice]] | None = None
+    emulated = False
     with ExitStack() as opened:
         for image, meta in images:
+            layers = image[None] if isinstance(outputs, Outputs) else image
             if puts is None:
-                puts = outputs.open(opened, image, meta)
-            for put in puts:
-                put(meta.slice, image)
+                puts = [one.open(opened, layer, meta) for one, layer in zip(several, layers, strict=True)]
+            for layer, own in zip(layers, puts, strict=True):
+                for put in own:
+                    put(meta.slice, layer)
             emulated |= meta.emulated
     return emulated

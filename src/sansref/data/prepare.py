@@ -46,6 +46,9 @@ class Preparation:
         False keeps full scans full: the full half of unpaired data.
     coils
         How measured k-space of several coils gets its sensitivity maps and its reference.
+    noise
+        Standard deviation of the noise in the real, and of the imaginary, part of a sample, in the units of the file's
+        k-space in the orthonormal convention; None leaves it to be found.
     """
 
     slices: Slices = field(default_factory=Slices)
@@ -55,6 +58,7 @@ class Preparation:
     seed: int = 0
     undersampled: bool = True
     coils: CoilOptions = field(default_factory=CoilOptions)
+    noise: float | None = None
 
     def flat(self) -> dict[str, Any]:
         """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
@@ -99,7 +103,10 @@ class Preparation:
             raise FileError(item.meta.source, problem, "Change them, or leave the file out") from None
         if len(scan.kspace) > 1:
             _brightest(scan)  # before libraries that fail over infinite numbers
-        return scaled(with_coils(scan, whole if is_full(whole.mask) else None, self.coils))
+        scan = with_coils(scan, whole if is_full(whole.mask) else None, self.coils)
+        if self.noise is not None:
+            scan = replace(scan, meta=replace(scan.meta, noise=(self.noise / scan.meta.scale,) * len(scan.kspace)))
+        return scaled(scan)
 
     def _whole(self, item: Scan | ImageSlice) -> Scan | None:
         """K-space before it is undersampled, measured or simulated."""
@@ -138,7 +145,8 @@ def scaled(scan: Scan) -> Scan:
     """
     scale = _brightest(scan)
     reference = None if scan.reference is None else scan.reference / scale
-    meta = replace(scan.meta, scale=scan.meta.scale * scale)
+    noise = None if scan.meta.noise is None else tuple(level / scale for level in scan.meta.noise)
+    meta = replace(scan.meta, scale=scan.meta.scale * scale, noise=noise)
     return replace(scan, kspace=scan.kspace / scale, reference=reference, meta=meta)
 
 
@@ -157,6 +165,7 @@ def prepare(
     folder: Path,
     references: bool,
     on_bad: Callable[[FileError], None] | None = None,
+    noise: bool = False,
 ) -> PreparedScans:
     """Write the scans of ``files`` into ``folder``, or reuse it if it is already there and was made in the same way.
 
@@ -173,11 +182,13 @@ def prepare(
         nothing to peek at.
     on_bad
         Called with the error of an unreadable file, which is then left out; None lets the error stop.
+    noise
+        Find one level of noise for all slices of a file.
     """
     way = {**recipe.flat(), "references": references}
     if folder.exists():
         return made_by_recipe(folder, way)
-    return store_scans(_usable(files, recipe, on_bad), folder, references, way)
+    return store_scans(_usable(files, recipe, on_bad), folder, references, way, noise)
 
 
 def _usable(

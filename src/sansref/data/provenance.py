@@ -37,12 +37,15 @@ class Provenance:
         SHA-256 of the run's configuration.
     sampling
         How scans that come fully sampled are undersampled before they are reconstructed.
+    noise
+        What became of the noise of acquired samples, as a sentence; empty where the method has no say in it.
     """
 
     method: str
     weights: str
     settings: str
     sampling: str
+    noise: str = ""
 
     @property
     def name(self) -> str:
@@ -58,7 +61,7 @@ class Provenance:
             said.append(f"It was undersampled by software: {self.sampling}.")
         elif info.acquired_fraction is not None and info.acquired_fraction < 1:
             said.append(f"It was acquired undersampled, {1 / info.acquired_fraction:.3g}x.")
-        return [*said, f"{WARNING}."]
+        return [*said, *filter(None, [self.noise]), f"{WARNING}."]
 
 
 def files_behind(path: Path) -> tuple[Path, ...]:

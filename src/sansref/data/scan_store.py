@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from sansref.errors import FileError, SettingError
 from sansref.files import atomic_folder
+from sansref.kspace.noise import Noise, estimate_noise, pooled_levels
 from sansref.scan import Geometry, Scan, ScanMeta
 from sansref.yaml_json import read_json
 
@@ -168,16 +170,22 @@ class PreparedScans(Sequence[Scan]):
 
 
 def store_scans(
-    scans: Iterable[Scan], folder: Path, references: bool, recipe: Mapping[str, Any] | None = None
+    scans: Iterable[Scan],
+    folder: Path,
+    references: bool,
+    recipe: Mapping[str, Any] | None = None,
+    noise: bool = False,
 ) -> PreparedScans:
     """Write scans into a new folder, which appears only when complete; one scan is held in memory at a time.
 
     References are kept if asked for: without them, a method that learns from undersampled scans alone finds nothing to
-    peek at. The recipe says how the scans came about, for :func:`made_by_recipe`. Raises ``FileError`` for a scan
-    without a reference where references are to be kept, or of several coils without maps, and ``SettingError`` if there
-    is no scan.
+    peek at. The recipe says how the scans came about, for :func:`made_by_recipe`. With ``noise``, all slices of a file
+    get one level of noise (:func:`~sansref.kspace.noise.pooled_levels`), unless they have it already. Raises
+    ``FileError`` for a scan without a reference where references are to be kept, or of several coils without maps, and
+    ``SettingError`` if there is no scan.
     """
     metas: list[ScanMeta] = []
+    found: list[Noise] = []
     with atomic_folder(folder) as part:
         with (
             ArrayWriter(part / "kspace", "complex64") as kspace,
@@ -191,14 +199,32 @@ def store_scans(
                 mask.append(scan.mask)
                 maps.append(_NO_MAPS if scan.maps is None else scan.maps)
                 metas.append(scan.meta)
+                if noise:
+                    found.append(estimate_noise(scan.kspace, scan.mask))
                 if reference is not None:
                     reference.append(_reference(scan))
         if not metas:
             raise SettingError("no file gave a usable slice: look at the files with 'sansref info FILE'")
+        if noise:
+            metas = with_noise(metas, found)
         (part / "scans.json").write_text(json.dumps([asdict(meta) for meta in metas]))
         if recipe is not None:
             (part / "recipe.json").write_text(json.dumps(recipe))
     return PreparedScans(folder)
+
+
+def with_noise(metas: Sequence[ScanMeta], found: Sequence[Noise]) -> list[ScanMeta]:
+    """Give the slices of each file one level of noise, of what was found in each; a level that is known stays."""
+    files: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for item, (meta, noise) in enumerate(zip(metas, found, strict=True)):
+        files[meta.source, len(noise.level)].append(item)
+    known = list(metas)
+    for items in files.values():
+        levels = pooled_levels([found[item] for item in items], [metas[item].scale for item in items])
+        for item, level in zip(items, levels, strict=True):
+            if metas[item].noise is None:
+                known[item] = replace(metas[item], noise=tuple(level.flatten().tolist()))
+    return known
 
 
 def made_by_recipe(folder: Path, recipe: Mapping[str, Any]) -> PreparedScans:
@@ -224,7 +250,7 @@ def _reference(scan: Scan) -> Tensor:
 
 
 def _meta_from_json(entry: dict[str, Any]) -> ScanMeta:
-    pairs = (name for name in ("spacing", "crop", "columns") if entry.get(name) is not None)
+    pairs = (name for name in ("spacing", "crop", "columns", "noise") if entry.get(name) is not None)
     values = {**entry, **{name: tuple(entry[name]) for name in pairs}}
     if entry["geometry"] is not None:
         stored = entry["geometry"]

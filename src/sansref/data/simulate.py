@@ -235,8 +235,8 @@ class Sampling:
         return _fixed(self, shape)
 
     def undersample(self, scan: Scan, generator: torch.Generator) -> Scan:
-        """Keep the samples that the emulated acquisition takes; an undersampled scan stays as it is."""
-        if not is_full(scan.mask):
+        """Keep the samples that the emulated acquisition takes; an undersampled scan stays as it is, and any at 1x."""
+        if not is_full(scan.mask) or (self.acceleration == 1 and self.mask in MASK_LAWS):
             return scan
         shape = (scan.mask.shape[0], scan.mask.shape[1])
         mask = self.fixed(shape) if self.mask_per == "dataset" else self.draw(shape, generator)

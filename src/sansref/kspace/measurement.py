@@ -82,12 +82,16 @@ class Measurement:
     trajectory
         Places of the samples in k-space, float32 (batch, *samples, 2), in cycles per field of view; None for a
         Cartesian grid with DC in the center.
+    noise
+        Standard deviation of the noise in the real, and of the imaginary, part in each coil, float32
+        (batch, coils, 1, 1); None where it has to be found in the samples, see :func:`sansref.kspace.noise.noise_of`.
     """
 
     kspace: Tensor
     mask: Tensor
     maps: Tensor | None = None
     trajectory: Tensor | None = None
+    noise: Tensor | None = None
 
     @cached_property
     def physics(self) -> Physics:
@@ -113,6 +117,10 @@ class Measurement:
         # Not a product: that would leave the signs of the dropped samples in negative zeros.
         return replace(self, kspace=self.kspace.masked_fill(~kept.unsqueeze(-3), 0), mask=kept)
 
+    def disturbed(self, noise: Tensor) -> Self:
+        """The same with something added to the acquired samples, complex (batch, coils, *samples)."""
+        return replace(self, kspace=self.kspace + noise * self.mask.unsqueeze(-3))
+
     def data_consistent(self, image: Tensor) -> Tensor:
         """Put the acquired samples into images, complex (batch, height, width)."""
         return self.grid.data_consistent(image, self.kspace)
@@ -133,13 +141,15 @@ class Measurement:
         Raises
         ------
         ValueError
-            If some have maps, or a trajectory, and others have none.
+            If some have maps, a trajectory or a known level of noise, and others have none.
         """
         parts = [one._tensors() for one in measurements]
         if any(part.keys() != parts[0].keys() for part in parts):
-            raise ValueError("either all or none of the scans of a batch must have coil sensitivity maps")
+            problem = "either all or none of the scans of a batch must have coil sensitivity maps"
+            raise ValueError(f"{problem}, and so with the level of their noise")
         return replace(measurements[0], **{name: torch.stack([part[name] for part in parts]) for name in parts[0]})
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {"kspace": self.kspace, "mask": self.mask, "maps": self.maps, "trajectory": self.trajectory}
+        values["noise"] = self.noise
         return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Noise: its level from undersampled k-space, more of it, and coils made independent of each other.
+"""Noise: its level and colour from the samples themselves, more of it, and coils made independent of each other.
 
 Whitening: Pruessmann et al., Magn Reson Med 46(4), 2001, section on sample decorrelation; Kellman & McVeigh, Magn Reson
 Med 54(6), 2005.
@@ -7,27 +7,98 @@ Med 54(6), 2005.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sansref.kspace.fourier import fft2c, ifft1c, ifft2c
 from sansref.kspace.grid import distance
-
-FALL = 3.0
-"""The power of an image's edges, averaged over all directions, falls with this power of the distance from DC."""
+from sansref.kspace.measurement import Measurement
 
 INNER = 0.4
 """Of the largest distance: nearer samples are those of shapes and contrasts rather than of edges and noise."""
 
-RINGS = 12
+RINGS, OUTER = 12, 6
+"""Rings of equally many samples beyond :data:`INNER`, and those at the rim that the level is fitted to."""
+
+LEAST_RIM = 1 / 4
+"""Of the level at the rim, where the fit finds no noise at all: there is always some."""
+
+STEEP, FLAT = 5.0, 3.0
+"""The power of an image falls at the rim of k-space with a power of the distance from DC that lies between these:
+:data:`FLAT` is that of sharp edges, :data:`STEEP` that of edges which a scanner's filter or its pixels have blurred."""
+
+EMPTY = 1e-17
+"""Samples whose power is less than this part of the largest were not received but filled in: what single precision
+leaves there."""
+
+BANDS = 8
+"""Along the readout; a receive filter lets noise differ between them."""
+
+BLUR = 2.5
+"""Pixels over which power is averaged before air is looked for."""
+
+LEAST_AIR = 0.06
+"""Of a band. With less there is none: the darkest pixels of anything are few."""
+
+EXPONENTIAL = (1.2, 1.75)
+"""Mean over median of the power in air. It is 1 / ln 2 = 1.44 for noise, 1 for an even object and more for edges."""
+
+LOUDEST = 6.0
+"""Ratio of the power in air between bands. More is no receive filter but faint signal in a band without air."""
+
+COLOURED = 1.25
+"""Ratio of the strongest to the weakest noise along an axis from which on noise counts as coloured."""
+
+Source = Literal["air", "spectrum", "given"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a scan.
+
+    Attributes
+    ----------
+    level
+        Standard deviation of the real, and of the imaginary, part of a sample, root mean square over all that were
+        received; real (coils, 1, 1), in the units of the k-space.
+    low, high
+        What the level lies between, as far as it can be known from the samples; shaped like ``level``. Of the power
+        spectrum, ``low`` is 0 where its fall may be that of an image without noise.
+    colour
+        Standard deviation of each sample over the level, real (height, width): 1 for white noise, 0 where nothing was
+        received.
+    source
+        air: from where there is no signal; spectrum: from the fall of the power in k-space; given: by the user.
+    """
+
+    level: Tensor
+    low: Tensor
+    high: Tensor
+    colour: Tensor
+    source: Source
+
+    @property
+    def sigma(self) -> Tensor:
+        """Standard deviation of the real, and of the imaginary, part of each sample, real (coils, height, width)."""
+        return self.level * self.colour
+
+    @property
+    def sure(self) -> bool:
+        """Whether the level is known to a fifth."""
+        return bool((self.high <= 1.2 * self.level).all() and (self.low >= 0.8 * self.level).all())
+
+    def with_level(self, level: Tensor) -> Noise:
+        """The same colour with a level that is known otherwise, real (coils, 1, 1)."""
+        level = level.to(self.level).expand(self.level.shape)
+        return replace(self, level=level, low=level, high=level, source="given")
 
 
 def noise_level(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Standard deviation of the noise in each coil.
-
-    ``A r^-3 + 2 sigma^2`` is fitted to the power of the acquired outer samples, by least squares of the relative error
-    with A and sigma^2 not negative. Power is taken in rings of equally many samples, as their median over ln 2: that of
-    white complex noise is exponentially distributed, and a few strong samples do not count.
+    """Standard deviation of the noise in each coil, see :func:`estimate_noise`.
 
     Parameters
     ----------
@@ -39,27 +110,227 @@ def noise_level(kspace: Tensor, mask: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Of the real, and of the imaginary, part, real (coils, 1, 1), in the units of ``kspace``; 0 where the fit finds
-        none, or without samples.
+        Of the real, and of the imaginary, part, real (coils, 1, 1), in the units of ``kspace``; 0 without samples.
     """
-    far = distance((mask.shape[0], mask.shape[1]), mask.device)[mask]
-    outer = far > INNER * far.max() if len(far) else far > 0
-    if int(outer.sum()) < RINGS:
-        return kspace.real.new_zeros(kspace.shape[0], 1, 1)
-    power = kspace[:, mask][:, outer].abs().square().double()
-    rings = far[outer].argsort(stable=True).chunk(RINGS)
-    falling = torch.stack([far[outer][ring].mean() for ring in rings]) ** -FALL
-    measured = torch.stack([power[:, ring].median(dim=1).values for ring in rings], dim=1) / math.log(2)
-    return (_floor(falling, measured) / 2).sqrt().to(kspace.real.dtype)[:, None, None]
+    return estimate_noise(kspace, mask).level
+
+
+def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
+    """The level of the noise in each coil, and its colour, from a scan's own samples.
+
+    Where samples have no gaps, noise is seen in the image's air; where whole columns are missing, in those rows along
+    the readout that show nothing but air. The level along the readout may vary by a receive filter, so that the mean of
+    its square over the readout is that of a sample (Parseval). Elsewhere ``A r^-5 + 2 sigma^2`` is fitted to the power
+    of the outermost samples, by least squares of the relative error, with neither term negative. All power is that of
+    complex noise, exponentially distributed: its median over ln 2 is its mean, and a few strong samples do not count.
+    How far off it is, is in ``docs/denoise.md``.
+
+    Colour is taken from air alone: the noise there is transformed back to k-space, where its power is taken as a
+    product of a smooth profile along each axis.
+
+    Parameters
+    ----------
+    kspace
+        Acquired samples, complex (coils, height, width); zeros may be filled in.
+    mask
+        Where they were acquired, bool (height, width).
+    """
+    kspace = kspace.detach()
+    filled = _received(kspace, mask)
+    zero = kspace.real.new_zeros(kspace.shape[0], 1, 1)
+    white = filled.to(kspace.real.dtype)
+    if int(filled.sum()) < 2 * RINGS:
+        return Noise(zero, zero, zero, white, "spectrum")
+    rim = _from_spectrum(kspace, filled)
+    if _without_gaps(filled):
+        air = _air(ifft2c(kspace * filled).abs().square())
+        # The image spreads the noise of the samples received over all of its pixels.
+        spread = filled.numel() / filled.sum()
+        colour = None if air is None else _colour(kspace, filled, air)
+    else:
+        rows, columns = filled.any(1), filled.any(0)
+        whole_columns = bool((filled == rows[:, None] & columns).all()) and _without_gaps(rows[:, None])
+        air = _air(ifft1c(kspace, -2)[..., columns].abs().square()) if whole_columns else None
+        spread, colour = rows.numel() / rows.sum(), None
+    if air is None:
+        return Noise(rim[0], rim[1], rim[2], white, "spectrum")
+    level = (spread * air.power.mean(1) / 2).sqrt()[:, None, None]
+    if colour is None:
+        # White noise is no weaker in air than what edges alone cannot explain at the rim, and no stronger than the rim:
+        # a receive filter along the columns makes air too quiet, and what is seen there need not be noise alone.
+        level, colour = level.clamp(rim[1], rim[2]), white
+    doubt = max(0.03, 1 / math.sqrt(air.pixels))
+    low = (1 - doubt) * level
+    # Rows are few, and faint signal in them is easily overlooked.
+    low = low if _without_gaps(filled) else torch.minimum(low, rim[1])
+    return Noise(level, low, (1 + doubt) * level, colour, "air")
+
+
+def _received(kspace: Tensor, mask: Tensor) -> Tensor:
+    """Where samples hold something, bool (height, width); noise between its neighbours may be 0 by chance."""
+    strength = kspace.abs().square().sum(0)
+    filled = mask & (strength > EMPTY * strength.max())
+    for axis in (0, 1):
+        filled = filled | (mask & filled.roll(1, axis) & filled.roll(-1, axis))
+    return filled
+
+
+def noise_of(given: Measurement) -> Tensor:
+    """Standard deviation of the real, and of the imaginary, part of the noise of each sample, where it was acquired.
+
+    The colour is found in the samples of each scan; the level too, unless the measurement knows it.
+
+    Returns
+    -------
+    Tensor
+        Real (batch, coils, height, width), on the device of ``given``; 0 where nothing was acquired.
+    """
+    found = []
+    for item, (kspace, mask) in enumerate(zip(given.kspace.cpu(), given.mask.cpu(), strict=True)):
+        noise = estimate_noise(kspace, mask)
+        found.append((noise if given.noise is None else noise.with_level(given.noise[item].cpu())).sigma)
+    return torch.stack(found).to(given.kspace.device)
 
 
 def white_noise(kspace: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
     """Complex white noise of the shape (coils, height, width) and the dtype of ``kspace``.
 
-    ``level`` is the standard deviation of the real, and of the imaginary, part, as :func:`noise_level` gives it.
+    ``level`` is the standard deviation of the real, and of the imaginary, part, as :func:`noise_level` gives it; with
+    one for each sample (:attr:`Noise.sigma`) the noise is coloured.
     """
     # A complex normal number of torch has variance 1/2 in each part.
     return math.sqrt(2) * level * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
+
+
+def pooled_levels(found: Sequence[Noise], scales: Sequence[float]) -> list[Tensor]:
+    """One level for all slices of a file, in the units of each.
+
+    A receiver is as noisy in one slice as in another. Levels from air agree but for chance, so their median is taken;
+    those from the spectrum have something left of the image, the more the more there is in the slice, so their lower
+    quartile is. Where any slice shows air, those without it do not count.
+
+    Parameters
+    ----------
+    found
+        What was estimated of each slice, of as many coils.
+    scales
+        What the k-space of each was divided by.
+
+    Returns
+    -------
+    list
+        A level for each slice, real (coils, 1, 1).
+    """
+    sure = [one.source == "air" for one in found]
+    used = [one.level * scale for one, scale, good in zip(found, scales, sure, strict=True) if good or not any(sure)]
+    level = torch.stack(used).quantile(0.5 if any(sure) else 0.25, dim=0)
+    return [level / scale for scale in scales]
+
+
+@dataclass(frozen=True)
+class _Air:
+    """Where only noise is seen: its power (coils, bands) along the readout, where (coils, rows, columns), how much."""
+
+    power: Tensor
+    where: Tensor
+    pixels: int
+
+
+def _air(power: Tensor) -> _Air | None:
+    """Find air in power (coils, rows, columns), an image's, or of columns apart; None if some coil shows none."""
+    smooth = _blurred(power)
+    bands = len(power), BANDS
+    levels, where = power.new_full(bands, math.nan), torch.zeros_like(power, dtype=torch.bool)
+    edges = [len(power[0]) * band // BANDS for band in range(BANDS + 1)]
+    for coil, (values, means) in enumerate(zip(power, smooth, strict=True)):
+        for band in range(BANDS):
+            rows = slice(edges[band], edges[band + 1])
+            found = _quiet(values[rows], means[rows])
+            if found is not None:
+                where[coil, rows] = found
+                levels[coil, band] = values[rows][found].mean()
+        found_levels = levels[coil][levels[coil].isfinite()]
+        if not len(found_levels):
+            return None
+        # False for a band without a level, too.
+        air = levels[coil] <= LOUDEST * found_levels.min()
+        for band in (~air).nonzero().flatten().tolist():
+            where[coil, edges[band] : edges[band + 1]] = False
+        known = air.nonzero().flatten()
+        for band in range(BANDS):  # one full of signal is as noisy as the nearest where noise can be seen
+            levels[coil, band] = levels[coil, known[(known - band).abs().argmin()]]
+    return _Air(levels, where, int(where.sum()) // len(power))
+
+
+def _quiet(power: Tensor, smooth: Tensor) -> Tensor | None:
+    """Where a band shows noise alone, bool; None if its darkest part is not distributed as noise is."""
+    darkest = smooth.flatten().kthvalue(max(1, round(0.05 * smooth.numel()))).values
+    air = smooth < 1.6 * darkest
+    for _ in range(2):
+        air = smooth < 1.6 * power[air].mean()
+        if not bool(air.any()):
+            return None
+    ratio = float(power[air].mean() / power[air].median().clamp(min=torch.finfo(power.dtype).tiny))
+    return air if EXPONENTIAL[0] < ratio < EXPONENTIAL[1] and air.float().mean() > LEAST_AIR else None
+
+
+def _colour(kspace: Tensor, filled: Tensor, air: _Air) -> Tensor | None:
+    """Relative standard deviation of the noise of each sample (height, width); None where it is white."""
+    bands = air.power.repeat_interleave(torch.tensor(_heights(kspace.shape[1])), dim=1)[..., None]
+    noise = ifft2c(kspace * filled) * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
+    power = fft2c(noise).abs().square().mean(0) * filled
+    profiles = []
+    for axis in (0, 1):
+        along, count = power.sum(1 - axis), filled.sum(1 - axis).to(power.dtype)
+        width = max(1.0, len(along) / 32)
+        profile = _smoothed(along[None], width)[0] / _smoothed(count[None], width)[0].clamp(min=1e-6)
+        profiles.append(torch.where(count > 0, profile, 0.0))
+    seen = [profile[profile > 0] for profile in profiles]
+    if all(profile.amax() < COLOURED**2 * profile.amin() for profile in seen):
+        return None
+    product = (profiles[0][:, None] * profiles[1]).clamp(min=0).sqrt() * filled
+    return product / product[filled].square().mean().sqrt()
+
+
+def _heights(rows: int) -> list[int]:
+    return [rows * (band + 1) // BANDS - rows * band // BANDS for band in range(BANDS)]
+
+
+def _blurred(power: Tensor) -> Tensor:
+    """Power (coils, rows, columns) averaged over neighbours; the mean over all columns where they are no image."""
+    return _smoothed(_smoothed(power.transpose(1, 2), BLUR).transpose(1, 2), BLUR)
+
+
+def _smoothed(values: Tensor, width: float) -> Tensor:
+    """Gaussian average along the last axis, (..., n); beyond its ends there is nothing."""
+    places = torch.arange(values.shape[-1], dtype=values.dtype, device=values.device)
+    kernel = (-((places[:, None] - places) ** 2) / (2 * width**2)).exp()
+    return values @ (kernel / kernel.sum(0))
+
+
+def _without_gaps(filled: Tensor) -> bool:
+    """Whether samples are neighbours in each row and in each column, bool (height, width)."""
+    for axis in (0, 1):
+        starts = (filled & ~filled.roll(1, axis)).sum(axis) + 0
+        if bool((starts > 1).any()):
+            return False
+    return True
+
+
+def _from_spectrum(kspace: Tensor, filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Level, and what it lies between, from the outer samples, each real (coils, 1, 1)."""
+    far = distance((filled.shape[0], filled.shape[1]), filled.device)[filled]
+    outer = far > INNER * far.max()
+    power, far = kspace[:, filled][:, outer].abs().square().double(), far[outer]
+    rings = far.argsort(stable=True).chunk(RINGS)
+    distances = torch.stack([far[ring].mean() for ring in rings])
+    measured = torch.stack([power[:, ring].median(dim=1).values for ring in rings], dim=1) / math.log(2)
+    fitted, high = _floor(distances[-OUTER:] ** -STEEP, measured[:, -OUTER:]), measured[:, -2:].mean(1)
+    level = torch.maximum(fitted, LEAST_RIM**2 * high)
+    low = torch.minimum(_floor(distances**-FLAT, measured), level)
+    bounds = (level, low, torch.maximum(high, level))
+    level, low, high = ((bound / 2).sqrt().to(kspace.real.dtype)[:, None, None] for bound in bounds)
+    return level, low, high
 
 
 def _floor(falling: Tensor, measured: Tensor) -> Tensor:
@@ -70,9 +341,7 @@ def _floor(falling: Tensor, measured: Tensor) -> Tensor:
     s1, w1 = signal.sum(1), weight.sum(1)
     determinant = ss * ww - sw * sw
     amplitude, constant = (s1 * ww - w1 * sw) / determinant, (w1 * ss - s1 * sw) / determinant
-    constant = torch.where(amplitude < 0, w1 / ww, constant.clamp(min=0))
-    # A ring of zeros is one that was filtered away, or of an image without noise.
-    return torch.where(measured.amin(1) > 0, constant, 0.0)
+    return torch.where(amplitude < 0, w1 / ww, constant.clamp(min=0))
 
 
 #: A coil whose noise is weaker than this part of the strongest coil's is not connected.

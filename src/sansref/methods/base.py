@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 
 from sansref.kspace.measurement import Measurement
 from sansref.methods.examples import AnyBatch
+from sansref.metrics.held_out import held_out_error
 from sansref.networks.reconstructor import NetworkOptions
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -103,8 +104,8 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often it is fitted; before each
     fit but the first the training data are refined, and the fit begins with the best weights so far if ``warm_start``
     is true, with new ones if not. ``relative`` is true where every image is put on a scale of its own, so that scores
-    must not compare absolute values. ``defaults`` are the settings whose default is another one for this method, by
-    their whole names.
+    must not compare absolute values. ``denoises`` is true where it takes noise out of acquired samples. ``defaults``
+    are the settings whose default is another one for this method, by their whole names.
     """
 
     needs: ClassVar[Needs]
@@ -112,6 +113,7 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     network_type: ClassVar[type[Any]] = NetworkOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
     relative: bool = False
+    denoises: bool = False
     stages: int = 1
     warm_start: bool = True
     options: Options
@@ -144,6 +146,22 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     @abstractmethod
     def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width)."""
+
+    def validation_error(self, given: Measurement, measured: Tensor, held_out: Tensor, density: Tensor) -> Tensor:
+        """The reference-free score of a batch of one, by which epochs and stages are chosen.
+
+        Parameters
+        ----------
+        given
+            The network's input, without the samples that are held out.
+        measured
+            All acquired k-space, complex (1, coils, height, width).
+        held_out
+            bool (1, height, width).
+        density
+            Probability of acquisition, float (height, width).
+        """
+        return held_out_error(self.reconstruct(given), measured, held_out, given.maps, density).mean()
 
     def failure(self, parts: Mapping[str, float]) -> str | None:
         """Say what has gone wrong, from an epoch's means of what :meth:`step` logs; None if nothing has."""

@@ -9,6 +9,7 @@ paper prints is in :mod:`sansref.methods.idr_paper`; these choices reached the b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import fraction_sides
+from sansref.kspace.grid import fraction_sides, is_full
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.noise import noise_level, white_noise
-from sansref.kspace.partitions import k_weights, split_uniform
+from sansref.kspace.noise import estimate_noise, noise_level, white_noise
+from sansref.kspace.partitions import Partition, k_weights, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, check_alpha
 from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
@@ -55,9 +56,16 @@ class IDROptions:
         input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
     data_consistency
         hard puts the acquired samples into every reconstruction, and the loss acts on all others only; none leaves the
-        reconstruction as the network returns it.
+        reconstruction as the network returns it; soft weighs both against each other, which is what denoise makes of
+        hard.
     loss
         mse (the paper), or mixed: SSDU's normalised l1 plus l2.
+    denoise
+        Learn to take out noise as well, see :mod:`sansref.methods.recorrupted`. The acquired samples are then not
+        imposed, nor put back into refined data, and the input of later stages has the noise of the first one's; full
+        scans are learned from as they are (--acceleration 1).
+    alpha
+        With denoise, the noise that is added to the input over that of the scan; the target has 1 / alpha more.
     """
 
     stages: int = 8
@@ -68,6 +76,8 @@ class IDROptions:
     k_weighting: bool = True
     data_consistency: Consistency = "hard"
     loss: LossName = "mixed"
+    denoise: bool = False
+    alpha: float = 0.5
 
     def __post_init__(self) -> None:
         if self.stages < 1:
@@ -80,6 +90,7 @@ class IDROptions:
             raise SettingError(f"refined_weight must be positive, got {self.refined_weight}")
         if not self.input_noise >= 0:
             raise SettingError(f"input_noise must not be negative, got {self.input_noise}")
+        check_alpha(self.alpha)
 
 
 class IDR(UnrolledMethod[IDROptions]):
@@ -89,7 +100,8 @@ class IDR(UnrolledMethod[IDROptions]):
     options_type: ClassVar[type[Any]] = IDROptions
 
     def __init__(self, network: Network, options: IDROptions, family: MaskFamily) -> None:
-        super().__init__(network, options.loss, options.data_consistency)
+        alpha = options.alpha if options.denoise else None
+        super().__init__(network, options.loss, options.data_consistency, alpha)
         self.options = options
         self.family = family
         self.stages = options.stages
@@ -98,11 +110,16 @@ class IDR(UnrolledMethod[IDROptions]):
         """One example of the stage."""
         scan, refined, _ = sample
         generator = draw.fresh()
+        if self.alpha is not None:
+            return [self._denoising(scan, refined, generator)]
         return [self._first(scan, generator) if refined is None else self._later(scan, refined, generator)]
 
-    def _first(self, scan: Scan, generator: torch.Generator) -> KspaceExample:
+    def _partition(self, scan: Scan, generator: torch.Generator) -> Partition:
         block = fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), CENTER)
-        partition = split_uniform(scan.mask, 1 - self.options.selection, generator, block=block)
+        return split_uniform(scan.mask, 1 - self.options.selection, generator, block=block)
+
+    def _first(self, scan: Scan, generator: torch.Generator) -> KspaceExample:
+        partition = self._partition(scan, generator)
         weight = torch.where(partition.target, self._weight(scan, partition.input, partition.selected), 0.0)
         return KspaceExample(scan.measurement.restricted(partition.input), scan.kspace, weight)
 
@@ -113,6 +130,28 @@ class IDR(UnrolledMethod[IDROptions]):
         independent = torch.zeros(mask.shape)  # nothing is given because it was acquired
         weight = torch.where(scan.mask, self._weight(scan, mask, independent), self.options.refined_weight)
         return KspaceExample(given, refined, self.unless_consistent(weight, mask))
+
+    def _denoising(self, scan: Scan, refined: Tensor | None, generator: torch.Generator) -> KspaceExample:
+        """The same of either stage, with samples that are noisy on purpose."""
+        assert self.alpha is not None
+        if is_full(scan.mask):
+            return self.recorrupted_example(scan, scan.mask, torch.zeros(scan.mask.shape), generator)
+        if refined is None:
+            partition = self._partition(scan, generator)
+            weight = self._weight(scan, partition.input, partition.selected)
+            return self.recorrupted_example(scan, partition.input, weight, generator)
+        mask = another_mask(self.family, scan, self.options.pool - 1, generator)
+        measured = self.recorrupted_example(
+            scan, scan.mask & mask, self._weight(scan, mask, torch.zeros(mask.shape)), generator
+        )
+        # Refined samples are nearly free of noise: they get as much as the others have then.
+        known = scan.measurement.noise
+        level = estimate_noise(scan.kspace, scan.mask).level if known is None else known
+        predicted = refined + white_noise(refined, math.sqrt(1 + self.alpha**2) * level, generator)
+        kspace = torch.where(scan.mask, measured.given.kspace, predicted)
+        given = replace(scan.measurement, kspace=kspace, mask=torch.ones_like(mask)).restricted(mask)
+        target = torch.where(scan.mask, measured.target, refined)
+        return KspaceExample(given, target, torch.where(scan.mask, measured.weight, self.options.refined_weight))
 
     def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
         """Refined k-space whose predicted samples have noise too."""

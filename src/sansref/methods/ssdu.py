@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
+from torch import Tensor
+
 from sansref.errors import SettingError
-from sansref.kspace.grid import fraction_sides
+from sansref.kspace.grid import fraction_sides, is_full
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.partitions import Partition, k_weights, multi, split_gaussian, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, check_alpha
 from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
@@ -44,7 +47,12 @@ class SSDUOptions:
     data_consistency
         hard puts the acquired samples into the reconstruction, as the layer does that SSDU's original network ends in;
         none leaves it as the network returns it. The loss never compares the network with its own input, so that what
-        it returns there is arbitrary.
+        it returns there is arbitrary. soft weighs both against each other, which is what denoise makes of hard.
+    denoise
+        Learn to take out noise as well, see :mod:`sansref.methods.recorrupted`. The acquired samples are then not
+        imposed; full scans are learned from as they are (--acceleration 1).
+    alpha
+        With denoise, the noise that is added to the input over that of the scan; the target has 1 / alpha more.
     """
 
     split: Literal["uniform", "gaussian"] = "uniform"
@@ -56,6 +64,8 @@ class SSDUOptions:
     loss: LossName = "mixed"
     k_weighting: bool = False
     data_consistency: Consistency = "hard"
+    denoise: bool = False
+    alpha: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
@@ -64,6 +74,7 @@ class SSDUOptions:
             raise SettingError(f"split_center must lie in [0, 1), got {self.split_center:g}")
         if self.partitions < 1:
             raise SettingError(f"partitions must be at least 1, got {self.partitions}")
+        check_alpha(self.alpha)
 
 
 class SSDU(UnrolledMethod[SSDUOptions]):
@@ -73,7 +84,8 @@ class SSDU(UnrolledMethod[SSDUOptions]):
     options_type: ClassVar[type[Any]] = SSDUOptions
 
     def __init__(self, network: Network, options: SSDUOptions, family: MaskFamily) -> None:
-        super().__init__(network, options.loss, options.data_consistency)
+        alpha = options.alpha if options.denoise else None
+        super().__init__(network, options.loss, options.data_consistency, alpha)
         self.options = options
         self.family = family
 
@@ -81,17 +93,29 @@ class SSDU(UnrolledMethod[SSDUOptions]):
         """One example per partition."""
         scan, options = sample.scan, self.options
         generator = draw.fresh() if options.redraw else draw.once()
+        if options.denoise and is_full(scan.mask):
+            noise, nothing = draw.fresh(), torch.zeros(scan.mask.shape)
+            return [self.recorrupted_example(scan, scan.mask, nothing, noise) for _ in range(options.partitions)]
         split = split_gaussian if options.split == "gaussian" else split_uniform
         block = fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), options.split_center)
         partitions = multi(
             lambda: split(scan.mask, options.ratio, generator, block=block, unit=options.unit), options.partitions
         )
+        if options.denoise:
+            noise = draw.fresh()  # also where partitions stay
+            weights = [torch.where(part.target, self._k_weights(scan, part), 0.0) for part in partitions]
+            return [
+                self.recorrupted_example(scan, part.input, weight, noise)
+                for part, weight in zip(partitions, weights, strict=True)
+            ]
         return [self._example(scan, partition) for partition in partitions]
 
     def _example(self, scan: Scan, partition: Partition) -> KspaceExample:
         weight = partition.target.float()
         if self.options.k_weighting:
-            # The weights are those of residuals; here errors are weighted after squaring.
-            density = self.family.density(scan.mask, scan.meta.calibration)
-            weight = weight * k_weights(density, partition.selected).square()
+            weight = weight * self._k_weights(scan, partition)
         return KspaceExample(scan.measurement.restricted(partition.input), scan.kspace, weight)
+
+    def _k_weights(self, scan: Scan, partition: Partition) -> Tensor:
+        # The weights are those of residuals; here errors are weighted after squaring.
+        return k_weights(self.family.density(scan.mask, scan.meta.calibration), partition.selected).square()

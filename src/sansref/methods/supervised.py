@@ -23,7 +23,7 @@ class SupervisedOptions:
         mse, or mixed: normalised l1 plus l2 of the k-space, as SSDU has it.
     data_consistency
         hard puts the acquired samples into the reconstruction, and the loss acts on all others only; none leaves the
-        reconstruction as the network returns it.
+        reconstruction as the network returns it; soft weighs both against each other.
     """
 
     loss: LossName = "mixed"

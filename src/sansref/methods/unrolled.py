@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from sansref.errors import SettingError
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import noise_of
 from sansref.methods.base import Method, Turn, Update
 from sansref.methods.examples import KspaceExample
+from sansref.methods.recorrupted import recorrupted, softly_consistent
 from sansref.networks.reconstructor import Network
+from sansref.randomness import seeded
+from sansref.scan import Scan
 
 LossName = Literal["mse", "mixed"]
-Consistency = Literal["none", "hard"]
+Consistency = Literal["none", "hard", "soft"]
 Options = TypeVar("Options")
 
 
@@ -29,12 +35,20 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         Data term: mse (:func:`weighted_mse`) or mixed (:func:`mixed_l1_l2`).
     data_consistency
         hard puts the samples that are given into the reconstruction. What the network returns there is then arbitrary,
-        and examples give it no weight: :meth:`unless_consistent`.
+        and examples give it no weight: :meth:`unless_consistent`. soft mixes them with what the network returns
+        (:func:`~sansref.methods.recorrupted.softly_consistent`).
+    alpha
+        Of a method that denoises, see :mod:`sansref.methods.recorrupted`; None for one that does not. hard would bring
+        the noise back: soft takes its place.
     """
 
-    def __init__(self, network: Network, loss: LossName, data_consistency: Consistency = "none") -> None:
+    def __init__(
+        self, network: Network, loss: LossName, data_consistency: Consistency = "none", alpha: float | None = None
+    ) -> None:
         super().__init__()
-        self.data_consistency = data_consistency
+        self.alpha, self.denoises = alpha, alpha is not None
+        softened = alpha is not None and data_consistency == "hard"
+        self.data_consistency: Consistency = "soft" if softened else data_consistency
         self.network = network
         self.data_loss = _LOSSES[loss]
 
@@ -60,12 +74,64 @@ class UnrolledMethod(Method[Options, KspaceExample]):
 
     def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width) from all the samples given."""
+        if self.data_consistency == "soft":
+            return softly_consistent(self.network, given)
         image = self.network(given)
         return given.data_consistent(image) if self.data_consistency == "hard" else image
 
     def refine(self, given: Measurement) -> Tensor:
-        """The k-space of the reconstruction, with the acquired samples put back."""
+        """The k-space of the reconstruction, with the acquired samples put back where they are not denoised."""
+        if self.alpha is not None:
+            return given.grid.transform(self.network(given))
         return given.grid.impose(given.grid.transform(self.reconstruct(given)), given.kspace)
+
+    def recorrupted_example(
+        self, scan: Scan, chosen: Tensor, weight: Tensor, generator: torch.Generator
+    ) -> KspaceExample:
+        """What is learned from a noisy scan: the samples chosen for the input without noise, others as they are.
+
+        Parameters
+        ----------
+        scan
+            Undersampled, or full.
+        chosen
+            Acquired samples that the network is given, bool (height, width).
+        weight
+            Of the squared error of acquired samples that are not chosen, real (height, width).
+        generator
+            Of the noise.
+        """
+        assert self.alpha is not None
+        whole = scan.measurement
+        noisy, target = recorrupted(scan.kspace, noise_of(scan.batch())[0], self.alpha, generator)
+        given = replace(whole, kspace=noisy).restricted(chosen)
+        weight = torch.where(chosen, 1.0, torch.where(scan.mask, weight, 0.0))
+        return KspaceExample(given, torch.where(chosen, target, scan.kspace), weight)
+
+    def validation_error(self, given: Measurement, measured: Tensor, held_out: Tensor, density: Tensor) -> Tensor:
+        """The held-out error; of a method that denoises, what it learns to make small, in the same proportions.
+
+        Its samples are given with the same additional noise each time, and the held-out ones stand for all that are not
+        given. The target's noise is in it too: it tells which weights are better, and not how good they are.
+        """
+        if self.alpha is None:
+            return super().validation_error(given, measured, held_out, density)
+        sigma = noise_of(replace(given, kspace=measured, mask=given.mask | held_out)).cpu()
+        noisy, target = recorrupted(given.kspace.cpu(), sigma, self.alpha, seeded("validation"))
+        predicted = given.physics.transform(self.network(replace(given, kspace=noisy.to(measured.device))))
+        shown = given.mask.unsqueeze(-3)
+        target = torch.where(shown, target.to(measured.device), measured)
+        share = held_out.sum() / (held_out | given.mask).sum()
+        seen = density * (1 - share)
+        others = (1 - seen) / (density * share).clamp(min=1e-3)
+        weight = torch.where(given.mask, 1.0, torch.where(held_out, others, 0.0)).unsqueeze(-3)
+        return (weight * (predicted - target).abs().square()).sum() / (weight * measured.abs().square()).sum()
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse, with a SettingError, noise that nothing could be learned from."""
+    if not 0.01 <= alpha <= 100:
+        raise SettingError(f"alpha must lie between 0.01 and 100, got {alpha:g}")
 
 
 def weighted_mse(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:

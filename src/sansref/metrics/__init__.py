@@ -10,9 +10,11 @@
 True
 
 :func:`held_out_error` needs no reference: it compares with acquired samples that the reconstruction was not given.
+Neither does :func:`sure`, which tells what became of the noise of those that it was given.
 """
 
 from sansref.metrics.held_out import held_out_error
 from sansref.metrics.quality import best_scale, nmse, psnr, ssim
+from sansref.metrics.sure import Sure, sure
 
-__all__ = ["best_scale", "held_out_error", "nmse", "psnr", "ssim"]
+__all__ = ["Sure", "best_scale", "held_out_error", "nmse", "psnr", "ssim", "sure"]

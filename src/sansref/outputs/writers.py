@@ -45,6 +45,7 @@ def save_nifti(
     array: npt.NDArray[np.float32],
     geometry: Geometry | None,
     spacing: tuple[float, float] | None,
+    about: str = "",
 ) -> None:
     """Save a volume, its axes in the file's order, as float32 NIfTI in the place of the patient it was cut from.
 
@@ -60,6 +61,8 @@ def save_nifti(
     spacing
         Row and column spacing in millimetres, used without ``geometry`` only; None is 1 mm. The distance of the slices
         is then written as 1 mm.
+    about
+        How it came about, for the header, which has room for 79 characters.
     """
     import nibabel
 
@@ -76,6 +79,7 @@ def save_nifti(
         image.set_sform(affine, code="scanner")
         image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = about.encode("ascii", "replace")[:79]
     nibabel.save(image, path)
 
 
@@ -141,6 +145,7 @@ def nifti_slices(
     shape: tuple[int, int, int],
     geometry: Geometry | None = None,
     spacing: tuple[float, float] | None = None,
+    about: str = "",
 ) -> Iterator[PutSlice]:
     """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
 
@@ -163,7 +168,7 @@ def nifti_slices(
             slices[divmod(index, stack)] = real_image(image)
 
         yield put
-        save_nifti(temporary, array, geometry, spacing)
+        save_nifti(temporary, array, geometry, spacing, about)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import SettingError
+from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.methods import Draw, KspaceExample, Method, Sample
@@ -232,9 +233,14 @@ class ValidationSet(Dataset[ValidationItem]):
         Share of the acquired samples outside the center that is held out.
     seed
         Of the choice, the same in every epoch and stage.
+    spare_full
+        Hold nothing out of full scans: a method that only denoises them never predicts a sample.
     """
 
-    def __init__(self, scans: Sequence[Scan], family: MaskFamily, fraction: float, seed: int) -> None:
+    def __init__(
+        self, scans: Sequence[Scan], family: MaskFamily, fraction: float, seed: int, spare_full: bool = False
+    ) -> None:
+        self._spare_full = spare_full
         self._scans = scans
         self._family = family
         self._fraction = fraction
@@ -245,7 +251,9 @@ class ValidationSet(Dataset[ValidationItem]):
 
     def __getitem__(self, item: int) -> ValidationItem:
         scan = self._scans[item]
-        held_out = held_out_mask(scan, self._fraction, self._seed, item)
+        spared = self._spare_full and is_full(scan.mask)
+        nothing = torch.zeros_like(scan.mask)
+        held_out = nothing if spared else held_out_mask(scan, self._fraction, self._seed, item)
         given = scan.restricted(~held_out)
         return ValidationItem(
             given.batch(),
@@ -259,7 +267,8 @@ class ValidationSet(Dataset[ValidationItem]):
 class WithoutHeldOut(Sequence[Scan]):
     """Training scans without the samples that :class:`ValidationSet` holds out of the same scans."""
 
-    def __init__(self, scans: Sequence[Scan], fraction: float, seed: int) -> None:
+    def __init__(self, scans: Sequence[Scan], fraction: float, seed: int, spare_full: bool = False) -> None:
+        self._spare_full = spare_full
         self._scans = scans
         self._fraction = fraction
         self._seed = seed
@@ -270,6 +279,8 @@ class WithoutHeldOut(Sequence[Scan]):
 
     def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
         scan = self._scans[item]
+        if self._spare_full and is_full(scan.mask):
+            return scan
         if item not in self._kept:
             self._kept[item] = ~held_out_mask(scan, self._fraction, self._seed, item)
         return scan.restricted(self._kept[item])

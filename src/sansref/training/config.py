@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -238,6 +239,8 @@ class RunConfig:
         Where it is trained.
     magnitude
         Simulate from the magnitude of measured k-space, see :class:`sansref.data.prepare.Preparation`.
+    noise
+        Level of the noise, where the user knows it.
     """
 
     method: str
@@ -251,9 +254,12 @@ class RunConfig:
     training: TrainingOptions = field(default_factory=TrainingOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
     magnitude: bool = False
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         kind = self.kind
+        if self.noise is not None and not 0 < self.noise < math.inf:
+            raise SettingError(f"data.noise must be positive, or null, got {self.noise:g}")
         if not isinstance(self.options, kind.options_type) or not isinstance(self.network, kind.network_type):
             raise ValueError(
                 f"method {self.method!r} takes {kind.options_type.__name__} and {kind.network_type.__name__}, got "
@@ -283,9 +289,13 @@ class RunConfig:
     @property
     def preparation(self) -> Preparation:
         """How files become undersampled scans."""
-        return Preparation(
-            self.slices, self.simulation, self.sampling, self.magnitude, self.data_seed, coils=self.coils
-        )
+        settings = self.slices, self.simulation, self.sampling, self.magnitude, self.data_seed
+        return Preparation(*settings, coils=self.coils, noise=self.noise)
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the method learns to take noise out, and has to know how much there is."""
+        return bool(getattr(self.options, "denoise", False))
 
     def build(self, stage: int = 0, family: MaskFamily | None = None) -> Method:
         """The method with new weights, which depend on seed and stage alone."""
@@ -302,7 +312,8 @@ class RunConfig:
 
         Lists stand in the place of tuples.
         """
-        data = {**asdict(self.slices), "magnitude": self.magnitude, "simulation": asdict(self.simulation)}
+        data = {**asdict(self.slices), "magnitude": self.magnitude, "noise": self.noise}
+        data["simulation"] = asdict(self.simulation)
         groups: dict[str, dict[str, Any]] = {"data": data}
         groups |= {name: asdict(getattr(self, name)) for name in ("sampling", "coils", "split")}
         groups["method"] = {"name": self.method, **asdict(self.options)}
@@ -337,7 +348,7 @@ class RunConfig:
     def from_parsed(cls, parsed: Mapping[str, Any]) -> RunConfig:
         """What a parser with the settings of :func:`add_settings` has found."""
         groups = {name: dict(parsed[name]) for name in GROUPS}
-        simulation, magnitude = groups["data"].pop("simulation"), groups["data"].pop("magnitude")
+        simulation, magnitude, noise = (groups["data"].pop(name) for name in ("simulation", "magnitude", "noise"))
         slices = {name: groups["data"][name] for name in Slices.__dataclass_fields__}
         method = str(groups["method"].pop("name"))
         kind = find_method(method)
@@ -353,6 +364,7 @@ class RunConfig:
             TrainingOptions(**groups["training"]),
             MachineOptions(**groups["machine"]),
             magnitude,
+            noise,
         )
 
 
@@ -381,6 +393,8 @@ def add_settings(parser: ArgumentParser, method: str, version: bool = True) -> N
         parser.add_class_arguments(options, name, as_group=False)
     magnitude_help = "simulate from the magnitude of measured k-space"
     parser.add_argument("--data.magnitude", type=bool, default=False, help=magnitude_help)
+    noise_help = "standard deviation of the noise in each part of a sample, in the file's units; null finds it"
+    parser.add_argument("--data.noise", type=float | None, default=None, help=noise_help)
     parser.add_argument("--method.name", default=method, help="name of the method")
     parser.set_defaults(dict(kind.defaults))
 

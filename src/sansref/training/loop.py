@@ -22,7 +22,6 @@ from sansref.files import atomic_path, write_bytes
 from sansref.machine import keep_freed_memory
 from sansref.methods import Method, Update, collate
 from sansref.methods.examples import AnyBatch
-from sansref.metrics.held_out import held_out_error
 from sansref.metrics.quality import nmse
 from sansref.scan import Scan
 from sansref.training.batches import ExampleSet, ShapeBatches, ValidationItem, ValidationSet
@@ -282,10 +281,11 @@ class Loop(Generic[AnyBatch]):
         return score
 
     def _score(self, item: ValidationItem) -> Tensor:
+        if self.options.score == "held_out":
+            with self.processes.autocast():
+                return self.method.validation_error(item.given, item.measured, item.held_out, item.density)
         with self.processes.autocast():
             image = self.method.reconstruct(item.given)
-        if self.options.score == "held_out":
-            return held_out_error(image, item.measured, item.held_out, item.given.maps, item.density).mean()
         if item.reference is None:
             raise ValueError("validation against references was asked for, but a scan has none")
         return nmse(image.abs(), item.reference.abs()).mean()

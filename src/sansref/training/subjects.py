@@ -141,7 +141,9 @@ class SubjectReader:
         references = {"training": paired, "validation": scored, "full": False}
         recipe = replace(self.config.preparation, undersampled=split != "full")
         shown = with_bar(unchanged(chosen), f"reading {split} scans", len(chosen), self.console)
-        return prepare(shown, recipe, self.run.path / "data" / split, references[split], self.on_bad)
+        return prepare(
+            shown, recipe, self.run.path / "data" / split, references[split], self.on_bad, self.config.denoises
+        )
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
         if training is None:

@@ -194,11 +194,12 @@ def learn(
     stages = config.build().stages
     scans: Sequence[Scan] = training
     if validation is None and options.score_decides(stages):
-        scans = WithoutHeldOut(training, config.split.held_out, options.seed)
+        scans = WithoutHeldOut(training, config.split.held_out, options.seed, config.denoises)
         learned = config.sampling.family(emulated, 1 - (1 - withheld) * (1 - config.split.held_out))
     if full is not None:
         scans = UnpairedScans(scans, training.planes, full, full.planes)
-    scored = ValidationSet(training if validation is None else validation, family, config.split.held_out, options.seed)
+    judged = training if validation is None else validation
+    scored = ValidationSet(judged, family, config.split.held_out, options.seed, config.denoises)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
     progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console, beside)
 

@@ -18,6 +18,7 @@ from sansref.data.scan_store import PREPARED
 from sansref.errors import FileError, SansrefError
 from sansref.files import claim, locked, remove_leftovers, remove_made, write_text
 from sansref.methods import Needs
+from sansref.methods.classical.non_local_means import non_local_means
 from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.metrics.lpips import LPIPS
@@ -132,6 +133,8 @@ def reconstruction_of(place: Workplace, cell: Cell) -> Reconstruct:
     """
     if cell.learned:
         return place.run_of(cell).load(cell.config).reconstruct
+    if cell.method == "non_local_means":
+        return non_local_means
     return chosen(place, cell).reconstruct if cell.chosen else zero_filled
 
 

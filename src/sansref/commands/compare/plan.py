@@ -94,7 +94,7 @@ def _left_out(group: object) -> list[Any]:
 CHOSEN = get_args(ClassicalName)
 """Methods that are not trained, but have a number that is chosen."""
 
-UNLEARNED = ("zero_filled", "zero_filled_best_scale", *CHOSEN)
+UNLEARNED = ("zero_filled", "zero_filled_best_scale", "non_local_means", *CHOSEN)
 """What may stand as a method and is not trained."""
 
 SAME = ("data", "sampling", "coils", "split")

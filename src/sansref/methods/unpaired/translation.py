@@ -14,7 +14,6 @@ from sansref.kspace.fourier import PLANE
 from sansref.kspace.measurement import Measurement
 from sansref.methods.base import Draw, Method, Sample
 from sansref.methods.examples import ImagePair
-from sansref.methods.unrolled import Consistency
 from sansref.networks.generator import CODE_LENGTH
 from sansref.networks.istanet import to_channels, to_complex
 from sansref.networks.translators import TranslatorOptions
@@ -40,7 +39,7 @@ class ImageOptions:
 
     scaling: Literal["zero_filled", "image"] = "zero_filled"
     headroom: float = 2.0
-    data_consistency: Consistency = "none"
+    data_consistency: Literal["none", "hard"] = "none"
 
     def __post_init__(self) -> None:
         if not self.headroom >= 1:

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from helpers.scans import full_head, undersampled_head
+from sansref.commands.denoised import Denoised, denoised, told
+from sansref.commands.reconstruct import Job, reconstruct_files, with_file_noise
+from sansref.data.prepare import Preparation
+from sansref.data.simulate import Sampling
+from sansref.errors import FileError
+from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.noise import white_noise
+from sansref.metrics.sure import Sure
+from sansref.randomness import seeded
+from sansref.training.train import train
+
+QUIET = Console(quiet=True)
+SIGMA = 0.02
+
+
+@pytest.fixture(scope="module")
+def denoiser(tiny, heads, tmp_path_factory):
+    """A run that was trained to denoise full scans."""
+    settings = {"denoise": True, "acceleration": 1.0, "epochs": 12, "learning_rate": 0.003, "snr": 5.0}
+    return train(tiny("ssdu", **settings), heads, tmp_path_factory.mktemp("runs") / "denoiser", console=QUIET).run
+
+
+@pytest.fixture(scope="module")
+def noisy_file(heads, tmp_path_factory):
+    """Noisy full k-space of a head, as a measurement, and the images without noise."""
+    volume = torch.from_numpy(np.asarray(nibabel.load(heads / "sub-01_T1w.nii.gz").dataobj, dtype=np.float32))
+    truth = volume.permute(2, 0, 1) / volume.max()
+    kspace = fft2c(truth.to(torch.complex64))
+    kspace = kspace + white_noise(kspace, SIGMA, seeded("noise"))
+    path = tmp_path_factory.mktemp("scans") / "low-field.npy"
+    np.save(path, kspace.numpy())
+    return path, truth.numpy()
+
+
+def play(run, file, out, *formats):
+    return list(reconstruct_files(Job(run, out, formats or ("hdf5",), axes="slice,row,column"), [file], console=QUIET))
+
+
+def test_both_images_of_a_full_scan_are_written(denoiser, noisy_file, tmp_path):
+    file, truth = noisy_file
+    (done,) = play(denoiser, file, tmp_path)
+    assert [path.name for path in done.written] == ["low-field.h5", "low-field_denoised.h5"]
+    assert not done.emulated
+    assert "noise kept" in done.noise
+    hard, clean = (h5py.File(path)["reconstruction"][:] for path in done.written)
+    np.testing.assert_allclose(hard, np.abs(ifft2c(torch.from_numpy(np.load(file))).numpy()), atol=1e-4)
+    assert np.linalg.norm(clean - truth) < 0.95 * np.linalg.norm(hard - truth)
+    (again,) = play(denoiser, file, tmp_path)
+    assert again.earlier
+
+
+def test_the_images_say_what_became_of_the_noise(denoiser, noisy_file, tmp_path):
+    file, _ = noisy_file
+    (done,) = play(denoiser, file, tmp_path, "nifti", "dicom")
+    about = [nibabel.load(path).header["descrip"].item().decode() for path in done.written if path.suffix == ".gz"]
+    assert about[0].startswith("The acquired samples are kept as they were measured")
+    assert about[1].startswith("Noise was taken out by what was learned from noisy scans")
+    pydicom = pytest.importorskip("pydicom")
+    headers = [pydicom.dcmread(path) for path in done.written if path.name.endswith("0.dcm")]
+    hard, clean = (header for header in headers if header.InstanceNumber == 1)
+    assert "with their noise" in hard.DerivationDescription
+    assert "faint structure may be lost" in clean.DerivationDescription
+    assert hard.SeriesInstanceUID != clean.SeriesInstanceUID
+
+
+def test_other_runs_say_nothing_of_noise(trained, heads, tmp_path):
+    jobs = Job(trained, tmp_path, ("nifti",))
+    (done,) = reconstruct_files(jobs, [heads / "sub-01_T1w.nii.gz"], console=QUIET)
+    assert len(done.written) == 1
+    assert done.noise == ""
+    assert nibabel.load(done.written[0]).header["descrip"].item() == b""
+
+
+def test_a_slice_that_would_lose_more_than_noise_is_left_alone():
+    scan = full_head(0)
+    scan = replace(scan, meta=replace(scan.meta, noise=(SIGMA,)))
+    found = denoised(lambda given: 0 * given.physics.adjoint(given.kspace), scan)
+    assert found.left_alone
+    assert found.proof.lost > 1
+    assert torch.equal(found.image, found.hard)
+    torch.testing.assert_close(found.hard, ifft2c(scan.kspace)[0])
+    scan = replace(scan, meta=replace(scan.meta, noise=(5.0,)))  # which drowns it
+    half = denoised(lambda given: 0.5 * given.physics.adjoint(given.kspace), scan)
+    assert not half.left_alone
+    assert half.proof.kept == pytest.approx(0.25, rel=0.01)
+
+
+def test_a_scan_without_noise_is_left_alone():
+    scan = replace(full_head(0), kspace=torch.zeros(1, 80, 80, dtype=torch.complex64))
+    assert denoised(lambda given: given.physics.adjoint(given.kspace), scan).left_alone
+
+
+def test_the_acquired_samples_stand_in_the_hard_image_of_an_undersampled_scan():
+    scan = undersampled_head(0)
+    found = denoised(lambda given: 0.9 * given.physics.adjoint(given.kspace), scan)
+    torch.testing.assert_close(fft2c(found.hard)[scan.mask], scan.kspace[0][scan.mask], rtol=1e-3, atol=1e-3)
+
+
+def test_of_several_coils_the_combined_image_is_what_denoising_is_measured_by():
+    """Imposed samples of four coils make an image that has only a part of the noise in them."""
+    scan = full_head(0, coils=4)
+    noisy = scan.kspace + white_noise(scan.kspace, 1.0, seeded("noise"))
+    scan = replace(scan, kspace=noisy, meta=replace(scan.meta, noise=(1.0,) * 4))
+    found = denoised(lambda given: given.physics.adjoint(given.kspace), scan)
+    assert found.measured == pytest.approx(0.25, abs=0.05)
+    assert found.proof.risk == pytest.approx(found.measured, rel=0.01)
+    torch.testing.assert_close(found.image, found.hard)
+
+
+def test_what_is_not_finite_is_named():
+    with pytest.raises(FileError, match=r"head0\.nii: is reconstructed to NaN"):
+        denoised(lambda given: torch.nan * given.physics.adjoint(given.kspace), full_head(0))
+
+
+def test_all_slices_of_a_file_have_the_level_of_a_few(noisy_file):
+    file, _ = noisy_file
+    recipe = Preparation(sampling=Sampling(acceleration=1.0))
+    recipe = replace(recipe, slices=replace(recipe.slices, axes="slice,row,column"))
+    levels = [scan.meta.noise[0] * scan.meta.scale for scan in with_file_noise(recipe, file, 4)]
+    assert levels == pytest.approx([levels[0]] * 4)
+    assert levels[0] == pytest.approx(SIGMA, rel=0.1)
+    known = [scan.meta.noise[0] * scan.meta.scale for scan in with_file_noise(replace(recipe, noise=0.5), file, 4)]
+    assert known == pytest.approx([0.5] * 4)
+
+
+def test_it_is_told_in_one_line():
+    def slice_of(kept: float, lost: float, alone: bool) -> Denoised:
+        empty = torch.empty(0)
+        return Denoised(empty, empty, alone, Sure(kept + lost, kept, lost, 0.0, empty, empty))
+
+    line = told([slice_of(0.2, 0.1, False), slice_of(0.4, 0.9, True)])
+    assert line.startswith("noise kept 0.30, structure lost 0.50, of 1 as measured; 1 of 2 slices left alone")
+    assert told([slice_of(0.2, -0.1, False)]) == "noise kept 0.20, structure lost 0.00, of 1 as measured"
