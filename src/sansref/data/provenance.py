@@ -37,17 +37,23 @@ class Provenance:
         SHA-256 of the run's configuration.
     sampling
         How scans that come fully sampled are undersampled before they are reconstructed.
+    shows
+        What images show that do not show the object, such as "error bound", and empty for those that do.
+    meaning
+        Of such images, a sentence.
     """
 
     method: str
     weights: str
     settings: str
     sampling: str
+    shows: str = ""
+    meaning: str = ""
 
     @property
     def name(self) -> str:
         """Of the series, short enough to stand behind another name."""
-        return f"sansref {self.method} {RESEARCH}"
+        return " ".join(filter(None, ("sansref", self.method, self.shows, RESEARCH)))
 
     def sentences(self, info: FileInfo, meta: ScanMeta) -> list[str]:
         """How the images of a file came about, of which ``meta`` is that of any scan."""
@@ -58,7 +64,7 @@ class Provenance:
             said.append(f"It was undersampled by software: {self.sampling}.")
         elif info.acquired_fraction is not None and info.acquired_fraction < 1:
             said.append(f"It was acquired undersampled, {1 / info.acquired_fraction:.3g}x.")
-        return [*said, f"{WARNING}."]
+        return [*([self.meaning] if self.shows else []), *said, f"{WARNING}."]
 
 
 def files_behind(path: Path) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +121,55 @@ def save_png(
     # A blank image has an empty default window, and stays black.
     grey = np.clip((array - black) / (white - black), 0, 1) if white > black else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
+
+
+OPACITY = 0.7
+"""Of an overlay where its map is at the end of its scale."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """How a map is laid over an image as colour.
+
+    Attributes
+    ----------
+    positive, negative
+        Red, green and blue, 0 to 255, of values above and below zero.
+    start, end
+        Magnitude from which it is seen, and from which it gets no stronger.
+    of_maximum
+        Whether these are shares of the image's maximum.
+    """
+
+    positive: tuple[int, int, int]
+    negative: tuple[int, int, int]
+    start: float
+    end: float
+    of_maximum: bool = False
+
+    def over(self, image: Array, values: Array) -> npt.NDArray[np.uint8]:
+        """The image as grey, 0 to its 99.8th percentile, with the map over it; (height, width, 3)."""
+        white = float(np.percentile(image, DISPLAY_PERCENTILE))
+        grey = 255 * np.clip(image / white, 0, 1) if white > 0 else np.zeros_like(image)
+        unit = (float(image.max()) or 1.0) if self.of_maximum else 1.0
+        share = OPACITY * np.clip((np.abs(values) / unit - self.start) / (self.end - self.start), 0, 1)[..., None]
+        colour = np.where(values[..., None] < 0, self.negative, self.positive)
+        return np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
+
+
+@contextmanager
+def overlay_slices(folder: str | Path, overlay: Overlay, geometry: Geometry | None = None) -> Iterator[PutSlice]:
+    """As :func:`png_slices`, in colour, of pairs (2, height, width) of an image and the map that is laid over it."""
+    from PIL import Image
+
+    with atomic_folder(Path(folder)) as temporary:
+
+        def put(index: int, pair: Tensor | Array) -> None:
+            image, values = (for_people(real_image(one), geometry) for one in pair)
+            Image.fromarray(overlay.over(image, values)).save(temporary / png_name(index), format="PNG")
+
+        yield put
+        remove_made(Path(folder), r"slice-\d+\.png")
 
 
 def real_image(data: Tensor | Array) -> npt.NDArray[np.float32]:
