@@ -6,40 +6,29 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.commands.output_files import MAPS, MAPS_RECORD, Outputs
+from sansref.commands.output_files import MAPS_RECORD, Outputs
 from sansref.data.placement import in_plane_axes, is_placing
 from sansref.errors import FileError
 from sansref.files import write_text
 from sansref.kspace.masks.family import MaskFamily
 from sansref.metrics.contradiction import SEEN, THRESHOLD, Region
-from sansref.metrics.error_bound import Estimated
+from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, Reconstruct, error_maps
-from sansref.outputs.writers import Overlay, PutSlice
+from sansref.outputs.overlay import OVERLAYS
+from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 
 LISTED = 10
 """Contradictions that are told, at most; the record holds all."""
-
-COLOURS = {
-    "error_bound": Overlay((255, 140, 0), (255, 140, 0), start=0.02, end=0.2, of_maximum=True),
-    "contradiction": Overlay((0, 190, 255), (255, 40, 40), start=2.0, end=THRESHOLD),
-}
-"""Of the overlays of PNG."""
-
-LEGENDS = {
-    "error_bound": "orange: the bound, from 2 to 20 % of the slice's maximum",
-    "contradiction": f"red: added signal, blue: signal left out, from 2 to {THRESHOLD:g} standard deviations",
-}
 
 
 class MappedFile:
@@ -63,12 +52,7 @@ class MappedFile:
             "contradiction": "Contradiction map, not an image: standard deviations by which acquired samples that were "
             "held out want more signal (above 0) or less (below 0).",
         }
-        self._maps = [
-            outputs.of_map(
-                name, replace(outputs.made, shows=name.replace("_", " "), meaning=meanings[name]), COLOURS[name]
-            )
-            for name in MAPS
-        ]
+        self._maps = [outputs.of_map(name, meanings[name]) for name in OVERLAYS]
         self._found: list[tuple[ScanMeta, Estimated, tuple[Region, ...]]] = []
 
     @property
@@ -138,7 +122,8 @@ class MappedFile:
             }
             for meta, psnr, found in self._found
         ]
-        record = {"bound": self.options.bound, "meaning": SEEN, "overlays": LEGENDS, "slices": told}
+        legends = {name: overlay.legend for name, overlay in OVERLAYS.items()}
+        record = {"bound": self.options.bound, "meaning": SEEN, "overlays": legends, "slices": told}
         write_text(self._record, json.dumps(record, indent=1))
         return emulated
 
@@ -146,9 +131,8 @@ class MappedFile:
         """What the maps tell of the file, a line each."""
         if not self._found:
             return
-        ends = (fmean(getattr(psnr, end) for _, psnr, _ in self._found) for end in ("value", "low", "high"))
-        value, low, high = ends
-        yield f"PSNR estimated {value:.1f} dB [{low:.1f}, {high:.1f}], without a reference; mean over slices"
+        mean = mean_of([psnr for _, psnr, _ in self._found])
+        yield f"PSNR estimated {mean}, without a reference; mean over slices"
         regions = [(meta, one) for meta, _, found in self._found for one in found]
         regions.sort(key=lambda one: -abs(one[1].z))
         for meta, one in regions[:LISTED]:

@@ -24,9 +24,9 @@ from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.outputs.dicom import dicom_name, dicom_slices
+from sansref.outputs.overlay import OVERLAYS, Overlay
 from sansref.outputs.writers import (
     Array,
-    Overlay,
     PutSlice,
     fastmri_slices,
     mrd_slices,
@@ -52,9 +52,6 @@ ENDINGS: dict[Format, str] = {
     **{"dicom": "_dicom", "mrd": ".mrd"},
 }
 """What follows the name of an input in the name of its output; those of PNG and DICOM are folders."""
-
-MAPS = ("error_bound", "contradiction")
-"""Maps that may lie beside the images; their names follow that of an input."""
 
 MAPS_RECORD = "_error_maps.json"
 """What follows the name of an input in the name of the numbers that belong to its maps."""
@@ -96,9 +93,10 @@ class Outputs:
         puts = {name: opened.enter_context(writers[name](path)) for name, path in self._targets().items()}
         return [put if name == "png" or not self.overlay else _second(put) for name, put in puts.items()]
 
-    def of_map(self, name: str, made: Provenance, overlay: Overlay) -> Outputs:
-        """The outputs of one of :data:`MAPS`, beside those of the images."""
-        return replace(self, name=f"{self.begin}_{name}", made=made, overlay=overlay)
+    def of_map(self, name: str, meaning: str) -> Outputs:
+        """The outputs of one of the maps of :data:`OVERLAYS`, beside those of the images; ``meaning`` is a sentence."""
+        made = replace(self.made, shows=name.replace("_", " "), meaning=meaning)
+        return replace(self, name=f"{self.begin}_{name}", made=made, overlay=OVERLAYS[name])
 
     @property
     def begin(self) -> str:
@@ -144,7 +142,7 @@ def output_name(path: Path) -> str:
 def _endings() -> list[str]:
     """All that may follow the name of an input."""
     own = list(ENDINGS.values())
-    return [*own, MAPS_RECORD, *(f"_{name}{ending}" for name in MAPS for ending in own)]
+    return [*own, MAPS_RECORD, *(f"_{name}{ending}" for name in OVERLAYS for ending in own)]
 
 
 def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str]:

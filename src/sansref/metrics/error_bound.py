@@ -47,7 +47,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, hypot, log, log10, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import torch
 from torch import Tensor
@@ -73,6 +73,16 @@ class Estimated:
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        """In decibels."""
+        return f"{self.value:.1f} dB [{self.low:.1f}, {self.high:.1f}]"
+
+
+def mean_of(estimates: Sequence[Estimated]) -> Estimated:
+    """The mean of estimates and of the ends of their intervals, whose errors may be of one sign."""
+    value, low, high = (fmean(getattr(one, name) for one in estimates) for name in ("value", "low", "high"))
+    return Estimated(value, low, high)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +25,10 @@ from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import FileError, SettingError
 from sansref.files import atomic_folder, atomic_path, remove_made, unrefused
+from sansref.outputs.overlay import DISPLAY_PERCENTILE, Overlay
 from sansref.scan import Geometry, ScanMeta
 
 Array = npt.NDArray[np.floating]
-
-DISPLAY_PERCENTILE = 99.8
-"""Upper end of what is shown: a few bright vessels must not darken the rest."""
 
 
 def check_nifti_name(path: str | Path) -> Path:
@@ -121,40 +118,6 @@ def save_png(
     # A blank image has an empty default window, and stays black.
     grey = np.clip((array - black) / (white - black), 0, 1) if white > black else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
-
-
-OPACITY = 0.7
-"""Of an overlay where its map is at the end of its scale."""
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """How a map is laid over an image as colour.
-
-    Attributes
-    ----------
-    positive, negative
-        Red, green and blue, 0 to 255, of values above and below zero.
-    start, end
-        Magnitude from which it is seen, and from which it gets no stronger.
-    of_maximum
-        Whether these are shares of the image's maximum.
-    """
-
-    positive: tuple[int, int, int]
-    negative: tuple[int, int, int]
-    start: float
-    end: float
-    of_maximum: bool = False
-
-    def over(self, image: Array, values: Array) -> npt.NDArray[np.uint8]:
-        """The image as grey, 0 to its 99.8th percentile, with the map over it; (height, width, 3)."""
-        white = float(np.percentile(image, DISPLAY_PERCENTILE))
-        grey = 255 * np.clip(image / white, 0, 1) if white > 0 else np.zeros_like(image)
-        unit = (float(image.max()) or 1.0) if self.of_maximum else 1.0
-        share = OPACITY * np.clip((np.abs(values) / unit - self.start) / (self.end - self.start), 0, 1)[..., None]
-        colour = np.where(values[..., None] < 0, self.negative, self.positive)
-        return np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
 
 
 @contextmanager
