@@ -273,6 +273,10 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
     ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
+    map_help = "write where the images may be wrong beside them, without a reference: an error bound and contradictions"
+    parser.add_argument("--error_map", action="store_true", help=map_help)
+    bound_help = "share of the pixels whose error is to stay below the bound of --error_map"
+    parser.add_argument("--bound", type=float, default=0.9, help=bound_help)
     _add_trust(parser)
     options = parse(parser, arguments)
     _refuse_swapped("reconstruct", options.run, options.files)
@@ -280,10 +284,12 @@ def reconstruct(arguments: list[str]) -> None:
     for file in options.files:
         check_place(file)
     from sansref.commands.reconstruct import Job, reconstruct_files
+    from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.training.run import RunDirectory
 
-    formats, reading = tuple(options.format), (options.array, options.axes, options.maps)
-    job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *reading)
+    error_map = ErrorMapOptions(options.bound) if options.error_map else None
+    formats, how = tuple(options.format), (options.array, options.axes, options.maps, error_map)
+    job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *how)
     bad: list[FileError] = []
     earlier = 0
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
@@ -296,8 +302,8 @@ def reconstruct(arguments: list[str]) -> None:
             print(f"{done.path}: fully sampled k-space; it was undersampled as in training")
         place = done.written[0] if len(done.written) == 1 else f"{len(done.written)} files in {options.out}"
         print(f"{done.path} -> {place}")
-        if done.noise:
-            print(f"{done.path}: with its noise, and denoised: {done.noise}")
+        for note in done.notes:
+            print(f"  {note}")
     if earlier:
         print(f"{earlier} file(s) had been reconstructed before")
     _list_bad(bad)

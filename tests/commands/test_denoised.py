@@ -53,7 +53,7 @@ def test_both_images_of_a_full_scan_are_written(denoiser, noisy_file, tmp_path):
     (done,) = play(denoiser, file, tmp_path)
     assert [path.name for path in done.written] == ["low-field.h5", "low-field_denoised.h5"]
     assert not done.emulated
-    assert "noise kept" in done.noise
+    assert "noise kept" in done.notes[0]
     hard, clean = (h5py.File(path)["reconstruction"][:] for path in done.written)
     np.testing.assert_allclose(hard, np.abs(ifft2c(torch.from_numpy(np.load(file))).numpy()), atol=1e-4)
     assert np.linalg.norm(clean - truth) < 0.95 * np.linalg.norm(hard - truth)
@@ -79,7 +79,7 @@ def test_other_runs_say_nothing_of_noise(trained, heads, tmp_path):
     jobs = Job(trained, tmp_path, ("nifti",))
     (done,) = reconstruct_files(jobs, [heads / "sub-01_T1w.nii.gz"], console=QUIET)
     assert len(done.written) == 1
-    assert done.noise == ""
+    assert done.notes == ()
     assert nibabel.load(done.written[0]).header["descrip"].item() == b""
 
 

@@ -543,3 +543,19 @@ def test_what_cannot_be_evaluated_leaves_nothing(play, trained, heads, tmp_path)
     with pytest.raises(SettingError, match="use --subjects all"):
         play(learned)
     assert not (tmp_path / "out").exists()
+
+
+def test_error_maps_stand_beside_the_scores(play) -> None:
+    found, out = play(subjects="test", error_map=True)
+    estimates = [one.estimated for one in found.slices]
+    assert all(one.low < one.value < one.high for one in estimates)
+    (told,) = [note for note in found.notes() if "estimated without references" in note]
+    assert "with them it is" in told
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["psnr_estimated"]["value"] == pytest.approx(np.mean([one.value for one in estimates]))
+    page = (out / "report.html").read_text()
+    assert "the scan contradicts, red: added signal" in page
+    assert "Neither map can see" in page
+    plain, _ = play(subjects="test")
+    assert plain.estimated is None
+    assert [one.psnr for one in plain.rows] == [one.psnr for one in found.rows]

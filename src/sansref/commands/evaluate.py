@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from math import isnan
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Literal
 
 from rich.console import Console
 from rich.progress import track
 
 from sansref.commands.options import ScoreOptions
+from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
 from sansref.errors import FileError, SettingError, printable
 from sansref.files import claim, keep_outside, write_text
+from sansref.kspace.masks.family import MaskFamily
+from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
+from sansref.metrics.contradiction import SEEN, THRESHOLD
+from sansref.metrics.error_bound import Estimated, mean_of
+from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.metrics.lpips import load_lpips
 from sansref.results.figures import error_figure
@@ -66,6 +72,10 @@ class EvaluatedSlice:
         Whether its k-space is synthetic, and whether it has a measured reference of several coils.
     noise
         Noise of a measured reference, see :func:`~sansref.results.scorer.reference_noise`.
+    estimated
+        PSNR of the run's image, estimated without the reference; None if that was not asked for.
+    contradictions
+        How many regions of the run's image the scan contradicts.
     """
 
     info: FileInfo
@@ -73,6 +83,8 @@ class EvaluatedSlice:
     scores: dict[str, ScoredSlice]
     data: tuple[bool, bool] = (False, False)
     noise: tuple[float, float] | None = None
+    estimated: Estimated | None = None
+    contradictions: int = 0
 
 
 @dataclass
@@ -97,6 +109,8 @@ class Evaluation:
         Why LPIPS was asked for and not computed, or empty.
     note
         Which label maps and masks were left out, None without any.
+    method
+        Name of the run's method.
     """
 
     slices: list[EvaluatedSlice] = field(default_factory=list)
@@ -107,6 +121,13 @@ class Evaluation:
     scoring: Scoring = field(default_factory=Scoring)
     missing: str = ""
     note: str | None = None
+    method: str = ""
+
+    @property
+    def estimated(self) -> Estimated | None:
+        """The mean over slices of the PSNR that is estimated without references; None if that was not asked for."""
+        known = [one.estimated for one in self.slices if one.estimated is not None]
+        return mean_of(known) if known else None
 
     @property
     def rows(self) -> list[ScoredSlice]:
@@ -130,6 +151,13 @@ class Evaluation:
             yield f"without LPIPS: {self.missing}"
         for name, choice in self.chosen.items():
             yield f"{name}: regularisation {choice.regularisation:.2g}, chosen on samples held out of some scans"
+        if self.estimated is not None:
+            true = [one.scores[self.method].psnr for one in self.slices]
+            beside = "" if any(map(isnan, true)) else f"; with them it is {fmean(true):.1f} dB"
+            yield f"PSNR of {self.method} estimated without references: {self.estimated}{beside}"
+            marked = sum(one.contradictions > 0 for one in self.slices)
+            strong = f"contradictions of {THRESHOLD:g} standard deviations or more"
+            yield f"{strong} in {marked} of {len(self.slices)} slice(s). {SEEN}"
         if self.noise is not None:
             level, limit = self.noise
             yield (
@@ -145,6 +173,21 @@ class Evaluation:
         if self.left_out:
             names = ", ".join(map(printable, self.left_out))
             yield f"left out, because the run learned from them or did not set them aside: {names}"
+
+
+def _mapping(
+    options: ScoreOptions, method: Method, family: Callable[[bool], MaskFamily]
+) -> Callable[[Scan], ErrorMaps] | None:
+    """What makes error maps of a scan; None where none are wanted.
+
+    Raises ``SettingError`` for an impossible bound, and for a method that they cannot be made of.
+    """
+    made = ErrorMapOptions(options.bound)
+    if not options.error_map:
+        return None
+    if method.relative:
+        raise SettingError("a method that gives every image a scale of its own has no error map: leave it out")
+    return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 
 def evaluate(
@@ -195,7 +238,8 @@ def evaluate(
     relative: Normalise = "minmax" if method.relative else "none"
     scale = relative if options.normalise == "auto" else options.normalise
     scoring = Scoring(scale, options.backbone, weights=not missing)
-    evaluation = Evaluation(scoring=scoring, missing=missing)
+    mapped = _mapping(options, method, cache(config.sampling.family))
+    evaluation = Evaluation(scoring=scoring, missing=missing, method=config.method)
     reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
     files, evaluation.bad_files, evaluation.note = found.files, found.bad, found.left_out
@@ -218,10 +262,10 @@ def evaluate(
     for info in track(files, "scoring", console=console, transient=True, disable=not console.is_terminal):
         try:
             if info.subject in withheld:
-                scored = _scored(inner, config, data, info, place)
+                scored = _scored(inner, config, data, info, place, mapped)
                 place += len(scored)
             else:
-                scored = _scored(scorer, config, data, info)
+                scored = _scored(scorer, config, data, info, mapped=mapped)
             evaluation.slices += scored
         except FileError as error:
             if not skip_bad:
@@ -234,7 +278,7 @@ def evaluate(
     evaluation.scoring = replace(scoring, data=note)
     write_scores(out / "scores.csv", evaluation.rows)
     _write_summary(evaluation, out)
-    _write_page(evaluation, _shown(evaluation, scorer, config, out), run, out)
+    _write_page(evaluation, _shown(evaluation, scorer, config, out, mapped), run, out)
     return evaluation
 
 
@@ -270,7 +314,12 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
 
 
 def _scored(
-    scorer: Scorer, config: RunConfig, data: Path, info: FileInfo, first: int | None = None
+    scorer: Scorer,
+    config: RunConfig,
+    data: Path,
+    info: FileInfo,
+    first: int | None = None,
+    mapped: Callable[[Scan], ErrorMaps] | None = None,
 ) -> list[EvaluatedSlice]:
     """Score every slice of a file; their held-out samples follow from ``first`` on, None for the slices' numbers."""
     found = []
@@ -281,7 +330,9 @@ def _scored(
         coils = info.coils if config.coils.reference == "rss" else len(scan.kspace)
         several = scan.reference is not None and coils > 1 and not scan.meta.synthetic
         known = (scan.meta.synthetic, several), reference_noise(scan)
-        found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known))
+        maps = mapped(scan) if mapped else None
+        doubt = (maps.psnr, len(maps.regions)) if maps else ()
+        found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known, *doubt))
     return found
 
 
@@ -296,6 +347,7 @@ def _write_summary(evaluation: Evaluation, out: Path) -> None:
         "learned_from": evaluation.learned,
         "regularisation": {name: choice.regularisation for name, choice in evaluation.chosen.items()},
         "reference_noise": None if evaluation.noise is None else evaluation.noise[0],
+        "psnr_estimated": None if evaluation.estimated is None else asdict(evaluation.estimated),
         "psnr_of_a_perfect_image": None if evaluation.noise is None else evaluation.noise[1],
         "methods": {label: _as_json(line.estimates, len(evaluation.slices)) for label, line in summary.lines.items()},
     }
@@ -312,7 +364,13 @@ def _as_json(estimates: Mapping[str, Estimate], slices: int) -> dict[str, object
     }
 
 
-def _shown(evaluation: Evaluation, scorer: Scorer, config: RunConfig, out: Path) -> list[ViewerSlice]:
+def _shown(
+    evaluation: Evaluation,
+    scorer: Scorer,
+    config: RunConfig,
+    out: Path,
+    mapped: Callable[[Scan], ErrorMaps] | None,
+) -> list[ViewerSlice]:
     """Reconstruct telling slices, and draw the worst and the median one."""
     ranked = _ranked(evaluation.slices, config.method)
     middle, worst = len(ranked) // 2, worst_places(len(ranked))
@@ -321,12 +379,21 @@ def _shown(evaluation: Evaluation, scorer: Scorer, config: RunConfig, out: Path)
         one = ranked[at]
         (scan,) = config.preparation.scans(one.info, [one.slice])
         shown = scorer.show(scan, list(one.scores.values()), "", at < worst, at == middle)
-        found.append(shown)
+        found.append(with_maps(shown, config.method, mapped(scan), scan) if mapped else shown)
         learned = " (trained on)" if one.info.subject in evaluation.learned else ""
         for title in [title for title, place in (("worst", 0), ("median", middle)) if at == place]:
             heading = f"{title} slice: {shown.subject}{learned}, slice {shown.number}"
             error_figure(out / f"{title}.png", shown, heading)
     return found
+
+
+def with_maps(shown: ViewerSlice, method: str, found: ErrorMaps, scan: Scan) -> ViewerSlice:
+    """A slice of the viewer with the error maps of one method's image of ``scan``, and what they tell."""
+    turned = partial(for_people, geometry=scan.meta.geometry)
+    maps = {"error_bound": turned(found.bound).numpy(), "contradiction": turned(found.contradiction).numpy()}
+    told = {"PSNR estimated": str(found.psnr), "contradictions": str(len(found.regions))}
+    details = {**shown.details, method: {**shown.details.get(method, {}), **told}}
+    return replace(shown, maps={**shown.maps, method: maps}, details=details)
 
 
 def _ranked(slices: Sequence[EvaluatedSlice], method: str) -> list[EvaluatedSlice]:

@@ -57,11 +57,18 @@ class ScoreOptions(PerceptualOptions):
         scan's own file, if any, and none always estimates. Those of the run's training data are not taken.
     classical
         Compressed sensing that stands beside the run, its regularisation chosen by the error on held-out samples.
+    error_map
+        Say without the references where the run's images may be wrong: an error bound and contradictions over the
+        images of the page, and the PSNR so estimated beside the true one. It takes 25 reconstructions a slice.
+    bound
+        Share of the pixels whose error is to stay below the bound.
     """
 
     normalise: Literal["auto", "none", "minmax"] = "auto"
     maps: str | None = None
     classical: tuple[Literal["l1_wavelet", "total_variation"], ...] = ()
+    error_map: bool = False
+    bound: float = 0.9
 
 
 @dataclass(frozen=True)

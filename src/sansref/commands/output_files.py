@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,17 @@ from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.outputs.dicom import dicom_name, dicom_slices
-from sansref.outputs.writers import PutSlice, fastmri_slices, mrd_slices, nifti_slices, png_name, png_slices
+from sansref.outputs.overlay import OVERLAYS, Overlay
+from sansref.outputs.writers import (
+    Array,
+    PutSlice,
+    fastmri_slices,
+    mrd_slices,
+    nifti_slices,
+    overlay_slices,
+    png_name,
+    png_slices,
+)
 from sansref.scan import ScanMeta
 from sansref.training.run import RunDirectory
 from sansref.yaml_json import read_json
@@ -43,6 +53,9 @@ ENDINGS: dict[Format, str] = {
 }
 """What follows the name of an input in the name of its output; those of PNG and DICOM are folders."""
 
+MAPS_RECORD = "_error_maps.json"
+"""What follows the name of an input in the name of the numbers that belong to its maps."""
+
 SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
 """Of the files in those folders."""
 
@@ -60,18 +73,35 @@ class Outputs:
     formats: Sequence[Format]
     made: Provenance
     name: str | None = None
+    overlay: Overlay | None = None
 
     def open(self, opened: ExitStack, image: Tensor, meta: ScanMeta) -> list[PutSlice]:
-        """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed."""
-        shape = (self.info.slices, image.shape[0], image.shape[1])
+        """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed.
+
+        With an ``overlay``, slices are pairs (2, height, width) of an image and the map that is written.
+        """
+        shape = (self.info.slices, image.shape[-2], image.shape[-1])
         writers = {
             "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing, self.made.noise),
             "hdf5": lambda path: fastmri_slices(path, shape),
-            "png": lambda path: png_slices(path, meta.geometry),
+            "png": lambda path: (
+                overlay_slices(path, self.overlay, meta.geometry) if self.overlay else png_slices(path, meta.geometry)
+            ),
             "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),
             "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made),
         }
-        return [opened.enter_context(writers[name](path)) for name, path in self._targets().items()]
+        puts = {name: opened.enter_context(writers[name](path)) for name, path in self._targets().items()}
+        return [put if name == "png" or not self.overlay else _second(put) for name, put in puts.items()]
+
+    def of_map(self, name: str, meaning: str) -> Outputs:
+        """The outputs of one of the maps of :data:`OVERLAYS`, beside those of the images; ``meaning`` is a sentence."""
+        made = replace(self.made, shows=name.replace("_", " "), meaning=meaning)
+        return replace(self, name=f"{self.begin}_{name}", made=made, overlay=OVERLAYS[name])
+
+    @property
+    def begin(self) -> str:
+        """How all names begin."""
+        return self.name or output_name(self.info.path)
 
     @property
     def complete(self) -> bool:
@@ -89,8 +119,14 @@ class Outputs:
     def _targets(self) -> dict[Format, Path]:
         own: Format = "dicom" if self.info.format == DICOM else "hdf5" if self.info.kind == "k-space" else "nifti"
         names = dict.fromkeys(own if name == "source" else name for name in self.formats)
-        begin = self.name or output_name(self.info.path)
-        return {name: self.out / f"{begin}{ENDINGS[name]}" for name in names}
+        return {name: self.out / f"{self.begin}{ENDINGS[name]}" for name in names}
+
+
+def _second(put: PutSlice) -> PutSlice:
+    def put_second(index: int, pair: Tensor | Array) -> None:
+        put(index, pair[1])
+
+    return put_second
 
 
 def output_name(path: Path) -> str:
@@ -100,7 +136,13 @@ def output_name(path: Path) -> str:
     cut, with a digest of what they were.
     """
     name = f"{path.parent.resolve().name}_{stem_of(path)}" if is_dicom(path) else stem_of(path)
-    return fitting(name, LONGEST_NAME - max(map(len, ENDINGS.values())))
+    return fitting(name, LONGEST_NAME - max(map(len, _endings())))
+
+
+def _endings() -> list[str]:
+    """All that may follow the name of an input."""
+    own = list(ENDINGS.values())
+    return [*own, MAPS_RECORD, *(f"_{name}{ending}" for name in OVERLAYS for ending in own)]
 
 
 def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str]:
@@ -130,7 +172,7 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
             raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
     folders = {str(folder): path for name, path in names.items() for folder in Path(name).parents}
     for name, path in names.items():
-        for ending in ENDINGS.values():
+        for ending in _endings():
             if (inside := folders.get(f"{name}{ending}")) is not None:
                 raise SettingError(f"{path} and the folder of {inside} would have one name in {out}: rename one")
     return {path: name for name, path in names.items()}
@@ -164,18 +206,21 @@ def begin(
     files: Mapping[Path, str],
     reading: tuple[str | None, str | None] = (None, None),
     maps: str | None = None,
+    error_map: float | None = None,
 ) -> None:
     """Make a folder ready for the images of files, or check that it holds the same reconstruction.
 
     What killed commands have left half written is removed, and so are the images of files that have changed since or
     are read another way now: by other ``reading`` (array and axes), or with other coil maps. Raises ``SettingError`` if
-    the folder holds images of other weights, in other formats, of other files, or of unknown origin, and ``FileError``
-    if the record cannot be read or the folder not be written.
+    the folder holds images of other weights, in other formats, with another ``error_map`` (the share of its bound, or
+    None), of other files, or of unknown origin, and ``FileError`` if the record cannot be read or the folder not be
+    written.
     """
     settings = {"weights": file_digest(weights), "formats": sorted(set(formats))}
+    settings |= {} if error_map is None else {"error_map": error_map}
     record = _read(out / RECORD)
-    for name, value in settings.items():
-        if record and record[name] != value:
+    for name in ("weights", "formats", "error_map"):
+        if record and record.get(name) != settings.get(name):
             raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
     if out.exists():
         remove_leftovers(out)
@@ -183,7 +228,7 @@ def begin(
     changed: list[Path] = []
     for path in filter(os.path.exists, files):
         name, identity = files[path], [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
-        there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in ENDINGS.values())))
+        there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in _endings())))
         earlier = inputs.get(name)
         if there and earlier is None:
             raise SettingError(f"{there[0]} is no work of this command: choose another --out")

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
+from sansref.commands.error_map import MappedFile
 from sansref.commands.output_files import Format, Outputs, begin, made_by, output_name, output_names, whole_path
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
@@ -23,9 +24,11 @@ from sansref.data.readers.reader import Kind
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside, remove_leftovers
+from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import estimate_noise, pooled_levels
 from sansref.machine import device_of
 from sansref.methods import Method
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
@@ -56,6 +59,8 @@ class Job:
         How files of arrays are read, where it is another way than that of the run's training data.
     maps
         Coil maps of these files, see :class:`sansref.data.slices.Slices`; never those of the training data.
+    error_map
+        How error maps beside the images are made; None makes none.
     """
 
     run: RunDirectory
@@ -65,6 +70,7 @@ class Job:
     array: str | None = None
     axes: str | None = None
     maps: str | None = None
+    error_map: ErrorMapOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Reconstructed:
     """One file that is done, and its images; whether they were there already.
 
     ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones;
-    ``noise`` what became of its noise, if it was denoised.
+    ``notes`` are what its error maps tell, or what became of its noise, a line each.
     """
 
     path: Path
@@ -80,7 +86,7 @@ class Reconstructed:
     written: tuple[Path, ...]
     earlier: bool = False
     emulated: bool = False
-    noise: str = ""
+    notes: tuple[str, ...] = ()
 
 
 FileOutcome = Reconstructed | FileError
@@ -131,7 +137,8 @@ def reconstruct_files(
 
         job.run.load()
         outcomes = with_bar(on_cluster(job, names, address), "files", len(names), console)
-    begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps)
+    bound = job.error_map and job.error_map.bound
+    begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps, bound)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
     with closing(outcomes):
@@ -238,6 +245,9 @@ class Worker:
         self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
+        if job.error_map is not None and self.method.relative:
+            told = "its method gives every image a scale of its own, which no sample can be compared with"
+            raise SettingError(f"{job.run.path} can have no error map: {told}; leave out --error_map")
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
     def outcome(self, path: Path, name: str, console: Console | None = None, title: str = "") -> FileOutcome:
@@ -255,12 +265,32 @@ class Worker:
         info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if self.method.denoises:
+            if self.job.error_map is not None:
+                problem = "learned to denoise, and its images have no error map yet"
+                raise SettingError(f"{self.job.run.path} {problem}: leave out --error_map")
             return self._denoised(path, outputs, console, title)
-        if outputs.complete:
+        mapped = None if self.job.error_map is None else MappedFile(outputs, self.job.error_map)
+        if outputs.complete and (mapped is None or mapped.complete):
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
+        if mapped is not None:
+            return self._mapped(mapped, console, title)
         images = with_bar(reconstruct_slices(self.method, self.recipe, path, self.device), title, info.slices, console)
         emulated = write_images(outputs, whole_volume(images, info))
         return Reconstructed(path, info.kind, outputs.paths(), emulated=emulated)
+
+    def _mapped(self, mapped: MappedFile, console: Console | None, title: str) -> Reconstructed:
+        info, family = mapped.outputs.info, self.job.run.config().sampling.family
+
+        def reconstruct(given: Measurement) -> Tensor:
+            with torch.inference_mode():
+                return self.method.reconstruct(given.to(self.device)).cpu()
+
+        if console is not None:
+            for scan in self.recipe.scans(info, [info.slices // 2]):
+                console.print(mapped.announcement(reconstruct, scan))
+        slices = with_bar(mapped.slices(reconstruct, self.recipe.scans(info), family), title, info.slices, console)
+        emulated = mapped.write(whole_volume(slices, info))
+        return Reconstructed(info.path, info.kind, mapped.paths(), emulated=emulated, notes=tuple(mapped.notes()))
 
     def _denoised(self, path: Path, outputs: Outputs, console: Console | None, title: str) -> Reconstructed:
         """Write two images of each slice: one that keeps the samples as they were measured, and one without noise."""
@@ -281,7 +311,7 @@ class Worker:
 
         shown = with_bar(images(), title, outputs.info.slices, console)
         emulated = write_images((hard, clean), whole_volume(shown, outputs.info))
-        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, noise=told(found))
+        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, notes=(told(found),))
 
 
 def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:

@@ -39,6 +39,10 @@ class Provenance:
         How scans that come fully sampled are undersampled before they are reconstructed.
     noise
         What became of the noise of acquired samples, as a sentence; empty where the method has no say in it.
+    shows
+        What images show that do not show the object, such as "error bound", and empty for those that do.
+    meaning
+        Of such images, a sentence.
     """
 
     method: str
@@ -46,11 +50,13 @@ class Provenance:
     settings: str
     sampling: str
     noise: str = ""
+    shows: str = ""
+    meaning: str = ""
 
     @property
     def name(self) -> str:
         """Of the series, short enough to stand behind another name."""
-        return f"sansref {self.method} {RESEARCH}"
+        return " ".join(filter(None, ("sansref", self.method, self.shows, RESEARCH)))
 
     def sentences(self, info: FileInfo, meta: ScanMeta) -> list[str]:
         """How the images of a file came about, of which ``meta`` is that of any scan."""
@@ -61,7 +67,7 @@ class Provenance:
             said.append(f"It was undersampled by software: {self.sampling}.")
         elif info.acquired_fraction is not None and info.acquired_fraction < 1:
             said.append(f"It was acquired undersampled, {1 / info.acquired_fraction:.3g}x.")
-        return [*said, *filter(None, [self.noise]), f"{WARNING}."]
+        return [*([self.meaning] if self.shows else []), *said, *filter(None, [self.noise]), f"{WARNING}."]
 
 
 def files_behind(path: Path) -> tuple[Path, ...]:

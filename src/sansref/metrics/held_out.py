@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.grid import central_mask
 from sansref.kspace.masks.family import MaskFamily, is_columns
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.partitions import Unit, hold_out
+from sansref.kspace.partitions import Unit, hold_out, never_held_out, shape_of
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -24,6 +26,40 @@ def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
     unit: Unit = "column" if is_columns(scan.mask) else "point"
     generator, spared = seeded(seed, "held out", item), scan.meta.calibration
     return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target
+
+
+def held_out_folds(scan: Scan, count: int, seed: int) -> list[Tensor]:
+    """Divide the acquired samples of a scan at random into folds to be held out one after the other.
+
+    Whole columns of a 1-D mask, and none of those that are never held out, as for :func:`held_out_mask`.
+
+    Parameters
+    ----------
+    scan
+        With or without reference; its slice's number is part of the seed.
+    count
+        Of the folds; there are fewer where there are fewer samples, or columns, and none without any.
+    seed
+        Of the division.
+
+    Returns
+    -------
+    list
+        Disjoint, bool (height, width) each, of equal size but for one sample or column.
+    """
+    shape, columns = shape_of(scan.mask), is_columns(scan.mask)
+    spared = central_mask(shape, never_held_out(shape, least=scan.meta.calibration))
+    if columns:
+        spared = spared.any(0).expand(shape)
+    units = (scan.mask & ~spared)[0] if columns else (scan.mask & ~spared).flatten()
+    places = units.nonzero().flatten()
+    order = places[torch.randperm(len(places), generator=seeded(seed, "folds", scan.meta.slice))]
+    folds = []
+    for part in order.tensor_split(min(count, len(order))) if len(order) else ():
+        fold = torch.zeros_like(units)
+        fold[part] = True
+        folds.append(fold.expand(shape) if columns else fold.view(shape))
+    return folds
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from sansref.data.readers.dicom_headers import CLASSIC, FORMAT, MULTI_FRAME, Fra
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import SettingError, printable
 from sansref.files import atomic_folder, remove_made
-from sansref.outputs.writers import DISPLAY_PERCENTILE, PutSlice, mapped_array, put_into
+from sansref.outputs.overlay import DISPLAY_PERCENTILE
+from sansref.outputs.writers import PutSlice, mapped_array, put_into
 from sansref.scan import ScanMeta
 
 if TYPE_CHECKING:

@@ -24,12 +24,10 @@ from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import FileError, SettingError
 from sansref.files import atomic_folder, atomic_path, remove_made, room_on_disk, unrefused
+from sansref.outputs.overlay import DISPLAY_PERCENTILE, Overlay
 from sansref.scan import Geometry, ScanMeta
 
 Array = npt.NDArray[np.floating]
-
-DISPLAY_PERCENTILE = 99.8
-"""Upper end of what is shown: a few bright vessels must not darken the rest."""
 
 
 def check_nifti_name(path: str | Path) -> Path:
@@ -123,6 +121,21 @@ def save_png(
     # A blank image has an empty default window, and stays black.
     grey = np.clip((array - black) / (white - black), 0, 1) if white > black else np.zeros_like(array)
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
+
+
+@contextmanager
+def overlay_slices(folder: str | Path, overlay: Overlay, geometry: Geometry | None = None) -> Iterator[PutSlice]:
+    """As :func:`png_slices`, in colour, of pairs (2, height, width) of an image and the map that is laid over it."""
+    from PIL import Image
+
+    with atomic_folder(Path(folder)) as temporary:
+
+        def put(index: int, pair: Tensor | Array) -> None:
+            image, values = (for_people(real_image(one), geometry) for one in pair)
+            Image.fromarray(overlay.over(image, values)).save(temporary / png_name(index), format="PNG")
+
+        yield put
+        remove_made(Path(folder), r"slice-\d+\.png")
 
 
 def real_image(data: Tensor | Array) -> npt.NDArray[np.float32]:

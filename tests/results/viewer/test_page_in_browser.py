@@ -50,7 +50,8 @@ def _slice(seed: int, subject: str, number: int, acceleration: str) -> ViewerSli
     images = {name: reference + 700 * error * generator.normal(size=SHAPE) for name, error in METHODS.items()}
     if acceleration == "8x":
         del images["SSDU"]
-    return ViewerSlice(subject, number, acceleration, reference, images, {EVIL: "33.41 dB"})
+    maps = {"contradiction": generator.uniform(-8, 8, SHAPE), "error_bound": reference / 5}
+    return ViewerSlice(subject, number, acceleration, reference, images, {EVIL: "33.41 dB"}, maps={EVIL: maps})
 
 
 def _contents() -> Contents:
@@ -331,6 +332,25 @@ def test_error_maps_share_a_scale_that_the_reader_can_set(page: Page) -> None:
             assert page.painted()[:, columns] == pytest.approx(255 * colormaps["inferno"](shares)[..., :3], abs=8)
     page["reset-limit"].click()
     assert float(page["limit"].get_attribute("value") or "") == limit
+
+
+def test_maps_are_laid_over_the_image_that_they_belong_to(page: Page) -> None:
+    page.choose("left", "SSDU")
+    page.choose("right", EVIL)
+    page.choose("overlay", "contradiction")
+    assert "red: added signal" in page["overlay-legend"].text
+    z = _slice(0, *SLICES[0]).maps[EVIL]["contradiction"]
+    strength = np.clip((np.abs(z) - 2) / (5 - 2), 0, 1)[..., None]
+    colour = np.where(z[..., None] < 0, (255, 40, 40), (0, 190, 255))
+    under = {name: grey(image(0, name), 0, white(0))[..., None] for name in ("SSDU", EVIL)}
+    for opacity in (0.7, 0.0):
+        if opacity == 0:
+            page["opacity"].send_keys(Keys.HOME)
+        shown = (1 - opacity * strength) * under[EVIL] + opacity * strength * colour
+        assert page.painted()[:, 8:] == pytest.approx(shown[:, 8:], abs=3)
+        assert page.painted()[:, :8] == pytest.approx(np.repeat(under["SSDU"], 3, -1)[:, :8], abs=1.5)
+    page.choose("overlay", "none")
+    assert page["overlay-legend"].text == ""
 
 
 def test_swapped_sides_change_places(page: Page) -> None:

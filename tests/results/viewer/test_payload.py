@@ -141,6 +141,22 @@ def test_white_is_where_figures_have_it(bright: int, white: float) -> None:
     assert only["white"] == white
 
 
+def test_maps_keep_their_unit() -> None:
+    z, bound = np.array([[-7.5, 0.0], [3.25, 12.0]]), np.array([[0.0, 1.0], [0.5, 0.25]])
+    maps = {"idr": {"contradiction": z, "error_bound": bound}}
+    one = ViewerSlice("a", 0, "4x", np.full((2, 2), 4.0), {"idr": np.ones((2, 2))}, maps=maps)
+    found = json.loads(json.dumps(study(Contents("t", slices=[one])), allow_nan=False))["overlays"]
+    packed = pixels(one)["maps"]["idr"]
+    # The browser has percent of what stands for the peak, times the unit.
+    percent = 100 * decode(packed["contradiction"], (2, 2), 1.0)
+    assert percent * found["contradiction"]["unit"] == pytest.approx(z, abs=1e-3)
+    assert 100 * decode(packed["error_bound"], (2, 2), 1.0) * found["error_bound"]["unit"] == pytest.approx(
+        100 * bound / 4, abs=0.01
+    )
+    assert (found["error_bound"]["start"], found["contradiction"]["end"]) == (2, 5)
+    assert found["contradiction"]["label"] == "contradiction"
+
+
 def test_without_a_reference_there_is_no_error_scale_and_what_is_known_is_kept() -> None:
     mask = np.eye(4, 6, dtype=bool)
     shown = ViewerSlice(

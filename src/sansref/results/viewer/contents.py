@@ -119,6 +119,9 @@ class ViewerSlice:
         Whether it is one of the worst 5 % of all slices.
     is_median
         Whether it is in the middle of all slices.
+    maps
+        By method, its error maps: real, of the same shape, by their names in
+        :data:`~sansref.outputs.overlay.OVERLAYS`.
 
     Raises
     ------
@@ -137,12 +140,14 @@ class ViewerSlice:
     noise: float | None = None
     among_worst: bool = False
     is_median: bool = False
+    maps: Mapping[str, Mapping[str, Image]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {} if self.reference is None else {"reference": self.reference}
         if not {**known, **self.images}:
             raise ValueError(f"{self.name}: there is neither a reference nor an image")
-        for name, image in [*known.items(), *self.images.items()]:
+        maps = [(name, one) for found in self.maps.values() for name, one in found.items()]
+        for name, image in [*known.items(), *self.images.items(), *maps]:
             if image.ndim != 2 or not np.isrealobj(image) or image.shape != self.guide.shape:
                 expected = f"real (height, width) = {self.guide.shape}"
                 raise ValueError(f"{self.name}: {name!r} must be {expected}, got {image.dtype} {image.shape}")

@@ -18,12 +18,16 @@ from markupsafe import Markup
 from sansref import __version__
 from sansref.errors import FileError
 from sansref.files import write_text
+from sansref.outputs.overlay import OVERLAYS
 from sansref.results.error_figure import DISPLAY_PERCENTILE, DPI, common_error_limit
 from sansref.results.tables import finite
 from sansref.results.viewer.contents import Contents, Curve, Distribution, Image, ViewerSlice
 
 STEPS = 16384
 """Grey steps from zero to a slice's peak."""
+
+UNIT = 10.0
+"""What stands for the peak of a map that is not in the images' units."""
 
 WHISKER = 1.5
 """Whiskers reach to the furthest value within this many interquartile ranges of the box (Tukey's rule)."""
@@ -130,6 +134,7 @@ def study(contents: Contents) -> dict[str, Any]:
         "curves": [_curve(curve) for curve in contents.curves],
         "curveLabel": contents.curve_label,
         "curveAxis": contents.curve_axis,
+        "overlays": overlays(contents.slices),
     }
 
 
@@ -150,6 +155,24 @@ def _slice(shown: ViewerSlice) -> dict[str, Any]:
         "details": {method: dict(details) for method, details in shown.details.items()},
         "mask": None if shown.mask is None else {"height": shown.mask.shape[0], "width": shown.mask.shape[1]},
         "noise": None if shown.noise is None else 100 * shown.noise / shown.peak,
+    }
+
+
+def overlays(slices: Sequence[ViewerSlice]) -> dict[str, dict[str, Any]]:
+    """How the maps that any slice has are laid over images: in percent of the peak, or in their own unit."""
+    there = {name for shown in slices for maps in shown.maps.values() for name in maps}
+    return {
+        name: {
+            "label": name.replace("_", " "),
+            "legend": overlay.legend,
+            "positive": overlay.positive,
+            "negative": overlay.negative,
+            "start": overlay.start * (100 if overlay.of_maximum else 1),
+            "end": overlay.end * (100 if overlay.of_maximum else 1),
+            "unit": 1 if overlay.of_maximum else UNIT / 100,
+        }
+        for name, overlay in OVERLAYS.items()
+        if name in there
     }
 
 
@@ -217,6 +240,10 @@ def pixels(shown: ViewerSlice) -> dict[str, Any]:
         "reference": None if shown.reference is None else encode(shown.reference, shown.peak),
         "mask": None if shown.mask is None else encode(shown.mask.astype(np.float32), 1.0),
         "images": {method: encode(image, shown.peak) for method, image in shown.images.items()},
+        "maps": {
+            method: {name: encode(one, shown.peak if OVERLAYS[name].of_maximum else UNIT) for name, one in maps.items()}
+            for method, maps in shown.maps.items()
+        },
     }
 
 

@@ -109,6 +109,8 @@ function listenToControls(viewer) {
   const setWindow = () => viewer.setWindow(byId("level").valueAsNumber, byId("width").valueAsNumber);
   for (const side of ["left", "right"]) on(side, "change", () => viewer.show());
   for (const name of ["level", "width"]) on(name, "change", setWindow);
+  on("overlay", "change", () => viewer.show());
+  on("opacity", "input", (event) => viewer.setOpacity(event.target.valueAsNumber / 100));
   on("swap", "click", () => viewer.swap());
   on("acceleration", "change", (event) => viewer.choose(event.target.value));
   on("slice", "input", (event) => viewer.go(event.target.valueAsNumber));

@@ -43,6 +43,12 @@ async function unpack(text, { width, height }) {
   return Float32Array.from(levels, (level) => 100 * (level / study.steps - 1));
 }
 
+/** A map of a method's image in the unit of its scale, or null if there is none. */
+async function mapOf(slice, method, name) {
+  const values = await unpack(pixelsOf(slice).maps[method]?.[name], study.slices[slice]);
+  return values?.map((value) => value * study.overlays[name].unit) ?? null;
+}
+
 /** |image - reference|, or null where one of them is missing. */
 function errorMap(values, reference) {
   return values && reference && values.map((value, item) => Math.abs(value - reference[item]));
@@ -67,6 +73,17 @@ function paintValues(canvas, values, width, height, from, to, colour) {
   values.forEach((value, item) => {
     const rgb = colour((value - from) / (to - from));
     picture.data.set([rgb >> 16, (rgb >> 8) & 255, rgb & 255, 255], 4 * item);
+  });
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+/** Paint a map as colour that is the more opaque the stronger it is. */
+function paintOverlay(canvas, values, width, height, { positive, negative, start, end }) {
+  Object.assign(canvas, { width, height });
+  const picture = new ImageData(width, height);
+  values.forEach((value, item) => {
+    const strength = clamp((Math.abs(value) - start) / (end - start), 0, 1);
+    picture.data.set([...(value < 0 ? negative : positive), Math.round(255 * strength)], 4 * item);
   });
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }

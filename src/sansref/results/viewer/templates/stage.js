@@ -9,6 +9,9 @@ class Stage {
     this.canvas = element.querySelector("canvas");
     this.sides = { left: null, right: null };
     this.layers = { left: document.createElement("canvas"), right: document.createElement("canvas") };
+    this.maps = { left: null, right: null };
+    this.covers = { left: document.createElement("canvas"), right: document.createElement("canvas") };
+    this.opacity = 0.7;
     this.size = { width: 1, height: 1 };
     this.divider = 0.5;
     this.probe = null;
@@ -90,6 +93,14 @@ class Stage {
     }
   }
 
+  /** Lay maps over the two sides: values, or null for a side without one, with their scale. */
+  cover(maps, overlay) {
+    this.maps = maps;
+    for (const [name, values] of Object.entries(maps)) {
+      if (values) paintOverlay(this.covers[name], values, this.size.width, this.size.height, overlay);
+    }
+  }
+
   paint() {
     const density = window.devicePixelRatio;
     const width = Math.round(this.element.clientWidth * density);
@@ -116,6 +127,8 @@ class Stage {
     // Pixels are shown as squares where they are large enough to be squares.
     context.imageSmoothingEnabled = place.width < 2 * this.size.width;
     context.drawImage(this.layers[name], place.x, place.y, place.width, place.height);
+    context.globalAlpha = this.opacity;
+    if (this.maps[name]) context.drawImage(this.covers[name], place.x, place.y, place.width, place.height);
     context.restore();
   }
 

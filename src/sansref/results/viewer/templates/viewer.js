@@ -35,6 +35,9 @@ class Viewer {
       if (referenced) byId(side).append(make("optgroup", { label: "Error maps" }, ...errors()));
     }
     for (const part of document.querySelectorAll(".error-scale")) part.hidden = !referenced;
+    const maps = Object.entries(study.overlays);
+    byId("overlay").append(new Option("none", ""), ...maps.map(([name, { label }]) => new Option(label, name)));
+    byId("overlay-row").hidden = !maps.length;
     byId("right").selectedIndex = Math.min(1, byId("right").options.length - 1);
     const accelerations = unique(study.slices.map((slice) => slice.acceleration));
     byId("acceleration").append(...accelerations.map((name) => new Option(name, name)));
@@ -68,9 +71,14 @@ class Viewer {
     this.stage.element.ariaBusy = "true";
     const names = ["left", "right"].map((side) => nameOf(chosen[side]));
     const [reference, left, right] = await Promise.all([null, ...names].map((name) => image(slice, name)));
+    const overlay = byId("overlay").value;
+    const imaged = (side) => overlay && chosen[side].startsWith("image ");
+    const mapped = (side) => (imaged(side) ? mapOf(slice, nameOf(chosen[side]), overlay) : null);
+    const [leftMap, rightMap] = await Promise.all([mapped("left"), mapped("right")]);
     if (turn !== this.turn) return;
     const values = (side, found) => chosen[side].startsWith("error ") ? errorMap(found, reference) : found;
     this.images = { reference, left: values("left", left), right: values("right", right), chosen };
+    this.maps = { left: leftMap, right: rightMap };
     this.stage.shape(this.facts.width, this.facts.height);
     this.colour();
     this.label();
@@ -87,6 +95,7 @@ class Viewer {
       values: this.images[name], ...(this.images.chosen[name].startsWith("error ") ? error : grey),
     };
     this.stage.colour({ left: side("left"), right: side("right") });
+    this.stage.cover(this.maps, study.overlays[byId("overlay").value]);
     this.paint();
   }
 
@@ -113,9 +122,16 @@ class Viewer {
       byId(`${side}-name`).replaceChildren(select.selectedOptions[0].text, ...(text ? [make("small", {}, text)] : []));
     }
     const text = `${this.facts.name} (${this.place + 1} of ${this.order.length})`;
+    byId("overlay-legend").textContent = study.overlays[byId("overlay").value]?.legend ?? "";
     byId("slice").value = this.place;
     byId("slice").ariaValueText = text;
     byId("slice-name").textContent = text;
+  }
+
+  /** Set how strongly the overlay covers the images, 0 to 1. */
+  setOpacity(share) {
+    this.stage.opacity = clamp(share, 0, 1);
+    this.paint();
   }
 
   /** Numbers of the pixel under the cursor. */
@@ -130,6 +146,12 @@ class Viewer {
     const reference = this.images.reference ? [["reference", this.images.reference]] : [];
     const numbers = [...reference, ...sides]
       .map(([name, values]) => [name, values ? percent(values[item]) : "\u2013"]);
+    const overlay = byId("overlay").value;
+    const unit = study.overlays[overlay]?.unit === 1 ? " %" : "";
+    for (const side of ["left", "right"]) {
+      const map = this.maps[side], name = study.overlays[overlay]?.label;
+      if (map) numbers.push([`${name}, ${side}`, `${plain(map[item], 3)}${unit}`]);
+    }
     const lines = [["row, column (from 0)", `${probe.row}, ${probe.column}`], ...numbers];
     byId("probe").replaceChildren(
       ...lines.flatMap(([name, text]) => [make("dt", { title: name }, name), make("dd", {}, text)]));

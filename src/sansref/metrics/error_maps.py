@@ -1,0 +1,250 @@
+"""Where an image may be wrong, without any reference: a bound of its error, and what the scan contradicts.
+
+:mod:`sansref.metrics.error_bound` says how the bound comes about, :mod:`sansref.metrics.contradiction` the other map.
+Both are made of reconstructions of the scan without some of its samples, and the bound of reconstructions of scans that
+are simulated from the image; the scan's reference, if any, is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sansref.errors import FileError, SettingError
+from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.grid import center_crop
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.measurement import VIEWS, Measurement, View
+from sansref.kspace.noise import noise_level, white_noise
+from sansref.metrics.contradiction import Region, contradiction_map, regions
+from sansref.metrics.error_bound import (
+    NUDGE,
+    Energy,
+    Estimated,
+    error_energy,
+    error_shape,
+    estimated_psnr,
+    two_sided_quantile,
+)
+from sansref.metrics.held_out import held_out_folds
+from sansref.metrics.quality import body_mask
+from sansref.randomness import seeded
+from sansref.scan import Scan
+
+Reconstruct = Callable[[Measurement], Tensor]
+"""From samples (batch) to complex images (batch, height, width)."""
+
+FIRST_MASK = 1_000_000
+"""Number of the first mask that the bootstrap draws: far from those that a method may have learned with."""
+
+
+@dataclass(frozen=True)
+class ErrorMapOptions:
+    """How error maps are made.
+
+    Attributes
+    ----------
+    bound
+        Share of the pixels whose error is to stay below the bound.
+    replicates
+        Of the bootstrap.
+    folds
+        Of the acquired samples, at most; an even number.
+    batch
+        Reconstructions at once.
+    seed
+        Of folds, masks and noise.
+
+    Raises
+    ------
+    SettingError
+        For an impossible number.
+    """
+
+    bound: float = 0.9
+    replicates: int = 8
+    folds: int = 10
+    batch: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bound < 1:
+            raise SettingError(f"bound is {self.bound:g}: give a share of the pixels between 0 and 1, such as 0.9")
+        if self.replicates < 1 or self.batch < 1 or self.folds < LEAST_FOLDS or self.folds % 2:
+            told = f"got {self.replicates}, {self.batch} and {self.folds}"
+            raise SettingError(f"replicates and batch must be at least 1 and folds even and at least 4, {told}")
+
+    @property
+    def reconstructions(self) -> int:
+        """How many a slice takes, the image among them."""
+        return 2 + self.folds + self.folds // 2 + self.replicates
+
+
+LEAST_FOLDS = 4
+
+
+@dataclass(frozen=True)
+class ErrorMaps:
+    """An image, and where it may be wrong; maps are cropped to the part that is scored and exported.
+
+    Attributes
+    ----------
+    image
+        Complex (height, width), over the whole field of view.
+    bound
+        The error of the magnitude stays below it in the wanted share of the pixels; float32, in the image's units.
+    contradiction
+        Standard deviations by which the scan wants more signal than there is, or less; float32.
+    regions
+        Where that is strong, the strongest first.
+    psnr
+        In dB, estimated.
+    """
+
+    image: Tensor
+    bound: Tensor
+    contradiction: Tensor
+    regions: tuple[Region, ...]
+    psnr: Estimated
+
+
+@torch.inference_mode()
+def error_maps(
+    reconstruct: Reconstruct, scan: Scan, family: MaskFamily, options: ErrorMapOptions | None = None
+) -> ErrorMaps:
+    """Reconstruct a scan and say where the image may be wrong.
+
+    Parameters
+    ----------
+    reconstruct
+        Any method, trained or not; images of one batch must not depend on each other.
+    scan
+        One or several coils, masks of points or of columns; its reference is not looked at.
+    family
+        Masks of the scan's kind.
+    options
+        How the maps are made.
+
+    Returns
+    -------
+    ErrorMaps
+        The same for the same scan, also on another day.
+
+    Raises
+    ------
+    FileError
+        If the scan has too few samples to hold any out, or its coils have no maps.
+    """
+    options = options or ErrorMapOptions()
+    given, level = scan.measurement, noise_level(scan.kspace, scan.mask)
+    density = family.density(scan.mask).clamp(min=1e-3, max=1 - 1e-6)
+    weight = (1 - density) / density
+    folds = _folds(scan, options)
+    pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
+    nudge = NUDGE * white_noise(given.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
+    asked = [given, replace(given, kspace=given.kspace + nudge)]
+    asked += [scan.restricted(~held_out).measurement for held_out in (*folds, *pairs)]
+    image, nudged, *without = _in_batches(reconstruct, asked, options.batch)
+    body = body_mask(image.abs())
+
+    coils = Cartesian(scan.mask[None], None if scan.maps is None else scan.maps[None])
+    predicted = [coils.transform(one[None])[0] for one in (image, nudged, *without)]
+    noise = 2 * level.double().square()  # of a complex sample
+    residual = _at(folds, [scan.kspace - one for one in predicted[2 : 2 + len(folds)]])
+    in_pairs = _at(pairs, [scan.kspace - one for one in predicted[2 + len(folds) :]])
+    once, twice = ((one.abs().double().square() - noise).sum(0) for one in (residual, in_pairs))
+    distance = (predicted[0] - scan.kspace)[:, scan.mask].abs().double().square().sum()
+    divergence = (nudge.conj() * (predicted[1] - predicted[0])).real.double().sum() / NUDGE**2
+    acquired = float(distance - noise.sum() * int(scan.mask.sum()) + 2 * divergence)
+    energy = error_energy(
+        acquired,
+        *([power[fold] for fold in folds] for power in (once, twice)),
+        [weight.double()[fold] for fold in folds],
+        float((_reachable(scan, family) & ~scan.mask).sum()),
+    )
+    replicates = _replicates(reconstruct, scan, image, family, options)
+    return _maps(scan, image, body, contradiction_map(image, residual, weight, scan.maps), replicates, energy, options)
+
+
+def _maps(
+    scan: Scan,
+    image: Tensor,
+    body: Tensor,
+    z: Tensor,
+    replicates: Tensor,
+    energy: Energy,
+    options: ErrorMapOptions,
+) -> ErrorMaps:
+    shape = _cropped(error_shape(image, replicates, body), scan)
+    safe, error = ((one * shape).sqrt() for one in (energy.safe, energy.value))
+    z = _cropped(z, scan)
+    return ErrorMaps(
+        image,
+        (two_sided_quantile(options.bound) * safe).float(),
+        z,
+        tuple(regions(z, _cropped(body, scan))),
+        estimated_psnr(_cropped(image.abs(), scan), error, energy.spread),
+    )
+
+
+def _cropped(data: Tensor, scan: Scan) -> Tensor:
+    return data if scan.meta.crop is None else center_crop(data, scan.meta.crop)
+
+
+def _stream(scan: Scan, options: ErrorMapOptions, purpose: str, *number: int) -> torch.Generator:
+    return seeded(options.seed, "error map", purpose, scan.meta.slice, *number)
+
+
+def _folds(scan: Scan, options: ErrorMapOptions) -> list[Tensor]:
+    folds = held_out_folds(scan, options.folds, options.seed)
+    if len(folds) < LEAST_FOLDS:
+        problem = f"has too few samples outside the centre in slice {scan.meta.slice} to hold any out for an error map"
+        raise FileError(scan.meta.source, problem, "Reconstruct it without --error_map")
+    return folds[: len(folds) // 2 * 2]
+
+
+def _reachable(scan: Scan, family: MaskFamily) -> Tensor:
+    """Where the law may acquire, and a zero-padded scan reached, bool (height, width)."""
+    reachable = family.density(scan.mask) > 0
+    if scan.meta.columns is None:
+        return reachable
+    first, stop = scan.meta.columns
+    columns = torch.arange(scan.mask.shape[1])
+    return reachable & (columns >= first) & (columns < stop)
+
+
+def _at(places: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
+    """Residuals (coils, height, width) each at its own places, zero elsewhere."""
+    found = torch.zeros_like(residuals[0])
+    for place, residual in zip(places, residuals, strict=True):
+        found = torch.where(place, residual, found)
+    return found
+
+
+def _in_batches(reconstruct: Reconstruct, asked: Sequence[Measurement], size: int) -> Tensor:
+    parts = (asked[start : start + size] for start in range(0, len(asked), size))
+    return torch.cat([reconstruct(Measurement.stacked(part)) for part in parts])
+
+
+def _replicates(
+    reconstruct: Reconstruct, scan: Scan, image: Tensor, family: MaskFamily, options: ErrorMapOptions
+) -> Tensor:
+    """What is reconstructed of scans of the image, their view undone, complex (replicates, height, width)."""
+    views = [VIEWS[number % len(VIEWS)] for number in range(options.replicates)]
+    scans = [_scan_of(image, scan, family, view, number, options) for number, view in enumerate(views)]
+    found = _in_batches(reconstruct, scans, options.batch)
+    return torch.stack([view.image(one) for view, one in zip(views, found, strict=True)])
+
+
+def _scan_of(
+    image: Tensor, scan: Scan, family: MaskFamily, view: View, number: int, options: ErrorMapOptions
+) -> Measurement:
+    """A view of the image as another mask of the scan's kind and its noise would have acquired it."""
+    maps = None if scan.maps is None else view.image(scan.maps)
+    mask = family.another(scan.mask, FIRST_MASK + number) & _reachable(scan, family)
+    full = Cartesian(mask[None], None if maps is None else maps[None]).transform(view.image(image)[None])[0]
+    noise = white_noise(full, noise_level(scan.kspace, scan.mask), _stream(scan, options, "replicate", number))
+    return Measurement((full + noise).masked_fill(~mask, 0), mask, maps)

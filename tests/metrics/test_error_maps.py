@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from sansref.data.prepare import scaled
+from sansref.data.simulate import Sampling, Simulation, example_image, simulate
+from sansref.data.slices import Slices, resized_image
+from sansref.errors import FileError, SettingError
+from sansref.kspace.fourier import fft2c
+from sansref.kspace.grid import central_mask
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.measurement import Measurement
+from sansref.methods.classical.total_variation import total_variation
+from sansref.metrics.contradiction import THRESHOLD, contradiction_map
+from sansref.metrics.error_bound import error_energy, error_shape, estimated_psnr
+from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
+from sansref.metrics.held_out import held_out_folds
+from sansref.metrics.quality import body_mask, psnr
+from sansref.randomness import seeded
+from sansref.scan import Scan, ScanMeta
+
+SIDE = 96
+PLACE = (50, 44)
+"""In the middle of the brain."""
+
+compressed_sensing = partial(total_variation, regularisation=1e-3, iterations=30)
+
+
+def zero_filled(given: Measurement) -> Tensor:
+    return given.physics.adjoint(given.kspace)
+
+
+@cache
+def head(mask: str = "variable_density", coils: int = 1, snr: float | None = 30.0) -> tuple[Scan, MaskFamily]:
+    """A real head's slice, undersampled 4 times, and the masks of its kind."""
+    image = resized_image(example_image(), Slices(matrix=(SIDE, SIDE)))
+    full = simulate(image.clamp(min=0), Simulation(coils=coils, snr=snr), seeded("scan"), ScanMeta("s", "head.nii"))
+    sampling = Sampling(mask=mask, acceleration=4)
+    return scaled(sampling.undersample(full, seeded("mask"))), sampling.family(emulated=True)
+
+
+def disc(image: Tensor, size: float, contrast: float) -> Tensor:
+    """A lesion in phase with an image, its contrast relative to bright tissue."""
+    rows, columns = (torch.arange(SIDE) - place for place in PLACE)
+    shape = (size / 2 + 0.5 - torch.hypot(rows[:, None].float(), columns[None].float())).clamp(0, 1)
+    return contrast * image.abs().quantile(0.95) * torch.polar(shape, image.angle())
+
+
+@cache
+def found_in(mask: str = "variable_density", coils: int = 1) -> ErrorMaps:
+    return error_maps(compressed_sensing, *head(mask, coils))
+
+
+def true_error(found: ErrorMaps, scan: Scan) -> Tensor:
+    assert scan.reference is not None
+    return found.image.abs() - scan.reference.abs()
+
+
+KINDS = [("variable_density", 1), ("random_columns", 1), ("variable_density", 4), ("random_columns", 4)]
+
+
+@pytest.mark.parametrize(("mask", "coils"), KINDS)
+def test_the_reference_is_not_looked_at(mask: str, coils: int) -> None:
+    scan, family = head(mask, coils)
+    options = ErrorMapOptions(folds=4, replicates=2)
+    known = error_maps(compressed_sensing, scan, family, options)
+    wrong = replace(scan, reference=torch.ones_like(scan.reference))  # type: ignore[arg-type]
+    for other in (scan.without_reference(), wrong):
+        found = error_maps(compressed_sensing, other, family, options)
+        assert torch.equal(found.bound, known.bound)
+        assert torch.equal(found.contradiction, known.contradiction)
+        assert (found.psnr, found.regions) == (known.psnr, known.regions)
+
+
+@pytest.mark.parametrize(("mask", "coils"), KINDS)
+def test_covers_the_share_of_the_body_that_was_asked_for(mask: str, coils: int) -> None:
+    scan, found = head(mask, coils)[0], found_in(mask, coils)
+    body = body_mask(scan.reference.abs())  # type: ignore[union-attr]
+    covered = (true_error(found, scan).abs() <= found.bound)[body].float().mean()
+    assert 0.82 < covered < 0.97
+
+
+def test_another_share_takes_another_quantile() -> None:
+    narrow, wide = (error_maps(zero_filled, *head(), ErrorMapOptions(bound=share)) for share in (0.5, 0.9))
+    torch.testing.assert_close(wide.bound, narrow.bound * 1.6449 / 0.6745, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("mask", "coils"), KINDS)
+def test_the_interval_of_the_estimated_psnr_holds_the_true_one(mask: str, coils: int) -> None:
+    scan, found = head(mask, coils)[0], found_in(mask, coils)
+    truth = scan.reference.abs()  # type: ignore[union-attr]
+    assert found.psnr.low <= psnr(found.image.abs(), truth, float(truth.max())) <= found.psnr.high
+    assert abs(found.psnr.value - float(psnr(found.image.abs(), truth, float(truth.max())))) < 2.5
+
+
+def test_a_worse_reconstruction_has_a_wider_bound_and_a_lower_estimate() -> None:
+    good, bad = found_in(), error_maps(zero_filled, *head())
+    assert bad.bound.square().mean() > 2 * good.bound.square().mean()
+    assert bad.psnr.high < good.psnr.low
+
+
+@pytest.mark.parametrize("consistent", [True, False])
+@pytest.mark.parametrize("added", [True, False])
+def test_what_a_method_makes_up_or_leaves_out_is_marked(added: bool, consistent: bool) -> None:
+    scan, family = head(snr=50.0)
+    lesion = disc(compressed_sensing(scan.batch())[0], size=6, contrast=0.5)
+    if not added:  # it is in the scan, and no image shows it
+        scan = replace(scan, kspace=scan.kspace + fft2c(lesion) * scan.mask)
+
+    def dishonest(given: Measurement) -> Tensor:
+        bare = given if added else replace(given, kspace=given.kspace - fft2c(lesion) * given.mask[:, None])
+        image = compressed_sensing(bare) + (lesion if added else 0)
+        return given.data_consistent(image) if consistent else image
+
+    found = error_maps(dishonest, scan, family)
+    strongest = found.regions[0]
+    assert max(abs(strongest.row - PLACE[0]), abs(strongest.column - PLACE[1])) <= 2
+    assert strongest.z < 0 if added else strongest.z > 0
+    assert ("added signal" in strongest.meaning) is added
+    assert abs(strongest.z) > THRESHOLD
+    assert strongest.z == found.contradiction[strongest.row, strongest.column]
+
+
+def test_an_honest_image_is_not_marked() -> None:
+    assert error_maps(compressed_sensing, *head(snr=50.0)).regions == ()
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+def test_the_energy_of_the_error_is_estimated(coils: int) -> None:
+    """Of the magnitudes, by the mean square that the estimated PSNR stands for."""
+    scan, found = head(coils=coils)[0], found_in(coils=coils)
+    mean = float(found.image.abs().max()) ** 2 / 10 ** (found.psnr.value / 10)
+    assert mean == pytest.approx(float(true_error(found, scan).square().mean()), rel=0.3)
+
+
+def test_batches_do_not_matter() -> None:
+    scan, family = head()
+    alone, together = (
+        error_maps(compressed_sensing, scan, family, ErrorMapOptions(folds=4, replicates=3, batch=size))
+        for size in (1, 16)
+    )
+    torch.testing.assert_close(alone.bound, together.bound, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(alone.contradiction, together.contradiction, rtol=1e-3, atol=1e-2)
+
+
+def test_maps_are_of_the_part_that_is_exported() -> None:
+    scan, family = head()
+    cut = replace(scan, meta=replace(scan.meta, crop=(64, 80)))
+    options = ErrorMapOptions(folds=4, replicates=2)
+    whole, part = (error_maps(compressed_sensing, one, family, options) for one in (scan, cut))
+    assert part.bound.shape == part.contradiction.shape == (64, 80)
+    assert torch.equal(part.bound, whole.bound[16:80, 8:88])
+
+
+def test_as_many_reconstructions_as_are_announced() -> None:
+    scan, family = head()
+    count = 0
+
+    def counted(given: Measurement) -> Tensor:
+        nonlocal count
+        count += len(given.kspace)
+        assert len(given.kspace) <= options.batch
+        return given.physics.adjoint(given.kspace)
+
+    options = ErrorMapOptions()
+    error_maps(counted, scan, family, options)
+    assert count == options.reconstructions
+
+
+def test_a_mask_of_unknown_law_and_a_padded_scan_work() -> None:
+    scan, family = head("random_columns")
+    kept = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    kept[:, 8:88] = True
+    scan = replace(scan.restricted(kept), meta=replace(scan.meta, columns=(8, 88)))
+    for masks in (family, MaskFamily()):
+        found = error_maps(compressed_sensing, scan, masks, ErrorMapOptions(folds=6, replicates=2))
+        assert bool((found.bound > 0).all())
+        assert bool(found.contradiction.isfinite().all())
+
+
+def test_too_few_samples_are_refused() -> None:
+    scan, family = head("random_columns")
+    few = scan.restricted(central_mask((SIDE, SIDE), (SIDE, 8)))
+    with pytest.raises(FileError, match=r"head\.nii: has too few samples outside the centre in slice 0"):
+        error_maps(compressed_sensing, few, family)
+
+
+def test_coils_without_maps_are_refused() -> None:
+    scan, family = head(coils=4)
+    with pytest.raises(FileError, match="no sensitivity maps"):
+        error_maps(compressed_sensing, replace(scan, maps=None), family)
+
+
+@pytest.mark.parametrize("wrong", [{"bound": 1.0}, {"bound": 0.0}, {"folds": 3}, {"folds": 2}, {"replicates": 0}])
+def test_impossible_options_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match=r"bound is|replicates"):
+        ErrorMapOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mask", ["variable_density", "random_columns"])
+def test_folds_are_disjoint_and_leave_the_centre_and_the_calibration_alone(mask: str) -> None:
+    scan, _ = head(mask)
+    scan = replace(scan, meta=replace(scan.meta, calibration=20))
+    folds = held_out_folds(scan, 10, seed=0)
+    assert len(folds) == 10
+    assert int(torch.stack(folds).sum(0).max()) == 1
+    held_out = torch.stack(folds).any(0)
+    centre = central_mask((SIDE, SIDE), (SIDE if mask == "random_columns" else 20, 20))
+    assert torch.equal(held_out, scan.mask & ~centre)
+    sizes = [int(fold.any(0).sum() if mask == "random_columns" else fold.sum()) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_energy_of_equal_errors_is_their_number() -> None:
+    """Each of 40 held-out samples has the error 2; twice as many held out make it 3, so that none make it 4/3."""
+    ones = [torch.full((4,), 1.0) for _ in range(10)]
+    found = error_energy(5.0, [2 * one for one in ones], [3 * one for one in ones], ones, missing=300)
+    assert found.safe == pytest.approx(605)
+    assert found.value == pytest.approx(5 + 300 * 4 / 3)
+    assert found.spread == pytest.approx(0.07)  # the folds agree
+
+
+def test_weights_count_samples_for_the_places_that_they_stand_for() -> None:
+    power = [torch.tensor([1.0, 10.0])] * 4
+    found = error_energy(0.0, power, power, [torch.tensor([1.0, 9.0])] * 4, missing=40)
+    assert found.value == pytest.approx(40 * (1 + 90) / 10)
+
+
+def test_a_negative_estimate_is_none() -> None:
+    power = [torch.full((3,), -1.0)] * 4
+    found = error_energy(-2.0, power, power, [torch.ones(3)] * 4, missing=40)
+    assert found.safe == found.value == 0
+
+
+def test_the_shape_is_that_of_the_differences_and_an_even_half() -> None:
+    image, body = torch.ones(32, 32, dtype=torch.complex64), torch.zeros(32, 32, dtype=torch.bool)
+    body[8:24, 8:24] = True
+    replicate = image.clone()
+    replicate[16, 16] += 0.5
+    replicate[2, 2] += 0.5j  # in air all of it counts
+    shape = error_shape(image, replicate[None], body)
+    assert float(shape.sum()) == pytest.approx(1, rel=1e-3)
+    assert float(shape[14:19, 14:19].sum()) > 0.25
+    assert float(shape[20, 20]) == pytest.approx(0.5 / 256, rel=1e-3)
+    assert float(shape[28, 28]) == pytest.approx(0, abs=1e-6)
+
+
+def test_replicates_without_any_difference_spread_the_error_evenly() -> None:
+    image = torch.ones(8, 8, dtype=torch.complex64)
+    assert torch.allclose(error_shape(image, image[None], image.real > 0), torch.tensor(1 / 64, dtype=torch.float64))
+
+
+def test_estimated_psnr_of_a_known_error() -> None:
+    found = estimated_psnr(torch.ones(4, 4), torch.full((4, 4), 0.01), spread=0.1)
+    assert found.value == pytest.approx(40)
+    # The peak may be off by 1 %, its square by 2 %.
+    assert found.high - 40 == pytest.approx(40 - found.low)
+    assert found.high - 40 == pytest.approx(4.343 * 1.96 * 0.10198, rel=1e-3)
+
+
+def test_contradiction_is_zero_where_nothing_was_held_out() -> None:
+    image = torch.ones(32, 32, dtype=torch.complex64)
+    assert not contradiction_map(image, torch.zeros(1, 32, 32, dtype=torch.complex64), torch.ones(32, 32)).any()
