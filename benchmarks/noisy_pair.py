@@ -4,7 +4,7 @@ The clean scan has other coils: its image is taken times the smooth function (a 
 view) that brings it closest to the noisy one in the head. Prints the PSNR in the head of the scan as measured, of
 non-local means and of the run, with SURE's noise kept and structure lost, and draws all of them.
 
-python benchmarks/study/noisy_pair.py RUN brain_flash_128x128_2ch.dat brain_flash_128x128_16ch.dat --out pair.png
+python benchmarks/noisy_pair.py RUN brain_flash_128x128_2ch.dat brain_flash_128x128_16ch.dat --out pair.png
 """
 
 from __future__ import annotations
