@@ -132,7 +132,7 @@ def reconstruct_files(
 
         job.run.load()
         outcomes = with_bar(on_cluster(job, names, address), "files", len(names), console)
-    bound = job.error_map and job.error_map.bound
+    bound = None if job.error_map is None else job.error_map.bound
     begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps, bound)
     bad, usable = [], False
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
