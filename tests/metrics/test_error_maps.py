@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache, partial
 
@@ -223,6 +224,10 @@ def test_energy_of_equal_errors_is_their_number() -> None:
     assert found.safe == pytest.approx(605)
     assert found.value == pytest.approx(5 + 300 * 4 / 3)
     assert found.spread == pytest.approx(0.07)  # the folds agree
+    doubted = error_energy(5.0, [2 * one for one in ones], [3 * one for one in ones], ones, missing=300, noise=100.0)
+    assert doubted.value == found.value
+    assert doubted.safe == pytest.approx(605 + 50)
+    assert doubted.spread == pytest.approx(math.hypot(0.07, 50 / 405))
 
 
 def test_weights_count_samples_for_the_places_that_they_stand_for() -> None:

@@ -216,9 +216,8 @@ def begin(
     None), of other files, or of unknown origin, and ``FileError`` if the record cannot be read or the folder not be
     written.
     """
-    settings: dict[str, Any] = {"weights": file_digest(weights), "formats": sorted(set(formats))}
-    if error_map is not None:
-        settings["error_map"] = error_map
+    settings: dict[str, object] = {"weights": file_digest(weights), "formats": sorted(set(formats))}
+    settings |= {} if error_map is None else {"error_map": error_map}
     record = _read(out / RECORD)
     for name in ("weights", "formats", "error_map"):
         if record and record.get(name) != settings.get(name):

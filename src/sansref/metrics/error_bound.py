@@ -23,7 +23,7 @@ like losses of samples, to first order in h:
 
 .. math:: U(0) = U(h)^2 / U(2h) .
 
-The bound is made of U(h), which errs to the safe side; the estimate of PSNR is made of U(0).
+The bound is made of U(h), with less taken off for noise, which errs to the safe side; the estimate of PSNR of U(0).
 
 *Acquired locations.* An image may be smoother than the samples, or hold them as they are. Stein's unbiased estimate of
 the risk (Ann. Stat. 9:1135, 1981) knows both: with d = E x - y and N samples of all coils,
@@ -61,6 +61,9 @@ EVEN = 0.5
 NUDGE = 0.1
 """Of the noise: the finite difference along which the divergence is taken."""
 
+NOISE_DOUBT = 0.5
+"""How far the estimated variance of the noise may be off, as a part of it: one slice tells little about its noise."""
+
 SYSTEMATIC = 0.07
 """Standard deviation of the natural logarithm of the estimated energy over the true one, from person to person and
 method to method, which the scatter of the folds does not know; as found on subjects that no result is reported on."""
@@ -92,7 +95,7 @@ class Energy:
     Attributes
     ----------
     safe
-        Of an image with a few samples less.
+        Of an image with a few samples less, where noise may be weaker than it seems.
     value
         Of the image itself.
     spread
@@ -105,7 +108,12 @@ class Energy:
 
 
 def error_energy(
-    acquired: float, held_out: Sequence[Tensor], in_pairs: Sequence[Tensor], weights: Sequence[Tensor], missing: float
+    acquired: float,
+    held_out: Sequence[Tensor],
+    in_pairs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    missing: float,
+    noise: float = 0.0,
 ) -> Energy:
     """Put the energy of the error together, see the top of this file.
 
@@ -121,6 +129,8 @@ def error_energy(
         (1 - p) / p of the samples of each fold.
     missing
         Number of locations that were not acquired and may have been.
+    noise
+        What was taken off for the noise in all, in proportion to its variance; may be negative.
     """
 
     def whole(left_out: int | None = None) -> tuple[float, float]:
@@ -140,7 +150,9 @@ def error_energy(
     without = [log(max(whole(pair)[1], TINY)) for pair in range(groups)]
     mean = sum(without) / groups
     variance = (groups - 1) / groups * sum((one - mean) ** 2 for one in without)
-    return Energy(safe, value, sqrt(variance + SYSTEMATIC**2))
+    doubt = NOISE_DOUBT * noise
+    spread = sqrt(variance + SYSTEMATIC**2 + (doubt / max(value, TINY)) ** 2)
+    return Energy(safe + max(doubt, 0.0), value, spread)
 
 
 TINY = 1e-30

@@ -139,45 +139,46 @@ def error_maps(
         If the scan has too few samples to hold any out, or its coils have no maps.
     """
     options = options or ErrorMapOptions()
-    given, level = scan.measurement, noise_level(scan.kspace, scan.mask)
+    level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options)
+    pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
+    nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
+    asked = [scan.measurement, replace(scan.measurement, kspace=scan.kspace + nudge)]
+    asked += [scan.restricted(~held_out).measurement for held_out in (*folds, *pairs)]
+    images = _in_batches(reconstruct, asked, options.batch)
+    coils = Cartesian(scan.mask[None], None if scan.maps is None else scan.maps[None])
+    predicted, nudged, *without = (coils.transform(one[None])[0] for one in images)
+
+    residual = _at(folds, [scan.kspace - one for one in without[: len(folds)]])
+    in_pairs = _at(pairs, [scan.kspace - one for one in without[len(folds) :]])
     density = family.density(scan.mask).clamp(min=1e-3, max=1 - 1e-6)
     weight = (1 - density) / density
-    folds = _folds(scan, options)
-    pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
-    nudge = NUDGE * white_noise(given.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
-    asked = [given, replace(given, kspace=given.kspace + nudge)]
-    asked += [scan.restricted(~held_out).measurement for held_out in (*folds, *pairs)]
-    image, nudged, *without = _in_batches(reconstruct, asked, options.batch)
-    body = body_mask(image.abs())
-
-    coils = Cartesian(scan.mask[None], None if scan.maps is None else scan.maps[None])
-    predicted = [coils.transform(one[None])[0] for one in (image, nudged, *without)]
-    noise = 2 * level.double().square()  # of a complex sample
-    residual = _at(folds, [scan.kspace - one for one in predicted[2 : 2 + len(folds)]])
-    in_pairs = _at(pairs, [scan.kspace - one for one in predicted[2 + len(folds) :]])
-    once, twice = ((one.abs().double().square() - noise).sum(0) for one in (residual, in_pairs))
-    distance = (predicted[0] - scan.kspace)[:, scan.mask].abs().double().square().sum()
-    divergence = (nudge.conj() * (predicted[1] - predicted[0])).real.double().sum() / NUDGE**2
-    acquired = float(distance - noise.sum() * int(scan.mask.sum()) + 2 * divergence)
+    # Of a complex sample of all coils, and its part that the image follows.
+    noise = 2 * float(level.double().square().sum())
+    followed = 2 * float((nudge.conj() * (nudged - predicted)).real.double().sum()) / NUDGE**2
+    taken = noise * int(scan.mask.sum()) - followed
+    missing = int((_reachable(scan, family) & ~scan.mask).sum())
+    once, twice = (one.abs().double().square().sum(0) - noise for one in (residual, in_pairs))
     energy = error_energy(
-        acquired,
-        *([power[fold] for fold in folds] for power in (once, twice)),
-        [weight.double()[fold] for fold in folds],
-        float((_reachable(scan, family) & ~scan.mask).sum()),
+        acquired=float((predicted - scan.kspace)[:, scan.mask].abs().double().square().sum()) - taken,
+        held_out=[once[fold] for fold in folds],
+        in_pairs=[twice[fold] for fold in folds],
+        weights=[weight.double()[fold] for fold in folds],
+        missing=missing,
+        noise=taken + missing * noise,
     )
-    replicates = _replicates(reconstruct, scan, image, family, options)
-    return _maps(scan, image, body, contradiction_map(image, residual, weight, scan.maps), replicates, energy, options)
+    z = contradiction_map(images[0], residual, weight, scan.maps)
+    return _maps(scan, images[0], z, _replicates(reconstruct, scan, images[0], family, options), energy, options)
 
 
 def _maps(
     scan: Scan,
     image: Tensor,
-    body: Tensor,
     z: Tensor,
     replicates: Tensor,
     energy: Energy,
     options: ErrorMapOptions,
 ) -> ErrorMaps:
+    body = body_mask(image.abs())
     shape = _cropped(error_shape(image, replicates, body), scan)
     safe, error = ((one * shape).sqrt() for one in (energy.safe, energy.value))
     z = _cropped(z, scan)
