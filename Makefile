@@ -9,7 +9,6 @@ export OMP_WAIT_POLICY ?= passive
 export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 # The released weights of Hu et al. (MICCAI 2021), which the tests use where they are.
-export SANSREF_HU2021 ?= $(abspath $(wildcard ../shared/data/weights-hu2021))
 
 .PHONY: help demo test test-fast lint format lpips peers release clean
 
