@@ -104,6 +104,7 @@ DEFAULTS = {
     "coils.virtual": 8,
     "training.batch_size": 1,
     "training.learning_rate": 3e-3,
+    "training.precision": "auto",
 }
 """Settings whose default is another one for a single scan, by their whole names."""
 
