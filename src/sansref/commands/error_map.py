@@ -19,7 +19,7 @@ from sansref.data.placement import in_plane_axes, is_placing
 from sansref.errors import FileError
 from sansref.files import write_text
 from sansref.kspace.masks.family import MaskFamily
-from sansref.metrics.contradiction import SEEN, THRESHOLD, Region
+from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD, Region
 from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, Reconstruct, error_maps
 from sansref.outputs.overlay import OVERLAYS
@@ -139,7 +139,9 @@ class MappedFile:
             yield f"slice {meta.slice}, {place(one, meta)}: {one.meaning} ({one.pixels} pixels, z {one.z:.1f})"
         if len(regions) > LISTED:
             yield f"{len(regions) - LISTED} more contradictions are listed in {self._record.name}"
-        if not regions:
+        if regions:
+            yield f"look there before you believe it: {FALSE_ALARMS}"
+        else:
             yield f"no contradiction of {THRESHOLD:g} standard deviations or more"
         yield SEEN
 

@@ -22,7 +22,7 @@ from sansref.files import claim, keep_outside, write_text
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
-from sansref.metrics.contradiction import SEEN, THRESHOLD
+from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD
 from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
 from sansref.metrics.held_out import HeldOut, held_out_mask
@@ -157,7 +157,7 @@ class Evaluation:
             yield f"PSNR of {self.method} estimated without references: {self.estimated}{beside}"
             marked = sum(one.contradictions > 0 for one in self.slices)
             strong = f"contradictions of {THRESHOLD:g} standard deviations or more"
-            yield f"{strong} in {marked} of {len(self.slices)} slice(s). {SEEN}"
+            yield f"{strong} in {marked} of {len(self.slices)} slice(s); {FALSE_ALARMS}. {SEEN}"
         if self.noise is not None:
             level, limit = self.noise
             yield (

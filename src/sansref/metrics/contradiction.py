@@ -22,6 +22,9 @@ SMOOTHING = 1.5
 THRESHOLD = 5.0
 """|z| from which on a region is listed, see ``docs/error-maps.md`` for how often honest images reach it."""
 
+FALSE_ALARMS = "honest images of people kept aside had one in 13 of 44 slices"
+"""How often a region is listed where a method is honest, as measured in ``docs/error-maps.md``."""
+
 ROBUST = 1.4826
 """Standard deviation of normal numbers over their median absolute deviation."""
 
