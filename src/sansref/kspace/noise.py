@@ -326,8 +326,9 @@ def _from_spectrum(kspace: Tensor, filled: Tensor) -> tuple[Tensor, Tensor, Tens
     distances = torch.stack([far[ring].mean() for ring in rings])
     measured = torch.stack([power[:, ring].median(dim=1).values for ring in rings], dim=1) / math.log(2)
     fitted, high = _floor(distances[-OUTER:] ** -STEEP, measured[:, -OUTER:]), measured[:, -2:].mean(1)
-    level = torch.maximum(fitted, LEAST_RIM**2 * high)
-    low = torch.minimum(_floor(distances**-FLAT, measured), level)
+    # The slower fall leaves less for noise, but for chance: the fit to more rings is the safer one then.
+    low = _floor(distances**-FLAT, measured)
+    level = torch.maximum(fitted, LEAST_RIM**2 * high).maximum(low)
     bounds = (level, low, torch.maximum(high, level))
     level, low, high = ((bound / 2).sqrt().to(kspace.real.dtype)[:, None, None] for bound in bounds)
     return level, low, high

@@ -403,7 +403,9 @@ def test_every_method_of_the_package_fits_into_one_table(heads, tmp_path, quiet)
     compare(Workplace(plan, heads, None, tmp_path / "all"), console=quiet)
     rows = read_scores(tmp_path / "all" / "scores.csv")
     assert {row.label for row in rows} == set(packaged.methods)
-    assert {cell.method for cell in plan.cells} == {*METHODS, *UNLEARNED}
+    assert {cell.method for cell in plan.cells} == {*METHODS, *UNLEARNED} - {
+        "non_local_means"
+    }  # which is for full scans
     assert all(np.isfinite(row.psnr) for row in rows)
 
 
