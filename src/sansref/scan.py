@@ -84,6 +84,12 @@ class ScanMeta:
     noise: tuple[float, ...] | None = None
 
 
+def _fit(maps: Tensor, kspace: Tensor) -> bool:
+    """Whether maps have the shape of k-space (coils, height, width), or several sets of them do, below one another."""
+    coils, height, width = kspace.shape
+    return maps.ndim == 3 and (len(maps), maps.shape[2]) == (coils, width) and maps.shape[1] % height == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """One 2-D slice as it was acquired.
@@ -95,7 +101,8 @@ class Scan:
     mask
         bool (height, width), DC-centered, True where acquired.
     maps
-        Coil sensitivity maps, complex64 (coils, height, width), or None for a single coil.
+        Coil sensitivity maps, complex64 (coils, height, width), or None for a single coil. Several sets of maps lie
+        below one another, (coils, sets * height, width), and so do the components of images and of the reference.
     reference
         The fully sampled image, complex64 (height, width), or None. Never read by the training or the
         model selection of a self-supervised method.
@@ -122,13 +129,19 @@ class Scan:
         plane = self.kspace.shape[-2:]
         if self.mask.shape != plane or self.mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool {tuple(plane)}, got {self.mask.dtype} {tuple(self.mask.shape)}")
-        if self.maps is not None and self.maps.shape != self.kspace.shape:
+        if self.maps is not None and not _fit(self.maps, self.kspace):
             raise ValueError(f"maps {tuple(self.maps.shape)} must have the shape of kspace {tuple(self.kspace.shape)}")
         if self.calibration is not None and self.calibration.shape != self.kspace.shape:
             found = f"calibration {tuple(self.calibration.shape)}"
             raise ValueError(f"{found} must have the shape of kspace {tuple(self.kspace.shape)}")
-        if self.reference is not None and self.reference.shape != plane:
-            raise ValueError(f"reference must be {tuple(plane)}, got {tuple(self.reference.shape)}")
+        shown = (self.sets * plane[0], plane[1])
+        if self.reference is not None and self.reference.shape != shown:
+            raise ValueError(f"reference must be {shown}, got {tuple(self.reference.shape)}")
+
+    @property
+    def sets(self) -> int:
+        """Number of sets of maps, and of components of the image, see :func:`sansref.kspace.coils.unstacked`."""
+        return 1 if self.maps is None else self.maps.shape[-2] // self.mask.shape[-2]
 
     @property
     def acceleration(self) -> float:

@@ -360,6 +360,12 @@ def test_a_scan_that_came_undersampled_keeps_its_mask(scan_file, tmp_path):
     assert all(math.isnan(row.psnr) for row in found.scores)
 
 
+def test_two_sets_of_maps_give_an_image_of_the_scans_size(scan_file, tmp_path):
+    found = play(scan_file, tmp_path / "out", map_sets=2, epochs=1, stages=1)
+    assert images(tmp_path / "out").shape == (2, 32, 32)
+    assert all(row.psnr > 20 for row in found.scores if row.label == "chosen")
+
+
 def test_what_has_ended_ends_at_once(scan_file, played, tmp_path, monkeypatch):
     found, out = played
     copy = tmp_path / "out"

@@ -52,6 +52,9 @@ class CoilOptions:
         Maps are zero where ESPIRiT's eigenvalue is below this; 0 leaves maps over the whole field of view.
     virtual
         Compress to so many coils, where there are more; null keeps all.
+    map_sets
+        Sets of maps: 2 where the field of view is smaller than the body, so that two places lie on one pixel; the image
+        is the root of the sum of squares of both components.
     reference
         What the reference of a fully sampled scan is: combined, its coils combined by the maps; or rss, the root of
         their sum of squares with the phase of the combined image, the magnitude that fastMRI scores against.
@@ -63,6 +66,7 @@ class CoilOptions:
     threshold: float = 0.02
     crop: float = 0.8
     virtual: int | None = None
+    map_sets: int = 1
     reference: Literal["combined", "rss"] = "combined"
 
     def __post_init__(self) -> None:
@@ -73,6 +77,8 @@ class CoilOptions:
         for name, value in (("coils.threshold", self.threshold), ("coils.crop", self.crop)):
             if not 0 <= value < 1:
                 raise SettingError(f"{name} must lie in [0, 1), got {value}")
+        if self.map_sets not in (1, 2):
+            raise SettingError(f"map_sets must be 1 or 2, got {self.map_sets}")
         if self.virtual is not None and self.virtual < 1:
             raise SettingError(f"coils.virtual must be at least 1, got {self.virtual}")
 
@@ -183,8 +189,8 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     Returns
     -------
     Tensor
-        complex64 (coils, height, width). Their phase is relative to the principal component of the coils, which sees
-        all of the object, so that the combined image has no holes in its phase; BART does the same.
+        complex64 (coils, sets * height, width). Their phase is relative to the principal component of the coils, which
+        sees all of the object, so that the combined image has no holes in its phase; BART does the same.
 
     Raises
     ------
@@ -195,7 +201,7 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
     kernel = max(SMALLEST_KERNEL, min(options.kernel, center.shape[-1] // 3))
     height, width = scan.kspace.shape[1:]
     _check_memory(scan, memory_needed(len(center), center.shape[-1], (height, width), kernel))
-    maps, eigenvalues = espirit(center, (height, width), kernel, options.threshold)
+    maps, eigenvalues = espirit(center, (height, width), kernel, options.threshold, options.map_sets)
     maps *= eigenvalues > options.crop
     if not maps.any():
         raise FileError(
@@ -230,6 +236,10 @@ def _reference(whole: Tensor, maps: Tensor | None, full: Scan, options: CoilOpti
     if maps is None and len(whole) > 1:
         return None
     images = ifft2c(whole)
-    combined = images[0] if maps is None else combine(images, maps)
+    sets = 1 if maps is None else maps.shape[-2] // images.shape[-2]
+    combined = images[0] if maps is None else combine(torch.cat([images] * sets, -2), maps)
+    if options.reference == "combined":
+        return combined
     # All coils as they were measured: what is scored against must not depend on their compression.
-    return torch.polar(rss(ifft2c(full.kspace)), combined.angle()) if options.reference == "rss" else combined
+    whole = rss(ifft2c(full.kspace))
+    return torch.polar(torch.cat([whole, *[torch.zeros_like(whole)] * (sets - 1)], -2), combined.angle())

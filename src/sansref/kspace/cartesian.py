@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sansref.kspace.coils import combine
+from sansref.kspace.coils import combine, unstacked
 from sansref.kspace.fourier import PLANE, fft2c, ifft2c
 
 
@@ -29,13 +29,15 @@ class Cartesian:
         bool (height, width) or (batch, height, width), DC in the center, True where acquired.
     maps
         Coil sensitivity maps, complex (batch, coils, height, width) or (coils, height, width); None for a
-        single coil whose sensitivity is part of the image.
+        single coil whose sensitivity is part of the image. Several sets of maps lie below one another, as the
+        components of the image do (:func:`~sansref.kspace.coils.unstacked`): then the height of both is that of the
+        mask, times the number of sets.
     """
 
     def __init__(self, mask: Tensor, maps: Tensor | None = None) -> None:
         if mask.ndim not in (2, 3):
             raise ValueError(f"mask must be (height, width) or (batch, height, width), got {tuple(mask.shape)}")
-        if maps is not None and maps.shape[-2:] != mask.shape[-2:]:
+        if maps is not None and (maps.shape[-1] != mask.shape[-1] or maps.shape[-2] % mask.shape[-2]):
             raise ValueError(f"maps {tuple(maps.shape)} and mask {tuple(mask.shape)} differ in height or width")
         self.mask = mask
         self.maps = maps
@@ -53,8 +55,23 @@ class Cartesian:
 
     def transform(self, image: Tensor) -> Tensor:
         """Image to full k-space: the coils and the Fourier transform without the mask."""
-        coil_images = image.unsqueeze(-3) if self.maps is None else self.maps * image.unsqueeze(-3)
+        coil_images = image.unsqueeze(-3) if self.maps is None else self._seen(image)
         return fft2c(coil_images)
+
+    @property
+    def sets(self) -> int:
+        """Number of sets of maps, and of components of the image."""
+        return 1 if self.maps is None else self.maps.shape[-2] // self.mask.shape[-2]
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """What the coils see of an image (batch, height, width)."""
+        assert self.maps is not None
+        seen = self.maps * image.unsqueeze(-3)
+        return seen if self.sets == 1 else unstacked(seen, self.mask.shape[-2]).sum(-3)
+
+    def _for_sets(self, coil_images: Tensor) -> Tensor:
+        """Coil images, once for each set of maps, below one another."""
+        return coil_images if self.sets == 1 else torch.cat([coil_images] * self.sets, -2)
 
     def adjoint(self, kspace: Tensor) -> Tensor:
         """K-space (batch, coils, height, width) to the zero-filled image (batch, height, width).
@@ -72,9 +89,9 @@ class Cartesian:
         if self.maps is None:
             spectrum = torch.fft.fftn(image, dim=dims)
             return torch.fft.ifftn(mask * spectrum, dim=dims)
-        spectrum = torch.fft.fftn(self.maps * image.unsqueeze(-3), dim=dims)
+        spectrum = torch.fft.fftn(self._seen(image), dim=dims)
         spectrum *= self._coil_mask(mask)
-        return (self._conjugate_maps * torch.fft.ifftn(spectrum, dim=dims)).sum(dim=-3)
+        return (self._conjugate_maps * self._for_sets(torch.fft.ifftn(spectrum, dim=dims))).sum(dim=-3)
 
     @cached_property
     def _conjugate_maps(self) -> Tensor:
@@ -99,26 +116,34 @@ class Cartesian:
         """Upper bound of the largest eigenvalue of E^H E, real (batch, 1, 1): 1 for one coil or normalised maps."""
         if self.maps is None:
             return torch.ones(len(self.mask), 1, 1, device=self.mask.device)
-        power = self.maps.abs().square().sum(-3).amax(PLANE, keepdim=True)
+        power = self.maps.abs().square().sum(-3)
+        if self.sets > 1:  # of the matrix of all pairs of sets, the trace is no less than the largest eigenvalue
+            power = unstacked(power, self.mask.shape[-2]).sum(-3)
+        power = power.amax(PLANE, keepdim=True)
         return power.clamp(min=torch.finfo(power.dtype).tiny)
 
     @cached_property
     def data_diagonal(self) -> Tensor:
-        """The diagonal of E^H E in unshifted k-space, real (batch, height, width).
+        """The diagonal of E^H E in unshifted k-space, real (batch, [sets,] height, width).
 
         It is the mask, correlated with the power spectra of the maps.
         """
         if self.maps is None:
             return torch.fft.ifftshift(self.mask, dim=PLANE).float()
         mask = torch.fft.ifftshift(self.mask, dim=PLANE).to(self.maps.real.dtype)
-        power = torch.fft.fft2(self.maps, norm="forward").abs().square().sum(-3)
+        maps = self.maps if self.sets == 1 else unstacked(self.maps, mask.shape[-2]).transpose(-4, -3)
+        power = torch.fft.fft2(maps, norm="forward").abs().square().sum(-3)
+        if self.sets > 1:
+            mask = mask.unsqueeze(-3)
         diagonal = torch.fft.ifft2(torch.fft.fft2(mask) * torch.fft.fft2(power).conj()).real
         # Far from all samples nothing is left but rounding, of either sign.
-        return torch.maximum(diagonal, 1e-6 * self.largest_gain)
+        return torch.maximum(
+            diagonal, 1e-6 * self.largest_gain.unsqueeze(-3) if self.sets > 1 else 1e-6 * self.largest_gain
+        )
 
     def _combined(self, kspace: Tensor) -> Tensor:
         if self.maps is not None:
-            return combine(ifft2c(kspace), self.maps)
+            return combine(self._for_sets(ifft2c(kspace)), self.maps)
         if kspace.shape[-3] != 1:
             raise ValueError(f"k-space of {kspace.shape[-3]} coils needs coil sensitivity maps")
         return ifft2c(kspace).squeeze(-3)

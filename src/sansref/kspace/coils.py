@@ -27,6 +27,23 @@ def combine(images: Tensor, maps: Tensor) -> Tensor:
     return (maps.conj() * images).sum(dim=-3)
 
 
+def unstacked(image: Tensor, height: int) -> Tensor:
+    """The components (..., sets, height, width) of an image of several sets of maps (..., sets * height, width).
+
+    Where the field of view is smaller than the object, two places of it lie on one pixel, and each needs maps of its
+    own (Uecker et al., MRM 71:990, 2014). Their images lie below one another, so that whatever works on an image works
+    on them.
+    """
+    return image.unflatten(-2, (-1, height))
+
+
+def magnitude_of_sets(magnitudes: Tensor, height: int) -> Tensor:
+    """What is shown of the magnitudes (..., sets * height, width) of an image: the root of their sum of squares."""
+    if magnitudes.shape[-2] == height:
+        return magnitudes
+    return unstacked(magnitudes, height).square().sum(-3).sqrt()
+
+
 def rss(images: Tensor) -> Tensor:
     """Root of the sum of squares over coils, complex (..., coils, height, width) to real (..., height, width)."""
     magnitude: Tensor = torch.linalg.vector_norm(images, dim=-3)

@@ -19,7 +19,9 @@ BLOCK = 1 << 22
 """Bytes of the matrices that are worked on together: few enough to stay in the processor's cache."""
 
 
-def espirit(center: Tensor, shape: tuple[int, int], kernel: int, threshold: float) -> tuple[Tensor, Tensor]:
+def espirit(
+    center: Tensor, shape: tuple[int, int], kernel: int, threshold: float, sets: int = 1
+) -> tuple[Tensor, Tensor]:
     """Sensitivity maps and their eigenvalues at every pixel.
 
     Parameters
@@ -32,26 +34,33 @@ def espirit(center: Tensor, shape: tuple[int, int], kernel: int, threshold: floa
         Side of the patches, at most that of the center.
     threshold
         Singular values of the calibration matrix below this share of the largest are noise.
+    sets
+        Number of sets of maps, those of the largest eigenvalues.
 
     Returns
     -------
     tuple
-        Maps, complex64 (coils, height, width), of norm 1 over the coils and of arbitrary phase; and the largest
-        eigenvalues, float32 (height, width), 1 where the maps explain all that the center shows and 0 where nothing is
-        seen.
+        Maps, complex64 (coils, sets * height, width), the sets below one another: of norm 1 over the coils, of
+        arbitrary phase, and orthogonal to those of other sets; and the largest eigenvalues, float32
+        (sets * height, width), 1 where the maps explain all that the center shows and 0 where nothing is seen.
     """
     coils, (height, width) = len(center), shape
     if not center.any():
-        return torch.zeros(coils, height, width, dtype=torch.complex64), torch.zeros(height, width)
+        return torch.zeros(coils, sets * height, width, dtype=torch.complex64), torch.zeros(sets * height, width)
     samples = _on_small_grid(_kernels(center, kernel, threshold), kernel)
     rows, columns = (_interpolation(size, 2 * kernel - 1) for size in shape)
-    maps = torch.empty(height, width, coils, dtype=torch.complex64)
-    eigenvalues = torch.empty(height, width)
+    maps = torch.empty(sets, height, width, coils, dtype=torch.complex64)
+    eigenvalues = torch.empty(sets, height, width)
     for part in torch.split(torch.arange(height), max(1, BLOCK // (8 * coils**2 * width))):
         lines = torch.tensordot(rows[part], samples, dims=1).flatten(2)
         matrices = torch.view_as_complex((columns @ lines).unflatten(2, (coils, coils, 2)))
-        maps[part], eigenvalues[part] = dominant_eigenvector(matrices)
-    return maps.permute(2, 0, 1).contiguous(), eigenvalues
+        for number in range(sets):
+            if number:
+                before = maps[number - 1, part]
+                energy = eigenvalues[number - 1, part, :, None, None]
+                matrices = matrices - energy * before[..., :, None] * before[..., None, :].conj()
+            maps[number, part], eigenvalues[number, part] = dominant_eigenvector(matrices)
+    return maps.flatten(0, 1).permute(2, 0, 1).contiguous(), eigenvalues.flatten(0, 1)
 
 
 def memory_needed(coils: int, side: int, shape: tuple[int, int], kernel: int) -> int:

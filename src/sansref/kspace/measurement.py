@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.coils import unstacked
 from sansref.kspace.physics import Physics
 
 
@@ -127,7 +128,7 @@ class Measurement:
 
     def seen(self, view: View) -> Self:
         """The measurement of the same object, mirrored or conjugate."""
-        maps = None if self.maps is None else view.image(self.maps)
+        maps = None if self.maps is None else view.image(unstacked(self.maps, self.mask.shape[-2])).flatten(-3, -2)
         return replace(self, kspace=view.kspace(self.kspace), mask=view.mask(self.mask), maps=maps)
 
     def to(self, device: torch.device) -> Self:

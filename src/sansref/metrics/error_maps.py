@@ -139,6 +139,8 @@ def error_maps(
         If the scan has too few samples to hold any out, or its coils have no maps.
     """
     options = options or ErrorMapOptions()
+    if scan.sets > 1:
+        raise SettingError("error maps are not made of images with two sets of coil maps: leave out --map_sets 2")
     level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options)
     pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
     nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)

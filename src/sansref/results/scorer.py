@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sansref.data.placement import for_people
+from sansref.kspace.coils import magnitude_of_sets
 from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
@@ -151,7 +152,7 @@ def zero_filled(given: Measurement) -> Tensor:
 
 def magnitude(image: Tensor, scan: Scan) -> Tensor:
     """Magnitude (height, width) of the part of a complex image that is scored and exported."""
-    return _cropped(image.abs(), scan)
+    return _cropped(magnitude_of_sets(image.abs(), scan.mask.shape[0]), scan)
 
 
 def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Tensor:
@@ -167,16 +168,17 @@ def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Te
     normalise
         "none" leaves the scale.
     """
-    shown = image.abs()
+    height = scan.mask.shape[0]
+    shown = magnitude_of_sets(image.abs(), height)
     if normalise == "minmax":
-        shown = _minmax(shown, zero_filled(scan.batch())[0].abs())
+        shown = _minmax(shown, magnitude_of_sets(zero_filled(scan.batch())[0].abs(), height))
     return _cropped(shown, scan)
 
 
 def scored_reference(scan: Scan, normalise: Normalise = "none") -> Tensor:
     """Magnitude (height, width) of a scan's reference as images are compared with it; "minmax" is by its own values."""
     assert scan.reference is not None
-    truth = scan.reference.abs()
+    truth = magnitude_of_sets(scan.reference.abs(), scan.mask.shape[0])
     return _cropped(_minmax(truth, truth) if normalise == "minmax" else truth, scan)
 
 

@@ -265,6 +265,8 @@ class RunConfig:
                 f"method {self.method!r} takes {kind.options_type.__name__} and {kind.network_type.__name__}, got "
                 f"{type(self.options).__name__} and {type(self.network).__name__}"
             )
+        if self.coils.map_sets > 1 and not isinstance(self.network, NetworkOptions):
+            raise SettingError(f"method {self.method!r} learns from magnitudes: leave out coils.map_sets")
         if self.training.mirror and not isinstance(self.network, NetworkOptions):
             raise SettingError(f"method {self.method!r} learns from images: leave out training.mirror")
         if self.simulation.coils > 1 and isinstance(self.network, NetworkOptions) and not self.network.complex:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sansref.kspace.coils import unstacked
 from sansref.kspace.fourier import PLANE
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.physics import conjugate_gradients
@@ -59,7 +60,10 @@ def total_variation(given: Measurement, regularisation: float, iterations: int =
     inverse = _inverse_diagonal(given, rho)
 
     def precondition(image: Tensor) -> Tensor:
-        return torch.fft.ifft2(inverse * torch.fft.fft2(image))
+        if encoding.sets == 1:
+            return torch.fft.ifft2(inverse * torch.fft.fft2(image))
+        parts = unstacked(image, given.mask.shape[-2])
+        return torch.fft.ifft2(inverse * torch.fft.fft2(parts)).flatten(-3, -2)
 
     def system(image: Tensor) -> Tensor:
         return encoding.normal(image) + rho * differences_adjoint(differences(image))
@@ -98,7 +102,7 @@ def shrink(steps: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _inverse_diagonal(given: Measurement, rho: Tensor) -> Tensor:
-    """The inverse of the diagonal of E^H E + rho D^H D in unshifted k-space, real (batch, height, width).
+    """The inverse of the diagonal of E^H E + rho D^H D in unshifted k-space, real (batch, [sets,] height, width).
 
     For one coil nothing is beside the diagonal. For several, this is the optimal circulant preconditioner (T. Chan,
     SIAM J. Sci. Stat. Comput. 9:766, 1988).
@@ -109,6 +113,7 @@ def _inverse_diagonal(given: Measurement, rho: Tensor) -> Tensor:
         (2 * torch.sin(torch.pi * torch.fft.fftfreq(side, dtype=precision, device=given.mask.device))).square()
         for side in given.mask.shape[-2:]
     )
-    total = given.grid.data_diagonal.to(precision) + rho * (down[:, None] + right)
+    step = rho if given.grid.sets == 1 else rho.unsqueeze(-3)
+    total = given.grid.data_diagonal.to(precision) + step * (down[:, None] + right)
     # Only DC of one coil can be 0, where it was not acquired.
     return torch.where(total > 0, 1 / total.clamp(min=torch.finfo(precision).tiny), 0)
