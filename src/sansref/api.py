@@ -24,6 +24,7 @@ from sansref.commands.zero_shot import zero_shot as run_zero_shot
 from sansref.data.readers import open_scan_file
 from sansref.machine import device_of
 from sansref.methods import Needs
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.scan import ScanMeta
 from sansref.training import train as training
 from sansref.training.config import RunConfig
@@ -127,6 +128,8 @@ def zero_shot(
     minutes: float | None = 10.0,
     start: str | Path = "auto",
     formats: Sequence[Format] = ("source",),
+    error_map: bool = False,
+    bound: float = 0.9,
     quiet: bool = False,
     **settings: Any,
 ) -> ZeroShot:
@@ -149,6 +152,10 @@ def zero_shot(
         where the network is theirs.
     formats
         Formats of the images.
+    error_map
+        Write maps of where the images may be wrong beside them.
+    bound
+        Share of the pixels whose error is to stay below the bound of these maps.
     quiet
         Draw no progress.
     settings
@@ -166,7 +173,8 @@ def zero_shot(
         For unusable files or settings.
     """
     config = RunConfig.from_values({"method": method}).changed(**DEFAULTS).changed(**settings)
-    options = ZeroShotOptions(minutes, start, tuple(formats))
+    maps = ErrorMapOptions(bound) if error_map else None
+    options = ZeroShotOptions(minutes, start, tuple(formats), maps)
     return run_zero_shot(config, Path(file), Path(out), options, Console(quiet=True) if quiet else None)
 
 

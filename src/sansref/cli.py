@@ -208,6 +208,7 @@ def zeroshot(arguments: list[str]) -> None:
     Compressed sensing comes first, and stays where the network is no better on acquired samples that nobody saw.
     """
     from sansref.commands.zero_shot import DEFAULTS, ZeroShotOptions, zero_shot
+    from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.training.config import RunConfig, add_settings
 
     method = _method_of(arguments)
@@ -221,6 +222,7 @@ def zeroshot(arguments: list[str]) -> None:
     start_help += "shipped ones where the network is theirs"
     parser.add_argument("--start", type=str, default="auto", help=start_help)
     _add_formats(parser)
+    _add_error_map(parser)
     add_settings(parser, method, version=False)
     parser.set_defaults(DEFAULTS)
     for action in parser._actions:
@@ -232,7 +234,8 @@ def zeroshot(arguments: list[str]) -> None:
     check_place(options["file"])
     if options["start"] not in ("auto", "shipped", "none"):
         check_run(Path(options["start"]))
-    extra = ZeroShotOptions(options["minutes"], options["start"], tuple(options["format"]))
+    error_map = ErrorMapOptions(options["bound"]) if options["error_map"] else None
+    extra = ZeroShotOptions(options["minutes"], options["start"], tuple(options["format"]), error_map)
     config, out = RunConfig.from_parsed(options), options["out"]
     found = zero_shot(config, options["file"], out, extra, say=lambda line: print(line, flush=True))
     place = found.images[0] if len(found.images) == 1 else f"{len(found.images)} files in {out}"
@@ -273,10 +276,7 @@ def reconstruct(arguments: list[str]) -> None:
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
     ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
-    map_help = "write where the images may be wrong beside them, without a reference: an error bound and contradictions"
-    parser.add_argument("--error_map", action="store_true", help=map_help)
-    bound_help = "share of the pixels whose error is to stay below the bound of --error_map"
-    parser.add_argument("--bound", type=float, default=0.9, help=bound_help)
+    _add_error_map(parser)
     _add_trust(parser)
     options = parse(parser, arguments)
     _refuse_swapped("reconstruct", options.run, options.files)
@@ -448,6 +448,13 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 RESUMED = ("demo", "zeroshot", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""
+
+
+def _add_error_map(parser: ArgumentParser) -> None:
+    map_help = "write where the images may be wrong beside them, without a reference: an error bound and contradictions"
+    parser.add_argument("--error_map", action="store_true", help=map_help)
+    bound_help = "share of the pixels whose error is to stay below the bound of --error_map"
+    parser.add_argument("--bound", type=float, default=0.9, help=bound_help)
 
 
 def _add_formats(parser: ArgumentParser) -> None:

@@ -33,7 +33,7 @@ from sansref.commands.zero_shot import (
     with_budget,
     zero_shot,
 )
-from sansref.commands.zero_shot_choice import errors_in_parts, in_parts
+from sansref.commands.zero_shot_choice import errors_in_parts
 from sansref.data.prepare import Preparation, scaled
 from sansref.data.scan_store import PreparedScans
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
@@ -43,6 +43,7 @@ from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import central_mask
 from sansref.methods.classical import regularisation
 from sansref.methods.unrolled import UnrolledMethod
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, held_out_error, held_out_mask
 from sansref.metrics.quality import nmse
 from sansref.randomness import seeded
@@ -227,18 +228,6 @@ def test_compressed_sensing_gives_way_only_to_what_is_surely_better(learned, cho
     assert found.reason.startswith(("the network", "the mixture", "L1-wavelet"))
 
 
-@pytest.mark.parametrize("columns", [False, True])
-def test_parts_for_judging_are_disjoint_complete_and_even(columns):
-    judged = torch.rand(1 if columns else 24, 30, generator=seeded(0, "judged")).lt(0.4).expand(24, 30)
-    parts = in_parts(judged, 5, 0)
-    assert len(parts) == 5
-    assert torch.equal(torch.stack(parts).sum(0), judged.long())
-    sizes = [int(part.sum()) for part in parts]
-    assert max(sizes) - min(sizes) <= (24 if columns else 1)
-    assert not columns or all(bool((part == part[:1]).all()) for part in parts)
-    assert len(in_parts(torch.zeros(4, 4).bool().index_fill(1, torch.tensor([2]), True), 5, 0)) == 1
-
-
 def test_a_single_slice_is_judged_by_parts_of_its_samples(scan_file):
     config, (scan, *_) = config_of(), whole_scans(scan_file)
     held_out = HeldOut(JUDGED, 1, cache(config.sampling.family))
@@ -358,6 +347,33 @@ def test_a_scan_that_came_undersampled_keeps_its_mask(scan_file, tmp_path):
     found = play(tmp_path / "head.npy", tmp_path / "out", epochs=1)
     assert found.scores[0].acceleration == pytest.approx(mask.size / mask.sum())
     assert all(math.isnan(row.psnr) for row in found.scores)
+
+
+def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, monkeypatch):
+    seen, original = [], module.MappedFile.slices
+
+    def watched(self, reconstruct, scans, family, unseen):
+        scans = list(scans)
+        seen.extend((scan, unseen(scan)) for scan in scans)
+        return original(self, reconstruct, scans, family, unseen)
+
+    monkeypatch.setattr(module.MappedFile, "slices", watched)
+    for name, learned in ((NETWORK, True), ("L1-wavelet", False)):
+        choice = module.Choice(name, f"the {name} was chosen", {})
+        monkeypatch.setattr(module, "choose", lambda errors, parts, choice=choice: choice)
+        seen.clear()
+        options = ZeroShotOptions(minutes=None, error_map=ErrorMapOptions(0.8, replicates=1, folds=4))
+        found = play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4)
+        assert [path.name for path in found.images] == [
+            *("head.h5", "head_error_bound.h5", "head_contradiction.h5", "head_error_maps.json")
+        ]
+        assert all(path.exists() for path in found.images)
+        assert len(seen) == 2
+        for scan, unseen in seen:
+            assert torch.equal(unseen, judged_mask(scan, 1)) if learned else unseen is None
+        assert play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4).images == found.images
+    with pytest.raises(SettingError, match=r"error_map 0.8 -> None"):
+        play(scan_file, tmp_path / name, epochs=1, stages=1, kernel=4)
 
 
 def test_two_sets_of_maps_give_an_image_of_the_scans_size(scan_file, tmp_path):

@@ -187,7 +187,7 @@ def test_a_mask_of_unknown_law_and_a_padded_scan_work() -> None:
 def test_too_few_samples_are_refused() -> None:
     scan, family = head("random_columns")
     few = scan.restricted(central_mask((SIDE, SIDE), (SIDE, 8)))
-    with pytest.raises(FileError, match=r"head\.nii: has too few samples outside the centre in slice 0"):
+    with pytest.raises(FileError, match=r"head\.nii: has too few samples outside the center in slice 0"):
         error_maps(compressed_sensing, few, family)
 
 
@@ -215,6 +215,8 @@ def test_folds_are_disjoint_and_leave_the_centre_and_the_calibration_alone(mask:
     assert torch.equal(held_out, scan.mask & ~centre)
     sizes = [int(fold.any(0).sum() if mask == "random_columns" else fold.sum()) for fold in folds]
     assert max(sizes) - min(sizes) <= 1
+    few = held_out_folds(scan, 4, seed=0, among=folds[0] | folds[1])
+    assert torch.equal(torch.stack(few).sum(0), (folds[0] | folds[1]).long())
 
 
 def test_energy_of_equal_errors_is_their_number() -> None:

@@ -61,8 +61,8 @@ class MappedFile:
 
     @property
     def complete(self) -> bool:
-        """Whether all maps are there."""
-        return self._record.exists() and all(one.complete for one in self._maps)
+        """Whether images and maps are all there."""
+        return self._record.exists() and all(one.complete for one in (self.outputs, *self._maps))
 
     def paths(self) -> tuple[Path, ...]:
         """All files, those of the images first."""
@@ -82,16 +82,21 @@ class MappedFile:
         )
 
     def slices(
-        self, reconstruct: Reconstruct, scans: Iterable[Scan], family: Callable[[bool], MaskFamily]
+        self,
+        reconstruct: Reconstruct,
+        scans: Iterable[Scan],
+        family: Callable[[bool], MaskFamily],
+        unseen: Callable[[Scan], Tensor | None] = lambda scan: None,
     ) -> Iterator[tuple[Tensor, ScanMeta]]:
         """Yield each slice's magnitude, error bound and contradiction, float32 (3, height, width).
 
         The first two are in the file's units. ``reconstruct`` gives images on the CPU, and ``family`` the masks of
-        scans that were, or were not, undersampled here. Raises ``FileError`` if a scan has too few samples, or is
-        reconstructed to numbers that are not finite.
+        scans that were, or were not, undersampled here; ``unseen`` the samples of a scan that the method has not
+        learned from. Raises ``FileError`` if a scan has too few samples, or is reconstructed to numbers that are not
+        finite.
         """
         for scan in scans:
-            found = error_maps(reconstruct, scan, family(scan.meta.emulated), self.options)
+            found = error_maps(reconstruct, scan, family(scan.meta.emulated), self.options, unseen(scan))
             image, scale = magnitude(found.image, scan), scan.meta.scale
             stack = torch.stack([image * scale, found.bound * scale, found.contradiction])
             if not stack.isfinite().all():

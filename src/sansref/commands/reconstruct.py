@@ -270,7 +270,7 @@ class Worker:
                 raise SettingError(f"{self.job.run.path} {problem}: leave out --error_map")
             return self._denoised(path, outputs, console, title)
         mapped = None if self.job.error_map is None else MappedFile(outputs, self.job.error_map)
-        if outputs.complete and (mapped is None or mapped.complete):
+        if (mapped or outputs).complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         if mapped is not None:
             return self._mapped(mapped, console, title)

@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from sansref.commands.error_map import MappedFile
 from sansref.commands.evaluate import CLASSICAL
 from sansref.commands.output_files import Format, Outputs, undersampling
 from sansref.commands.reconstruct import whole_volume, write_images
@@ -52,6 +53,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.outputs.writers import save_png
 from sansref.results.figures import error_figure, maps_figure
@@ -135,11 +137,14 @@ class ZeroShotOptions:
         new ones; auto, the shipped ones where the network is theirs, and new ones elsewhere.
     formats
         Formats of the images, see :class:`sansref.commands.reconstruct.Job`.
+    error_map
+        Write maps of where the images may be wrong beside them, in this way; None writes none.
     """
 
     minutes: float | None = 10.0
     start: str | Path = "auto"
     formats: Sequence[Format] = ("source",)
+    error_map: ErrorMapOptions | None = None
 
     def __post_init__(self) -> None:
         if self.minutes is not None and not self.minutes > 0:
@@ -383,6 +388,7 @@ class _Work:
         settings["sampling"]["mask"], settings["data"]["maps"] = named["sampling.mask"], named["slices.maps"]
         settings |= {"file": str(self.file.resolve()), "content": fingerprint(self.file)}
         settings |= {"minutes": self.options.minutes, "images": sorted(set(self.options.formats))}
+        settings["error_map"] = None if self.options.error_map is None else self.options.error_map.bound
         settings["start"] = None if self.start is None else file_digest(self.start.weights)
         settings = json.loads(json.dumps(settings))
         path, cure = self.out / RECORD, "Choose another --out"
@@ -408,10 +414,10 @@ class _Work:
 
     def _earlier(self) -> ZeroShot | None:
         """What a command that has ended found; None where its files are gone."""
-        choice, outputs = Choice(**self.record["choice"]), self._outputs(None)
-        if not outputs.complete or not all((self.out / name).exists() for name in ("scores.csv", "report.html")):
+        choice, written = Choice(**self.record["choice"]), self._files(None)
+        if not written.complete or not all((self.out / name).exists() for name in ("scores.csv", "report.html")):
             return None
-        return ZeroShot(choice, outputs.paths(), read_scores(self.out / "scores.csv"))
+        return ZeroShot(choice, written.paths(), read_scores(self.out / "scores.csv"))
 
     def _scans(self, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Scans of the file with all their samples, on the scale of those that are not for judging."""
@@ -559,13 +565,33 @@ class _Work:
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
         with torch.inference_mode():
-            outputs = self._outputs(choice)
-            write_images(outputs, whole_volume(self._images(methods[choice.label]), self.info))
+            self._write_images(choice, methods[choice.label])
         write_scores(self.out / "scores.csv", rows)
         error_figure(self.out / "reconstructions.png", shown[len(shown) // 2])
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
-        return ZeroShot(choice, outputs.paths(), rows)
+        return ZeroShot(choice, self._files(choice).paths(), rows)
+
+    def _write_images(self, choice: Choice, method: _Measured) -> None:
+        """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for."""
+        files = self._files(choice)
+        if isinstance(files, Outputs):
+            write_images(files, whole_volume(self._images(method), self.info))
+            return
+        scans, learned = self._scans(range(self.info.slices)), choice.label in (NETWORK, MIXTURE)
+
+        def unseen(scan: Scan) -> Tensor | None:
+            return judged_mask(scan, self.seed) if learned else None
+
+        family = cache(self.config.sampling.family)
+        files.write(whole_volume(files.slices(method, scans, family, unseen), self.info))
+        for note in files.notes():
+            self.say(note)
+
+    def _files(self, choice: Choice | None) -> Outputs | MappedFile:
+        """The images, with their error maps if these are asked for."""
+        outputs, options = self._outputs(choice), self.options.error_map
+        return outputs if options is None else MappedFile(outputs, options)
 
     def _judged(
         self, methods: Mapping[str, _Measured]

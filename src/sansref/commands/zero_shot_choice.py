@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean, stdev
 
-import torch
 from torch import Tensor
 
 from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
-from sansref.metrics.held_out import HeldOut, held_out_error, held_out_mask
-from sansref.randomness import seeded
+from sansref.metrics.held_out import HeldOut, held_out_error, held_out_folds, held_out_mask
 from sansref.results.scorer import Reconstruct
 from sansref.scan import Scan
 
@@ -61,29 +59,15 @@ def scaled_without(scan: Scan, judged: Tensor) -> Scan:
     return replace(scan, kspace=scan.kspace / factor, reference=reference, meta=meta)
 
 
-def in_parts(judged: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Divide samples for judging, bool (height, width), at random into parts of equal size, at most ``count``.
+def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, item: int, count: int) -> list[float]:
+    """The held-out error of scan number ``item`` on ``count`` parts of the samples for judging, or fewer.
 
     Whole columns stay together, where whole columns are judged: their samples are no independent witnesses.
     """
-    columns = judged.any(0)
-    whole = bool((judged == columns).all())
-    units = (columns if whole else judged.flatten()).nonzero().flatten()
-    order = units[torch.randperm(len(units), generator=seeded(seed, "parts"))]
-    parts = []
-    for chosen in order.tensor_split(min(count, len(order))):
-        part = torch.zeros_like(columns if whole else judged.flatten())
-        part[chosen] = True
-        parts.append(part.expand_as(judged) if whole else part.reshape(judged.shape))
-    return parts
-
-
-def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, item: int, count: int) -> list[float]:
-    """The held-out error of scan number ``item`` on parts of the samples for judging, see :func:`in_parts`."""
     judged = held_out_mask(scan, held_out.share, held_out.seed, item)
     given = scan.restricted(~judged).batch()
     image, density = reconstruct(given), held_out.family(scan.meta.emulated).density(scan.mask)
-    parts = in_parts(judged, count, held_out.seed)
+    parts = held_out_folds(scan, count, held_out.seed, judged)
     return [float(held_out_error(image, scan.kspace[None], part[None], given.maps, density)) for part in parts]
 
 

@@ -34,7 +34,8 @@ def unstacked(image: Tensor, height: int) -> Tensor:
     own (Uecker et al., MRM 71:990, 2014). Their images lie below one another, so that whatever works on an image works
     on them.
     """
-    return image.unflatten(-2, (-1, height))
+    components: Tensor = image.unflatten(-2, (-1, height))  # type: ignore[no-untyped-call]
+    return components
 
 
 def magnitude_of_sets(magnitudes: Tensor, height: int) -> Tensor:

@@ -30,7 +30,7 @@ ROBUST = 1.4826
 
 SEEN = (
     "A contradiction is a place where acquired samples that were held out want more signal than the image has, or less."
-    " Neither map can see what only samples never acquired carry, an error in the centre of k-space, which is never"
+    " Neither map can see what only samples never acquired carry, an error in the center of k-space, which is never"
     " held out, or errors of the coil maps, of motion and of scale, which both share with the image."
 )
 """What the maps mean and what they cannot see, for the reader of an image."""

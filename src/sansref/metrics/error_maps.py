@@ -113,7 +113,11 @@ class ErrorMaps:
 
 @torch.inference_mode()
 def error_maps(
-    reconstruct: Reconstruct, scan: Scan, family: MaskFamily, options: ErrorMapOptions | None = None
+    reconstruct: Reconstruct,
+    scan: Scan,
+    family: MaskFamily,
+    options: ErrorMapOptions | None = None,
+    unseen: Tensor | None = None,
 ) -> ErrorMaps:
     """Reconstruct a scan and say where the image may be wrong.
 
@@ -127,6 +131,9 @@ def error_maps(
         Masks of the scan's kind.
     options
         How the maps are made.
+    unseen
+        Samples that the method has not learned from, bool (height, width), which alone are held out; None is all, for a
+        method that was taught by other scans.
 
     Returns
     -------
@@ -141,7 +148,7 @@ def error_maps(
     options = options or ErrorMapOptions()
     if scan.sets > 1:
         raise SettingError("error maps are not made of images with two sets of coil maps: leave out --map_sets 2")
-    level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options)
+    level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options, unseen)
     pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
     nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
     asked = [scan.measurement, replace(scan.measurement, kspace=scan.kspace + nudge)]
@@ -201,10 +208,10 @@ def _stream(scan: Scan, options: ErrorMapOptions, purpose: str, *number: int) ->
     return seeded(options.seed, "error map", purpose, scan.meta.slice, *number)
 
 
-def _folds(scan: Scan, options: ErrorMapOptions) -> list[Tensor]:
-    folds = held_out_folds(scan, options.folds, options.seed)
+def _folds(scan: Scan, options: ErrorMapOptions, unseen: Tensor | None) -> list[Tensor]:
+    folds = held_out_folds(scan, options.folds, options.seed, unseen)
     if len(folds) < LEAST_FOLDS:
-        problem = f"has too few samples outside the centre in slice {scan.meta.slice} to hold any out for an error map"
+        problem = f"has too few samples outside the center in slice {scan.meta.slice} to hold any out for an error map"
         raise FileError(scan.meta.source, problem, "Reconstruct it without --error_map")
     return folds[: len(folds) // 2 * 2]
 

@@ -28,7 +28,7 @@ def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
     return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target
 
 
-def held_out_folds(scan: Scan, count: int, seed: int) -> list[Tensor]:
+def held_out_folds(scan: Scan, count: int, seed: int, among: Tensor | None = None) -> list[Tensor]:
     """Divide the acquired samples of a scan at random into folds to be held out one after the other.
 
     Whole columns of a 1-D mask, and none of those that are never held out, as for :func:`held_out_mask`.
@@ -41,6 +41,8 @@ def held_out_folds(scan: Scan, count: int, seed: int) -> list[Tensor]:
         Of the folds; there are fewer where there are fewer samples, or columns, and none without any.
     seed
         Of the division.
+    among
+        Samples that may be held out, bool (height, width), whole columns of a 1-D mask; None is all of them.
 
     Returns
     -------
@@ -51,7 +53,8 @@ def held_out_folds(scan: Scan, count: int, seed: int) -> list[Tensor]:
     spared = central_mask(shape, never_held_out(shape, least=scan.meta.calibration))
     if columns:
         spared = spared.any(0).expand(shape)
-    units = (scan.mask & ~spared)[0] if columns else (scan.mask & ~spared).flatten()
+    divided = scan.mask & ~spared if among is None else scan.mask & ~spared & among
+    units = divided[0] if columns else divided.flatten()
     places = units.nonzero().flatten()
     order = places[torch.randperm(len(places), generator=seeded(seed, "folds", scan.meta.slice))]
     folds = []
