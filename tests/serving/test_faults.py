@@ -396,7 +396,7 @@ def test_an_image_has_a_time_limit_and_its_computation_ends(measurement, connect
 def test_coil_maps_of_a_huge_matrix_are_broken_off(measurement, connect, play, engine, monkeypatch):
     monkeypatch.setattr(engine._turns, "_most_seconds", 3.0)
     monkeypatch.setattr("sansref.serving.engine.SURELY", 1e9)
-    sent = expensive(measurement, every=8, size=512, coils=12)
+    sent = expensive(measurement, every=8, size=512, coils=32)
     begin = time.monotonic()
     images, (text,) = play(connect(), sent)
     assert images == []
