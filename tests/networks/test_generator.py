@@ -17,6 +17,7 @@ from helpers import scans
 from sansref.errors import SettingError
 from sansref.networks.generator import CODE_LENGTH, CodeGenerator, Generator, code_widths
 from sansref.networks.norms import Style
+from sansref.networks.translators import TranslatorOptions
 from sansref.randomness import seeded
 
 PLANE = (-2, -1)
@@ -297,3 +298,22 @@ def test_every_layer_of_the_code_learns() -> None:
     made = code(widths=WIDTHS)
     output = torch.cat([part for style in made(noise(2, CODE_LENGTH)) for part in style], -1)
     assert unmoved(made, output) == set()
+
+
+@pytest.mark.parametrize("switchable", [False, True])
+@pytest.mark.parametrize("size", [(16, 12), (18, 13)])
+def test_it_can_begin_as_the_identity_and_learn(switchable: bool, size: tuple[int, int]) -> None:
+    options = TranslatorOptions(width=WIDTH, blocks=BLOCKS, start="identity")
+    made, image = options.generator(switchable).double(), noise(2, 1, *size)
+    code = CodeGenerator(code_widths(WIDTH)).double()(noise(2, CODE_LENGTH)) if switchable else None
+    assert torch.equal(made(image), image)
+    assert torch.equal(made(image, code), image)
+    made(image, code).square().sum().backward()
+    assert made.out.weight.grad is not None
+    assert bool(made.out.weight.grad.any())
+    with torch.no_grad():
+        made.out.weight.copy_(noise(*made.out.weight.shape))
+        assert 0 < float((made(image, code) - image).abs().max()) <= 1
+        plain = TranslatorOptions(width=WIDTH, blocks=BLOCKS).generator(switchable).double()
+        plain.load_state_dict(made.state_dict())
+        torch.testing.assert_close(plain(image, code), made(image, code) - image)

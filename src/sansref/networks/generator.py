@@ -29,8 +29,9 @@ class Generator(nn.Module):
     """Translate an image from one domain to the other (Lee and Jeong, IEEE TMI 40:3238, 2021).
 
     A 7x7 convolution, two 4x4 convolutions of stride 2, residual blocks, two transposed convolutions and a 7x7
-    convolution; tanh at the end, and no connection around the whole. Every convolution but the last is
-    normalised. The five normalisations outside the residual blocks are switchable: batch-instance
+    convolution; tanh at the end. As published, there is no connection around the whole, and training begins at noise;
+    with ``identity`` what the tanh gives is added to the image, and is 0 at the beginning. Every convolution but the
+    last is normalised. The five normalisations outside the residual blocks are switchable: batch-instance
     normalisation where each direction has a generator of its own, or adaptive instance normalisation, by which
     one generator serves both directions.
 
@@ -44,10 +45,15 @@ class Generator(nn.Module):
         Residual blocks; 3 as published.
     switchable
         Use adaptive instance normalisation.
+    identity
+        Begin as the identity.
     """
 
-    def __init__(self, channels: int = 1, width: int = 32, blocks: int = 3, switchable: bool = False) -> None:
+    def __init__(
+        self, channels: int = 1, width: int = 32, blocks: int = 3, switchable: bool = False, identity: bool = False
+    ) -> None:
         super().__init__()
+        self.identity = identity
         self.widths = code_widths(width)
         self.convolutions = nn.ModuleList(
             [
@@ -64,6 +70,8 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(4 * width) for _ in range(blocks))
         self.out = nn.Conv2d(width, channels, kernel_size=7)
         initialise(self)
+        if identity:
+            nn.init.zeros_(self.out.weight)
 
     def forward(self, image: Tensor, code: Sequence[Style] | None = None) -> Tensor:
         """Translate.
@@ -80,7 +88,7 @@ class Generator(nn.Module):
         Returns
         -------
         Tensor
-            In [-1, 1], of the same shape.
+            In [-1, 1], of the same shape; within 1 of the image with ``identity``.
 
         Raises
         ------
@@ -103,8 +111,8 @@ class Generator(nn.Module):
                     features = block(features)
             features = convolution(symmetric_pad(features, pad) if pad else features)
             features = leaky(norm(features) if style is None else norm(features, style))
-        output = torch.tanh(self.out(symmetric_pad(features, 3)))
-        return output[..., :height, :width]
+        output = torch.tanh(self.out(symmetric_pad(features, 3)))[..., :height, :width]
+        return image + output if self.identity else output
 
 
 class ResidualBlock(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,16 @@ class TranslatorOptions:
         Convolutions of the noise extractor.
     complex
         Two channels for real and imaginary part; False works on magnitudes, as the papers do.
+    start
+        published: the generator begins at noise, as in the papers; identity: it begins as the identity, and learns what
+        to add to an image.
     """
 
     width: int = 32
     blocks: int = 3
     extractor_layers: int = 20
     complex: bool = False
+    start: Literal["published", "identity"] = "published"
 
     def __post_init__(self) -> None:
         for name, least, most in (("width", 1, 1024), ("blocks", 0, 1000), ("extractor_layers", 2, 1000)):
@@ -49,7 +54,7 @@ class TranslatorOptions:
 
     def generator(self, switchable: bool = False) -> Generator:
         """A new generator."""
-        return Generator(self.channels, self.width, self.blocks, switchable)
+        return Generator(self.channels, self.width, self.blocks, switchable, self.start == "identity")
 
     def discriminator(self, switchable: bool = False) -> Discriminator:
         """A new discriminator."""
