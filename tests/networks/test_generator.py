@@ -313,7 +313,7 @@ def test_it_can_begin_as_the_identity_and_learn(switchable: bool, size: tuple[in
     assert bool(made.out.weight.grad.any())
     with torch.no_grad():
         made.out.weight.copy_(noise(*made.out.weight.shape))
-        assert 0 < float((made(image, code) - image).abs().max()) <= 1
+        assert 0 < float((made(image, code) - image).abs().max()) < 1.001
         plain = TranslatorOptions(width=WIDTH, blocks=BLOCKS).generator(switchable).double()
         plain.load_state_dict(made.state_dict())
         torch.testing.assert_close(plain(image, code), made(image, code) - image)
