@@ -15,13 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from itertools import accumulate
 from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -43,7 +41,7 @@ from sansref.commands.zero_shot_choice import (
     mixing_weight,
     scaled_without,
 )
-from sansref.data.placement import for_people
+from sansref.commands.zero_shot_report import write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
@@ -56,18 +54,16 @@ from sansref.methods.classical.regularisation import Classical, choose_regularis
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.outputs.writers import save_png
-from sansref.results.figures import error_figure, maps_figure
+from sansref.results.figures import error_figure
 from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, magnitude, zero_filled
 from sansref.results.scores import ScoredSlice, read_scores, write_scores
-from sansref.results.tables import Scoring, summarise
-from sansref.results.viewer.contents import Contents, Curve, Figure, Section, ViewerSlice
-from sansref.results.viewer.page import write_page
+from sansref.results.viewer.contents import ViewerSlice
 from sansref.scan import Scan, ScanMeta
 from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
 from sansref.training.history import read_history
-from sansref.training.run import RunDirectory, environment, load_weights
+from sansref.training.run import RunDirectory, load_weights
 from sansref.training.stages import stage_files
 from sansref.training.survey import tried
 from sansref.training.train import end_here, learn, logged_to, on_threads
@@ -611,16 +607,12 @@ class _Work:
             seconds = {label: method.seconds(scan.batch()) for label, method in methods.items()}
             if MIXTURE in methods:
                 seconds[NETWORK] += learning
-                seconds[MIXTURE] += seconds[NETWORK] + seconds[next(iter(self._labels()))]
+                seconds[MIXTURE] += seconds[NETWORK] + seconds[next(iter(self._stopping_errors()))]
             own = [replace(row, seconds=seconds[row.label], file=self.file.name) for row in own]
             rows += own
             if place % every == every // 2:
                 shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out)]))
         return rows, shown, parts
-
-    def _labels(self) -> list[str]:
-        """Of compressed sensing, the better one first."""
-        return [CLASSICAL[name] for name in self.record["classical"]]
 
     def _images(self, method: _Measured) -> Iterator[tuple[Tensor, ScanMeta]]:
         """Images of all slices, of all their samples."""
@@ -642,73 +634,3 @@ class _Work:
             settings = hashlib.sha256(json.dumps(known).encode()).hexdigest()
             made = Provenance(f"zero-shot {choice.label}", weights, settings, undersampling(self.config.sampling))
         return Outputs(self.info, self.out, self.options.formats, made)
-
-
-def write_report(
-    out: Path,
-    record: Mapping[str, Any],
-    reason: str,
-    rows: Sequence[ScoredSlice],
-    shown: Sequence[ViewerSlice],
-    run: RunDirectory,
-    scan: Scan,
-) -> None:
-    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training."""
-    page = Contents(
-        f"{Path(record['settings']['file']).name}, reconstructed from itself",
-        f"{reason[0].upper()}{reason[1:]}.",
-        [
-            "Not worse than compressed sensing by the error on held-out samples: this is all that is promised.",
-            "The error is that of images without the samples for judging, on these samples. The images shown are made "
-            "of all samples.",
-        ],
-        _facts(record, rows),
-        summarise(rows, Scoring()).scores(),
-        slices=shown,
-        curves=_curves(record, run),
-        sections=_maps(out / "maps.png", scan),
-        curve_label="held-out error on the samples for stopping",
-        curve_axis="seconds of training",
-        config=run.config_file.read_text(encoding="utf-8"),
-        versions={name: str(value) for name, value in environment().items()},
-    )
-    write_page(out / "report.html", page)
-
-
-def _facts(record: Mapping[str, Any], rows: Sequence[ScoredSlice]) -> dict[str, str]:
-    facts = {"Slices": str(len({row.slice for row in rows})), "Acceleration": f"{rows[0].acceleration:.2f}x"}
-    for name, found in record["classical"].items():
-        facts[CLASSICAL[name].capitalize() if name != "l1_wavelet" else CLASSICAL[name]] = (
-            f"regularisation {found['regularisation']:.2g}"
-        )
-    if "mixture" in record:
-        facts["Mixture"] = ", ".join(f"{share:.0%} {name}" for name, share in record["mixture"].items())
-    return facts
-
-
-def _maps(path: Path, scan: Scan) -> list[Section]:
-    """The coil maps of a slice, of several coils."""
-    if scan.maps is None:
-        return []
-    maps_figure(path, np.stack([for_people(coil, scan.meta.geometry).numpy() for coil in scan.maps.abs()]))
-    told = f"Coil sensitivity maps of slice {scan.meta.slice}, without the samples for judging. Bright: the coil sees "
-    told += (
-        "this place well. Maps follow the coils, not the anatomy; noise or edges in them become errors of the image."
-    )
-    return [Section("Coil maps", [told], [Figure(path, "Magnitude of each coil's map.", "Coil maps")])]
-
-
-def _curves(record: Mapping[str, Any], run: RunDirectory) -> list[Curve]:
-    """The network's score after every epoch, and those of compressed sensing as lines beside it."""
-    history = read_history(run.path / "metrics.csv")
-    if not history:
-        return []
-    seconds = list(accumulate(float(row["seconds"]) for row in history))
-    curves = [
-        Curve(CLASSICAL[name], "", [0, seconds[-1]], [found["stopping"]] * 2)
-        for name, found in record["classical"].items()
-    ]
-    scores = [float(row["score"]) for row in history]
-    if record["before"] is not None:
-        seconds, scores = [0.0, *seconds], [record["before"], *scores]
-    return [*curves, Curve("network", "", seconds, scores)]
