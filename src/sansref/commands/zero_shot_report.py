@@ -81,6 +81,8 @@ def _curves(record: Mapping[str, Any], run: RunDirectory) -> list[Curve]:
     if not history:
         return []
     seconds = list(accumulate(float(row["seconds"]) for row in history))
+    if run.config().denoises:  # its scores are no held-out errors
+        return [Curve("network", "", seconds, [float(row["score"]) for row in history])]
     curves = [
         Curve(CLASSICAL[name], "", [0, seconds[-1]], [found["stopping"]] * 2)
         for name, found in record["classical"].items()
