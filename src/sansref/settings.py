@@ -28,7 +28,7 @@ ALIASES = {
 COMMON = (
     *("data", "full", "out", "config", "mask", "acceleration", "slices", "matrix", "axes", "stages"),
     *("epochs", "batch_size", "learning_rate", "validation", "test", "seed", "accelerator", "devices", "dry_run"),
-    *("minutes", "start", "format"),
+    *("minutes", "start", "format", "error_map", "bound"),
 )
 """Short names of the options of a training that ``--help`` shows."""
 

@@ -27,6 +27,9 @@ from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 
+VAGUE = 12.0
+"""Width in dB of an interval of the PSNR that tells nothing."""
+
 LISTED = 10
 """Contradictions that are told, at most; the record holds all."""
 
@@ -137,7 +140,10 @@ class MappedFile:
         if not self._found:
             return
         mean = mean_of([psnr for _, psnr, _ in self._found])
-        yield f"PSNR estimated {mean}, without a reference; mean over slices"
+        if mean.high - mean.low > VAGUE:
+            yield f"PSNR: cannot be told without a reference here (between {mean.low:.0f} and {mean.high:.0f} dB)"
+        else:
+            yield f"PSNR estimated {mean}, without a reference; mean over slices"
         regions = [(meta, one) for meta, _, found in self._found for one in found]
         regions.sort(key=lambda one: -abs(one[1].z))
         for meta, one in regions[:LISTED]:

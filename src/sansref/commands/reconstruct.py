@@ -290,7 +290,10 @@ class Worker:
                 console.print(mapped.announcement(reconstruct, scan))
         slices = with_bar(mapped.slices(reconstruct, self.recipe.scans(info), family), title, info.slices, console)
         emulated = mapped.write(whole_volume(slices, info))
-        return Reconstructed(info.path, info.kind, mapped.paths(), emulated=emulated, notes=tuple(mapped.notes()))
+        notes = [*mapped.notes()]
+        if self.job.run.folder() == str(info.path.resolve()):
+            notes.append("the run learned from this very scan: contradictions without reason are to be expected here")
+        return Reconstructed(info.path, info.kind, mapped.paths(), emulated=emulated, notes=tuple(notes))
 
     def _denoised(self, path: Path, outputs: Outputs, console: Console | None, title: str) -> Reconstructed:
         """Write two images of each slice: one that keeps the samples as they were measured, and one without noise."""

@@ -41,7 +41,7 @@ from sansref.commands.zero_shot_choice import (
     mixing_weight,
     scaled_without,
 )
-from sansref.commands.zero_shot_report import write_report
+from sansref.commands.zero_shot_report import chosen_first, marked, write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
@@ -105,6 +105,9 @@ DEFAULTS = {
     "training.precision": "auto",
 }
 """Settings whose default is another one for a single scan, by their whole names."""
+
+WRITTEN = {"images", "error_map"}
+"""Settings of what is written in the end, which may change without a new training."""
 
 FREE = {"cg_steps", "init", "symmetry"}
 """Settings of a network that its weights do not depend on."""
@@ -357,6 +360,11 @@ class _Work:
         with logged_to(self.out / "log.txt"), on_threads(self.config.machine.threads):
             self.scans = self._stored()
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
+            if self._middle.meta.emulated:
+                self.say(
+                    f"{self.file} is fully sampled: a part of it is taken, {undersampling(self.config.sampling)} "
+                    "(--mask, --acceleration)"
+                )
             self._first_picture()
             classical = self._compressed_sensing()
             self._score_start(classical)
@@ -373,6 +381,8 @@ class _Work:
             raise SettingError(
                 "the error on held-out samples decides here: leave out --keep last and --score reference"
             )
+        if self.options.error_map is not None and config.coils.map_sets > 1:
+            raise SettingError("--error_map does not go with --map_sets 2: leave out one of them")
         self.start = start_of(self.options.start, config)
 
     def _begin(self) -> None:
@@ -394,6 +404,9 @@ class _Work:
                 raise FileError(path, "is no record that this version can go on with", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            if set(names) <= WRITTEN:  # other files of the same training
+                self._note(settings=settings)
+                return
             if names == ["content"]:
                 raise FileError(self.file, f"has changed since {self.out} was begun", cure)
             if names:
@@ -461,7 +474,9 @@ class _Work:
                 method = Classical(name, regularisation, seed=seed)
                 scores = [self.stopping.score(method.reconstruct, self.scans[item], item) for item in range(count)]
                 found[name] = {"regularisation": regularisation, "stopping": fmean(scores)}
-                self.say(f"{CLASSICAL[name]}: held-out error {fmean(scores):.4f}, regularisation {regularisation:.2g}")
+                self.say(
+                    f"{CLASSICAL[name]}: error for stopping {fmean(scores):.4f}, regularisation {regularisation:.2g}"
+                )
             self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
         return {
             CLASSICAL[name]: Classical(name, found["regularisation"], seed=seed)
@@ -480,7 +495,7 @@ class _Work:
             network = self._reconstruct(self.start)
             with torch.inference_mode():
                 before = fmean(self.stopping.score(network, scan, item) for item, scan in enumerate(self.scans))
-            self.say(f"start: held-out error {before:.4f}, without learning from this scan")
+            self.say(f"start: error for stopping {before:.4f}, without learning from this scan")
             if before < error:
                 better = network
         draw(better, self._middle, self.picture)
@@ -565,7 +580,8 @@ class _Work:
         with torch.inference_mode():
             self._write_images(choice, methods[choice.label])
         write_scores(self.out / "scores.csv", rows)
-        error_figure(self.out / "reconstructions.png", shown[len(shown) // 2])
+        error_figure(self.out / "reconstructions.png", marked(shown[len(shown) // 2], choice.label))
+        shown = [chosen_first(one, choice.label) for one in shown]
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
         return ZeroShot(choice, self._files(choice).paths(), rows)
@@ -582,6 +598,7 @@ class _Work:
             return judged_mask(scan, self.seed) if learned else None
 
         family = cache(self.config.sampling.family)
+        self.say(files.announcement(method, self._middle))
         files.write(whole_volume(files.slices(method, scans, family, unseen), self.info))
         for note in files.notes():
             self.say(note)

@@ -19,6 +19,9 @@ from sansref.scan import Scan
 JUDGED = 0.1
 """Share of the acquired samples outside the center that is for judging alone."""
 
+ONE_SIGMA = 0.8413
+"""Share of a normal distribution below one standard deviation."""
+
 PARTS = 10
 """Parts of the samples for judging, of all slices together, whose errors tell how sure the choice is; at least."""
 
@@ -94,12 +97,22 @@ def choose(errors: Mapping[str, Sequence[float]], parts: Mapping[str, Sequence[f
     told += f"{means[classical]:.4g}"
     gain = means[classical] - means[learned]
     gains = [before - after for before, after in zip(parts[classical], parts[learned], strict=True)]
-    unsure = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 and all(map(isfinite, gains)) else 0.0
+    unsure = standard_error(gains)
     over = f"; the difference has the standard error {unsure:.2g}, from {len(gains)} parts of these samples"
     if gain > unsure:
         return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
     tie = ", too little to tell" if gain >= 0 else ""
     return Choice(classical, f"{classical} was chosen: {told}{tie}{over}", means)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean, as large as Student's distribution makes it where values are few; 0 for a single one."""
+    if len(values) < 2 or not all(map(isfinite, values)):
+        return 0.0
+    from scipy.stats import t
+
+    few = float(t.ppf(ONE_SIGMA, len(values) - 1))
+    return few * stdev(values) / len(values) ** 0.5
 
 
 def mixing_weight(

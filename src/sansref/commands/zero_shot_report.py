@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sansref.commands.evaluate import CLASSICAL
 from sansref.data.placement import for_people
+from sansref.kspace.coils import unstacked
 from sansref.results.figures import maps_figure
 from sansref.results.scores import ScoredSlice
 from sansref.results.tables import Scoring, summarise
@@ -39,7 +39,7 @@ def write_report(
             "The error is that of images without the samples for judging, on these samples. The images shown are made "
             "of all samples.",
         ],
-        _facts(record, rows),
+        _facts(record, rows, scan),
         summarise(rows, Scoring()).scores(),
         slices=shown,
         curves=_curves(record, run),
@@ -52,8 +52,25 @@ def write_report(
     write_page(out / "report.html", page)
 
 
-def _facts(record: Mapping[str, Any], rows: Sequence[ScoredSlice]) -> dict[str, str]:
+def chosen_first(shown: ViewerSlice, label: str) -> ViewerSlice:
+    """A slice whose chosen image is the one that the page opens with."""
+    return replace(shown, images={label: shown.images[label], **shown.images})
+
+
+def marked(shown: ViewerSlice, label: str) -> ViewerSlice:
+    """A slice whose chosen image is called so."""
+    names = {name: f"{name} (written)" if name == label else name for name in shown.images}
+    return replace(
+        shown,
+        images={names[name]: image for name, image in shown.images.items()},
+        captions={names[name]: caption for name, caption in shown.captions.items()},
+    )
+
+
+def _facts(record: Mapping[str, Any], rows: Sequence[ScoredSlice], scan: Scan) -> dict[str, str]:
     facts = {"Slices": str(len({row.slice for row in rows})), "Acceleration": f"{rows[0].acceleration:.2f}x"}
+    if scan.meta.emulated:
+        facts["Sampling"] = "a full scan, undersampled here"
     for name, found in record["classical"].items():
         facts[CLASSICAL[name].capitalize() if name != "l1_wavelet" else CLASSICAL[name]] = (
             f"regularisation {found['regularisation']:.2g}"
@@ -67,7 +84,13 @@ def _maps(path: Path, scan: Scan) -> list[Section]:
     """The coil maps of a slice, of several coils."""
     if scan.maps is None:
         return []
-    maps_figure(path, np.stack([for_people(coil, scan.meta.geometry).numpy() for coil in scan.maps.abs()]))
+    sets = unstacked(scan.maps.abs(), scan.mask.shape[0]).transpose(0, 1)
+    maps = {
+        f"coil {coil + 1}" + (f", set {number + 1}" if len(sets) > 1 else ""): for_people(one, scan.meta.geometry)
+        for number, coils in enumerate(sets)
+        for coil, one in enumerate(coils)
+    }
+    maps_figure(path, {name: one.numpy() for name, one in maps.items()})
     told = (
         f"Coil sensitivity maps of slice {scan.meta.slice}, without the samples for judging. Bright: the coil sees "
         "this place well. Maps follow the coils, not the anatomy; noise or edges in them become errors of the image."

@@ -190,7 +190,8 @@ def _maps(
     body = body_mask(image.abs())
     shape = _cropped(error_shape(image, replicates, body), scan)
     safe, error = ((one * shape).sqrt() for one in (energy.safe, energy.value))
-    z = _cropped(z, scan)
+    # In air, image and residual are of the same noise, and their phases with them: z would be of one sign.
+    z = _cropped(torch.where(body, z, 0.0), scan)
     return ErrorMaps(
         image,
         (two_sided_quantile(options.bound) * safe).float(),

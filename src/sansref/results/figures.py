@@ -60,8 +60,8 @@ def agreement_figure(
     return rho
 
 
-def maps_figure(path: str | Path, maps: npt.NDArray[np.floating[Any]]) -> None:
-    """Write the magnitudes of coil sensitivity maps, (coils, height, width), side by side on one grey scale.
+def maps_figure(path: str | Path, maps: Mapping[str, npt.NDArray[np.floating[Any]]]) -> None:
+    """Write the magnitudes of coil sensitivity maps by name, (height, width) each, side by side on one grey scale.
 
     Raises
     ------
@@ -72,12 +72,15 @@ def maps_figure(path: str | Path, maps: npt.NDArray[np.floating[Any]]) -> None:
 
     columns = min(MAPS_A_ROW, len(maps))
     rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.75 * rows * maps.shape[1] / maps.shape[2]), layout="constrained")
-    for coil, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    height, width = next(iter(maps.values())).shape
+    brightest = max(float(one.max()) for one in maps.values())
+    figure = Figure(figsize=(1.6 * columns, 1.75 * rows * height / width), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in places:
         axes.set_axis_off()
-        if coil < len(maps):
-            axes.imshow(maps[coil], cmap="gray", vmin=0, vmax=float(maps.max()))
-            axes.set_title(f"coil {coil + 1}", fontsize=8)
+    for (name, one), axes in zip(maps.items(), places, strict=False):
+        axes.imshow(one, cmap="gray", vmin=0, vmax=brightest)
+        axes.set_title(name, fontsize=8)
     save_figure(figure, path)
 
 
