@@ -35,6 +35,7 @@ from sansref.commands.zero_shot import (
 )
 from sansref.commands.zero_shot_choice import errors_in_parts
 from sansref.data.prepare import Preparation, scaled
+from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
 from sansref.data.slices import Slices, resized_image
@@ -55,6 +56,7 @@ from sansref.training.config import RunConfig
 from sansref.training.history import read_history
 from sansref.training.loop import Loop
 from sansref.training.run import RunDirectory
+from sansref.training.subjects import learned_subjects
 
 QUIET = Console(quiet=True)
 LABELS = ["zero-filled", "L1-wavelet", "total variation", "network", "mixture"]
@@ -106,6 +108,15 @@ def play(file, out, options=BY_EPOCHS, say=lambda line: None, method="idr", **ch
 def played(scan_file, quick_compressed_sensing, tmp_path_factory):
     out = tmp_path_factory.mktemp("played") / "out"
     return play(scan_file, out), out
+
+
+@pytest.fixture(scope="module")
+def taught(scan_file, quick_compressed_sensing, tmp_path_factory):
+    """A run that has learned from another scan."""
+    folder = tmp_path_factory.mktemp("taught")
+    np.save(folder / "other.npy", np.load(scan_file)[::-1, :, ::-1])
+    play(folder / "other.npy", folder / "out")
+    return folder / "out" / "run"
 
 
 def images(out):
@@ -393,6 +404,47 @@ def test_other_formats_and_maps_need_no_other_training(scan_file, tmp_path, monk
     assert again.images == mapped.images
 
 
+def test_the_run_knows_what_it_has_learned_from(scan_file, played, tmp_path):
+    run = RunDirectory(played[1] / "run")
+    reader = open_scan_file(scan_file, config_of().slices.reader_options)
+    assert learned_subjects(run, [reader.describe(scan_file)]) == {"head"}
+    with pytest.raises(SettingError, match="has learned from this very scan"):
+        play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=run.path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_written_where_maps_are_impossible(tmp_path):
+    kspace = fft2c(noise(4, 32, 48, dtype=torch.complex64)) * torch.linspace(1, 2, 4)[:, None, None]
+    kept = torch.zeros(48, dtype=torch.bool)
+    kept[16:32] = kept[::4] = True
+    path = tmp_path / "columns.npy"
+    np.save(path, (kspace * kept)[None].numpy())
+    said = []
+    options = ZeroShotOptions(minutes=None, error_map=ErrorMapOptions())
+    choice = module.Choice(NETWORK, "the network was chosen", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "choose", lambda errors, parts: choice)
+        found = play(path, tmp_path / "out", options, said.append, epochs=1, stages=1, **{"coils.crop": 0.0})
+    assert [path.name for path in found.images] == ["columns.h5"]
+    assert any("no error maps: " in line and "too few samples" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"choice": 5}, {"choice": {"label": "x"}}, {"settings": 3}, {"before": "x"}),
+        *({"classical": 3}, {"classical": {}}, {"classical": {"x": {"regularisation": 1, "stopping": 1}}}),
+    ],
+)
+def test_a_damaged_record_is_one_line(scan_file, played, tmp_path, damage):
+    copy = tmp_path / "out"
+    shutil.copytree(played[1], copy)
+    record = json.loads((copy / "zeroshot.json").read_text())
+    (copy / "zeroshot.json").write_text(json.dumps(record | damage))
+    with pytest.raises(FileError, match=r"zeroshot.json: is no record that this version can go on with"):
+        play(scan_file, copy)
+
+
 def test_two_sets_of_maps_give_an_image_of_the_scans_size(scan_file, tmp_path):
     found = play(scan_file, tmp_path / "out", map_sets=2, epochs=1, stages=1)
     assert images(tmp_path / "out").shape == (2, 32, 32)
@@ -506,8 +558,8 @@ def test_an_interrupt_before_the_first_epoch_leaves_compressed_sensing(scan_file
     assert found.choice.reason.endswith("nothing was learned")
 
 
-def test_training_begins_with_the_weights_of_another_run(scan_file, played, tmp_path, monkeypatch):
-    start = played[1] / "run"
+def test_training_begins_with_the_weights_of_another_run(scan_file, taught, tmp_path, monkeypatch):
+    start = taught
     begun = []
     original = Loop.train
 
@@ -529,7 +581,7 @@ def test_training_begins_with_the_weights_of_another_run(scan_file, played, tmp_
         play(scan_file, tmp_path / "other", ZeroShotOptions(start=tmp_path), epochs=1)
 
 
-def test_the_start_alone_is_chosen_where_it_predicts_best(scan_file, played, tmp_path, monkeypatch):
+def test_the_start_alone_is_chosen_where_it_predicts_best(scan_file, taught, tmp_path, monkeypatch):
     original = module.choose
 
     def kindly(errors, parts):
@@ -537,7 +589,7 @@ def test_the_start_alone_is_chosen_where_it_predicts_best(scan_file, played, tmp
         return original(kind, kind)
 
     monkeypatch.setattr(module, "choose", kindly)
-    start = RunDirectory(played[1] / "run")
+    start = RunDirectory(taught)
     found = play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=start.path), epochs=1, stages=1)
     assert found.choice.label == "start"
     (scan, *_) = whole_scans(scan_file)
@@ -632,7 +684,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(scan_file, t
 
 
 def test_minutes_must_be_positive():
-    with pytest.raises(SettingError, match="minutes must be positive, got 0"):
+    with pytest.raises(SettingError, match="minutes must be positive, and at most 100000, got 0"):
         ZeroShotOptions(minutes=0)
 
 
@@ -649,7 +701,9 @@ WORDS = [
 def test_the_command_and_python_give_the_same(scan_file, played, tmp_path, capsys):
     main(["zeroshot", str(scan_file), "--out", str(tmp_path / "command"), *WORDS])
     out = capsys.readouterr().out
-    for words in ("first picture, by compressed sensing", "L1-wavelet: error for stopping", "is fully sampled: a part of it is taken", "was chosen: ", "head.h5, by "):
+    for words in ("is fully sampled: a part of it is taken", "first picture, by compressed sensing"):
+        assert words in out
+    for words in ("L1-wavelet: error for stopping", "was chosen: ", "head.h5, by "):
         assert words in out
     np.testing.assert_array_equal(images(tmp_path / "command"), images(played[1]))
     found = package.zero_shot(scan_file, tmp_path / "python", minutes=None, quiet=True, **SETTINGS)

@@ -185,6 +185,8 @@ def _mapping(
     made = ErrorMapOptions(options.bound)
     if not options.error_map:
         return None
+    if method.denoises:
+        raise SettingError("a run that learned to denoise has no error maps yet: leave out --error_map")
     if method.relative:
         raise SettingError("a method that gives every image a scale of its own has no error map: leave it out")
     return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)

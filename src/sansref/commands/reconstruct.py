@@ -37,6 +37,9 @@ from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 
+FULL = 0.9
+"""Share of the grid below which a scan is undersampled rather than full with a few samples lost."""
+
 NOISE_SLICES = 8
 """Slices, spread over a file, that the level of its noise is found in."""
 
@@ -314,7 +317,10 @@ class Worker:
 
         shown = with_bar(images(), title, outputs.info.slices, console)
         emulated = write_images((hard, clean), whole_volume(shown, outputs.info))
-        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, notes=(told(found),))
+        notes = [told(found)]
+        if not emulated and (outputs.info.acquired_fraction or 1.0) < FULL and self.recipe.sampling.acceleration == 1:
+            notes.append("the run learned from full scans: what this undersampled scan lacks, nothing fills in")
+        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, notes=tuple(notes))
 
 
 def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:

@@ -86,6 +86,9 @@ EPOCHS = 6
 PICTURE_EVERY = 10.0
 """Seconds between pictures of the best image so far, at least."""
 
+LONGEST = 1e5
+"""Minutes of a training at most: ten weeks."""
+
 LATE = 1.25
 """How many times its budget a training may take: the steps of a busy machine differ from the one that was measured."""
 
@@ -146,8 +149,8 @@ class ZeroShotOptions:
     error_map: ErrorMapOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.minutes is not None and not self.minutes > 0:
-            raise SettingError(f"minutes must be positive, got {self.minutes:g}")
+        if self.minutes is not None and not 0 < self.minutes <= LONGEST:
+            raise SettingError(f"minutes must be positive, and at most {LONGEST:g}, got {self.minutes:g}")
 
 
 @dataclass(frozen=True)
@@ -280,6 +283,22 @@ class _Measured:
         return self._known[key]
 
 
+def _is_sound(record: object) -> bool:
+    """Whether a record is one of this version, whose parts have the types that they are written with."""
+    if not isinstance(record, dict) or record.get("version") != VERSION or not isinstance(record.get("settings"), dict):
+        return False
+    classical, choice = record.get("classical", {"": {"regularisation": 0.0, "stopping": 0.0}}), record.get("choice")
+    named = choice is None or (isinstance(choice, dict) and choice.keys() == {"label", "reason", "errors"})
+    return (
+        named
+        and isinstance(record.get("before"), float | None)
+        and isinstance(classical, dict)
+        and bool(classical)
+        and classical.keys() <= {"", *CLASSICAL}
+        and all(isinstance(one, dict) and one.keys() == {"regularisation", "stopping"} for one in classical.values())
+    )
+
+
 class _BestPicture:
     """Follows a training as a tracker does, and draws a slice anew when the network predicts held-out samples better.
 
@@ -337,6 +356,7 @@ class _Work:
         self.picture = out / "best.png"
         self.seed = config.data_seed + 1  # of the samples for judging
         self.record: dict[str, Any] = {}
+        self.stopped = False  # by Ctrl-C
 
     def say(self, line: str) -> None:
         """Tell the user, and the log."""
@@ -345,8 +365,8 @@ class _Work:
 
     def done(self) -> ZeroShot:
         """Everything, or what is left of it."""
-        self._check()
         keep_outside(self.out, self.file)
+        self._check()
         self.info = open_scan_file(self.file, self.config.slices.reader_options).describe(self.file)
         with locked(self.out):
             claim(self.out, "zeroshot")
@@ -383,7 +403,14 @@ class _Work:
             )
         if self.options.error_map is not None and config.coils.map_sets > 1:
             raise SettingError("--error_map does not go with --map_sets 2: leave out one of them")
+        if self.options.error_map is not None and config.denoises:
+            raise SettingError("--error_map does not go with --denoise: leave out one of them")
         self.start = start_of(self.options.start, config)
+        if self.start is not None and fingerprint(self.file) in self.start.files().values():
+            raise SettingError(
+                f"the start {self.start.path} has learned from this very scan, so that nothing could judge it: "
+                "give another --start"
+            )
 
     def _begin(self) -> None:
         """Read the record, or begin it; refuse other settings."""
@@ -400,7 +427,7 @@ class _Work:
         path, cure = self.out / RECORD, "Choose another --out"
         if path.exists():
             self.record = read_json(path, cure)
-            if not isinstance(self.record, dict) or self.record.get("version") != VERSION:
+            if not _is_sound(self.record):
                 raise FileError(path, "is no record that this version can go on with", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
@@ -439,7 +466,11 @@ class _Work:
         if folder.exists():
             return PreparedScans(folder)
         apart = (scan.restricted(~judged_mask(scan, self.seed)) for scan in self._scans())
-        return store_scans(apart, folder, references=False)
+        try:
+            return store_scans(apart, folder, references=False)
+        except SettingError as error:
+            problem = f"has too few samples to set some apart for judging ({error})"
+            raise FileError(self.file, problem, "Reconstruct it with a run that other scans have taught") from None
 
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
@@ -516,6 +547,10 @@ class _Work:
             self.say(f"network: {stages} stage(s) of {training.epochs} epoch(s), about {minutes:g} min")
         config = replace(config, machine=self.config.machine)
         self.run.start(config, str(self.file.resolve()))
+        # Whoever scores or goes on with the run is to know what it has learned from.
+        subject = {"training": [self.info.subject], "validation": [], "test": []}
+        write_text(self.run.splits_file, json.dumps(subject))
+        write_text(self.run.files_file, json.dumps({self.file.name: fingerprint(self.file)}))
         if self.run.finished or "failed" in self.record:
             return
         best, error = next(iter(self._stopping_errors().items()))
@@ -539,13 +574,14 @@ class _Work:
         except KeyboardInterrupt:
             kept = end_here(config, self.run, len(self.scans))
             self.say("training stopped; a second Ctrl-C stops the command")
+            self.stopped = True
         except TrainingError as error:
             kept = end_here(config, self.run, len(self.scans))
             self.say(f"training failed: {error}")
         self.say(
             "the best weights so far are judged" if kept else "no epoch has ended: compressed sensing is judged alone"
         )
-        if not kept:
+        if not kept and not self.stopped:
             self._note(failed=True)
 
     def _methods(self, classical: Mapping[str, Classical]) -> dict[str, _Measured]:
@@ -584,7 +620,7 @@ class _Work:
         shown = [chosen_first(one, choice.label) for one in shown]
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
         self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
-        return ZeroShot(choice, self._files(choice).paths(), rows)
+        return ZeroShot(choice, tuple(path for path in self._files(choice).paths() if path.exists()), rows)
 
     def _write_images(self, choice: Choice, method: _Measured) -> None:
         """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for."""
@@ -599,7 +635,12 @@ class _Work:
 
         family = cache(self.config.sampling.family)
         self.say(files.announcement(method, self._middle))
-        files.write(whole_volume(files.slices(method, scans, family, unseen), self.info))
+        try:
+            files.write(whole_volume(files.slices(method, scans, family, unseen), self.info))
+        except FileError as error:  # such as too few samples for judging: the images are worth more than their maps
+            self.say(f"no error maps: {error}")
+            write_images(files.outputs, whole_volume(self._images(method), self.info))
+            return
         for note in files.notes():
             self.say(note)
 

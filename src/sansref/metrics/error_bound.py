@@ -46,7 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, hypot, log, log10, sqrt
+from math import hypot, log, log10, sqrt
 from statistics import NormalDist, fmean
 
 import torch
@@ -151,6 +151,8 @@ def error_energy(
     mean = sum(without) / groups
     variance = (groups - 1) / groups * sum((one - mean) ** 2 for one in without)
     doubt = NOISE_DOUBT * noise
+    # Where noise hides all of the error, it is not 0 but unknown.
+    value = max(value, 0.1 * doubt)
     spread = sqrt(variance + SYSTEMATIC**2 + (doubt / max(value, TINY)) ** 2)
     return Energy(safe + max(doubt, 0.0), value, spread)
 
@@ -212,5 +214,5 @@ def estimated_psnr(image: Tensor, error: Tensor, spread: float) -> Estimated:
     peak = max(float(image.max()), sqrt(TINY))
     of_peak = float(error.flatten()[image.argmax()]) / peak
     reach = two_sided_quantile(0.95) * hypot(spread, 2 * of_peak)
-    value, low, high = (10 * log10(peak**2 / mean * exp(shift)) for shift in (0.0, -reach, reach))
-    return Estimated(value, low, high)
+    value, aside = 10 * log10(peak**2 / mean), 10 * reach / log(10)
+    return Estimated(value, value - aside, value + aside)

@@ -147,7 +147,7 @@ def error_maps(
     """
     options = options or ErrorMapOptions()
     if scan.sets > 1:
-        raise SettingError("error maps are not made of images with two sets of coil maps: leave out --map_sets 2")
+        raise SettingError("images with two sets of coil maps (--map_sets 2) have no error maps: leave out --error_map")
     level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options, unseen)
     pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
     nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import FileError, TrainingError
-from sansref.files import atomic_path, write_bytes
+from sansref.files import write_bytes
 from sansref.machine import keep_freed_memory
 from sansref.methods import Method, Update, collate
 from sansref.methods.examples import AnyBatch
@@ -344,9 +345,10 @@ class Loop(Generic[AnyBatch]):
 
     def save(self, path: Path, epoch: int) -> None:
         """Write all that it takes to go on behind an epoch; a kill in between leaves the previous point whole."""
-        with atomic_path(path, parents=False) as temporary:
-            parts = {name: part.state_dict() for name, part in self._parts()}
-            torch.save({"epoch": epoch, "kept": vars(self.kept), **parts}, temporary)
+        parts = {name: part.state_dict() for name, part in self._parts()}
+        state = io.BytesIO()  # where a disk is full, PyTorch raises errors of its own
+        torch.save({"epoch": epoch, "kept": vars(self.kept), **parts}, state)
+        write_bytes(path, state.getvalue(), parents=False)
 
     def resume(self, path: Path) -> int:
         """Take up what :meth:`save` wrote, if it is there; returns the epoch to go on with.

@@ -14,6 +14,7 @@ import torch
 from sansref.data.readers import FileInfo, ScanFiles
 from sansref.data.slices import Slices
 from sansref.errors import FileError
+from sansref.kspace.grid import is_full
 from sansref.kspace.noise import noise_level
 from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
@@ -148,7 +149,7 @@ def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scan
         yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such thing"
     if config.split.test and not splits.get("test") and not config.split.folds:
         yield f"--test {config.split.test:g}: one subject alone, nobody can be set aside"
-    if any(not scan.meta.emulated for scan in scans):
+    if any(not scan.meta.emulated and not is_full(scan.mask) for scan in scans):
         names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
         yield f"{', '.join(f'--{name}' for name in names)}: scans that came undersampled keep their own masks"
     measured = [scan.mask.shape for scan in scans if not scan.meta.synthetic]
