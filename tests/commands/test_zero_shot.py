@@ -556,6 +556,8 @@ def test_an_interrupt_before_the_first_epoch_leaves_compressed_sensing(scan_file
     assert "no epoch has ended: compressed sensing is judged alone" in said
     assert NETWORK not in found.choice.errors
     assert found.choice.reason.endswith("nothing was learned")
+    monkeypatch.undo()
+    assert NETWORK in play(scan_file, tmp_path / "out").choice.errors  # the same command trains after all
 
 
 def test_training_begins_with_the_weights_of_another_run(scan_file, taught, tmp_path, monkeypatch):

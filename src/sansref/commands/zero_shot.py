@@ -619,7 +619,9 @@ class _Work:
         error_figure(self.out / "reconstructions.png", marked(shown[len(shown) // 2], choice.label))
         shown = [chosen_first(one, choice.label) for one in shown]
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
-        self._note(choice=asdict(choice), seeds={"judging": self.seed, "stopping": self.config.training.seed})
+        self._note(seeds={"judging": self.seed, "stopping": self.config.training.seed})
+        if self.run.finished or not self.stopped:  # else the same command is to train
+            self._note(choice=asdict(choice))
         return ZeroShot(choice, tuple(path for path in self._files(choice).paths() if path.exists()), rows)
 
     def _write_images(self, choice: Choice, method: _Measured) -> None:
