@@ -101,7 +101,7 @@ def test_every_option_of_a_method_is_explained(sansref, method):
         assert code == 0
         shown[len(words)] = [line for line in out.splitlines() if line.startswith("  --")]
         assert not [mark for mark in ("`", ":class:", "None", "Optional", "typing") if mark in out]
-    assert 14 <= len(shown[1]) <= 19 < 60 < len(shown[2])
+    assert 14 <= len(shown[1]) <= 20 < 60 < len(shown[2])
     text = " ".join(out.split())
     unrolled = METHODS[method].network_type is NetworkOptions
     network = "Unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"

@@ -202,7 +202,6 @@ def test_a_file_that_breaks_off_leaves_the_one_before(loop_of, tmp_path, monkeyp
 
     (tmp_path / file).write_bytes(b"whole")
     loop = loop_of()
-    monkeypatch.setattr(torch, "save", breaking)
     monkeypatch.setattr(Path, "write_bytes", lambda path, content: breaking(content, path))
     with pytest.raises(RuntimeError):
         loop.save(tmp_path / file, 0) if file == "last.ckpt" else loop.save_weights(tmp_path / file)

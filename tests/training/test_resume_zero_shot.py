@@ -47,7 +47,7 @@ POINTS = {
     "before the choice": (f"{ZERO_SHOT}choose", 1),
     "while images are written": (f"{ZERO_SHOT}write_images", 1),
     "before the scores": (f"{ZERO_SHOT}write_scores", 1),
-    "before the page": ("sansref.commands.zero_shot:write_page", 1),
+    "before the page": ("sansref.commands.zero_shot_report:write_page", 1),
     "before the end is recorded": (f"{ZERO_SHOT}write_text", 4),
 }
 
