@@ -85,7 +85,7 @@ def in_wandb(run: Path) -> list[tuple[int, dict[str, float]]]:
         values = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
         values = {name: json.loads(value) for name, value in values.items()}
         found += [(name, values["_step"], value) for name, value in values.items() if not name.startswith("_")]
-        names |= {item.key for item in record.run.config.update}
+        names |= {item.key for part in (record.run.config, record.config) for item in part.update}
     assert {"method.name", "training.epochs", "network.phases"} <= names
     return by_step(found)
 

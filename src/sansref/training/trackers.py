@@ -130,6 +130,8 @@ class WandB:
             config=dict(parameters),
             settings=wandb.Settings(silent=True, console="off"),
         )
+        # Once more: on a busy machine, what a run is begun with has been seen to be missing from its file.
+        self._run.config.update(dict(parameters), allow_val_change=True)  # type: ignore[no-untyped-call]
         self._next = self._run.step
 
     def add(self, step: int, row: Mapping[str, float]) -> None:
