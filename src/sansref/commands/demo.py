@@ -26,13 +26,13 @@ from sansref.methods.classical.regularisation import (
     choose_regularisation,
     classical_names,
 )
-from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
 from sansref.randomness import seeded
 from sansref.results.figures import agreement_figure, error_figure, stage_figure
 from sansref.results.render import markdown
-from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, zero_filled
+from sansref.results.scorer import ZERO_FILLED, Scorer, zero_filled
 from sansref.results.scores import write_scores
 from sansref.results.tables import Scoring, Summary, summarise
 from sansref.results.viewer.contents import Contents, Curve, Figure, Section, ViewerSlice

@@ -9,7 +9,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from sansref.errors import FileError
+from sansref.commands.output_files import check_finite
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of
 from sansref.metrics.sure import Sure, sure
@@ -69,16 +69,14 @@ def denoised(reconstruct: Callable[[Measurement], Tensor], scan: Scan, device: t
     reconstruct
         From samples (batch of one) to a complex image (1, height, width) whose samples are not imposed.
     scan
-        Whose noise is known or can be found; one without noise is left alone.
+        The scan; where no noise is known or can be found in it, it is left alone.
     device
         Where the method works, None is the CPU.
     """
     given = scan.batch().to(device or torch.device("cpu"))
     image = reconstruct(given)
     hard, sigma = given.data_consistent(image)[0], noise_of(given)
-    if not image.isfinite().all():
-        problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
-        raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
+    check_finite(image, scan)
     if not bool((sigma > 0).any()):
         nothing = torch.zeros_like(hard.real)
         return Denoised(hard, hard, True, Sure(1.0, 1.0, 0.0, 0.0, nothing, nothing))

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.commands.output_files import MAPS_RECORD, Outputs
+from sansref.commands.output_files import MAPS_RECORD, Outputs, check_finite
 from sansref.data.placement import in_plane_axes, is_placing
-from sansref.errors import FileError
 from sansref.files import write_text
 from sansref.kspace.masks.family import MaskFamily
 from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD, Region
 from sansref.metrics.error_bound import Estimated, mean_of
-from sansref.metrics.error_maps import ErrorMapOptions, Reconstruct, error_maps
+from sansref.metrics.error_maps import ErrorMapOptions, error_maps
+from sansref.metrics.held_out import Reconstruct
 from sansref.outputs.overlay import OVERLAYS
 from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
@@ -43,7 +43,7 @@ class MappedFile:
     Parameters
     ----------
     outputs
-        Of the images.
+        Names and formats of the images.
     options
         How error maps are made.
     """
@@ -102,9 +102,7 @@ class MappedFile:
             found = error_maps(reconstruct, scan, family(scan.meta.emulated), self.options, unseen(scan))
             image, scale = magnitude(found.image, scan), scan.meta.scale
             stack = torch.stack([image * scale, found.bound * scale, found.contradiction])
-            if not stack.isfinite().all():
-                problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
-                raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
+            check_finite(stack, scan)
             self._found.append((scan.meta, found.psnr, found.regions))
             yield stack, scan.meta
 

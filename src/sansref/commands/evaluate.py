@@ -25,13 +25,12 @@ from sansref.methods.classical.regularisation import Choice, Classical, Classica
 from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD
 from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
-from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.lpips import load_lpips
 from sansref.results.figures import error_figure
 from sansref.results.scorer import (
     BEST_SCALE,
     ZERO_FILLED,
-    Reconstruct,
     Scorer,
     reference_noise,
     zero_filled,

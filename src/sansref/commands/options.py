@@ -78,7 +78,7 @@ class DemoOptions:
     Attributes
     ----------
     seed
-        Of phase, noise, mask, partitions and weights.
+        Seed of phase, noise, mask, partitions and weights.
     matrix
         Rows and columns of the slice; fewer than 256 lower the resolution.
     acceleration

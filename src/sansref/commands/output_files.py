@@ -35,7 +35,7 @@ from sansref.outputs.writers import (
     png_name,
     png_slices,
 )
-from sansref.scan import ScanMeta
+from sansref.scan import Scan, ScanMeta
 from sansref.training.run import RunDirectory
 from sansref.yaml_json import read_json
 
@@ -197,6 +197,13 @@ def undersampling(sampling: Sampling) -> str:
     """How scans that come fully sampled are undersampled, in words."""
     law = sampling.mask in MASK_LAWS
     return f"{sampling.mask}, {sampling.acceleration:g}x" if law else f"mask file {Path(sampling.mask).name}"
+
+
+def check_finite(image: Tensor, scan: Scan, cure: str = "Check the run with 'sansref evaluate'") -> None:
+    """Refuse an image of a scan, or several, that holds NaN or infinite values, with a ``FileError`` and the cure."""
+    if not image.isfinite().all():
+        problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
+        raise FileError(scan.meta.source, problem, cure)
 
 
 def begin(

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
 from sansref.commands.error_map import MappedFile
-from sansref.commands.output_files import Format, Outputs, begin, made_by, output_name, output_names, whole_path
+from sansref.commands.output_files import (
+    Format,
+    Outputs,
+    begin,
+    check_finite,
+    made_by,
+    output_name,
+    output_names,
+    whole_path,
+)
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
 from sansref.data.readers.dicom import first_files
@@ -224,9 +233,7 @@ def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor
     """
     with torch.inference_mode():
         image = magnitude(method.reconstruct(scan.batch().to(device))[0].cpu(), scan) * scan.meta.scale
-    if not image.isfinite().all():
-        problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
-        raise FileError(scan.meta.source, problem, "Check the run with 'sansref evaluate'")
+    check_finite(image, scan)
     return image
 
 
@@ -340,7 +347,7 @@ def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Sc
 def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
     """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
 
-    Of several outputs, each has an image of its own: slices are then (outputs, height, width).
+    With several outputs, a slice holds an image for each of them, (outputs, height, width).
     """
     several = (outputs,) if isinstance(outputs, Outputs) else outputs
     puts: list[list[PutSlice]] | None = None

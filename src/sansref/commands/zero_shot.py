@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import fmean
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sansref.commands.error_map import MappedFile
 from sansref.commands.evaluate import CLASSICAL
-from sansref.commands.output_files import Format, Outputs, undersampling
+from sansref.commands.output_files import Format, Outputs, check_finite, undersampling
 from sansref.commands.reconstruct import whole_volume, write_images
 from sansref.commands.zero_shot_choice import (
     JUDGED,
@@ -52,10 +52,10 @@ from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
 from sansref.metrics.error_maps import ErrorMapOptions
-from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.outputs.writers import save_png
 from sansref.results.figures import error_figure
-from sansref.results.scorer import ZERO_FILLED, Reconstruct, Scorer, magnitude, zero_filled
+from sansref.results.scorer import ZERO_FILLED, Scorer, magnitude, zero_filled
 from sansref.results.scores import ScoredSlice, read_scores, write_scores
 from sansref.results.viewer.contents import ViewerSlice
 from sansref.scan import Scan, ScanMeta
@@ -406,7 +406,7 @@ class _Work:
         if self.options.error_map is not None and config.denoises:
             raise SettingError("--error_map does not go with --denoise: leave out one of them")
         self.start = start_of(self.options.start, config)
-        if self.start is not None and fingerprint(self.file) in self.start.files().values():
+        if self.start is not None and self._content in self.start.files().values():
             raise SettingError(
                 f"the start {self.start.path} has learned from this very scan, so that nothing could judge it: "
                 "give another --start"
@@ -419,7 +419,7 @@ class _Work:
         del settings["machine"]  # it may go on elsewhere
         named = self.config.preparation.flat()  # of files that settings name, what they hold
         settings["sampling"]["mask"], settings["data"]["maps"] = named["sampling.mask"], named["slices.maps"]
-        settings |= {"file": str(self.file.resolve()), "content": fingerprint(self.file)}
+        settings |= {"file": str(self.file.resolve()), "content": self._content}
         settings |= {"minutes": self.options.minutes, "images": sorted(set(self.options.formats))}
         settings["error_map"] = None if self.options.error_map is None else self.options.error_map.bound
         settings["start"] = None if self.start is None else file_digest(self.start.weights)
@@ -443,6 +443,11 @@ class _Work:
                 )
         else:
             self._note(settings=settings)
+
+    @cached_property
+    def _content(self) -> str:
+        """Fingerprint of the file."""
+        return fingerprint(self.file)
 
     def _note(self, **parts: Any) -> None:
         self.record = {"version": VERSION, **self.record, **parts}
@@ -550,7 +555,7 @@ class _Work:
         # Whoever scores or goes on with the run is to know what it has learned from.
         subject = {"training": [self.info.subject], "validation": [], "test": []}
         write_text(self.run.splits_file, json.dumps(subject))
-        write_text(self.run.files_file, json.dumps({self.file.name: fingerprint(self.file)}))
+        write_text(self.run.files_file, json.dumps({self.file.name: self._content}))
         if self.run.finished or "failed" in self.record:
             return
         best, error = next(iter(self._stopping_errors().items()))
@@ -680,9 +685,7 @@ class _Work:
         """Images of all slices, of all their samples."""
         for scan in self._scans(range(self.info.slices)):
             image = magnitude(method(scan.batch())[0], scan) * scan.meta.scale
-            if not image.isfinite().all():
-                problem = f"is reconstructed to NaN or infinite values in slice {scan.meta.slice}"
-                raise FileError(self.file, problem, "Leave this file out")
+            check_finite(image, scan, "Leave this file out")
             yield image, scan.meta
 
     def _outputs(self, choice: Choice | None) -> Outputs:

@@ -12,8 +12,7 @@ from torch import Tensor
 from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
-from sansref.metrics.held_out import HeldOut, held_out_error, held_out_folds, held_out_mask
-from sansref.results.scorer import Reconstruct
+from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_error, held_out_folds, held_out_mask
 from sansref.scan import Scan
 
 JUDGED = 0.1

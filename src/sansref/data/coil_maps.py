@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sansref.errors import FileError, SettingError
-from sansref.kspace.coils import combine, compressed, compression_matrix, normalised, rss
+from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.coils import compressed, compression_matrix, normalised, rss
 from sansref.kspace.espirit import espirit, memory_needed
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.grid import center_crop
@@ -235,11 +236,10 @@ def _reference(whole: Tensor, maps: Tensor | None, full: Scan, options: CoilOpti
     """The reference of fully sampled k-space ``whole`` (coils, height, width) in the coils of ``maps``."""
     if maps is None and len(whole) > 1:
         return None
-    images = ifft2c(whole)
-    sets = 1 if maps is None else maps.shape[-2] // images.shape[-2]
-    combined = images[0] if maps is None else combine(torch.cat([images] * sets, -2), maps)
+    physics = Cartesian(full.mask, maps)
+    combined = physics.adjoint(whole)
     if options.reference == "combined":
         return combined
     # All coils as they were measured: what is scored against must not depend on their compression.
-    whole = rss(ifft2c(full.kspace))
-    return torch.polar(torch.cat([whole, *[torch.zeros_like(whole)] * (sets - 1)], -2), combined.angle())
+    measured = rss(ifft2c(full.kspace))
+    return torch.polar(torch.cat([measured, *[torch.zeros_like(measured)] * (physics.sets - 1)], -2), combined.angle())

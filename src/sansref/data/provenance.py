@@ -42,7 +42,7 @@ class Provenance:
     shows
         What images show that do not show the object, such as "error bound", and empty for those that do.
     meaning
-        Of such images, a sentence.
+        A sentence that explains such images.
     """
 
     method: str

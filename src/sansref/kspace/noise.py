@@ -110,7 +110,8 @@ def noise_level(kspace: Tensor, mask: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Of the real, and of the imaginary, part, real (coils, 1, 1), in the units of ``kspace``; 0 without samples.
+        Standard deviation of the real part, and of the imaginary part, real (coils, 1, 1), in the units of ``kspace``;
+        0 without samples.
     """
     return estimate_noise(kspace, mask).level
 
@@ -238,7 +239,7 @@ class _Air:
 
 def _air(power: Tensor) -> _Air | None:
     """Find air in power (coils, rows, columns), an image's, or of columns apart; None if some coil shows none."""
-    smooth = _blurred(power)
+    smooth = blurred(power, BLUR)
     bands = len(power), BANDS
     levels, where = power.new_full(bands, math.nan), torch.zeros_like(power, dtype=torch.bool)
     edges = [len(power[0]) * band // BANDS for band in range(BANDS + 1)]
@@ -296,9 +297,9 @@ def _heights(rows: int) -> list[int]:
     return [rows * (band + 1) // BANDS - rows * band // BANDS for band in range(BANDS)]
 
 
-def _blurred(power: Tensor) -> Tensor:
-    """Power (coils, rows, columns) averaged over neighbours; the mean over all columns where they are no image."""
-    return _smoothed(_smoothed(power.transpose(1, 2), BLUR).transpose(1, 2), BLUR)
+def blurred(values: Tensor, width: float) -> Tensor:
+    """Gaussian average over neighbours (..., rows, columns), of standard deviation ``width``."""
+    return _smoothed(_smoothed(values.transpose(-2, -1), width).transpose(-2, -1), width)
 
 
 def _smoothed(values: Tensor, width: float) -> Tensor:

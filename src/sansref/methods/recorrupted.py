@@ -58,7 +58,7 @@ def recorrupted(kspace: Tensor, sigma: Tensor, alpha: float, generator: torch.Ge
     alpha
         How much noise is added, over that of the samples; the target has 1 / alpha more.
     generator
-        Of the noise.
+        Source of the noise.
     """
     noise = white_noise(kspace, sigma, generator)
     return kspace + alpha * noise, kspace - noise / alpha

@@ -99,7 +99,7 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         weight
             Of the squared error of acquired samples that are not chosen, real (height, width).
         generator
-            Of the noise.
+            Source of the noise.
         """
         assert self.alpha is not None
         whole = scan.measurement

@@ -7,7 +7,7 @@ are simulated from the image; the scan's reference, if any, is never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,13 +29,10 @@ from sansref.metrics.error_bound import (
     estimated_psnr,
     two_sided_quantile,
 )
-from sansref.metrics.held_out import held_out_folds
+from sansref.metrics.held_out import Reconstruct, held_out_folds
 from sansref.metrics.quality import body_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
-
-Reconstruct = Callable[[Measurement], Tensor]
-"""From samples (batch) to complex images (batch, height, width)."""
 
 FIRST_MASK = 1_000_000
 """Number of the first mask that the bootstrap draws: far from those that a method may have learned with."""
@@ -50,13 +47,13 @@ class ErrorMapOptions:
     bound
         Share of the pixels whose error is to stay below the bound.
     replicates
-        Of the bootstrap.
+        Number of replicates of the bootstrap.
     folds
-        Of the acquired samples, at most; an even number.
+        Number of folds of the acquired samples at most; even.
     batch
         Reconstructions at once.
     seed
-        Of folds, masks and noise.
+        Seed of folds, masks and noise.
 
     Raises
     ------

@@ -16,6 +16,9 @@ from sansref.kspace.partitions import Unit, hold_out, never_held_out, shape_of
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
+Reconstruct = Callable[[Measurement], Tensor]
+"""From samples (batch) to complex images (batch, height, width)."""
+
 
 def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
     """Choose the acquired samples of a scan, number ``item``, that its score is computed on, bool (height, width).
@@ -83,7 +86,7 @@ class HeldOut:
     seed: int
     family: Callable[[bool], MaskFamily]
 
-    def score(self, reconstruct: Callable[[Measurement], Tensor], scan: Scan, item: int) -> float:
+    def score(self, reconstruct: Reconstruct, scan: Scan, item: int) -> float:
         """Score a reconstruction of scan number ``item``, whose reference is not looked at.
 
         Parameters

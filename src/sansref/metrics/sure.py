@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import white_noise
+from sansref.kspace.noise import blurred, white_noise
 
 STEP = 0.1
 """Of a probe, as a part of the noise: small, but far above the rounding of single precision."""
@@ -153,14 +153,4 @@ def sure(
     mean = (coils * each).sum(0).mean()
     lost_map = image_of(error).abs().square() - taken
     doubt = float(terms[variance > 0].std()) * count**0.5 / noise
-    return Sure(risk, kept, risk - kept, doubt, _blurred(kept_map) / mean, _blurred(lost_map) / mean)
-
-
-def _blurred(values: Tensor) -> Tensor:
-    """Gaussian average over neighbours (height, width); beyond the borders there is nothing."""
-    for axis in (0, 1):
-        places = torch.arange(values.shape[axis], dtype=values.dtype, device=values.device)
-        kernel = (-((places[:, None] - places) ** 2) / (2 * BLUR**2)).exp()
-        kernel = kernel / kernel.sum(1, keepdim=True)
-        values = kernel @ values if axis == 0 else values @ kernel.T
-    return values
+    return Sure(risk, kept, risk - kept, doubt, blurred(kept_map, BLUR) / mean, blurred(lost_map, BLUR) / mean)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isnan, log10, nan
@@ -16,7 +16,7 @@ from sansref.kspace.coils import magnitude_of_sets
 from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
-from sansref.metrics.held_out import HeldOut
+from sansref.metrics.held_out import HeldOut, Reconstruct
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import best_scale, body_mask, nmse, psnr, ssim
 from sansref.results.scores import METRICS, Normalise, ScoredSlice
@@ -25,9 +25,6 @@ from sansref.scan import Scan
 
 ZERO_FILLED = "zero-filled"
 BEST_SCALE = "zero-filled, best scale"
-
-Reconstruct = Callable[[Measurement], Tensor]
-"""From samples (batch of one) to a complex image (1, height, width)."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from sansref.files import claim, locked, remove_leftovers, remove_made, write_te
 from sansref.methods import Needs
 from sansref.methods.classical.non_local_means import non_local_means
 from sansref.methods.classical.regularisation import Classical, ClassicalName, choose_regularisation
-from sansref.metrics.held_out import HeldOut, held_out_mask
+from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.results.health_figure import draw_health
-from sansref.results.scorer import Reconstruct, Scorer, zero_filled
+from sansref.results.scorer import Scorer, zero_filled
 from sansref.results.scores import COLUMNS, ScoredSlice, file_in, read_scores, write_scores
 from sansref.training.subjects import fingerprints, refuse_changes, split_by_subject, unchanged
 from sansref.training.train import train
