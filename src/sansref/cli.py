@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
+from sansref.errors import FileError, SansrefError, SettingError, did_you_mean, told
 from sansref.presets import preset_file
 from sansref.settings import HIDDEN, new_parser, parse
 
@@ -181,7 +181,6 @@ def train(arguments: list[str]) -> None:
     skip_bad = options["skip_bad"]
     config = RunConfig.from_parsed(options)
     if options["dry_run"]:
-        from sansref.training.survey import told
         from sansref.training.train import dry_run as look
 
         for row in list(look(config, data, out, skip_bad, full=full)):  # or an error alone
@@ -405,7 +404,6 @@ def info(arguments: list[str]) -> None:
     check_place(options.path)
     from sansref.commands.info import describe
     from sansref.data.readers import ReaderOptions
-    from sansref.training.survey import told
 
     reading = ReaderOptions(
         array=options.array, axes=options.axes, maps=options.maps, subject_from=options.subject_from

@@ -15,14 +15,14 @@ from sansref.data.prepare import prepare
 from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ScanFiles, scan_files
 from sansref.data.scan_store import PreparedScans
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, told
 from sansref.files import write_text
 from sansref.methods import Needs
 from sansref.randomness import seeded
 from sansref.training.config import RunConfig, SplitOptions
 from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
-from sansref.training.survey import survey, told
+from sansref.training.survey import survey
 from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)

@@ -283,8 +283,3 @@ def _duration(seconds: float) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def told(row: Row) -> str:
-    """A row as a line."""
-    return f"{row[0]:<16}{row[1]}"
