@@ -99,8 +99,11 @@ def test_supplied_maps_from_training_to_images(sansref, tmp_path, monkeypatch):
     code, _, err = sansref("reconstruct", run, one, "--out", out)
     assert code == 2
     assert "too small for coil maps" in err
-    code, _, err = sansref("reconstruct", run, one, "--out", out, "--maps", "maps")
+    code, printed, err = sansref("reconstruct", run, one, "--out", out, "--maps", "maps")
     assert code == 0, err
+    assert printed.count("axes of the array are read as coil,row,column, as in the run's training data") == 1
+    code, printed, err = sansref("reconstruct", run, one, "--out", tmp_path / "told", "--maps", "maps", *axes)
+    assert (code, "axes of the array" in printed) == (0, False), err
     first = (out / "subject0.h5").read_bytes()
     # Other maps are another reconstruction.
     np.save(tmp_path / "maps" / "subject0.npy", np.roll(maps, 1, 0))

@@ -677,6 +677,8 @@ def test_foreign_files_are_safe(scan_file, tmp_path):
         ("idr", {"devices": 2}, "one scan is learned by one process"),
         ("ssdu", {"keep": "last"}, "leave out --keep last"),
         ("idr", {"training.score": "reference"}, "--score reference"),
+        ("idr", {"precision": "16-mixed"}, "precision '16-mixed' needs a GPU"),
+        ("idr", {"accelerator": "abacus"}, "accelerator 'abacus'"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(scan_file, tmp_path, method, changes, said):

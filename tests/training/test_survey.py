@@ -97,6 +97,8 @@ def test_a_dry_run_writes_nothing_and_refuses_what_training_would(tiny, heads, t
         list(dry_run(tiny("ssdu"), heads, heads / "run"))
     with pytest.raises(SettingError, match="takes no --full"):
         list(dry_run(tiny("ssdu"), heads, tmp_path / "run", full=heads))
+    with pytest.raises(SettingError, match="precision '16-mixed' needs a GPU"):
+        list(dry_run(tiny("ssdu", precision="16-mixed"), heads, tmp_path / "run"))
 
 
 def test_training_says_the_same_and_learns_the_same(tiny, heads, tmp_path):

@@ -90,7 +90,7 @@ class Reconstructed:
     """One file that is done, and its images; whether they were there already.
 
     ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones;
-    ``notes`` are what its error maps tell, or what became of its noise, a line each.
+    ``notes`` say how it was read, what its error maps tell, or what became of its noise, a line each.
     """
 
     path: Path
@@ -273,6 +273,14 @@ class Worker:
 
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
+        done = self._images(info, name, console, title)
+        if info.axes is None or self.job.axes is not None:
+            return done
+        told = f"the axes of the array are read as {info.axes}, as in the run's training data (--axes names others)"
+        return replace(done, notes=(told, *done.notes))
+
+    def _images(self, info: FileInfo, name: str, console: Console | None, title: str) -> Reconstructed:
+        path = info.path
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if self.method.denoises:
             if self.job.error_map is not None:

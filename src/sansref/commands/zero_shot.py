@@ -63,6 +63,7 @@ from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
 from sansref.training.history import read_history
+from sansref.training.processes import alone
 from sansref.training.run import RunDirectory, load_weights
 from sansref.training.stages import stage_files
 from sansref.training.survey import tried
@@ -405,6 +406,7 @@ class _Work:
             raise SettingError("--error_map does not go with --map_sets 2: leave out one of them")
         if self.options.error_map is not None and config.denoises:
             raise SettingError("--error_map does not go with --denoise: leave out one of them")
+        alone(config.machine, config.training.precision)  # refuses what this machine lacks, before any work
         self.start = start_of(self.options.start, config)
         if self.start is not None and self._content in self.start.files().values():
             raise SettingError(

@@ -238,7 +238,7 @@ def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fab
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
     if precision == "16-mixed" and fabric.device.type == "cpu":
-        raise SettingError("precision '16-mixed' cannot be used on a CPU: use --precision bf16-mixed")
+        raise SettingError("precision '16-mixed' needs a GPU: use --precision bf16-mixed or 32-true on a CPU")
     return fabric
 
 

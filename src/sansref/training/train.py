@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -131,6 +131,7 @@ def dry_run(
         As far as :func:`train` would before its first step.
     """
     _check(config, data, out, full)
+    alone(replace(config.machine, devices=1, num_nodes=1), config.training.precision)
     if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
         yield "other settings", f"{out} holds a run whose settings differ ({changes})"
     with on_threads(config.machine.threads):

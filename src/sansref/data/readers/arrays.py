@@ -328,6 +328,7 @@ class ArrayReader(ABC):
             subject=subject_of(path),
             contrast=contrast_of(path),
             acquired_fraction=fraction,
+            axes=self.options.axes,
             notes=tuple(note for note in notes if note),
         )
 

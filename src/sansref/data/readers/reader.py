@@ -150,6 +150,8 @@ class FileInfo:
         For k-space, the share of the encoded grid that was measured; None for magnitude images.
     stored_rows
         How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
+    axes
+        What the axes of an array are, where the reader was told (``--axes``); None where the file or a rule says so.
     notes
         What a person should know about how the file is read, as sentences.
     """
@@ -166,6 +168,7 @@ class FileInfo:
     spacing: tuple[float, float] | None = None
     acquired_fraction: float | None = None
     stored_rows: tuple[int, int] | None = None
+    axes: str | None = None
     notes: tuple[str, ...] = ()
     recognised_by: str = BY_NAME
 
