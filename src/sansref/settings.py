@@ -312,7 +312,7 @@ class _Known:
             head = f"  {name}"
             text += f"{head}\n{block}\n" if len(head) > width else f"{head:<{width + 2}}{block.lstrip()}\n"
         if shown:
-            text += "\nThe last part of a name is enough where it is the only one: --epochs is --training.epochs.\n"
+            text += "\nThe last part of a name is enough if it is unique: --epochs means --training.epochs.\n"
             text += f"'{self.parser.prog} --help all' lists every option.\n"
         return text
 

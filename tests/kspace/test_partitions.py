@@ -227,7 +227,7 @@ def test_scans_of_a_few_columns_are_told_how_many_are_needed() -> None:
     few = central_mask((32, 32), (32, 6))
     for call in (split_uniform, split_gaussian):
         with pytest.raises(
-            SettingError, match="6 columns were acquired, 2 of them outside the central 4: a share of 0.1 .* from 6 or"
+            SettingError, match=r"6 columns were acquired, 2 of them outside the central 4: a share of 0\.1 .* from 6"
         ):
             call(few, 0.1, seeded(), unit="column")
     more = central_mask((32, 32), (32, 10))

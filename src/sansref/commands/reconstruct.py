@@ -66,7 +66,7 @@ class Job:
     formats
         source is DICOM for DICOM, NIfTI for other image volumes and fastMRI's HDF5 for k-space files.
     accelerator
-        Where networks work; auto takes a GPU if there is one.
+        Device for the network; auto uses a GPU if there is one.
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
     maps

@@ -68,7 +68,7 @@ class ScoredSlice:
     label
         The method as tables name it.
     acceleration
-        Grid points over acquired samples.
+        Number of grid points divided by the number of acquired samples.
     fold, seed
         Which training of a comparison; 0 for a run that stands alone.
     subject, slice
