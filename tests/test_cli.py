@@ -303,7 +303,7 @@ def test_options_without_effect_on_undersampled_scans_are_said(sansref, write_kn
         ("extends: one-table-small", "is the plan of a comparison. Use 'sansref compare"),
         ("kind: comparison", "is the plan of a comparison. Use 'sansref compare"),
         ("- 3", "holds no settings"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_wrong_configurations_are_one_line(fails, heads, tmp_path, content, message):
@@ -320,10 +320,10 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
     train = ["train", "ssdu", "--out", tmp_path / "run", "--data"]
     for words, message in [
         ([*train, nowhere], "nowhere: does not exist. Check the spelling of the path."),
-        ([*train, text], "text.nii: is in no format that is read here"),
+        ([*train, text], "text.nii: is not in a format that sansref reads"),
         (
             ["train", "ssdu", "--data", head, "--out", text],
-            "is not empty and not a run that sansref has made: choose another --out",
+            "is not empty, and sansref did not make it as a run: choose another --out",
         ),
         (
             ["train", "ssdu", "--data", head, "--out", heads],
@@ -334,7 +334,7 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
         (["evaluate", nowhere, "--data", heads], "nowhere: is not a run directory (no config.yaml)"),
         (["reconstruct", heads, head, "--out", nowhere], "is not a run directory (no config.yaml)"),
         (["info", nowhere], "nowhere: does not exist"),
-        (["info", text], "is in no format that is read here"),
+        (["info", text], "is not in a format that sansref reads"),
     ]:
         assert message in fails(*words)
 
@@ -522,7 +522,7 @@ def test_reconstruct_lists_bad_files(sansref, fails, trained, write_heads, tmp_p
     assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is in no format")
     assert "with other formats: choose another --out" in fails(*words, "--format", "png")
     assert fails(*words, "--accelerator", "abacus").startswith("--accelerator takes one of auto, cpu, gpu")
-    assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is no address of a Ray cluster: give HOST:PORT")
+    assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is not the address of a Ray cluster: give HOST:PORT")
 
 
 def test_reconstruct_refuses_an_unfinished_run(fails, tiny, heads, tmp_path):

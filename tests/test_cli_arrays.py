@@ -43,7 +43,7 @@ def test_axes_and_array_go_into_the_run(sansref, data, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
     code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, *SMALL)
     assert code == 2
-    assert "subject0.npy: holds k-space of shape 2x32x32 and does not say what its axes are. Say it, for" in err
+    assert "subject0.npy: holds k-space of shape 2x32x32 whose axes have no names. Name them, for" in err
     code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, "--axes", "slice,row,column", *SMALL)
     assert code == 0, err
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["axes"] == "slice,row,column"

@@ -100,7 +100,7 @@ def test_what_a_linked_file_names_is_looked_at_too(folder: Path, way: str) -> No
     with h5py.File(folder / "source.h5", "w") as file:
         file["x"] = h5py.ExternalLink("/etc/hostname", "/x")
     WRITERS[way](folder / "scan.h5", "source.h5")
-    with refused(folder / "scan.h5", "/etc/hostname, which is no regular file"):
+    with refused(folder / "scan.h5", "/etc/hostname, which is not a regular file"):
         open_scan_file(folder / "scan.h5")
 
 

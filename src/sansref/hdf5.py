@@ -172,7 +172,9 @@ class _Walk:
         # A name with % stands for many files.
         if base and "%" not in base and target in plain and _is_regular(found):
             return found
-        problem = f"keeps '{printable(name)[:80]}' in {printable(target)[:200]}, which is no regular file in its folder"
+        problem = (
+            f"keeps '{printable(name)[:80]}' in {printable(target)[:200]}, which is not a regular file in its folder"
+        )
         raise FileError(self.path, problem, "Put all of its files into one folder, or copy what is meant into one file")
 
 

@@ -241,7 +241,7 @@ class _Known:
                 raise SettingError(f"{dashes}{name} takes {in_words(hint)}, not null")
             numbers = value if isinstance(value, tuple | list) else (value,)
             if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
-                raise SettingError(f"{dashes}{name} takes whole numbers up to {LARGEST}, which {value!r} is beyond")
+                raise SettingError(f"{dashes}{name} takes whole numbers up to {LARGEST}, but {value!r} is larger")
         return parsed
 
     def in_one_line(self, message: str, dashes: str = "", words: Collection[str] = ()) -> str:

@@ -357,7 +357,7 @@ def test_weights_that_were_given_must_be_there(play, tmp_path, monkeypatch, no_w
 
 @pytest.mark.parametrize("options", [{"lpips_weights": "alex.pth"}, {"lpips_download": True}])
 def test_weights_for_no_lpips_are_a_contradiction(options):
-    with pytest.raises(SettingError, match="for LPIPS, which is none: add --lpips alex or vgg"):
+    with pytest.raises(SettingError, match="but --lpips is none: add --lpips alex or --lpips vgg"):
         ScoreOptions(**options)
 
 

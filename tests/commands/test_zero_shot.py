@@ -383,7 +383,7 @@ def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, 
         for scan, unseen in seen:
             assert torch.equal(unseen, judged_mask(scan, 1)) if learned else unseen is None
         assert play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4).images == found.images
-    with pytest.raises(SettingError, match=r"--error_map does not go with --map_sets 2"):
+    with pytest.raises(SettingError, match=r"--error_map cannot be combined with --map_sets 2"):
         play(scan_file, tmp_path / "sets", options, map_sets=2)
     assert not (tmp_path / "sets").exists()
 
@@ -408,7 +408,7 @@ def test_the_run_knows_what_it_has_learned_from(scan_file, played, tmp_path):
     run = RunDirectory(played[1] / "run")
     reader = open_scan_file(scan_file, config_of().slices.reader_options)
     assert learned_subjects(run, [reader.describe(scan_file)]) == {"head"}
-    with pytest.raises(SettingError, match="has learned from this very scan"):
+    with pytest.raises(SettingError, match="has already learned from this scan"):
         play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=run.path))
     assert not (tmp_path / "out").exists()
 
@@ -441,7 +441,7 @@ def test_a_damaged_record_is_one_line(scan_file, played, tmp_path, damage):
     shutil.copytree(played[1], copy)
     record = json.loads((copy / "zeroshot.json").read_text())
     (copy / "zeroshot.json").write_text(json.dumps(record | damage))
-    with pytest.raises(FileError, match=r"zeroshot.json: is no record that this version can go on with"):
+    with pytest.raises(FileError, match=r"zeroshot.json: is not a record that this version can continue"):
         play(scan_file, copy)
 
 
@@ -577,7 +577,7 @@ def test_training_begins_with_the_weights_of_another_run(scan_file, taught, tmp_
     assert set(found.choice.errors) == {*LABELS, "start"}
     record = json.loads((tmp_path / "out" / "zeroshot.json").read_text())
     assert 0 < record["before"] < 2
-    with pytest.raises(SettingError, match=r"has another network \(network.channels 2\).* or --start none"):
+    with pytest.raises(SettingError, match=r"has a different network \(network.channels 2\).* or --start none"):
         play(scan_file, tmp_path / "other", options, **{"network.channels": 3})
     with pytest.raises(FileError, match="is not a run directory"):
         play(scan_file, tmp_path / "other", ZeroShotOptions(start=tmp_path), epochs=1)
@@ -673,8 +673,8 @@ def test_foreign_files_are_safe(scan_file, tmp_path):
 @pytest.mark.parametrize(
     ("method", "changes", "said"),
     [
-        ("supervised", {}, "method 'supervised' needs more than one undersampled scan"),
-        ("idr", {"devices": 2}, "one scan is learned by one process"),
+        ("supervised", {}, "method 'supervised' cannot learn from one undersampled scan"),
+        ("idr", {"devices": 2}, "one scan is learned by a single process"),
         ("ssdu", {"keep": "last"}, "leave out --keep last"),
         ("idr", {"training.score": "reference"}, "--score reference"),
         ("idr", {"precision": "16-mixed"}, "precision '16-mixed' needs a GPU"),

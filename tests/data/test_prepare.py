@@ -441,7 +441,7 @@ def test_references_that_are_needed_and_missing_are_one_line(tmp_path: Path) -> 
 
 
 def test_no_usable_slice_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="no file gave a usable slice: look at the files with 'sansref info FILE'"):
+    with pytest.raises(SettingError, match="no file has a usable slice: look at the files with 'sansref info FILE'"):
         prepare([], RECIPE, tmp_path / "out", references=False)
     assert not (tmp_path / "out").exists()
 

@@ -185,9 +185,9 @@ def _mapping(
     if not options.error_map:
         return None
     if method.denoises:
-        raise SettingError("a run that learned to denoise has no error maps yet: leave out --error_map")
+        raise SettingError("error maps of a run that learned to denoise are not supported yet: leave out --error_map")
     if method.relative:
-        raise SettingError("a method that gives every image a scale of its own has no error map: leave it out")
+        raise SettingError("a method that scales every image by itself has no error map: leave out --error_map")
     return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 
@@ -289,7 +289,7 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
     wanted = {"all": found, "test": found & set_aside, "auto": found - learned_subjects(run, files)}[subjects]
     if not wanted:
         raise SettingError(
-            f"none of the {len(found)} subject(s) is left to evaluate on: train with --test 0.2 to set some aside, "
+            f"no subject of {len(found)} is left to evaluate on: train with --test 0.2 to set some aside, "
             "give other data, or use --subjects all to score what was trained on"
         )
     return [info for info in files if info.subject in wanted], sorted(found - wanted)

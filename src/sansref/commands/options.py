@@ -34,7 +34,7 @@ class PerceptualOptions:
     def __post_init__(self) -> None:
         if self.lpips == "none" and (self.lpips_weights is not None or self.lpips_download):
             raise SettingError(
-                "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex or vgg"
+                "weights for LPIPS are given or asked for, but --lpips is none: add --lpips alex or --lpips vgg"
             )
 
     @property

@@ -221,7 +221,7 @@ def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> I
         blank.discard(meta.slice)
         yield image, meta
     if meta is None:
-        raise FileError(info.path, "shows one grey value in each of its slices", "Leave it out")
+        raise FileError(info.path, "has only one grey value in each of its slices", "Leave it out")
     for index in sorted(blank):
         yield torch.zeros_like(image), replace(meta, slice=index)
 
@@ -256,7 +256,7 @@ class Worker:
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
         if job.error_map is not None and self.method.relative:
-            told = "its method gives every image a scale of its own, which no sample can be compared with"
+            told = "its method scales every image by itself, so that its images cannot be compared with samples"
             raise SettingError(f"{job.run.path} can have no error map: {told}; leave out --error_map")
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 

@@ -252,7 +252,7 @@ def start_of(start: str | Path, config: RunConfig) -> RunDirectory | None:
     if names:
         changes = ", ".join(f"network.{name} {theirs.get(name)!r}" for name in sorted(names))
         raise SettingError(
-            f"the start {start} has another network ({changes}): give the same settings, or --start none"
+            f"the start {start} has a different network ({changes}): use the same settings, or --start none"
         )
     _ = run.load(other)
     return run
@@ -395,22 +395,22 @@ class _Work:
     def _check(self) -> None:
         config = self.config
         if config.needs is not Needs.UNDERSAMPLED:
-            raise SettingError(f"method {config.method!r} needs more than one undersampled scan: use idr or ssdu")
+            raise SettingError(f"method {config.method!r} cannot learn from one undersampled scan: use idr or ssdu")
         if config.machine.processes > 1:
-            raise SettingError("one scan is learned by one process: leave out --devices and --num_nodes")
+            raise SettingError("one scan is learned by a single process: leave out --devices and --num_nodes")
         if config.training.score != "held_out" or not config.training.score_decides(config.build().stages):
             raise SettingError(
-                "the error on held-out samples decides here: leave out --keep last and --score reference"
+                "zeroshot decides by the error on held-out samples: leave out --keep last and --score reference"
             )
         if self.options.error_map is not None and config.coils.map_sets > 1:
-            raise SettingError("--error_map does not go with --map_sets 2: leave out one of them")
+            raise SettingError("--error_map cannot be combined with --map_sets 2: leave out one of them")
         if self.options.error_map is not None and config.denoises:
-            raise SettingError("--error_map does not go with --denoise: leave out one of them")
+            raise SettingError("--error_map cannot be combined with --denoise: leave out one of them")
         alone(config.machine, config.training.precision)  # refuses what this machine lacks, before any work
         self.start = start_of(self.options.start, config)
         if self.start is not None and self._content in self.start.files().values():
             raise SettingError(
-                f"the start {self.start.path} has learned from this very scan, so that nothing could judge it: "
+                f"the start {self.start.path} has already learned from this scan, which could then not judge it: "
                 "give another --start"
             )
 
@@ -430,7 +430,7 @@ class _Work:
         if path.exists():
             self.record = read_json(path, cure)
             if not _is_sound(self.record):
-                raise FileError(path, "is no record that this version can go on with", cure)
+                raise FileError(path, "is not a record that this version can continue", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             if set(names) <= WRITTEN:  # other files of the same training
@@ -477,7 +477,7 @@ class _Work:
             return store_scans(apart, folder, references=False)
         except SettingError as error:
             problem = f"has too few samples to set some apart for judging ({error})"
-            raise FileError(self.file, problem, "Reconstruct it with a run that other scans have taught") from None
+            raise FileError(self.file, problem, "Reconstruct it with a run that was trained on other scans") from None
 
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))

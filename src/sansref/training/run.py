@@ -203,7 +203,7 @@ class RunDirectory:
         """Where the data lay, or the full scans of other people; None where the configuration does not say."""
         found = self.read_config()["data"].get(name)
         if not isinstance(found, str | None):
-            raise FileError(self.config_file, f"holds an impossible data.{name}, which is no path", RESTORE)
+            raise FileError(self.config_file, f"holds an impossible data.{name}, which is not a path", RESTORE)
         return found
 
     def config(self) -> RunConfig:
@@ -267,7 +267,9 @@ class RunDirectory:
             return {"training": [], "validation": [], "test": []}
         parts: object = read_json(self.splits_file, RESTORE)
         if not isinstance(parts, dict) or not parts.keys() >= {"training", "validation", "test"}:
-            raise FileError(self.splits_file, "is no list of the subjects of training, validation and test", RESTORE)
+            raise FileError(
+                self.splits_file, "is not a list of the subjects for training, validation and test", RESTORE
+            )
         for part, names in parts.items():
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise FileError(self.splits_file, f"holds no list of subjects for {_short(part)}", RESTORE)
@@ -299,7 +301,7 @@ def load_weights(method: Method, path: Path) -> None:
     try:
         expected = sum(value.numel() * value.element_size() for value in method.state_dict().values())
         if not path.is_file() or path.stat().st_size > 2 * expected + (1 << 20):
-            raise RuntimeError("it is no file, or far too large")
+            raise RuntimeError("it is not a file, or is far too large")
         weights = load_file(path)
         if odd := {str(value.dtype) for value in weights.values() if value.dtype not in FLOATING}:
             raise RuntimeError(f"it holds numbers of type {', '.join(sorted(odd))}")
@@ -324,7 +326,7 @@ def read_fingerprints(path: Path) -> dict[str, str]:
         return {}
     found: object = read_json(path, RESTORE)
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise FileError(path, "is no list of files with their fingerprints", RESTORE)
+        raise FileError(path, "is not a list of files with their fingerprints", RESTORE)
     return found
 
 

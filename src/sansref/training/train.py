@@ -142,7 +142,7 @@ def _check(config: RunConfig, data: Path, out: Path, full: Path | None) -> None:
     keep_outside(out, data, "--data")
     keep_outside(out, full, "--full")
     if full is not None and config.needs is not Needs.UNPAIRED:
-        raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
+        raise SettingError(f"method {config.method!r} takes no --full: it learns from {config.needs} scans alone")
     check_trackers(config.machine)
 
 

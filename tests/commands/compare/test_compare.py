@@ -259,7 +259,7 @@ def test_a_folder_of_something_else_is_left_alone(place, quiet, name):
     here = place()
     (here.out / name).parent.mkdir(parents=True)
     (here.out / name).write_text("mine")
-    with pytest.raises(SettingError, match="is not empty and not a comparison"):
+    with pytest.raises(SettingError, match="is not empty, and sansref did not make it as a comparison"):
         compare(here, console=quiet)
     assert [path for path in here.out.rglob("*") if path.is_file()] == [here.out / name]
     assert (here.out / name).read_text() == "mine"

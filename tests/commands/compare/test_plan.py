@@ -116,7 +116,7 @@ def test_impossible_plans_are_named(changes, message):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({}, "method 'X': says no 'method', such as 'method: ssdu'"),
+        ({}, "method 'X': has no 'method', such as 'method: ssdu'"),
         ({"method": "magic"}, "method 'X': there is no method 'magic': use one of idr, .* l1_wavelet, total_variation"),
         ({"method": "l1_wavelets"}, "there is no method 'l1_wavelets': did you mean l1_wavelet"),
         ({"method": "ssdu", "epoch": 1}, "method 'X': there is no setting 'epoch': did you mean training.epochs"),
@@ -178,7 +178,7 @@ def test_papers_and_small_comparisons_have_the_same_rows():
         ("a: [1", "is not readable YAML"),
         ("title: 2026-13-45", "is not readable YAML .month must be in 1..12"),
         ("- 3", "holds no settings"),
-        ("slices: 3", "is no comparison .* Use 'sansref train --config'"),
+        ("slices: 3", "is not the plan of a comparison .* Use 'sansref train --config'"),
     ],
 )
 def test_files_that_are_no_comparison_are_named(tmp_path, content, message):

@@ -191,9 +191,9 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda make: {"volume": make.volume((6, 5, 4, 2))},
         r"\(6, 5, 4, 2\): several volumes in one file. Split",
     ),
-    "flat": (lambda make: {"volume": make.volume((6, 5))}, r"shape \(6, 5\), which is no 3-D volume"),
+    "flat": (lambda make: {"volume": make.volume((6, 5))}, r"shape \(6, 5\), which is not a 3-D volume"),
     "complex": (lambda make: {"volume": make.volume() * np.complex64(1j)}, "holds complex64 voxels, not magnitudes"),
-    "no size": (lambda make: {"volume": make.volume(), "dim": [3, 6, -5, 4, 1, 1, 1, 1]}, "which is no 3-D volume"),
+    "no size": (lambda make: {"volume": make.volume(), "dim": [3, 6, -5, 4, 1, 1, 1, 1]}, "which is not a 3-D volume"),
     "too big": (
         lambda make: {"volume": make.volume(), "dim": [3, 9999, 9999, 9, 1, 1, 1, 1]},
         "declares 1799640018 bytes",

@@ -270,7 +270,7 @@ class Plan:
         own = self._own(label)
         method = own["method"].get("name")
         if method is None:
-            raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
+            raise SettingError(f"method {label!r}: has no 'method', such as 'method: ssdu'")
         known = [*METHODS, *UNLEARNED]
         if method not in known and ":" not in str(method):
             cure = did_you_mean(
@@ -320,7 +320,9 @@ def load_plan(name: str) -> Plan:
     values = read_plan(path)
     values.pop("templates", None)
     if values.pop("kind", None) != "comparison":
-        raise FileError(path, "is no comparison (it does not say 'kind: comparison')", "Use 'sansref train --config'")
+        raise FileError(
+            path, "is not the plan of a comparison ('kind: comparison' is missing)", "Use 'sansref train --config'"
+        )
     known = {entry.name: entry for entry in fields(Plan)}
     unknown = values.keys() - known.keys()
     if unknown:
