@@ -129,8 +129,8 @@ def test_train_alone_lists_the_methods(sansref):
         (["train", "SSDU"], "there is no method 'SSDU': did you mean ssdu?"),
         (["train", "--out", "x"], "train needs a method before its options: use one of idr, idr_paper"),
         (["trian"], "there is no command 'trian': did you mean train? Use one of demo, zeroshot, train"),
-        (["info"], "these are missing: PATH (see 'sansref info --help')"),
-        (["evaluate", "run"], "these are missing: --data (see 'sansref evaluate --help')"),
+        (["info"], "missing: PATH (see 'sansref info --help')"),
+        (["evaluate", "run"], "missing: --data (see 'sansref evaluate --help')"),
         (["demo", "--snr", "loud"], "--snr takes a number, not loud (see 'sansref demo --help')"),
         (["demo", "--matrix", "20"], "the demo's matrix must lie between 32 and 256, got 20"),
         (["demo", "--stages", "0"], "stages must be at least 1, got 0"),
@@ -161,7 +161,7 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--lr", "3"], "there is no option --lr: did you mean --learning_rate?"),
         (["--accel=3"], "there is no option --accel: did you mean --acceleration or --accelerator?"),
         (["--skip_bad", "true"], "--skip_bad takes no value, but 'true' follows it"),
-        (["data"], "'data' is one word too many: options begin with their names, as in --data data"),
+        (["data"], "'data' is not expected here: every value follows the name of its option, as in --data data"),
         (["--foo", "3"], "there is no option --foo (see"),
         (["--snr", "loud"], "--snr takes a number or null, not loud"),
         (["--matrix", "3"], "--matrix takes 2 whole numbers such as 128,128 or null, not 3"),
@@ -259,8 +259,8 @@ def test_a_small_preset_serves_one_scan_of_any_size(sansref, write_knee, tmp_pat
     code, out, err = sansref("train", "ssdu", "--data", scan, "--out", tmp_path / "a", *quick)
     assert code == 0, err
     assert [line.split(None, 2)[2] for line in out.splitlines() if line.startswith("no effect")] == [
-        "--test 0.3: one subject alone, nobody can be set aside",
-        "--snr: k-space was measured, nothing is simulated",
+        "--test 0.3: with a single subject, nobody can be set aside",
+        "--snr: no effect, the k-space was measured",
         "--max_matrix: measured k-space stays whole, 32 x 36; --matrix 16,36 would cut it",
     ]
     assert PreparedScans(tmp_path / "a" / "data" / "training").planes == [(32, 36)] * 2
@@ -275,7 +275,7 @@ def test_options_without_effect_on_undersampled_scans_are_said(sansref, write_kn
     words = ["train", "ssdu", "--data", scan, "--out", tmp_path / "run", *SMALL, "--acceleration", "6"]
     code, out, err = sansref(*words)
     assert code == 0, err
-    assert "--mask, --acceleration: scans that came undersampled keep their own masks\n" in out
+    assert "--mask, --acceleration: no effect, undersampled scans keep their own masks\n" in out
     facts = sansref("info", tmp_path / "run")[1]
     (line,) = (line for line in facts.splitlines() if line.startswith("sampling"))
     assert line.split(None, 1)[1] == "the scans were undersampled by the scanner (1.71x)"
@@ -530,7 +530,7 @@ def test_reconstruct_refuses_an_unfinished_run(fails, tiny, heads, tmp_path):
 
     RunDirectory(tmp_path / "run").start(tiny("ssdu"), "/data")
     line = fails("reconstruct", tmp_path / "run", heads / "sub-01_T1w.nii.gz", "--out", tmp_path / "out")
-    assert line.endswith("holds a run that has not finished. Run its 'sansref train' command again.")
+    assert line.endswith("holds an unfinished run. Run its 'sansref train' command again.")
 
 
 def test_evaluate(sansref, trained, heads, tmp_path):

@@ -108,7 +108,7 @@ def test_parts_that_are_not_there_are_no_zeros(folder: Path) -> None:
     with h5py.File(folder / "source.h5", "w") as file:
         file["y"] = KSPACE
     virtual(folder / "scan.h5", "source.h5")
-    with refused(folder / "scan.h5", "'x', which is not there"):
+    with refused(folder / "scan.h5", "'x', which does not exist"):
         open_scan_file(folder / "scan.h5")
     (folder / "raw").write_bytes(KSPACE.tobytes()[:-1])
     external(folder / "scan.h5", "raw")

@@ -71,11 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(128 + 13)  # SIGPIPE, which Windows does not have
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check what was given.\n")
+            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check the arguments.\n")
         elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             # Of what is printed, above all: outputs name their files themselves.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.stderr.write(f"sansref: cannot be written ({error.strerror}): make room, then give the command again\n")
+            sys.stderr.write(
+                f"sansref: cannot be written ({error.strerror}): free some space, then run the command again\n"
+            )
         else:
             raise
         sys.exit(2)
@@ -559,7 +561,7 @@ def check_run(run: Path, others: Iterable[Path] = ()) -> None:
         If it is none.
     """
     if not any((path / "config.yaml").exists() for path in (run, *others)):
-        cure = "Give a directory that 'sansref train' has written"
+        cure = "Give a directory that 'sansref train' wrote"
         raise FileError(run, "is not a run directory (no config.yaml)", cure)
 
 

@@ -38,7 +38,7 @@ def is_hdf5(path: Path) -> bool:
 def open_hdf5(path: Path) -> Any:
     """Open a file for reading with h5py, after a look at what it would open itself.
 
-    Raises ``FileError`` if it names another file than a regular one in its folder, or one that is not there; if it
+    Raises ``FileError`` if it names another file than a regular one in its folder, or one that does not exist; if it
     holds more objects, or nests them deeper, than scans do; and whatever h5py makes of damaged bytes.
     """
     import h5py
@@ -153,7 +153,9 @@ class _Walk:
             with h5py.File(beside) as file:
                 there = source.dset_name in file
         if not there:
-            problem = f"puts '{printable(name)[:80]}' together from '{printable(source.dset_name)}', which is not there"
+            problem = (
+                f"puts '{printable(name)[:80]}' together from '{printable(source.dset_name)}', which does not exist"
+            )
             raise FileError(self.path, problem, "Copy all of its parts")
 
     def _check_file(self, path: Path) -> None:

@@ -36,7 +36,7 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
     """Read a text file of at most so many bytes; a link is followed. The cure is that of a :class:`FileError`.
 
-    Raises ``FileError`` if it is not there, no regular file (which might never end), too long, or no UTF-8.
+    Raises ``FileError`` if it does not exist, no regular file (which might never end), too long, or no UTF-8.
     """
     try:
         state = path.stat()

@@ -322,7 +322,7 @@ def test_images_scores_record_and_page_are_written(scan_file, played):
     assert set(record["classical"]) == {"l1_wavelet", "total_variation"}
     assert record["seeds"] == {"judging": 1, "stopping": 0}
     page = (out / "report.html").read_text()
-    for words in (found.choice.reason[1:], "seconds of training", "this is all that is promised", "head.npy"):
+    for words in (found.choice.reason[1:], "seconds of training", "No more is promised", "head.npy"):
         assert words in page
 
 
@@ -527,8 +527,8 @@ def test_an_interrupt_keeps_the_best_weights_and_goes_on(scan_file, tmp_path, mo
     monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 3))
     said, out = [], tmp_path / "out"
     found = play(scan_file, out, say=said.append)
-    assert "training stopped; a second Ctrl-C stops the command" in said
-    assert "the best weights so far are judged" in said
+    assert "training stopped; press Ctrl-C again to stop the command" in said
+    assert "the best weights so far are used" in said
     assert NETWORK in found.choice.errors
     run = RunDirectory(out / "run")
     assert run.finished
@@ -553,9 +553,9 @@ def test_an_interrupt_before_the_first_epoch_leaves_compressed_sensing(scan_file
     monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 1))
     said = []
     found = play(scan_file, tmp_path / "out", say=said.append)
-    assert "no epoch has ended: compressed sensing is judged alone" in said
+    assert "no epoch was completed: only compressed sensing is left" in said
     assert NETWORK not in found.choice.errors
-    assert found.choice.reason.endswith("nothing was learned")
+    assert found.choice.reason.endswith("no network was trained")
     monkeypatch.undo()
     assert NETWORK in play(scan_file, tmp_path / "out").choice.errors  # the same command trains after all
 
@@ -705,9 +705,9 @@ WORDS = [
 def test_the_command_and_python_give_the_same(scan_file, played, tmp_path, capsys):
     main(["zeroshot", str(scan_file), "--out", str(tmp_path / "command"), *WORDS])
     out = capsys.readouterr().out
-    for words in ("is fully sampled: a part of it is taken", "first picture, by compressed sensing"):
+    for words in ("is fully sampled: it is undersampled first", "first image (compressed sensing)"):
         assert words in out
-    for words in ("L1-wavelet: error for stopping", "was chosen: ", "head.h5, by "):
+    for words in ("L1-wavelet: error on stopping samples", "was chosen: ", "head.h5, by "):
         assert words in out
     np.testing.assert_array_equal(images(tmp_path / "command"), images(played[1]))
     found = package.zero_shot(scan_file, tmp_path / "python", minutes=None, quiet=True, **SETTINGS)

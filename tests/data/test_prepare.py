@@ -182,7 +182,7 @@ def test_a_magnitude_shows_the_scored_part_and_needs_all_samples() -> None:
     assert item.meta == replace(scan.meta, crop=None, synthetic=True)
     with pytest.raises(
         FileError,
-        match=r"f\.h5: is undersampled and has no full image\. Train without --magnitude to use it as it is\.",
+        match=r"f\.h5: is undersampled and has no full image\. Train without --magnitude to use the measured k-space\.",
     ):
         magnitude_of(undersampled(scan))
 

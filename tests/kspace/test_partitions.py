@@ -217,7 +217,9 @@ def test_too_few_samples_are_refused() -> None:
             SettingError, match=r"16 samples were acquired, 0 of them outside the central 4 x 4: .* only from 2 or more"
         ):
             call(few, 0.4, seeded())
-    with pytest.raises(SettingError, match="cannot select 8 of 16 acquired samples where the kept center holds 16"):
+    with pytest.raises(
+        SettingError, match="cannot select 8 of 16 acquired samples when the kept center already holds 16"
+    ):
         select_variable_density(few, seeded(), center=0.125)
     with pytest.raises(SettingError, match="cannot select 0 of 0"):
         select_variable_density(torch.zeros_like(few), seeded())

@@ -163,7 +163,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 def test_an_unfinished_run_is_named(finished):
     finished.card.unlink()
-    with pytest.raises(FileError, match=r"holds a run that has not finished\. Run its 'sansref train' command again"):
+    with pytest.raises(FileError, match=r"holds an unfinished run\. Run its 'sansref train' command again"):
         finished.load()
 
 
@@ -343,7 +343,7 @@ def test_a_run_that_has_learned_is_kept_though_its_log_is_gone(run, tiny, there)
         run.start(tiny(seed=1), "/data")
     assert (run.path / there).exists()
     run.config_file.unlink()
-    with pytest.raises(SettingError, match=r"has lost its config\.yaml"):
+    with pytest.raises(SettingError, match=r"whose config\.yaml is missing"):
         run.start(tiny(), "/data")
 
 

@@ -152,5 +152,5 @@ def test_options_of_another_network_are_without_effect(tiny, heads):
     config = tiny("ssdu")
     other = replace(config, network=replace(config.network, name="modl", pools=3, cg_steps=2))
     told = facts(survey_of(other, heads))["no effect"]
-    assert "--network.pools: the network modl has no such thing" in told
+    assert "--network.pools: the network modl has no such part" in told
     assert "cg_steps" not in told

@@ -383,7 +383,7 @@ class _Work:
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
             if self._middle.meta.emulated:
                 self.say(
-                    f"{self.file} is fully sampled: a part of it is taken, {undersampling(self.config.sampling)} "
+                    f"{self.file} is fully sampled: it is undersampled first, {undersampling(self.config.sampling)} "
                     "(--mask, --acceleration)"
                 )
             self._first_picture()
@@ -487,9 +487,7 @@ class _Work:
         if self.picture.exists():
             return
         draw(Classical(classical_names()[0], FIRST).reconstruct, self._middle, self.picture)
-        self.say(
-            f"first picture, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {self.picture}"
-        )
+        self.say(f"first image (compressed sensing) after {time.perf_counter() - self.began:.1f} s: {self.picture}")
 
     @property
     def _middle(self) -> Scan:
@@ -513,7 +511,8 @@ class _Work:
                 scores = [self.stopping.score(method.reconstruct, self.scans[item], item) for item in range(count)]
                 found[name] = {"regularisation": regularisation, "stopping": fmean(scores)}
                 self.say(
-                    f"{CLASSICAL[name]}: error for stopping {fmean(scores):.4f}, regularisation {regularisation:.2g}"
+                    f"{CLASSICAL[name]}: error on stopping samples {fmean(scores):.4f}, "
+                    f"regularisation {regularisation:.2g}"
                 )
             self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
         return {
@@ -533,7 +532,7 @@ class _Work:
             network = self._reconstruct(self.start)
             with torch.inference_mode():
                 before = fmean(self.stopping.score(network, scan, item) for item, scan in enumerate(self.scans))
-            self.say(f"start: error for stopping {before:.4f}, without learning from this scan")
+            self.say(f"initial weights: error on stopping samples {before:.4f}, before learning from this scan")
             if before < error:
                 better = network
         draw(better, self._middle, self.picture)
@@ -580,13 +579,13 @@ class _Work:
             return
         except KeyboardInterrupt:
             kept = end_here(config, self.run, len(self.scans))
-            self.say("training stopped; a second Ctrl-C stops the command")
+            self.say("training stopped; press Ctrl-C again to stop the command")
             self.stopped = True
         except TrainingError as error:
             kept = end_here(config, self.run, len(self.scans))
             self.say(f"training failed: {error}")
         self.say(
-            "the best weights so far are judged" if kept else "no epoch has ended: compressed sensing is judged alone"
+            "the best weights so far are used" if kept else "no epoch was completed: only compressed sensing is left"
         )
         if not kept and not self.stopped:
             self._note(failed=True)

@@ -262,7 +262,7 @@ def select_variable_density(
         count = round(fraction * total)
         if not max(kept, 1) <= count < total:
             raise SettingError(
-                f"cannot select {count} of {total} acquired samples where the kept center holds {kept}: "
+                f"cannot select {count} of {total} acquired samples when the kept center already holds {kept}: "
                 f"use a smaller center, another fraction than {fraction:g} or a lower acceleration"
             )
         probability = variable_density_profile(full, points, count / total)

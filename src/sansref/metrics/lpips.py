@@ -350,7 +350,7 @@ def load_lpips(backbone: BackboneName | None, weights: Path | None, download: bo
     weights
         File of its weights, None where PyTorch keeps downloads.
     download
-        Whether to download what is not there.
+        Whether to download what does not exist.
 
     Raises
     ------

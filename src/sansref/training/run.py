@@ -129,7 +129,7 @@ class RunDirectory:
                 raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
             self.begin_anew()
         elif self._learned or self.splits_file.exists():
-            raise SettingError(f"{self.path} holds a run that has lost its config.yaml: choose another --out")
+            raise SettingError(f"{self.path} holds a run whose config.yaml is missing: choose another --out")
         write_text(self._environment_file, json.dumps(environment(), indent=2))
         write_text(self.config_file, yaml.safe_dump(_as_written(config, data, full), sort_keys=False))
 
@@ -188,7 +188,7 @@ class RunDirectory:
         FileError
             If this is not a run directory or its configuration cannot be read.
         """
-        cure = "Give a directory that 'sansref train' has written"
+        cure = "Give a directory that 'sansref train' wrote"
         if not self.config_file.exists():
             raise FileError(self.path, "is not a run directory (no config.yaml)", cure)
         values = read_yaml(self.config_file, cure)
@@ -227,10 +227,10 @@ class RunDirectory:
             return
         if not self.trust_code:
             problem = f"names the method {_short(name)}, whose code would be executed"
-            raise FileError(self.config_file, problem, "Look at that code, and give --trust_code if you trust it")
+            raise FileError(self.config_file, problem, "Read that code, and add --trust_code if you trust it")
         if lies_in(name, self.path):
             problem = f"names the method {_short(name)}, whose code lies in the run itself"
-            raise FileError(self.config_file, problem, "Look at that code, and move it out if you trust it")
+            raise FileError(self.config_file, problem, "Read that code, and move it out of the folder if you trust it")
 
     def load(self, config: RunConfig | None = None) -> Method:
         """The trained method, ready to reconstruct.
@@ -247,7 +247,7 @@ class RunDirectory:
         """
         config = config or self.config()
         if not self.finished:
-            raise FileError(self.path, "holds a run that has not finished", "Run its 'sansref train' command again")
+            raise FileError(self.path, "holds an unfinished run", "Run its 'sansref train' command again")
         try:
             method = config.build()
         except SettingError as error:

@@ -280,7 +280,7 @@ def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str],
     ]
     if changes:
         more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
-        problem = f"does not hold the files any more that {used} was begun with ({', '.join(changes[:3])}{more})"
+        problem = f"no longer holds the files that {used} was begun with ({', '.join(changes[:3])}{more})"
         raise FileError(data, problem, "Restore them, or choose another --out")
 
 

@@ -282,7 +282,7 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
     write_text(run.card, json.dumps(card, indent=2))
     if run.missing:
         problem = f"has lost {', '.join(run.missing)} while it was trained"
-        raise FileError(run.path, problem, "Train again into another --out, and leave the folder alone")
+        raise FileError(run.path, problem, "Train again into another --out, and do not change its folder")
 
 
 class _LogFile(logging.FileHandler):

@@ -195,7 +195,7 @@ def test_a_comparison_does_not_go_on_with_other_subjects(finished, tmp_path, qui
     there = Workplace(here.plan, data, None, here.out)
     for record in [*here.out.rglob("*.json"), *here.out.rglob("*.yaml")]:  # as if the folder itself had grown
         record.write_text(record.read_text().replace(str(here.data.resolve()), str(data.resolve())))
-    with pytest.raises(FileError, match=r"more: does not hold the files .*sub-00_T1w.nii.gz is new"):
+    with pytest.raises(FileError, match=r"more: no longer holds the files .*sub-00_T1w.nii.gz is new"):
         compare(there, console=quiet)
 
 
@@ -283,7 +283,7 @@ def test_undersampled_scans_are_refused_before_any_training(tiny_plan, tmp_path,
         np.save(tmp_path / f"sub-0{subject}.npy", kspace)
     plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}})
     there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
-    with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, and test scans are scored against"):
+    with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, but test scans are scored against"):
         compare(there, console=quiet)
 
 

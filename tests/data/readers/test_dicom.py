@@ -415,9 +415,12 @@ def broken(dicom: Any, name: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hole", r"series of 4 slices at uneven distances \(4 to 8 mm\). Look for slices that are missing"),
+        ("hole", r"series of 4 slices at uneven distances \(4 to 8 mm\). Look for missing slices"),
         ("end", "at uneven distances"),
-        ("twice", r"several images at one place \(IM000\d, IM000\d\). Put repetitions and copies into folders"),
+        (
+            "twice",
+            r"several images at one place \(IM000\d, IM000\d\). Put repetitions and copies into separate folders",
+        ),
         ("ct", "is DICOM that holds CT Image Storage, not an MR image. Give the files of an MR series"),
         ("colour", r"holds images of 3 value\(s\) a pixel, RGB; no grey ones"),
         ("inverse", r"shows its small values bright \(MONOCHROME1\), so it is no magnitude"),

@@ -122,7 +122,7 @@ class RawFile:
         scans = assemble(self.path, self.header, lines, meta, self._whitening[0], others)
         if len(scans) != self._layout.scans:
             problem = f"has images of {self._layout.scans} and of {len(scans)} partitions"
-            raise FileError(self.path, problem, "Give one file for each kind, and complete measurements")
+            raise FileError(self.path, problem, "Give a separate file for each kind, with complete measurements")
         return scans
 
     def _calibration(self, image: int) -> Integers:

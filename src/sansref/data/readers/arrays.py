@@ -260,7 +260,7 @@ class ArrayReader(ABC):
         if (words := self._maps_axes(maps[0], scan)) is None:
             size = f"{scan.slices} slices, {scan.coils} coils, {scan.height} rows and {scan.width} columns"
             problem = f"holds maps {printable(str(maps[0]))}, which do not fit {size}"
-            raise FileError(path, problem, "Give its own maps")
+            raise FileError(path, problem, "Give maps of this scan")
         return maps[0], words
 
     def _maps_axes(self, entry: Entry, scan: FileInfo, own: tuple[str, ...] = ()) -> tuple[str, ...] | None:

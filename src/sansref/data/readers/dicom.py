@@ -164,13 +164,13 @@ def _step(path: Path, frames: list[Frame], positions: np.ndarray, normal: np.nda
     if gaps.min() < 0.01 * max(usual, 0.01):
         twins = ", ".join(frame.file.name for frame in frames[int(gaps.argmin()) :][:2])
         problem = f"belongs to a series with several images at one place ({twins})"
-        raise FileError(path, problem, "Put repetitions and copies into folders of their own")
+        raise FileError(path, problem, "Put repetitions and copies into separate folders")
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     even = positions[0] + np.arange(len(frames))[:, None] * step
     if np.abs(positions - even).max() > max(UNEVEN[0] * usual, UNEVEN[1]):
         distances = f"{gaps.min():.4g} to {gaps.max():.4g} mm"
         problem = f"belongs to a series of {len(frames)} slices at uneven distances ({distances})"
-        raise FileError(path, problem, "Look for slices that are missing from its folder")
+        raise FileError(path, problem, "Look for missing slices in its folder")
     return np.asarray(step)
 
 

@@ -218,10 +218,10 @@ def _check_pixels(path: Path, header: Any) -> None:
     kind = header.get("PhotometricInterpretation")
     if samples == 1 and kind == "MONOCHROME1":
         problem = "shows its small values bright (MONOCHROME1), so it is no magnitude"
-        raise FileError(path, problem, "Give the images as the scanner made them")
+        raise FileError(path, problem, "Give the original images of the scanner")
     if samples != 1 or kind != "MONOCHROME2":
         problem = f"holds images of {samples} value(s) a pixel, {printable(str(kind))[:40]}; no grey ones"
-        raise FileError(path, problem, "Give the grey images of the series")
+        raise FileError(path, problem, "Give the greyscale images of the series")
     if bits not in (8, 16, 32):
         raise FileError(path, f"holds pixels of {bits} bits", "Convert it to 16 bits")
     stored, last = header.get("BitsStored", bits), header.get("HighBit")
