@@ -515,11 +515,11 @@ def test_reconstruct_lists_bad_files(sansref, fails, trained, write_heads, tmp_p
     data = write_heads(tmp_path / "data", subjects=1)
     (data / "sub-00_T1w.nii").write_bytes(b"no volume")
     words = ["reconstruct", trained.path, data, "--out", tmp_path / "out", "--accelerator", "cpu"]
-    assert "sub-00_T1w.nii: is in no format" in fails(*words)
+    assert "sub-00_T1w.nii: is not in a format" in fails(*words)
     code, out, err = sansref(*words, "--skip-bad")
     assert code == 0
     assert out.splitlines()[-1] == f"{data / 'sub-01_T1w.nii.gz'} -> {tmp_path / 'out' / 'sub-01_T1w_recon.nii.gz'}"
-    assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is in no format")
+    assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is not in a format")
     assert "with other formats: choose another --out" in fails(*words, "--format", "png")
     assert fails(*words, "--accelerator", "abacus").startswith("--accelerator takes one of auto, cpu, gpu")
     assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is not the address of a Ray cluster: give HOST:PORT")
@@ -560,11 +560,11 @@ def test_evaluate_lists_bad_files(sansref, fails, trained, write_heads, tmp_path
     data = write_heads(tmp_path / "data", subjects=1, slices=3)
     (data / "sub-08_T1w.nii").write_bytes(b"no volume")
     words = ["evaluate", trained.path, "--data", data, "--out", tmp_path / "out"]
-    assert "sub-08_T1w.nii: is in no format" in fails(*words)
+    assert "sub-08_T1w.nii: is not in a format" in fails(*words)
     code, _, err = sansref(*words, "--skip-bad")
     assert code == 0
     assert err.startswith("skipped: ")
-    assert "sub-08_T1w.nii: is in no format" in err
+    assert "sub-08_T1w.nii: is not in a format" in err
 
 
 def test_info(sansref, trained, heads):
@@ -621,6 +621,11 @@ def test_demo(sansref, tmp_path):
     code, out, err = sansref("demo", "--out", tmp_path / "demo", "--threads", "1", *size)
     assert code == 0
     assert all(name in out for name in ("zero-filled", "SSDU", "IDR"))
+    lines = out.splitlines()
+    told = ["Scan:", "Mask:", "SNR 50:", "The mask as a picture:", "Two networks"]
+    assert [line for line, begin in zip(lines, told, strict=False) if not line.startswith(begin)] == []
+    assert all(any(line.startswith(name) for line in lines) for name in ("PSNR:", "SSIM:", "NMSE:", "Held-out error:"))
+    assert "  sansref zeroshot FILE --out images" in lines
     assert out.splitlines()[-1] == f"report and figures: {tmp_path / 'demo' / 'report.html'}"
     assert [line.rsplit(" score ")[0] for line in err.splitlines()] == [
         "SSDU epoch 1/2",

@@ -63,7 +63,7 @@ def test_info_takes_the_same_words(sansref, tmp_path):
     assert "are read as row,column,slice (--axes names them otherwise)" in out
     code, _, err = sansref("info", path, "--axes", "row,columns")
     assert (code, err.count("\n")) == (2, 1)
-    assert "'columns' is no axis" in err
+    assert "'columns' is not an axis" in err
 
 
 def coil_scan(maps, seed):

@@ -139,11 +139,12 @@ def demo(arguments: list[str]) -> None:
 
     parser.add_class_arguments(DemoOptions, None)
     options = parse(parser, arguments).as_dict()
-    from sansref.commands.demo import run_demo
+    from sansref.commands.demo import explained, run_demo
     from sansref.results.render import show
 
     out = options.pop("out")
-    show(run_demo(DemoOptions(**options), out).scores())
+    show(run_demo(DemoOptions(**options), out, say=lambda line: print(line, flush=True)).scores())
+    print(*explained(), sep="\n")
     print(f"report and figures: {out / 'report.html'}")
 
 

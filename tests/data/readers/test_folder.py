@@ -67,7 +67,7 @@ def test_a_bad_file_raises_or_is_listed(folder: Path) -> None:
 
 def test_a_folder_of_bad_files_only(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_text("text")
-    with pytest.raises(FileError, match=r"holds 1 files, none of them usable; the first, .*a.nii, is in no format"):
+    with pytest.raises(FileError, match=r"holds 1 files, none of them usable; the first, .*a.nii, is not in a format"):
         scan_folder(tmp_path, skip_bad=True)
 
 

@@ -343,7 +343,9 @@ def _in_pairs(path: Path, chosen: Chosen) -> Chosen:
         problem = f"holds complex numbers, {printable(str(entry))}"
         raise FileError(path, problem, f"Leave the word {PAIRS} out of --axes")
     if length % 2 or (length > 2 and "coil" in chosen.words):
-        problem = f"holds {printable(str(entry))}, whose axis of length {length} is no axis of real and imaginary parts"
+        problem = (
+            f"holds {printable(str(entry))}, whose axis of length {length} is not an axis of real and imaginary parts"
+        )
         raise FileError(path, problem, f"Name an axis of length 2 {PAIRS}, or one in which all coils' parts take turns")
     words = tuple(("coil" if length > 2 else "x") if word == PAIRS else word for word in chosen.words)
     return Chosen(entry, words, axis)
