@@ -104,8 +104,12 @@ def test_every_option_of_a_method_is_explained(sansref, method):
     assert 14 <= len(shown[1]) <= 20 < 60 < len(shown[2])
     text = " ".join(out.split())
     unrolled = METHODS[method].network_type is NetworkOptions
-    network = "Unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
-    for words in ("Share of the subjects kept for validation", "Grid points over acquired", network):
+    network = "Number of unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
+    for words in (
+        "Fraction of the subjects kept for validation",
+        "Number of grid points divided by the number of acquired",
+        network,
+    ):
         assert words in text
 
 

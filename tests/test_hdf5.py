@@ -90,7 +90,7 @@ def test_any_other_file_is_refused_at_once(folder: Path, way: str, target: str, 
     with h5py.File(path, "a") as file:
         file.move("k", name)
     start = time.monotonic()
-    with refused(path, "no regular file in its folder"):
+    with refused(path, "not a regular file in its folder"):
         list(open_scan_file(path).read(path))
     assert time.monotonic() - start < 20
 

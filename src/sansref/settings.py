@@ -253,7 +253,7 @@ class _Known:
             return self._unknown_word(found[1].split(" ")[0].partition("=")[0], list(words))
         if found := re.match(r"(?:the following arguments are required|.*required but not included.*?): (.*)", text):
             missing = re.findall(r"[\w.]+", found[1])
-            return f"missing: {', '.join(map(self._called, missing) if dashes else missing)}"
+            return f"these are required: {', '.join(map(self._called, missing) if dashes else missing)}"
         if found := re.match(r"argument (\S+): expected .*argument", text):
             hint = _hint(self.options[found[1].split("/")[0].removeprefix("--")])
             return f"{found[1]} needs a value" + (f": {in_words(hint)}" if hint else "")
