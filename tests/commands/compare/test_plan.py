@@ -283,7 +283,10 @@ def test_a_plan_can_extend_a_packaged_one_and_what_extends_that(tmp_path):
         ({"extends": "base.yaml", "methods": {"XY": None}}, "leaves out 'XY', which is not in .*base.yaml"),
         ({"extends": "base.yaml", "accelerations": {6: None}}, "accelerations: leaves out 6, which .*base.yaml"),
         ({"extends": "base.yaml", "methods": {"SSDU": None}}, "baseline names 'SSDU', which is not one of Input, IDR"),
-        ({"extends": "list.yaml", "methods": {"SSDU": None}}, "methods: leaves out 'SSDU', which is not in .*list.yaml"),
+        (
+            {"extends": "list.yaml", "methods": {"SSDU": None}},
+            "methods: leaves out 'SSDU', which is not in .*list.yaml",
+        ),
     ],
 )
 def test_impossible_extensions_are_named(tmp_path, changes, message):
