@@ -53,7 +53,7 @@ def main() -> None:
     figure.colorbar(drawn, ax=axes[3], shrink=0.8)
     for axis in axes:
         axis.axis("off")
-    figure.savefig(options.picture, dpi=110)
+    figure.savefig(options.picture, dpi=90)
 
 
 def written(path: Path) -> torch.Tensor:

@@ -184,7 +184,9 @@ def test_bad_files_can_be_left_out(trained, heads, tmp_path):
     (done,) = reconstruct_files(Job(trained, tmp_path / "out"), files, bad.append, console=QUIET)
     assert done.path == files[2]
     assert [error.path for error in bad] == files[:2]
-    with pytest.raises(SettingError, match=r"none of the 2 file\(s\) can be used; the first: .*bad\.nii\.gz: is in no"):
+    with pytest.raises(
+        SettingError, match=r"none of the 2 file\(s\) can be used; the first: .*bad\.nii\.gz: is not in a format"
+    ):
         list(reconstruct_files(Job(trained, tmp_path / "other"), files[:2], bad.append, console=QUIET))
 
 
@@ -372,6 +374,6 @@ def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, t
 def test_no_reconstruction_is_replaced_by_the_next(trained, heads, tmp_path):
     for name in ("T1w.nii", "T1w.nii.gz"):
         nibabel.save(nibabel.load(heads / "sub-01_T1w.nii.gz"), tmp_path / name)
-    with pytest.raises(SettingError, match=r"T1w\.nii and .*T1w\.nii\.gz have one name"):
+    with pytest.raises(SettingError, match=r"T1w\.nii and .*T1w\.nii\.gz would have the same output name"):
         play(trained, [tmp_path / "T1w.nii", tmp_path / "T1w.nii.gz"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

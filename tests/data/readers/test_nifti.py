@@ -200,7 +200,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "dimensions": (
         lambda make: {"volume": make.volume(), "dim": [0, 6, 5, 4, 1, 1, 1, 1]},
-        r"0 dimensions \(dim\[0\]\)",
+        r"0 dimensions in dim\[0\]",
     ),
     "more dimensions": (lambda make: {"volume": make.volume(), "dim": [8, 6, 5, 4, 1, 1, 1, 1]}, "8 dimensions"),
     "colours": (lambda make: {"volume": make.volume(), "datatype": 128}, "holds colours voxels, not magnitudes"),
