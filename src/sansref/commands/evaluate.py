@@ -161,12 +161,14 @@ class Evaluation:
             level, limit = self.noise
             yield (
                 f"references are measured and noisy (standard deviation {level:.1%} of their maximum): PSNR, SSIM and "
-                f"NMSE take their noise for truth and punish smoothing; a perfect image would have about {limit:.1f} dB"
+                "NMSE take this noise for truth and penalise smoothing; a perfect image would score about "
+                f"{limit:.1f} dB"
             )
         if self.learned:
-            yield f"the run was trained on {', '.join(map(printable, self.learned))}: new subjects would score lower"
+            names = ", ".join(map(printable, self.learned))
+            yield f"the run was trained on {names}, which are scored here: new subjects would score lower"
         else:
-            yield "the run was trained on none of the scored subjects"
+            yield "none of the scored subjects was used for training"
         if self.note:
             yield f"left out: {self.note}"
         if self.left_out:
@@ -185,9 +187,9 @@ def _mapping(
     if not options.error_map:
         return None
     if method.denoises:
-        raise SettingError("a run that learned to denoise has no error maps yet: leave out --error_map")
+        raise SettingError("error maps of a run that learned to denoise are not supported yet: leave out --error_map")
     if method.relative:
-        raise SettingError("a method that gives every image a scale of its own has no error map: leave it out")
+        raise SettingError("a method that scales every image by itself has no error map: leave out --error_map")
     return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 
@@ -274,7 +276,7 @@ def evaluate(
             evaluation.bad_files.append(error)
     if not evaluation.slices:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
-        raise SettingError(f"{data} gave no slice to evaluate on{reason}").after(evaluation.bad_files)
+        raise SettingError(f"{data} has no slice to evaluate on{reason}").after(evaluation.bad_files)
     note = data_note([one.data for one in evaluation.slices], config.coils.reference)
     evaluation.scoring = replace(scoring, data=note)
     write_scores(out / "scores.csv", evaluation.rows)
@@ -289,7 +291,7 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
     wanted = {"all": found, "test": found & set_aside, "auto": found - learned_subjects(run, files)}[subjects]
     if not wanted:
         raise SettingError(
-            f"none of the {len(found)} subject(s) is left to evaluate on: train with --test 0.2 to set some aside, "
+            f"no subject of {len(found)} is left to evaluate on: train with --test 0.2 to set some aside, "
             "give other data, or use --subjects all to score what was trained on"
         )
     return [info for info in files if info.subject in wanted], sorted(found - wanted)
@@ -310,7 +312,7 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
     held_out = [held_out_mask(scan, share, seed, item) for item, scan in enumerate(scans)]
     family = config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     if not scans:
-        raise SettingError("no slice is left to choose a regularisation on: leave out --classical, or give other data")
+        raise SettingError("no slice is left for choosing a regularisation: leave out --classical, or give other data")
     return choose_regularisation(name, scans, held_out, family)
 
 

@@ -74,7 +74,7 @@ def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]
         yield "can train", ALL
         yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
     if is_label_map(info, options):
-        yield "note", "this is a label map or a mask: nothing is learned from it, and folders are read without it"
+        yield "note", "this is a label map or a mask: no training uses it, and it is skipped in folders"
     for note in info.notes:
         yield "note", note
 

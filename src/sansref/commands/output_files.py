@@ -169,12 +169,14 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
         earlier = names_of.get(str(path.resolve()), [name])
         name = name if name in earlier else earlier[0]
         if (other := names.setdefault(name, path)) != path:
-            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
+            raise SettingError(
+                f"{other} and {path} would have the same output name: reconstruct them into different folders"
+            )
     folders = {str(folder): path for name, path in names.items() for folder in Path(name).parents}
     for name, path in names.items():
         for ending in _endings():
             if (inside := folders.get(f"{name}{ending}")) is not None:
-                raise SettingError(f"{path} and the folder of {inside} would have one name in {out}: rename one")
+                raise SettingError(f"{path} and the folder of {inside} would have the same name in {out}: rename one")
     return {path: name for name, path in names.items()}
 
 
@@ -238,7 +240,7 @@ def begin(
         there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in _endings())))
         earlier = inputs.get(name)
         if there and earlier is None:
-            raise SettingError(f"{there[0]} is no work of this command: choose another --out")
+            raise SettingError(f"{there[0]} was not written by this command: choose another --out")
         if earlier and earlier[0] != identity[0]:
             raise SettingError(f"{out} holds the images of {earlier[0]}, not of {path}: choose another --out")
         if earlier != identity:
@@ -285,4 +287,4 @@ def _read(path: Path) -> Any:
         inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name, _ in inputs)
         if record["version"] == VERSION and inside and all(isinstance(entry, list) and entry for _, entry in inputs):
             return record
-    raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
+    raise FileError(path, "is not a record of a reconstruction that this version can continue", cure)

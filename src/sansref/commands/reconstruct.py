@@ -66,7 +66,7 @@ class Job:
     formats
         source is DICOM for DICOM, NIfTI for other image volumes and fastMRI's HDF5 for k-space files.
     accelerator
-        Where networks work; auto takes a GPU if there is one.
+        Device for the network; auto uses a GPU if there is one.
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
     maps
@@ -90,7 +90,7 @@ class Reconstructed:
     """One file that is done, and its images; whether they were there already.
 
     ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones;
-    ``notes`` are what its error maps tell, or what became of its noise, a line each.
+    ``notes`` say how it was read, what its error maps tell, or what became of its noise, a line each.
     """
 
     path: Path
@@ -221,7 +221,7 @@ def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> I
         blank.discard(meta.slice)
         yield image, meta
     if meta is None:
-        raise FileError(info.path, "shows one grey value in each of its slices", "Leave it out")
+        raise FileError(info.path, "has only one grey value in each of its slices", "Leave it out")
     for index in sorted(blank):
         yield torch.zeros_like(image), replace(meta, slice=index)
 
@@ -256,7 +256,7 @@ class Worker:
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
         if job.error_map is not None and self.method.relative:
-            told = "its method gives every image a scale of its own, which no sample can be compared with"
+            told = "its method scales every image by itself, so that its images cannot be compared with samples"
             raise SettingError(f"{job.run.path} can have no error map: {told}; leave out --error_map")
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
@@ -273,6 +273,14 @@ class Worker:
 
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
+        done = self._images(info, name, console, title)
+        if info.axes is None or self.job.axes is not None:
+            return done
+        told = f"the axes of the array are read as {info.axes}, as in the run's training data (--axes names others)"
+        return replace(done, notes=(told, *done.notes))
+
+    def _images(self, info: FileInfo, name: str, console: Console | None, title: str) -> Reconstructed:
+        path = info.path
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if self.method.denoises:
             if self.job.error_map is not None:

@@ -63,6 +63,7 @@ from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
 from sansref.training.history import read_history
+from sansref.training.processes import alone
 from sansref.training.run import RunDirectory, load_weights
 from sansref.training.stages import stage_files
 from sansref.training.survey import tried
@@ -251,7 +252,7 @@ def start_of(start: str | Path, config: RunConfig) -> RunDirectory | None:
     if names:
         changes = ", ".join(f"network.{name} {theirs.get(name)!r}" for name in sorted(names))
         raise SettingError(
-            f"the start {start} has another network ({changes}): give the same settings, or --start none"
+            f"the start {start} has a different network ({changes}): use the same settings, or --start none"
         )
     _ = run.load(other)
     return run
@@ -382,7 +383,7 @@ class _Work:
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
             if self._middle.meta.emulated:
                 self.say(
-                    f"{self.file} is fully sampled: a part of it is taken, {undersampling(self.config.sampling)} "
+                    f"{self.file} is fully sampled: it is undersampled first, {undersampling(self.config.sampling)} "
                     "(--mask, --acceleration)"
                 )
             self._first_picture()
@@ -394,21 +395,22 @@ class _Work:
     def _check(self) -> None:
         config = self.config
         if config.needs is not Needs.UNDERSAMPLED:
-            raise SettingError(f"method {config.method!r} needs more than one undersampled scan: use idr or ssdu")
+            raise SettingError(f"method {config.method!r} cannot learn from one undersampled scan: use idr or ssdu")
         if config.machine.processes > 1:
-            raise SettingError("one scan is learned by one process: leave out --devices and --num_nodes")
+            raise SettingError("one scan is learned by a single process: leave out --devices and --num_nodes")
         if config.training.score != "held_out" or not config.training.score_decides(config.build().stages):
             raise SettingError(
-                "the error on held-out samples decides here: leave out --keep last and --score reference"
+                "zeroshot decides by the error on held-out samples: leave out --keep last and --score reference"
             )
         if self.options.error_map is not None and config.coils.map_sets > 1:
-            raise SettingError("--error_map does not go with --map_sets 2: leave out one of them")
+            raise SettingError("--error_map cannot be combined with --map_sets 2: leave out one of them")
         if self.options.error_map is not None and config.denoises:
-            raise SettingError("--error_map does not go with --denoise: leave out one of them")
+            raise SettingError("--error_map cannot be combined with --denoise: leave out one of them")
+        alone(config.machine, config.training.precision)  # refuses what this machine lacks, before any work
         self.start = start_of(self.options.start, config)
         if self.start is not None and self._content in self.start.files().values():
             raise SettingError(
-                f"the start {self.start.path} has learned from this very scan, so that nothing could judge it: "
+                f"the start {self.start.path} has already learned from this scan, which could then not judge it: "
                 "give another --start"
             )
 
@@ -428,7 +430,7 @@ class _Work:
         if path.exists():
             self.record = read_json(path, cure)
             if not _is_sound(self.record):
-                raise FileError(path, "is no record that this version can go on with", cure)
+                raise FileError(path, "is not a record that this version can continue", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             if set(names) <= WRITTEN:  # other files of the same training
@@ -475,7 +477,7 @@ class _Work:
             return store_scans(apart, folder, references=False)
         except SettingError as error:
             problem = f"has too few samples to set some apart for judging ({error})"
-            raise FileError(self.file, problem, "Reconstruct it with a run that other scans have taught") from None
+            raise FileError(self.file, problem, "Reconstruct it with a run that was trained on other scans") from None
 
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
@@ -485,9 +487,7 @@ class _Work:
         if self.picture.exists():
             return
         draw(Classical(classical_names()[0], FIRST).reconstruct, self._middle, self.picture)
-        self.say(
-            f"first picture, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {self.picture}"
-        )
+        self.say(f"first image (compressed sensing) after {time.perf_counter() - self.began:.1f} s: {self.picture}")
 
     @property
     def _middle(self) -> Scan:
@@ -511,7 +511,8 @@ class _Work:
                 scores = [self.stopping.score(method.reconstruct, self.scans[item], item) for item in range(count)]
                 found[name] = {"regularisation": regularisation, "stopping": fmean(scores)}
                 self.say(
-                    f"{CLASSICAL[name]}: error for stopping {fmean(scores):.4f}, regularisation {regularisation:.2g}"
+                    f"{CLASSICAL[name]}: error on stopping samples {fmean(scores):.4f}, "
+                    f"regularisation {regularisation:.2g}"
                 )
             self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
         return {
@@ -531,7 +532,7 @@ class _Work:
             network = self._reconstruct(self.start)
             with torch.inference_mode():
                 before = fmean(self.stopping.score(network, scan, item) for item, scan in enumerate(self.scans))
-            self.say(f"start: error for stopping {before:.4f}, without learning from this scan")
+            self.say(f"initial weights: error on stopping samples {before:.4f}, before learning from this scan")
             if before < error:
                 better = network
         draw(better, self._middle, self.picture)
@@ -578,13 +579,13 @@ class _Work:
             return
         except KeyboardInterrupt:
             kept = end_here(config, self.run, len(self.scans))
-            self.say("training stopped; a second Ctrl-C stops the command")
+            self.say("training stopped; press Ctrl-C again to stop the command")
             self.stopped = True
         except TrainingError as error:
             kept = end_here(config, self.run, len(self.scans))
             self.say(f"training failed: {error}")
         self.say(
-            "the best weights so far are judged" if kept else "no epoch has ended: compressed sensing is judged alone"
+            "the best weights so far are used" if kept else "no epoch was completed: only compressed sensing is left"
         )
         if not kept and not self.stopped:
             self._note(failed=True)

@@ -45,7 +45,7 @@ class ErrorMapOptions:
     Attributes
     ----------
     bound
-        Share of the pixels whose error is to stay below the bound.
+        Fraction of the pixels whose error should lie below the bound.
     replicates
         Number of replicates of the bootstrap.
     folds

@@ -311,7 +311,7 @@ def load_hu2021_weights(path: str | Path, network: Literal["up", "down"] = "up")
         return made._load(given, network, theirs)
     except ValueError as error:
         raise FileError(
-            path, f"is no checkpoint of Hu et al. ({error})", "Use the file as its authors released it"
+            path, f"is not a checkpoint of Hu et al. ({error})", "Use the file as its authors released it"
         ) from None
 
 

@@ -84,7 +84,7 @@ class Turns:
                     raise UnwantedError
                 if time.monotonic() - begin > most:
                     computation.break_off()
-                    raise ClientError(f"it was not done after {most:g} s, the most for one image", "max_seconds")
+                    raise ClientError(f"it was not done after {most:g} s, the limit for one image", "max_seconds")
             result = computation.result()
             seconds = time.monotonic() - begin
             if seconds > 1:  # of shorter ones, most is not in proportion to their size
@@ -228,7 +228,7 @@ class Engine:
         for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
             scan = self._worker.recipe.ready(measured)
             if scan is None:
-                raise FileError(source, "sent lines without any signal", "Check the measurement")
+                raise FileError(source, "sent lines without signal", "Check the measurement")
             images.append(reconstruct_scan(self._worker.method, scan, self.device))
             first = first or scan
         assert first is not None, "lines without an image are refused"

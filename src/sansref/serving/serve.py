@@ -88,7 +88,8 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
     """
     if sys.platform != "linux":
         raise SettingError(
-            "serving needs Linux, which says when a client has gone: use the container, or a machine with it"
+            "serving needs Linux, the only system that reports when a client has disconnected: use the container, or "
+            "a Linux machine"
         )
     if find_spec("ismrmrd") is None:
         raise SettingError("serving needs the package ismrmrd: pip install ismrmrd")
