@@ -16,9 +16,10 @@ from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import central_mask
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import estimate_noise, noise_level, white_noise
 from sansref.methods.classical.total_variation import total_variation
 from sansref.metrics.contradiction import THRESHOLD, contradiction_map
-from sansref.metrics.error_bound import error_energy, error_shape, estimated_psnr
+from sansref.metrics.error_bound import error_energy, error_shape, estimated_psnr, noise_doubt
 from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
 from sansref.metrics.held_out import held_out_folds
 from sansref.metrics.quality import body_mask, psnr
@@ -84,6 +85,27 @@ def test_covers_the_share_of_the_body_that_was_asked_for(mask: str, coils: int) 
     body = body_mask(scan.reference.abs())  # type: ignore[union-attr]
     covered = (true_error(found, scan).abs() <= found.bound)[body].float().mean()
     assert 0.82 < covered < 0.97
+
+
+def test_noise_is_doubted_as_far_as_the_scan_leaves_it_open() -> None:
+    air, spectrum = (torch.rand(1, 96, 96, generator=seeded("doubt")) > share for share in (0.0, 0.75))
+    kspace = white_noise(torch.zeros(1, 96, 96, dtype=torch.complex64), 1.0, seeded("noise"))
+    sure, unsure = (estimate_noise(kspace * mask, mask[0]) for mask in (air, spectrum))
+    assert noise_doubt(sure) == 0.1
+    assert noise_doubt(replace(unsure, low=unsure.low * 0, high=unsure.high * 2)) == 0.5
+    known = replace(unsure, low=0.9 * unsure.level, high=1.1 * unsure.level)
+    assert noise_doubt(known) == pytest.approx(0.2)
+
+
+def test_a_level_of_noise_that_is_known_is_taken() -> None:
+    scan, family = head()
+    level = noise_level(scan.kspace, scan.mask).flatten()
+    found = []
+    for factor in (1.0, 2.0):
+        known = replace(scan, meta=replace(scan.meta, noise=tuple((factor * level).tolist())))
+        found.append(error_maps(compressed_sensing, known, family))
+    assert found[0].psnr == found_in().psnr
+    assert found[1].psnr.value > found[0].psnr.value + 1  # more of the residual is taken for noise
 
 
 def test_another_share_takes_another_quantile() -> None:

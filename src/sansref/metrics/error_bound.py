@@ -52,6 +52,8 @@ from statistics import NormalDist, fmean
 import torch
 from torch import Tensor
 
+from sansref.kspace.noise import Noise
+
 SMOOTHING = 1.0
 """Standard deviation in pixels of the Gaussian on the squares of the bootstrap: few replicates leave them rough."""
 
@@ -61,8 +63,11 @@ EVEN = 0.5
 NUDGE = 0.1
 """Of the noise: the finite difference along which the divergence is taken."""
 
-NOISE_DOUBT = 0.5
-"""How far the estimated variance of the noise may be off, as a part of it: one slice tells little about its noise."""
+NOISE_DOUBT = (0.1, 0.5)
+"""How far the estimated variance of the noise may be off, as a part of it, at least and at most."""
+
+MAPS_DOUBT = 0.2
+"""Part of the energy that errors of the coil maps may add, which no held-out sample tells: predictions share them."""
 
 SYSTEMATIC = 0.07
 """Standard deviation of the natural logarithm of the estimated energy over the true one, from person to person and
@@ -114,6 +119,8 @@ def error_energy(
     weights: Sequence[Tensor],
     missing: float,
     noise: float = 0.0,
+    doubt: float = NOISE_DOUBT[1],
+    unseen: float = 0.0,
 ) -> Energy:
     """Put the energy of the error together, see the top of this file.
 
@@ -131,6 +138,10 @@ def error_energy(
         Number of locations that were not acquired and may have been.
     noise
         What was taken off for the noise in all, in proportion to its variance; may be negative.
+    doubt
+        Of the noise, see :func:`noise_doubt`.
+    unseen
+        Part of the energy that may come on top of it: :data:`MAPS_DOUBT` where there are coil maps.
     """
 
     def whole(left_out: int | None = None) -> tuple[float, float]:
@@ -150,11 +161,22 @@ def error_energy(
     without = [log(max(whole(pair)[1], TINY)) for pair in range(groups)]
     mean = sum(without) / groups
     variance = (groups - 1) / groups * sum((one - mean) ** 2 for one in without)
-    doubt = NOISE_DOUBT * noise
+    unsure = doubt * noise
     # Where noise hides all of the error, it is not 0 but unknown.
-    value = max(value, 0.1 * doubt)
-    spread = sqrt(variance + SYSTEMATIC**2 + (doubt / max(value, TINY)) ** 2)
-    return Energy(safe + max(doubt, 0.0), value, spread)
+    value = max(value, 0.1 * unsure)
+    spread = sqrt(variance + SYSTEMATIC**2 + unseen**2 + (unsure / max(value, TINY)) ** 2)
+    return Energy((1 + unseen) * safe + max(unsure, 0.0), value, spread)
+
+
+def noise_doubt(noise: Noise) -> float:
+    """How far the variance of the noise of all coils together may be off, as a part of it.
+
+    One slice of one coil tells little about its noise where it shows no air. With many coils, what it is too high in
+    one and too low in another cancels out, as in the sum that is taken off the residuals.
+    """
+    low, level, high = (float(one.double().square().sum()) for one in (noise.low, noise.level, noise.high))
+    least, most = NOISE_DOUBT
+    return min(max((high - low) / (2 * level), least), most) if level > 0 else most
 
 
 TINY = 1e-30

@@ -18,15 +18,17 @@ from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.grid import center_crop
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS, Measurement, View
-from sansref.kspace.noise import noise_level, white_noise
+from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.metrics.contradiction import Region, contradiction_map, regions
 from sansref.metrics.error_bound import (
+    MAPS_DOUBT,
     NUDGE,
     Energy,
     Estimated,
     error_energy,
     error_shape,
     estimated_psnr,
+    noise_doubt,
     two_sided_quantile,
 )
 from sansref.metrics.held_out import Reconstruct, held_out_folds
@@ -145,7 +147,8 @@ def error_maps(
     options = options or ErrorMapOptions()
     if scan.sets > 1:
         raise SettingError("images with two sets of coil maps (--map_sets 2) have no error maps: leave out --error_map")
-    level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options, unseen)
+    found, folds = estimate_noise(scan.kspace, scan.mask), _folds(scan, options, unseen)
+    level = found.level if scan.meta.noise is None else torch.tensor(scan.meta.noise)[:, None, None]
     pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
     nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
     asked = [scan.measurement, replace(scan.measurement, kspace=scan.kspace + nudge)]
@@ -171,9 +174,11 @@ def error_maps(
         weights=[weight.double()[fold] for fold in folds],
         missing=missing,
         noise=taken + missing * noise,
+        doubt=noise_doubt(found),
+        unseen=0.0 if scan.maps is None else MAPS_DOUBT,
     )
     z = contradiction_map(images[0], residual, weight, scan.maps)
-    return _maps(scan, images[0], z, _replicates(reconstruct, scan, images[0], family, options), energy, options)
+    return _maps(scan, images[0], z, _replicates(reconstruct, scan, images[0], level, family, options), energy, options)
 
 
 def _maps(
@@ -238,21 +243,21 @@ def _in_batches(reconstruct: Reconstruct, asked: Sequence[Measurement], size: in
 
 
 def _replicates(
-    reconstruct: Reconstruct, scan: Scan, image: Tensor, family: MaskFamily, options: ErrorMapOptions
+    reconstruct: Reconstruct, scan: Scan, image: Tensor, level: Tensor, family: MaskFamily, options: ErrorMapOptions
 ) -> Tensor:
     """What is reconstructed of scans of the image, their view undone, complex (replicates, height, width)."""
     views = [VIEWS[number % len(VIEWS)] for number in range(options.replicates)]
-    scans = [_scan_of(image, scan, family, view, number, options) for number, view in enumerate(views)]
+    scans = [_scan_of(image, scan, level, family, view, number, options) for number, view in enumerate(views)]
     found = _in_batches(reconstruct, scans, options.batch)
     return torch.stack([view.image(one) for view, one in zip(views, found, strict=True)])
 
 
 def _scan_of(
-    image: Tensor, scan: Scan, family: MaskFamily, view: View, number: int, options: ErrorMapOptions
+    image: Tensor, scan: Scan, level: Tensor, family: MaskFamily, view: View, number: int, options: ErrorMapOptions
 ) -> Measurement:
     """A view of the image as another mask of the scan's kind and its noise would have acquired it."""
     maps = None if scan.maps is None else view.image(scan.maps)
     mask = family.another(scan.mask, FIRST_MASK + number) & _reachable(scan, family)
     full = Cartesian(mask[None], None if maps is None else maps[None]).transform(view.image(image)[None])[0]
-    noise = white_noise(full, noise_level(scan.kspace, scan.mask), _stream(scan, options, "replicate", number))
-    return Measurement((full + noise).masked_fill(~mask, 0), mask, maps)
+    noise = white_noise(full, level, _stream(scan, options, "replicate", number))
+    return replace(scan.measurement, kspace=(full + noise).masked_fill(~mask, 0), mask=mask, maps=maps)
