@@ -14,6 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from sansref.commands.error_map import check_mappable
 from sansref.commands.options import ScoreOptions
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
@@ -175,7 +176,7 @@ class Evaluation:
 
 
 def _mapping(
-    options: ScoreOptions, method: Method, family: Callable[[bool], MaskFamily]
+    options: ScoreOptions, method: Method, config: RunConfig, family: Callable[[bool], MaskFamily]
 ) -> Callable[[Scan], ErrorMaps] | None:
     """What makes error maps of a scan; None where none are wanted.
 
@@ -184,10 +185,7 @@ def _mapping(
     made = ErrorMapOptions(options.bound)
     if not options.error_map:
         return None
-    if method.denoises:
-        raise SettingError("a run that learned to denoise has no error maps yet: leave out --error_map")
-    if method.relative:
-        raise SettingError("a method that gives every image a scale of its own has no error map: leave it out")
+    check_mappable(method, config)
     return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 
@@ -239,7 +237,7 @@ def evaluate(
     relative: Normalise = "minmax" if method.relative else "none"
     scale = relative if options.normalise == "auto" else options.normalise
     scoring = Scoring(scale, options.backbone, weights=not missing)
-    mapped = _mapping(options, method, cache(config.sampling.family))
+    mapped = _mapping(options, method, config, cache(config.sampling.family))
     evaluation = Evaluation(scoring=scoring, missing=missing, method=config.method)
     reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
