@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sansref.commands.error_map import MappedSlice, check_mappable, mapped_slice
+from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.output_files import Format
 from sansref.commands.reconstruct import (
     Accelerator,
@@ -161,8 +161,8 @@ class Model:
         SettingError
             For an impossible bound, and for a run that no error maps can be made of.
         """
-        config, options = self.run.config(), ErrorMapOptions(bound)
-        check_mappable(self._method, config, "take reconstruct")
+        config = self.run.config()
+        options = options_for(self._method, config, ErrorMapOptions(bound), "take reconstruct")
         path, recipe = Path(file), whole_files(self._recipe, array, axes, maps)
         info = open_scan_file(path, recipe.slices.reader_options).describe(path)
         found: dict[int, MappedSlice] = {}

@@ -74,8 +74,13 @@ def mapped_slice(
     return MappedSlice(layers, scan.meta, found.psnr, found.regions)
 
 
-def check_mappable(method: Method, config: RunConfig, cure: str = "leave out --error_map") -> None:
-    """Refuse a method that no error maps can be made of, with a ``SettingError`` that says why."""
+def options_for(
+    method: Method, config: RunConfig, options: ErrorMapOptions, cure: str = "leave out --error_map"
+) -> ErrorMapOptions:
+    """How error maps of a method are made; a ``SettingError`` that says why where none can be.
+
+    Methods that denoise probe the noise of a batch as a whole, so that they get one scan at a time.
+    """
     why = None
     if method.relative:
         why = "it gives every image a scale of its own, which no sample can be compared with"
@@ -85,6 +90,7 @@ def check_mappable(method: Method, config: RunConfig, cure: str = "leave out --e
         why = "it learned from full scans to denoise them, and reconstructs nothing without a sample that is held out"
     if why is not None:
         raise SettingError(f"method {config.method!r} can have no error map: {why}; {cure}")
+    return replace(options, batch=1) if method.denoises else options
 
 
 def meanings(options: ErrorMapOptions) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
-from sansref.commands.error_map import check_mappable
+from sansref.commands.error_map import options_for
 from sansref.commands.options import ScoreOptions
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
@@ -185,7 +185,7 @@ def _mapping(
     made = ErrorMapOptions(options.bound)
     if not options.error_map:
         return None
-    check_mappable(method, config)
+    made = options_for(method, config, made)
     return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
-from sansref.commands.error_map import MappedFile, check_mappable
+from sansref.commands.error_map import MappedFile, options_for
 from sansref.commands.output_files import (
     Format,
     Outputs,
@@ -255,8 +255,7 @@ class Worker:
         self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
-        if job.error_map is not None:
-            check_mappable(self.method, job.run.config())
+        self.maps = None if job.error_map is None else options_for(self.method, job.run.config(), job.error_map)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
     def outcome(self, path: Path, name: str, console: Console | None = None, title: str = "") -> FileOutcome:
@@ -275,7 +274,7 @@ class Worker:
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if self.method.denoises:
             return self._denoised(path, outputs, console, title)
-        mapped = None if self.job.error_map is None else MappedFile(outputs, self.job.error_map)
+        mapped = None if self.maps is None else MappedFile(outputs, self.maps)
         if (mapped or outputs).complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         if mapped is not None:
@@ -321,7 +320,7 @@ class Worker:
         begin = outputs.name or output_name(path)
         hard = replace(outputs, made=replace(self.made, noise=KEPT))
         clean = replace(outputs, made=replace(self.made, noise=TAKEN_OUT), name=f"{begin}{ENDING}")
-        mapped = None if self.job.error_map is None else MappedFile(clean, self.job.error_map)
+        mapped = None if self.maps is None else MappedFile(clean, self.maps)
         info, written = outputs.info, (*hard.paths(), *(mapped or clean).paths())
         if hard.complete and (mapped or clean).complete:
             return Reconstructed(path, info.kind, written, earlier=True)
