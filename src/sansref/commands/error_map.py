@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from math import ceil
@@ -114,12 +114,15 @@ class MappedFile:
         Names and formats of the images.
     options
         How error maps are made.
+    keep
+        Numbers of slices that stay in memory, as ``kept``, for a page.
     """
 
-    def __init__(self, outputs: Outputs, options: ErrorMapOptions) -> None:
+    def __init__(self, outputs: Outputs, options: ErrorMapOptions, keep: Container[int] = ()) -> None:
+        self._keep, self.kept = keep, dict[int, MappedSlice]()
         self.outputs, self.options = replace(outputs, maps=meanings(options)), options
         self._maps = [self.outputs.of_map(name) for name in self.outputs.maps]
-        self._found: list[tuple[ScanMeta, Estimated, tuple[Region, ...]]] = []
+        self._found: list[Found] = []
 
     @property
     def _record(self) -> Path:
@@ -166,6 +169,8 @@ class MappedFile:
         """One slice's layers, see :func:`mapped_slice`; what its maps tell is kept for :meth:`notes`."""
         found = mapped_slice(reconstruct, scan, family, self.options, unseen)
         self._found.append(found[1:])
+        if scan.meta.slice in self._keep:
+            self.kept[scan.meta.slice] = found
         return found.layers
 
     def write(self, slices: Iterable[tuple[Tensor, ScanMeta]]) -> bool:
@@ -198,24 +203,36 @@ class MappedFile:
 
     def notes(self) -> Iterator[str]:
         """What the maps tell of the file, a line each."""
-        if not self._found:
-            return
-        mean = mean_of([psnr for _, psnr, _ in self._found])
-        if mean.high - mean.low > VAGUE:
-            yield f"PSNR: cannot be told without a reference here (between {mean.low:.0f} and {mean.high:.0f} dB)"
-        else:
-            yield f"PSNR estimated {mean}, without a reference; mean over slices"
-        regions = [(meta, one) for meta, _, found in self._found for one in found]
-        regions.sort(key=lambda one: -abs(one[1].z))
-        for meta, one in regions[:LISTED]:
-            yield f"slice {meta.slice}, {place(one, meta)}: {one.meaning} ({one.pixels} pixels, z {one.z:.1f})"
-        if len(regions) > LISTED:
-            yield f"{len(regions) - LISTED} more contradictions are listed in {self._record.name}"
-        if regions:
-            yield f"look there before you believe it: {FALSE_ALARMS}"
-        else:
-            yield f"no contradiction of {THRESHOLD:g} standard deviations or more"
-        yield SEEN
+        return told_of(self._found, more=f"are listed in {self._record.name}")
+
+
+Found = tuple[ScanMeta, Estimated, tuple[Region, ...]]
+"""What error maps tell of a slice."""
+
+
+def told_of(found: Sequence[Found], listed: int = LISTED, more: str = "were found") -> Iterator[str]:
+    """What the maps tell of slices, a line each, with at most so many contradictions ``listed``.
+
+    ``more`` is said of those that are not.
+    """
+    if not found:
+        return
+    mean = mean_of([psnr for _, psnr, _ in found])
+    if mean.high - mean.low > VAGUE:
+        yield f"PSNR: cannot be told without a reference here (between {mean.low:.0f} and {mean.high:.0f} dB)"
+    else:
+        yield f"PSNR estimated {mean}, without a reference" + ("; mean over slices" if len(found) > 1 else "")
+    regions = [(meta, one) for meta, _, own in found for one in own]
+    regions.sort(key=lambda one: -abs(one[1].z))
+    for meta, one in regions[:listed]:
+        yield f"slice {meta.slice}, {place(one, meta)}: {one.meaning} ({one.pixels} pixels, z {one.z:.1f})"
+    if len(regions) > listed:
+        yield f"{len(regions) - listed} {'more ' if listed else ''}contradictions {more}"
+    if regions:
+        yield f"look there before you believe it: {FALSE_ALARMS}"
+    else:
+        yield f"no contradiction of {THRESHOLD:g} standard deviations or more"
+    yield SEEN
 
 
 def place(region: Region, meta: ScanMeta) -> str:
