@@ -21,7 +21,7 @@ from sansref.errors import SettingError
 from sansref.files import write_text
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Method
-from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD, Region
+from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD, UNSEEN, Region
 from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, error_maps
 from sansref.metrics.held_out import Reconstruct
@@ -96,9 +96,10 @@ def options_for(
 def meanings(options: ErrorMapOptions) -> dict[str, str]:
     """What each map is, a sentence, by its name."""
     return {
-        "error_bound": f"Error bound, not an image: {options.bound:.0%} of the errors of magnitudes stay below it.",
+        "error_bound": f"Error bound, not an image: {options.bound:.0%} of the errors of magnitudes stay below it."
+        f" {UNSEEN}",
         "contradiction": "Contradiction map, not an image: standard deviations by which acquired samples that were "
-        "held out want more signal (above 0) or less (below 0).",
+        f"held out want more signal (above 0) or less (below 0). {UNSEEN}",
     }
 
 
@@ -232,7 +233,6 @@ def told_of(found: Sequence[Found], listed: int = LISTED, more: str = "were foun
         yield f"look there before you believe it: {FALSE_ALARMS}"
     else:
         yield f"no contradiction of {THRESHOLD:g} standard deviations or more"
-    yield SEEN
 
 
 def place(region: Region, meta: ScanMeta) -> str:

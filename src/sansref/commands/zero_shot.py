@@ -51,6 +51,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
+from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.outputs.writers import save_png
@@ -626,7 +627,7 @@ class _Work:
         notes: list[str] = []
         if mapped is not None:
             shown = [with_maps(one, choice.label, mapped.kept[one.number]) for one in shown]
-            notes = [f"Error maps, of the written image: {note}" for note in mapped.notes()]
+            notes = [f"Error maps, of the written image: {note}" for note in (*mapped.notes(), SEEN)]
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle, notes)
         self._note(seeds={"judging": self.seed, "stopping": self.config.training.seed})
         if self.run.finished or not self.stopped:  # else the same command is to train
@@ -655,7 +656,7 @@ class _Work:
             self.say(f"no error maps: {error}")
             write_images(self._outputs(choice), whole_volume(self._images(method), self.info))
             return None
-        for note in files.notes():
+        for note in (*files.notes(), SEEN):
             self.say(note)
         return files
 

@@ -28,10 +28,15 @@ FALSE_ALARMS = "honest images of people kept aside had one in 13 of 44 slices"
 ROBUST = 1.4826
 """Standard deviation of normal numbers over their median absolute deviation."""
 
+UNSEEN = (
+    "Neither map can see what only samples never acquired carry, an error in the center of k-space, which is never held"
+    " out, or errors of the coil maps, of motion and of scale, which both share with the image."
+)
+"""What the maps cannot see, for the reader of one of them."""
+
 SEEN = (
-    "A contradiction is a place where acquired samples that were held out want more signal than the image has, or less."
-    " Neither map can see what only samples never acquired carry, an error in the center of k-space, which is never"
-    " held out, or errors of the coil maps, of motion and of scale, which both share with the image."
+    "The error bound says how large errors may be, and hardly where; a contradiction is a place where acquired samples"
+    f" that were held out want more signal than the image has, or less. {UNSEEN}"
 )
 """What the maps mean and what they cannot see, for the reader of an image."""
 

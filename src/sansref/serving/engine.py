@@ -20,6 +20,7 @@ from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_s
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
+from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.scan import ScanMeta
 from sansref.serving.gathering import Work
@@ -258,6 +259,6 @@ class Engine:
             for layer, (name, meaning) in enumerate(meanings(wanted).items(), start=1):
                 maps[name] = torch.stack([one.layers[layer] for one in found]), meaning
             # Places are in the map: rows and columns of what is sent may run the other way.
-            told = [*told_of([one[1:] for one in found], listed=0, more="are marked in the contradiction map")]
+            told = [*told_of([one[1:] for one in found], listed=0, more="are marked in the contradiction map"), SEEN]
         seconds = time.monotonic() - start
         return SentImage(torch.stack(images), first.acceleration, first.meta, seconds, maps, told)
