@@ -140,7 +140,7 @@ class Model:
     ) -> MappedImages:
         """Reconstruct all slices of a file and say where they may be wrong, as ``sansref reconstruct --error_map``.
 
-        Takes 25 reconstructions a slice. A reference that the file may have is not looked at.
+        Takes 20 reconstructions a slice. A reference that the file may have is not looked at.
 
         Parameters
         ----------

@@ -33,7 +33,7 @@ def test_maps_lie_beside_the_images_in_every_format(
     words = ("reconstruct", trained.path, file, "--out", out, "--error_map", "--format", *formats)
     code, told, heard = sansref(*words)
     assert code == 0, heard
-    assert "error maps take 25 reconstructions for each of 4 slice(s)" in " ".join(heard.split())
+    assert "error maps take 20 reconstructions for each of 4 slice(s)" in " ".join(heard.split())
     assert "PSNR estimated" in told
     assert told.count("Neither map can see") == 1
 

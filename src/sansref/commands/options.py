@@ -59,7 +59,7 @@ class ScoreOptions(PerceptualOptions):
         Compressed sensing that stands beside the run, its regularisation chosen by the error on held-out samples.
     error_map
         Say without the references where the run's images may be wrong: an error bound and contradictions over the
-        images of the page, and the PSNR so estimated beside the true one. It takes 25 reconstructions a slice.
+        images of the page, and the PSNR so estimated beside the true one. It takes 20 reconstructions a slice.
     bound
         Share of the pixels whose error is to stay below the bound.
     """

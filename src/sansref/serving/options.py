@@ -98,7 +98,7 @@ class ServeOptions:
     log
         File to which the log is added, besides the error stream.
     error_map
-        Send maps of where each image may be wrong after it, each in a series of its own; takes 25 reconstructions.
+        Send maps of where each image may be wrong after it, each in a series of its own; takes 20 reconstructions.
     bound
         Share of the pixels whose error is to stay below the bound of error_map.
     """
