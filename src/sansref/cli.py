@@ -287,6 +287,7 @@ def reconstruct(arguments: list[str]) -> None:
     for file in options.files:
         check_place(file)
     from sansref.commands.reconstruct import Job, reconstruct_files
+    from sansref.metrics.contradiction import SEEN
     from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.training.run import RunDirectory
 
@@ -294,7 +295,7 @@ def reconstruct(arguments: list[str]) -> None:
     formats, how = tuple(options.format), (options.array, options.axes, options.maps, error_map)
     job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *how)
     bad: list[FileError] = []
-    earlier = 0
+    earlier, mapped = 0, False
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
         if done.earlier:
             earlier += 1
@@ -307,6 +308,9 @@ def reconstruct(arguments: list[str]) -> None:
         print(f"{done.path} -> {place}")
         for note in done.notes:
             print(f"  {note}")
+        mapped = mapped or error_map is not None
+    if mapped:
+        print(f"error maps: {SEEN}")
     if earlier:
         print(f"{earlier} file(s) had been reconstructed before")
     _list_bad(bad)

@@ -375,13 +375,16 @@ def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, 
         seen.clear()
         options = ZeroShotOptions(minutes=None, error_map=ErrorMapOptions(0.8, replicates=1, folds=4))
         found = play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4)
-        assert [path.name for path in found.images] == [
-            *("head.h5", "head_error_bound.h5", "head_contradiction.h5", "head_error_maps.json")
-        ]
+        assert [path.name for path in found.images] == ["head.h5", "head_error_maps.json"]
         assert all(path.exists() for path in found.images)
         assert len(seen) == 2
         for scan, unseen in seen:
             assert torch.equal(unseen, judged_mask(scan, 1)) if learned else unseen is None
+        page = (tmp_path / name / "report.html").read_text()
+        assert "the scan contradicts, red: added signal" in page
+        assert "Neither map can see" in page
+        with h5py.File(tmp_path / name / "head.h5") as stored:
+            assert set(stored) == {"reconstruction", "error_bound", "contradiction"}
         assert play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4).images == found.images
     with pytest.raises(SettingError, match=r"--error_map cannot be combined with --map_sets 2"):
         play(scan_file, tmp_path / "sets", options, map_sets=2)
@@ -391,6 +394,7 @@ def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, 
 def test_other_formats_and_maps_need_no_other_training(scan_file, tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = play(scan_file, out, epochs=1, stages=1)
+    assert "Neither map can see" not in (out / "report.html").read_text()
     weights = (out / "run" / "model.safetensors").read_bytes()
     monkeypatch.setattr(module, "learn", None)
     more = play(scan_file, out, ZeroShotOptions(minutes=None, formats=("source", "png")), epochs=1, stages=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from math import isnan
 from pathlib import Path
 from statistics import fmean, median
@@ -14,6 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.options import ScoreOptions
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
@@ -24,7 +25,7 @@ from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
 from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD
 from sansref.metrics.error_bound import Estimated, mean_of
-from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.lpips import load_lpips
 from sansref.results.figures import error_figure
@@ -177,8 +178,8 @@ class Evaluation:
 
 
 def _mapping(
-    options: ScoreOptions, method: Method, family: Callable[[bool], MaskFamily]
-) -> Callable[[Scan], ErrorMaps] | None:
+    options: ScoreOptions, method: Method, config: RunConfig, family: Callable[[bool], MaskFamily]
+) -> Callable[[Scan], MappedSlice] | None:
     """What makes error maps of a scan; None where none are wanted.
 
     Raises ``SettingError`` for an impossible bound, and for a method that they cannot be made of.
@@ -186,11 +187,8 @@ def _mapping(
     made = ErrorMapOptions(options.bound)
     if not options.error_map:
         return None
-    if method.denoises:
-        raise SettingError("error maps of a run that learned to denoise are not supported yet: leave out --error_map")
-    if method.relative:
-        raise SettingError("a method that scales every image by itself has no error map: leave out --error_map")
-    return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
+    made = options_for(method, config, made)
+    return lambda scan: mapped_slice(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 
 def evaluate(
@@ -241,7 +239,7 @@ def evaluate(
     relative: Normalise = "minmax" if method.relative else "none"
     scale = relative if options.normalise == "auto" else options.normalise
     scoring = Scoring(scale, options.backbone, weights=not missing)
-    mapped = _mapping(options, method, cache(config.sampling.family))
+    mapped = _mapping(options, method, config, cache(config.sampling.family))
     evaluation = Evaluation(scoring=scoring, missing=missing, method=config.method)
     reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
@@ -322,7 +320,7 @@ def _scored(
     data: Path,
     info: FileInfo,
     first: int | None = None,
-    mapped: Callable[[Scan], ErrorMaps] | None = None,
+    mapped: Callable[[Scan], MappedSlice] | None = None,
 ) -> list[EvaluatedSlice]:
     """Score every slice of a file; their held-out samples follow from ``first`` on, None for the slices' numbers."""
     found = []
@@ -372,7 +370,7 @@ def _shown(
     scorer: Scorer,
     config: RunConfig,
     out: Path,
-    mapped: Callable[[Scan], ErrorMaps] | None,
+    mapped: Callable[[Scan], MappedSlice] | None,
 ) -> list[ViewerSlice]:
     """Reconstruct telling slices, and draw the worst and the median one."""
     ranked = _ranked(evaluation.slices, config.method)
@@ -382,7 +380,7 @@ def _shown(
         one = ranked[at]
         (scan,) = config.preparation.scans(one.info, [one.slice])
         shown = scorer.show(scan, list(one.scores.values()), "", at < worst, at == middle)
-        found.append(with_maps(shown, config.method, mapped(scan), scan) if mapped else shown)
+        found.append(with_maps(shown, config.method, mapped(scan)) if mapped else shown)
         learned = " (trained on)" if one.info.subject in evaluation.learned else ""
         for title in [title for title, place in (("worst", 0), ("median", middle)) if at == place]:
             heading = f"{title} slice: {shown.subject}{learned}, slice {shown.number}"
@@ -390,10 +388,10 @@ def _shown(
     return found
 
 
-def with_maps(shown: ViewerSlice, method: str, found: ErrorMaps, scan: Scan) -> ViewerSlice:
-    """A slice of the viewer with the error maps of one method's image of ``scan``, and what they tell."""
-    turned = partial(for_people, geometry=scan.meta.geometry)
-    maps = {"error_bound": turned(found.bound).numpy(), "contradiction": turned(found.contradiction).numpy()}
+def with_maps(shown: ViewerSlice, method: str, found: MappedSlice) -> ViewerSlice:
+    """A slice of the viewer with the error maps of one method's image of it, and what they tell."""
+    bound, contradiction = (for_people(one, found.meta.geometry).numpy() for one in found.layers[1:])
+    maps = {"error_bound": bound / found.meta.scale, "contradiction": contradiction}
     told = {"PSNR estimated": str(found.psnr), "contradictions": str(len(found.regions))}
     details = {**shown.details, method: {**shown.details.get(method, {}), **told}}
     return replace(shown, maps={**shown.maps, method: maps}, details=details)

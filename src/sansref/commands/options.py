@@ -59,7 +59,7 @@ class ScoreOptions(PerceptualOptions):
         Compressed sensing that stands beside the run, its regularisation chosen by the error on held-out samples.
     error_map
         Show where the run's images may be wrong, estimated without the references: an error bound and contradictions
-        over the images of the page, and the estimated PSNR beside the true one. It takes 25 reconstructions per slice.
+        over the images of the page, and the estimated PSNR beside the true one. It takes 20 reconstructions per slice.
     bound
         Fraction of the pixels whose error should lie below the bound.
     """

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from math import ceil, inf, isfinite
@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sansref.commands.error_map import MappedFile
-from sansref.commands.evaluate import CLASSICAL
+from sansref.commands.evaluate import CLASSICAL, with_maps
 from sansref.commands.output_files import Format, Outputs, check_finite, undersampling
 from sansref.commands.reconstruct import whole_volume, write_images
 from sansref.commands.zero_shot_choice import (
@@ -51,6 +51,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
+from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.outputs.writers import save_png
@@ -620,22 +621,29 @@ class _Work:
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
         with torch.inference_mode():
-            self._write_images(choice, methods[choice.label])
+            mapped = self._write_images(choice, methods[choice.label], [one.number for one in shown])
         write_scores(self.out / "scores.csv", rows)
         error_figure(self.out / "reconstructions.png", marked(shown[len(shown) // 2], choice.label))
         shown = [chosen_first(one, choice.label) for one in shown]
-        write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
+        notes: list[str] = []
+        if mapped is not None:
+            shown = [with_maps(one, choice.label, mapped.kept[one.number]) for one in shown]
+            notes = [f"Error maps, of the written image: {note}" for note in (*mapped.notes(), SEEN)]
+        write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle, notes)
         self._note(seeds={"judging": self.seed, "stopping": self.config.training.seed})
         if self.run.finished or not self.stopped:  # else the same command is to train
             self._note(choice=asdict(choice))
         return ZeroShot(choice, tuple(path for path in self._files(choice).paths() if path.exists()), rows)
 
-    def _write_images(self, choice: Choice, method: _Measured) -> None:
-        """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for."""
-        files = self._files(choice)
+    def _write_images(self, choice: Choice, method: _Measured, keep: Container[int]) -> MappedFile | None:
+        """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for.
+
+        Returns these maps, of the slices to ``keep``, where there are any.
+        """
+        files = self._files(choice, keep)
         if isinstance(files, Outputs):
             write_images(files, whole_volume(self._images(method), self.info))
-            return
+            return None
         scans, learned = self._scans(range(self.info.slices)), choice.label in (NETWORK, MIXTURE)
 
         def unseen(scan: Scan) -> Tensor | None:
@@ -647,15 +655,16 @@ class _Work:
             files.write(whole_volume(files.slices(method, scans, family, unseen), self.info))
         except FileError as error:  # such as too few samples for judging: the images are worth more than their maps
             self.say(f"no error maps: {error}")
-            write_images(files.outputs, whole_volume(self._images(method), self.info))
-            return
-        for note in files.notes():
+            write_images(self._outputs(choice), whole_volume(self._images(method), self.info))
+            return None
+        for note in (*files.notes(), SEEN):
             self.say(note)
+        return files
 
-    def _files(self, choice: Choice | None) -> Outputs | MappedFile:
+    def _files(self, choice: Choice | None, keep: Container[int] = ()) -> Outputs | MappedFile:
         """The images, with their error maps if these are asked for."""
         outputs, options = self._outputs(choice), self.options.error_map
-        return outputs if options is None else MappedFile(outputs, options)
+        return outputs if options is None else MappedFile(outputs, options, keep)
 
     def _judged(
         self, methods: Mapping[str, _Measured]

@@ -29,8 +29,12 @@ def write_report(
     shown: Sequence[ViewerSlice],
     run: RunDirectory,
     scan: Scan,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training."""
+    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training.
+
+    ``notes`` is what the error maps tell, a line each.
+    """
     page = Contents(
         f"{Path(record['settings']['file']).name}, reconstructed by learning from this scan alone",
         f"{reason[0].upper()}{reason[1:]}.",
@@ -39,6 +43,7 @@ def write_report(
             "promised.",
             "The error is that of images without the samples for judging, on these samples. The images shown are made "
             "of all samples.",
+            *notes,
         ],
         _facts(record, rows, scan),
         summarise(rows, Scoring()).scores(),

@@ -97,6 +97,10 @@ class ServeOptions:
         want, with the factor back to these units in the attribute RescaleSlope.
     log
         Also append the log to this file.
+    error_map
+        Send maps of where each image may be wrong after it, each in a series of its own; takes 20 reconstructions.
+    bound
+        Fraction of the pixels whose error should lie below the bound of error_map.
     """
 
     host: str = "127.0.0.1"
@@ -105,6 +109,8 @@ class ServeOptions:
     grace: float = 30.0
     pixel: Literal["float32", "int16"] = "float32"
     log: Path | None = None
+    error_map: bool = False
+    bound: float = 0.9
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

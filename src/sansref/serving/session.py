@@ -14,7 +14,7 @@ from ismrmrd import Acquisition
 from sansref.errors import FileError, SansrefError, printable
 from sansref.serving.engine import Engine, UnwantedError
 from sansref.serving.gathering import Backlog, Gathering, Work
-from sansref.serving.images import Pixel, mrd_image
+from sansref.serving.images import Pixel, mrd_images
 from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
 from sansref.serving.options import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
 
@@ -158,7 +158,8 @@ class Session:
             self._stream.send_text(f"{which} cannot be reconstructed: {_for_client(error)}")
             return
         self._images += 1
-        self._stream.send_image(mrd_image(done, work.line, header, self._engine.made, self._images, self._pixel))
+        for image in mrd_images(done, work.line, header, self._engine.made, self._images, self._pixel):
+            self._stream.send_image(image)
         self._image_due = time.monotonic() + self._image_timeout
         self._stream.progressed()
         LOGGER.info("%s: image of %s; %d lines, %.2f s", self.name, which, lines, done.seconds)
