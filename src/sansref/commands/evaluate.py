@@ -289,7 +289,7 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
     wanted = {"all": found, "test": found & set_aside, "auto": found - learned_subjects(run, files)}[subjects]
     if not wanted:
         raise SettingError(
-            f"no subject of {len(found)} is left to evaluate on: train with --test 0.2 to set some aside, "
+            f"none of the {len(found)} subject(s) is left to evaluate on: train with --test 0.2 to set some aside, "
             "give other data, or use --subjects all to score what was trained on"
         )
     return [info for info in files if info.subject in wanted], sorted(found - wanted)
