@@ -339,10 +339,10 @@ def evaluate(arguments: list[str]) -> None:
     from sansref.commands.options import ScoreOptions
 
     parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
-    classical_help = "also score compressed sensing: l1_wavelet, total_variation; both if no name, or true, is given"
+    classical_help = "compressed sensing beside the run: l1_wavelet, total_variation, true for both, or false for none"
     names = ("l1_wavelet", "total_variation")
     kinds = Literal["l1_wavelet", "total_variation", True, False]
-    parser.add_argument("--classical", type=kinds, nargs="*", default=[False], help=classical_help)
+    parser.add_argument("--classical", type=kinds, nargs="*", default=["total_variation"], help=classical_help)
     options = parse(parser, arguments).as_dict()
     asked = options["classical"] or [True]
     options["classical"] = tuple(name for name in names if name in asked or True in asked)
