@@ -224,7 +224,7 @@ def error_limits(slices: Sequence[ViewerSlice]) -> dict[str, float]:
 
 
 def error_colours() -> str:
-    """The 256 colours of the error scale, perceptually uniform, and that of larger errors; six hexadecimal digits each."""
+    """The 256 colours of the error scale, perceptually uniform, and of larger errors; six hexadecimal digits each."""
     from matplotlib import colormaps
 
     # 256 whole numbers pick the entries of the map's table.
