@@ -1,9 +1,9 @@
 """What a slice of an archive costs, from 10 slices to 10,000, without Ray and with ``--ray local``.
 
 Generated fastMRI files of 10 slices, 128 x 128, a single coil, half of the columns acquired; a network of 3 phases with
-16 channels. Times are of the whole command, its start included. The peak and the time of the processor are those of the command's
-own process: on a cluster, workers have theirs. Ray's workers run at the usual priority here (``RAY_worker_niceness=0``). ``--again`` also
-times the command when everything has been done before.
+16 channels. Times are of the whole command, its start included. The peak and the time of the processor are those of the
+command's own process: on a cluster, workers have theirs. Ray's workers run at the usual priority here
+(``RAY_worker_niceness=0``). ``--again`` also times the command when everything has been done before.
 
 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/archive.py [--slices 10 100 1000 10000] [--again]
 """
