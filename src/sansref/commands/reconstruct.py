@@ -333,6 +333,8 @@ class Worker:
 def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:
     """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known."""
     few = [*recipe.scans(path, sorted({slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
+    if any(scan.meta.synthetic for scan in few):  # with noise in proportion to the signal of each slice
+        few = []
     noises = [estimate_noise(scan.kspace, scan.mask) for scan in few]
     alike = [(scan, noise) for scan, noise in zip(few, noises, strict=True) if len(scan.kspace) == len(few[0].kspace)]
     levels = [noise for _, noise in alike], [scan.meta.scale for scan, _ in alike]
