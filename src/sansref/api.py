@@ -19,7 +19,7 @@ from sansref.commands.reconstruct import (
     whole_files,
     whole_volume,
 )
-from sansref.commands.zero_shot import DEFAULTS, ZeroShot, ZeroShotOptions
+from sansref.commands.zero_shot import DEFAULTS, DENOISING, ZeroShot, ZeroShotOptions
 from sansref.commands.zero_shot import zero_shot as run_zero_shot
 from sansref.data.readers import open_scan_file
 from sansref.machine import device_of
@@ -172,7 +172,9 @@ def zero_shot(
     SansrefError
         For unusable files or settings.
     """
-    config = RunConfig.from_values({"method": method}).changed(**DEFAULTS).changed(**settings)
+    denoises = any(settings.get(name) for name in ("denoise", "method.denoise"))
+    defaults = {**DEFAULTS, **DENOISING} if denoises else DEFAULTS
+    config = RunConfig.from_values({"method": method}).changed(**defaults).changed(**settings)
     maps = ErrorMapOptions(bound) if error_map else None
     options = ZeroShotOptions(minutes, start, tuple(formats), maps)
     return run_zero_shot(config, Path(file), Path(out), options, Console(quiet=True) if quiet else None)

@@ -55,7 +55,7 @@ class MappedFile:
             "contradiction": "Contradiction map, not an image: standard deviations by which acquired samples that were "
             "held out want more signal (above 0) or less (below 0).",
         }
-        self._maps = [outputs.of_map(name, meanings[name]) for name in OVERLAYS]
+        self._maps = [outputs.of_map(name, meanings[name]) for name in meanings]
         self._found: list[tuple[ScanMeta, Estimated, tuple[Region, ...]]] = []
 
     @property

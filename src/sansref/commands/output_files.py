@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +55,12 @@ ENDINGS: dict[Format, str] = {
 
 MAPS_RECORD = "_error_maps.json"
 """What follows the name of an input in the name of the numbers that belong to its maps."""
+
+DENOISED = "_denoised"
+"""What follows the name of an input in the names of its images without noise."""
+
+DENOISED_PAGE = "_denoised.html"
+"""What follows it in the name of the page that compares both images."""
 
 SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
 """Of the files in those folders."""
@@ -122,6 +128,26 @@ class Outputs:
         return {name: self.out / f"{self.begin}{ENDINGS[name]}" for name in names}
 
 
+def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
+
+    With several outputs, a slice holds an image for each of them, (outputs, height, width).
+    """
+    several = (outputs,) if isinstance(outputs, Outputs) else outputs
+    puts: list[list[PutSlice]] | None = None
+    emulated = False
+    with ExitStack() as opened:
+        for image, meta in images:
+            layers = image[None] if isinstance(outputs, Outputs) else image
+            if puts is None:
+                puts = [one.open(opened, layer, meta) for one, layer in zip(several, layers, strict=True)]
+            for layer, own in zip(layers, puts, strict=True):
+                for put in own:
+                    put(meta.slice, layer)
+            emulated |= meta.emulated
+    return emulated
+
+
 def _second(put: PutSlice) -> PutSlice:
     def put_second(index: int, pair: Tensor | Array) -> None:
         put(index, pair[1])
@@ -142,7 +168,8 @@ def output_name(path: Path) -> str:
 def _endings() -> list[str]:
     """All that may follow the name of an input."""
     own = list(ENDINGS.values())
-    return [*own, MAPS_RECORD, *(f"_{name}{ending}" for name in OVERLAYS for ending in own)]
+    clean = [DENOISED_PAGE, *(f"{DENOISED}{ending}" for ending in own)]
+    return [*own, MAPS_RECORD, *clean, *(f"_{name}{ending}" for name in OVERLAYS for ending in own)]
 
 
 def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
+from sansref.commands.denoised import DenoisedFile
 from sansref.commands.error_map import MappedFile
 from sansref.commands.output_files import (
     Format,
@@ -22,9 +22,9 @@ from sansref.commands.output_files import (
     begin,
     check_finite,
     made_by,
-    output_name,
     output_names,
     whole_path,
+    write_images,
 )
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
@@ -38,7 +38,6 @@ from sansref.kspace.noise import estimate_noise, pooled_levels
 from sansref.machine import device_of
 from sansref.methods import Method
 from sansref.metrics.error_maps import ErrorMapOptions
-from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 from sansref.training.progress import with_bar
@@ -307,27 +306,18 @@ class Worker:
 
     def _denoised(self, path: Path, outputs: Outputs, console: Console | None, title: str) -> Reconstructed:
         """Write two images of each slice: one that keeps the samples as they were measured, and one without noise."""
-        begin = outputs.name or output_name(path)
-        hard = replace(outputs, made=replace(self.made, noise=KEPT))
-        clean = replace(outputs, made=replace(self.made, noise=TAKEN_OUT), name=f"{begin}{ENDING}")
-        written = (*hard.paths(), *clean.paths())
-        if hard.complete and clean.complete:
-            return Reconstructed(path, outputs.info.kind, written, earlier=True)
-        found: list[Denoised] = []
-
-        def images() -> Iterator[tuple[Tensor, ScanMeta]]:
-            for scan in with_file_noise(self.recipe, path, outputs.info.slices):
-                found.append(denoised(self.method.reconstruct, scan, self.device))
-                pair = torch.stack([found[-1].hard, found[-1].image]).cpu()
-                found[-1] = found[-1].numbers()
-                yield magnitude(pair, scan) * scan.meta.scale, scan.meta
-
-        shown = with_bar(images(), title, outputs.info.slices, console)
-        emulated = write_images((hard, clean), whole_volume(shown, outputs.info))
-        notes = [told(found)]
-        if not emulated and (outputs.info.acquired_fraction or 1.0) < FULL and self.recipe.sampling.acceleration == 1:
+        file, info = DenoisedFile(outputs), outputs.info
+        if file.complete and file.page.exists():
+            return Reconstructed(path, info.kind, file.paths(), earlier=True)
+        scans = with_file_noise(self.recipe, path, info.slices)
+        images = with_bar(file.slices(self.method.reconstruct, scans, self.device), title, info.slices, console)
+        emulated = file.write(whole_volume(images, info))
+        facts = {"Slices": str(info.slices), "Run": str(self.job.run.path)}
+        file.write_page(f"{info.path.name}, without its noise", facts)
+        notes = [*file.notes()]
+        if not emulated and (info.acquired_fraction or 1.0) < FULL and self.recipe.sampling.acceleration == 1:
             notes.append("the run learned from full scans: what this undersampled scan lacks, nothing fills in")
-        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, notes=tuple(notes))
+        return Reconstructed(path, info.kind, file.paths(), emulated=emulated, notes=tuple(notes))
 
 
 def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:
@@ -344,23 +334,3 @@ def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Sc
             level = tuple((pooled / scan.meta.scale).flatten().tolist())
             scan = replace(scan, meta=replace(scan.meta, noise=level))
         yield scan
-
-
-def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
-    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
-
-    With several outputs, a slice holds an image for each of them, (outputs, height, width).
-    """
-    several = (outputs,) if isinstance(outputs, Outputs) else outputs
-    puts: list[list[PutSlice]] | None = None
-    emulated = False
-    with ExitStack() as opened:
-        for image, meta in images:
-            layers = image[None] if isinstance(outputs, Outputs) else image
-            if puts is None:
-                puts = [one.open(opened, layer, meta) for one, layer in zip(several, layers, strict=True)]
-            for layer, own in zip(layers, puts, strict=True):
-                for put in own:
-                    put(meta.slice, layer)
-            emulated |= meta.emulated
-    return emulated

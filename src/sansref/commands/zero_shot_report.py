@@ -29,16 +29,21 @@ def write_report(
     shown: Sequence[ViewerSlice],
     run: RunDirectory,
     scan: Scan,
+    of_noise: Sequence[str] = (),
 ) -> None:
-    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training."""
+    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training.
+
+    ``of_noise`` is what a reader must know of images without noise.
+    """
+    promised = [
+        "Not worse than compressed sensing by the error on held-out samples: this is all that is promised.",
+        "The error is that of images without the samples for judging, on these samples. The images shown are made "
+        "of all samples.",
+    ]
     page = Contents(
         f"{Path(record['settings']['file']).name}, reconstructed from itself",
         f"{reason[0].upper()}{reason[1:]}.",
-        [
-            "Not worse than compressed sensing by the error on held-out samples: this is all that is promised.",
-            "The error is that of images without the samples for judging, on these samples. The images shown are made "
-            "of all samples.",
-        ],
+        list(of_noise) or promised,
         _facts(record, rows, scan),
         summarise(rows, Scoring()).scores(),
         slices=shown,
