@@ -92,13 +92,13 @@ class Denoised:
 
     @property
     def kept(self) -> float:
-        """Noise that is still there, of 1 as measured."""
-        return self.proof.kept / self.measured
+        """Noise that is still there, of 1 as measured; of an error that is less than what probes tell, all of it."""
+        return max(min(self.proof.kept, self.proof.risk), 0.0) / self.measured
 
     @property
     def lost(self) -> float:
-        """Structure that is gone, in the same unit."""
-        return self.proof.lost / self.measured
+        """Structure that is gone, the rest of the error, in the same unit."""
+        return max(self.proof.risk - self.proof.kept, 0.0) / self.measured
 
     def numbers(self) -> Denoised:
         """The same without images and maps, to be kept for all slices of a file."""
@@ -109,7 +109,12 @@ class Denoised:
 
 
 @torch.inference_mode()
-def denoised(reconstruct: Callable[[Measurement], Tensor], scan: Scan, device: torch.device | None = None) -> Denoised:
+def denoised(
+    reconstruct: Callable[[Measurement], Tensor],
+    scan: Scan,
+    device: torch.device | None = None,
+    risk: float | None = None,
+) -> Denoised:
     """Reconstruct a scan without its noise and, where the samples say that this does harm, with it.
 
     Parameters
@@ -120,6 +125,8 @@ def denoised(reconstruct: Callable[[Measurement], Tensor], scan: Scan, device: t
         The scan; where no noise is known or can be found in it, it is left alone.
     device
         Where the method works, None is the CPU.
+    risk
+        Of the denoised image, where it is known better: SURE is too good for what has learned from this very scan.
     """
     given = scan.batch().to(device or torch.device("cpu"))
     image = reconstruct(given)
@@ -133,6 +140,8 @@ def denoised(reconstruct: Callable[[Measurement], Tensor], scan: Scan, device: t
         return one.data_consistent(reconstruct(one))
 
     proof = sure(reconstruct, given, sigma, seeded("proof"), PROBES)
+    if risk is not None:
+        proof = replace(proof, risk=risk, lost=risk - proof.kept)
     measured = 1.0 if given.maps is None else sure(imposed, given, sigma, seeded("proof")).risk
     # NaN is no proof.
     left_alone = not proof.risk < measured
@@ -144,7 +153,7 @@ def told(found: Sequence[Denoised]) -> str:
     kept, lost = (fmean(getattr(one, name) for one in found) for name in ("kept", "lost"))
     alone = sum(one.left_alone for one in found)
     left = f"; {alone} of {len(found)} slices left alone, where more would be lost than gained" if alone else ""
-    return f"noise kept {kept:.2f}, structure lost {max(lost, 0.0):.2f}, of 1 as measured{left}"
+    return f"noise kept {kept:.2f}, structure lost {lost:.2f}, of 1 as measured{left}"
 
 
 def warned(found: Sequence[tuple[ScanMeta, Denoised]]) -> str:
@@ -161,7 +170,7 @@ def shown_slice(found: Denoised, scan: Scan, label: str = CLEAN) -> ViewerSlice:
     turned = partial(for_people, geometry=scan.meta.geometry)
     clean, hard = found.image.cpu(), found.hard.cpu()
     images = {label: clean, DIFFERENCE: STRENGTHENED * (clean - hard), HARD: hard}  # the last one sets the grey scale
-    numbers = {"noise kept": f"{found.kept:.2f}", "structure lost": f"{max(found.lost, 0.0):.2f}"}
+    numbers = {"noise kept": f"{found.kept:.2f}", "structure lost": f"{found.lost:.2f}"}
     told = ", ".join(f"{name} {value}" for name, value in numbers.items())
     if found.left_alone:
         numbers["left alone"] = "yes"
@@ -248,11 +257,18 @@ class DenoisedFile:
         return (*self.outputs.paths(), *self.clean.paths())
 
     def slices(
-        self, reconstruct: Callable[[Measurement], Tensor], scans: Iterable[Scan], device: torch.device | None = None
+        self,
+        reconstruct: Callable[[Measurement], Tensor],
+        scans: Iterable[Scan],
+        device: torch.device | None = None,
+        risk: Callable[[Scan], float] | None = None,
     ) -> Iterator[tuple[Tensor, ScanMeta]]:
-        """Reconstruct slices as they are wanted: pairs (2, height, width) of both images in the file's units."""
+        """Reconstruct slices as they are wanted: pairs (2, height, width) of both images in the file's units.
+
+        Arguments are those of :func:`denoised`.
+        """
         for scan in scans:
-            found = denoised(reconstruct, scan, device)
+            found = denoised(reconstruct, scan, device, None if risk is None else risk(scan))
             self.found.append((scan.meta, found.numbers()))
             if scan.meta.slice in self._wanted:
                 self.shown.append(shown_slice(found, scan, self.label))

@@ -320,8 +320,13 @@ class Worker:
         return Reconstructed(path, info.kind, file.paths(), emulated=emulated, notes=tuple(notes))
 
 
-def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:
-    """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known."""
+def with_file_noise(
+    recipe: Preparation, path: Path, slices: int, wanted: Sequence[int] | None = None
+) -> Iterator[Scan]:
+    """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known.
+
+    ``wanted`` are the numbers of the slices, None for those that the recipe wants.
+    """
     few = [*recipe.scans(path, sorted({slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
     if any(scan.meta.synthetic for scan in few):  # with noise in proportion to the signal of each slice
         few = []
@@ -329,7 +334,7 @@ def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Sc
     alike = [(scan, noise) for scan, noise in zip(few, noises, strict=True) if len(scan.kspace) == len(few[0].kspace)]
     levels = [noise for _, noise in alike], [scan.meta.scale for scan, _ in alike]
     pooled = pooled_levels(*levels)[0] * few[0].meta.scale if few else None
-    for scan in recipe.scans(path):
+    for scan in recipe.scans(path, wanted):
         if pooled is not None and scan.meta.noise is None and len(pooled) == len(scan.kspace):
             level = tuple((pooled / scan.meta.scale).flatten().tolist())
             scan = replace(scan, meta=replace(scan.meta, noise=level))

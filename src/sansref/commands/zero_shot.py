@@ -28,8 +28,9 @@ from sansref.commands.denoised import LEARNED, MEANING, WATCH, DenoisedFile, wor
 from sansref.commands.error_map import MappedFile
 from sansref.commands.evaluate import CLASSICAL
 from sansref.commands.output_files import Format, Outputs, check_finite, undersampling, write_images
-from sansref.commands.reconstruct import whole_volume
+from sansref.commands.reconstruct import whole_volume, with_file_noise
 from sansref.commands.zero_shot_choice import (
+    ADDED,
     AS_MEASURED,
     JUDGED,
     MIXTURE,
@@ -42,6 +43,7 @@ from sansref.commands.zero_shot_choice import (
     choose,
     errors_in_parts,
     mixing_weight,
+    noisier,
     scaled_without,
 )
 from sansref.commands.zero_shot_report import chosen_first, marked, write_report
@@ -79,6 +81,9 @@ logger = logging.getLogger(__name__)
 
 REGULARISED = 2
 """Slices that a regularisation is chosen on, at most."""
+
+MIXED = 8
+"""Slices that the share of the network in a mixture is chosen on, at most, where noise is to be taken out."""
 
 FIRST = 1e-3
 """Regularisation of the first image, before one has been chosen."""
@@ -374,7 +379,6 @@ class _Work:
         self.seed = config.data_seed + 1  # of the samples for judging
         self.record: dict[str, Any] = {}
         self.stopped = False  # by Ctrl-C
-        self.levels: dict[int, tuple[float, ...] | None] = {}  # of the noise, by slice
 
     def say(self, line: str) -> None:
         """Tell the user, and the log."""
@@ -397,8 +401,6 @@ class _Work:
         keep_freed_memory()
         with logged_to(self.out / "log.txt"), on_threads(self.config.machine.threads):
             self.scans = self._stored()
-            if self.config.denoises:
-                self.levels = {meta.slice: meta.noise for meta in self.scans.metas}
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
             if self._middle.meta.emulated:
                 self.say(
@@ -484,10 +486,13 @@ class _Work:
 
     def _scans(self, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Scans of the file with all their samples, on the scale of those that are not for judging."""
-        for scan in self.config.preparation.scans(self.info, slices):
-            ready = scaled_without(scan, self._apart(scan))
-            level = self.levels.get(scan.meta.slice)
-            yield ready if level is None else replace(ready, meta=replace(ready.meta, noise=level))
+        preparation = self.config.preparation
+        if self.config.denoises:
+            scans = with_file_noise(preparation, self.info.path, self.info.slices, slices)
+        else:
+            scans = preparation.scans(self.info, slices)
+        for scan in scans:
+            yield scaled_without(scan, self._apart(scan))
 
     def _apart(self, scan: Scan) -> Tensor:
         """The samples of a scan that are for judging alone."""
@@ -498,12 +503,21 @@ class _Work:
         folder = self.out / "scans"
         if folder.exists():
             return PreparedScans(folder)
-        others = (scan.restricted(~self._apart(scan)) for scan in self._scans())
+        others = (self._noisier(scan).restricted(~self._apart(scan)) for scan in self._scans())
         try:
-            return store_scans(others, folder, references=False, noise=self.config.denoises)
+            return store_scans(others, folder, references=False)
         except SettingError as error:
             problem = f"has too few samples to set some apart for judging ({error})"
             raise FileError(self.file, problem, "Reconstruct it with a run that other scans have taught") from None
+
+    def _noisier(self, scan: Scan) -> Scan:
+        """What is learned from: a scan that is to be denoised, with a little more noise."""
+        if not self.config.denoises:
+            return scan
+        try:
+            return noisier(scan, self.seed)
+        except ValueError as error:
+            raise FileError(self.file, f"shows no noise that could be taken out ({error})", "Give --noise") from None
 
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
@@ -666,9 +680,16 @@ class _Work:
         """The share of the network in the mixture."""
         if not self.config.denoises:
             return mixing_weight(network, other, self.scans, self.stopping, range(len(self.scans)))
-        judges = [ImageError.of(scan, self.stopping, item) for item, scan in enumerate(self.scans)]
+        count = len(self.scans)
+        chosen = {self.scans.metas[item].slice for item in range(0, count, ceil(count / MIXED))}
+        judges = [self._judge(scan) for scan in self._scans() if scan.meta.slice in chosen]
         answers = [[judge.answer(one) for judge in judges] for one in (network, other)]
         return best_share(judges, *answers)
+
+    def _judge(self, scan: Scan) -> ImageError:
+        """Tells the error of a slice's images without noise, also of those by a network that knows it by heart."""
+        held_out = HeldOut(JUDGED, self.seed, cache(self.config.sampling.family))
+        return ImageError.of(scan, held_out, scan.meta.slice, self._noisier(scan), ADDED)
 
     def _reconstruct(self, run: RunDirectory) -> Reconstruct:
         """What a trained network makes of samples."""
@@ -686,7 +707,7 @@ class _Work:
             choice = choose({label: [row.held_out for row in rows if row.label == label] for label in methods}, parts)
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
-        files = self._files(choice, [int(one.number) for one in shown])
+        files = self._files(choice, [one.number for one in shown])
         with torch.inference_mode():
             self._write_images(files, choice, methods[choice.label])
         write_scores(self.out / "scores.csv", rows)
@@ -709,7 +730,15 @@ class _Work:
             return
         if isinstance(files, DenoisedFile):
             scans = self._scans(range(self.info.slices))
-            files.write(whole_volume(files.slices(method, scans), self.info))
+
+            def risk(scan: Scan) -> float:
+                nothing = torch.zeros_like(scan.mask)
+                judge = ImageError(scan, nothing, nothing.float(), self._noisier(scan), ADDED)
+                return judge.error(judge.answer(method))
+
+            learned = choice.label in (NETWORK, MIXTURE)
+            pairs = files.slices(method, scans, risk=risk if learned else None)
+            files.write(whole_volume(pairs, self.info))
             for note in files.notes():
                 self.say(note)
             return
@@ -754,7 +783,7 @@ class _Work:
         shown: list[ViewerSlice] = []
         for place, scan in enumerate(self._scans()):
             own = list(scorer.score(scan, scan.meta.slice))
-            judge = ImageError.of(scan, held_out, scan.meta.slice) if self.config.denoises else None
+            judge = self._judge(scan) if self.config.denoises else None
             for label, method in methods.items():
                 if judge is None:
                     parts[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, count)

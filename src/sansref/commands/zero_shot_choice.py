@@ -14,11 +14,17 @@ from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.grid import is_full
+from sansref.kspace.noise import noise_of, white_noise
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_error, held_out_folds, held_out_mask
+from sansref.randomness import seeded
 from sansref.scan import Scan
 
 JUDGED = 0.1
 """Share of the acquired samples outside the center that is for judging alone."""
+
+ADDED = 0.3
+"""Noise that is added to what a network learns to denoise from, over the scan's own: it tells what is known by heart.
+The noise becomes 4 % stronger by it. With less, chance in the judgement grows with the inverse."""
 
 ONE_SIGMA = 0.8413
 """Share of a normal distribution below one standard deviation."""
@@ -74,6 +80,19 @@ def scaled_without(scan: Scan, judged: Tensor) -> Scan:
 def apart(scan: Scan, seed: int, denoises: bool) -> Tensor:
     """The same; none of a full scan that is to be denoised, whose samples are judged by their own noise."""
     return torch.zeros_like(scan.mask) if denoises and is_full(scan.mask) else judged_mask(scan, seed)
+
+
+def noisier(scan: Scan, seed: int) -> Scan:
+    """A scan with noise of its own law added, :data:`ADDED` times as strong: that is held out from what is learned.
+
+    Raises ``ValueError`` where no noise is known or can be found.
+    """
+    sigma = noise_of(scan.batch())[0]
+    if not bool((sigma > 0).any()):
+        raise ValueError(f"none is found in slice {scan.meta.slice}")
+    added = white_noise(scan.kspace, ADDED * sigma, seeded(seed, "held-out noise", scan.meta.slice)) * scan.mask
+    level = scan.meta.noise and tuple((1 + ADDED**2) ** 0.5 * one for one in scan.meta.noise)
+    return replace(scan, kspace=scan.kspace + added, meta=replace(scan.meta, noise=level))
 
 
 def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, item: int, count: int) -> list[float]:

@@ -10,6 +10,11 @@ Omega the acquired samples, V those held out, p the probability with which a loc
 
 where the weights of V add up to the number of locations that were not acquired. All of it is given over the energy of
 the noise that these locations would have: 1 is a full scan as it is measured.
+
+Of a network that has learned from this very scan SURE is too good: the network knows the noise by heart, which no probe
+tells. It has then to learn from :math:`y_1 = y + \tau b` instead, with noise b of the law of the scan's own, held out
+from it as samples are. Since b is independent of y, b tells how the image depends on noise, learning included:
+:math:`\tau J b = f(y_1) - y` in the sum above makes it the expected error of :math:`f(y_1)`, by Stein's identity again.
 """
 
 from __future__ import annotations
@@ -65,6 +70,10 @@ class ImageError:
         Acquired samples, bool (height, width), that stand for those that were not; none of a full scan.
     density
         The probability with which each location is acquired, float (height, width).
+    noisier
+        The same scan with ``tau`` times as much noise added, which is what was learned from; None where nothing was.
+    tau
+        See above.
 
     Raises
     ------
@@ -72,9 +81,11 @@ class ImageError:
         Where no noise is known or can be found.
     """
 
-    def __init__(self, scan: Scan, held_out: Tensor, density: Tensor) -> None:
-        self.held_out = held_out
-        self.given, self.without = scan.batch(), scan.restricted(~held_out).batch()
+    def __init__(
+        self, scan: Scan, held_out: Tensor, density: Tensor, noisier: Scan | None = None, tau: float = 0.0
+    ) -> None:
+        self.held_out, self._noisier, self._tau = held_out, noisier, tau
+        self.given, self.without = scan.batch(), (noisier or scan).restricted(~held_out).batch()
         self.sigma = noise_of(self.given)
         variance = 2 * self.sigma[0].square() * scan.mask
         if not bool((variance > 0).any()):
@@ -86,28 +97,31 @@ class ImageError:
         self._variance = variance
         self._noise = float(variance.sum()) * (1 + stood_for / float(scan.mask.sum()))
         self._columns = is_columns(scan.mask)
-        self._probe = torch.zeros_like(scan.kspace)  # that of every answer
+        # That of every answer.
+        self._probe = torch.zeros_like(scan.kspace) if noisier is None else (noisier.kspace - scan.kspace) / tau
 
     @classmethod
-    def of(cls, scan: Scan, held_out: HeldOut, item: int) -> ImageError:
+    def of(cls, scan: Scan, held_out: HeldOut, item: int, noisier: Scan | None = None, tau: float = 0.0) -> ImageError:
         """The judge of scan number ``item``; of a full scan, nothing is held out."""
         nothing = torch.zeros_like(scan.mask)
         chosen = nothing if is_full(scan.mask) else held_out_mask(scan, held_out.share, held_out.seed, item)
-        return cls(scan, chosen, held_out.family(scan.meta.emulated).density(scan.mask))
+        return cls(scan, chosen, held_out.family(scan.meta.emulated).density(scan.mask), noisier, tau)
 
     @torch.no_grad()
     def answer(self, reconstruct: Reconstruct) -> Answer:
-        """Reconstruct and probe; takes two reconstructions, and a third one where samples are held out."""
-        given = self.given
-        found = response(reconstruct, given, self.sigma, seeded("image error", *given.kspace.shape))
-        self._probe = found.probe[0]
-        mask = given.mask.unsqueeze(-3)
-        error = (mask * (given.physics.transform(found.image) - given.kspace))[0]
+        """Reconstruct and probe; takes two reconstructions at most, and one more where samples are held out."""
+        given, mask = self.given, self.given.mask.unsqueeze(-3)
+        if self._noisier is None:
+            found = response(reconstruct, given, self.sigma, seeded("image error", *given.kspace.shape))
+            self._probe, image, passed = found.probe[0], found.image, (mask * found.passed)[0]
+        else:
+            image, passed = reconstruct(self._noisier.batch()), None
+        error = (mask * (given.physics.transform(image) - given.kspace))[0]
         missed = torch.zeros_like(error)
         if bool(self.held_out.any()):
             predicted = given.physics.transform(reconstruct(self.without))
             missed = (self.held_out * (predicted - given.kspace))[0]
-        return Answer(error, (mask * found.passed)[0], missed)
+        return Answer(error, error / self._tau if passed is None else passed, missed)
 
     def terms(self, answer: Answer) -> Tensor:
         """The error of every sample over the noise, real (height, width); their sum is the error."""
