@@ -317,7 +317,7 @@ def test_a_choice_that_was_killed_is_not_made_on_scans_of_other_settings(place):
             (cell,) = (cell for cell in here.plan.cells if cell.label == "TV")
             choice.choose(here, cell)
             record = here.choice_file(cell)
-            found[folder] = json.loads(record.read_text())["held_out_error"]
+            found[folder] = json.loads(record.read_text())["error"]
             record.unlink()
     assert found["again"] == found["fresh"]
 
@@ -327,7 +327,7 @@ def test_scans_to_choose_by_are_spread_over_all(place, monkeypatch):
     (cell,) = (cell for cell in here.plan.cells if cell.label == "TV")
     monkeypatch.setattr(choice, "SCANS", 5)
     seen = []
-    monkeypatch.setattr(choice, "choose_regularisation", lambda name, scans, *_: seen.extend(scans) or 1 / 0)
+    monkeypatch.setattr(choice, "choose_regularisation", lambda name, scans, *_, **__: seen.extend(scans) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         choice.choose(here, cell)
     everything = PreparedScans(here.run_of(cell).path / "data").metas
