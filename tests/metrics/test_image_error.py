@@ -14,11 +14,12 @@ from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import center_crop, distance
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import white_noise
+from sansref.kspace.noise import noise_of, white_noise
 from sansref.methods.classical.regularisation import choose_regularisation
 from sansref.methods.classical.total_variation import total_variation
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.image_error import ImageError, best_share
+from sansref.metrics.sure import sure
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -138,3 +139,12 @@ def test_without_noise_there_is_nothing_to_tell() -> None:
     silent = replace(scan, kspace=torch.zeros_like(scan.kspace), meta=replace(scan.meta, noise=None))
     with pytest.raises(ValueError, match="no noise is known"):
         ImageError(silent, torch.zeros_like(scan.mask), torch.ones(SIDE, SIDE))
+
+
+def test_on_acquired_samples_it_tells_what_sure_tells() -> None:
+    scan, sampling = scan_of(4.0)
+    judge = judge_of(scan, sampling)
+    found = judge.on_acquired(judge.answer(varied(0.01)))
+    given = scan.batch()
+    other = sure(varied(0.01), given, noise_of(given), seeded("probe"), probes=4)
+    assert found == pytest.approx(other.risk, abs=4 * other.doubt)

@@ -492,7 +492,10 @@ class _Work:
         else:
             scans = preparation.scans(self.info, slices)
         for scan in scans:
-            yield scaled_without(scan, self._apart(scan))
+            ready = scaled_without(scan, self._apart(scan))
+            # A full scan is no reference for its image without noise.
+            noisy = self.config.denoises and is_full(scan.mask) and not scan.meta.synthetic
+            yield replace(ready, reference=None) if noisy else ready
 
     def _apart(self, scan: Scan) -> Tensor:
         """The samples of a scan that are for judging alone."""
@@ -732,9 +735,8 @@ class _Work:
             scans = self._scans(range(self.info.slices))
 
             def risk(scan: Scan) -> float:
-                nothing = torch.zeros_like(scan.mask)
-                judge = ImageError(scan, nothing, nothing.float(), self._noisier(scan), ADDED)
-                return judge.error(judge.answer(method))
+                judge = self._judge(scan)
+                return judge.on_acquired(judge.answer(method))
 
             learned = choice.label in (NETWORK, MIXTURE)
             pairs = files.slices(method, scans, risk=risk if learned else None)
@@ -784,11 +786,13 @@ class _Work:
         for place, scan in enumerate(self._scans()):
             own = list(scorer.score(scan, scan.meta.slice))
             judge = self._judge(scan) if self.config.denoises else None
-            for label, method in methods.items():
+            for number, (label, method) in enumerate(methods.items()):
                 if judge is None:
                     parts[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, count)
-                else:
-                    parts[label] += judge.in_parts(judge.answer(method), count, self.seed)
+                    continue
+                answer = judge.answer(method)
+                parts[label] += judge.in_parts(answer, count, self.seed)
+                own[number] = own[number].with_risk(judge.on_acquired(answer))
             seconds = {label: method.seconds(scan.batch()) for label, method in methods.items()}
             if MIXTURE in methods:
                 seconds[NETWORK] += learning

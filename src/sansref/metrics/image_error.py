@@ -125,15 +125,21 @@ class ImageError:
 
     def terms(self, answer: Answer) -> Tensor:
         """The error of every sample over the noise, real (height, width); their sum is the error."""
-        overlap = (self._probe.conj() * answer.passed).real
-        acquired = answer.error.abs().square() - self._variance + 2 * overlap
         mean = self._variance.sum((-2, -1), keepdim=True) / (self._variance > 0).sum((-2, -1), keepdim=True)
         others = self._weight * (answer.missed.abs().square() - mean)
-        return (acquired + others).sum(0) / self._noise
+        return (self._acquired(answer) + others).sum(0) / self._noise
+
+    def _acquired(self, answer: Answer) -> Tensor:
+        overlap = (self._probe.conj() * answer.passed).real
+        return answer.error.abs().square() - self._variance + 2 * overlap
 
     def error(self, answer: Answer) -> float:
         """The error, 1 for a full scan as it is measured; slightly below 0 by chance for a nearly perfect image."""
         return float(self.terms(answer).sum())
+
+    def on_acquired(self, answer: Answer) -> float:
+        """The error on acquired samples alone, over their noise: what :func:`~sansref.metrics.sure.sure` tells."""
+        return float(self._acquired(answer).sum() / self._variance.sum())
 
     def in_parts(self, answer: Answer, count: int, seed: int) -> list[float]:
         """The error as ``count`` parts of k-space tell it, whose mean it is; parts of a column mask are of columns."""

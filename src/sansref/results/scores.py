@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from math import isnan, nan
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -120,6 +120,11 @@ class ScoredSlice:
     risk: float = nan
     noise_kept: float = nan
     structure_lost: float = nan
+
+    def with_risk(self, risk: float) -> ScoredSlice:
+        """The same with a risk that is known better; noise kept and structure lost are parts of it."""
+        kept = min(self.noise_kept, max(risk, 0.0))
+        return replace(self, risk=risk, noise_kept=kept, structure_lost=risk - kept)
 
 
 COLUMNS = [entry.name for entry in fields(ScoredSlice)]
