@@ -140,7 +140,8 @@ def zero_shot(
     Parameters
     ----------
     file
-        A scan of any format that is read. Full k-space and magnitude images are undersampled first.
+        A scan of any format that is read. Full k-space and magnitude images are undersampled first, unless noise is to
+        be taken out (``denoise=True``).
     out
         Folder for images, ``scores.csv``, ``report.html`` and the run, new or of the same settings.
     method

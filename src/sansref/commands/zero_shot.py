@@ -3,7 +3,8 @@
 Zero-shot self-supervised learning, after Yaman et al. (ICLR 2022): the acquired samples outside the calibration center
 are divided into three sets, for the loss, for stopping and for judging. The last one chooses among the network,
 compressed sensing and a mixture of both, so that the images are not worse than those of compressed sensing by the error
-on held-out samples.
+on held-out samples. Where noise is to be taken out, noise is held out as well and judges acquired samples
+(:mod:`sansref.metrics.image_error`); two images are written, with the noise and without.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ def zero_shot(
     config
         Everything that determines the training; its epochs are replaced where ``options`` has minutes.
     file
-        The scan. A full one is undersampled first.
+        The scan. A full one is undersampled first, by an acceleration that is not 1.
     out
         Folder for the images, ``scores.csv``, ``report.html``, ``zeroshot.json`` and the run.
     options
