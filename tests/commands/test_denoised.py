@@ -13,10 +13,12 @@ from helpers.scans import full_head, undersampled_head
 from sansref.commands.denoised import Denoised, denoised, shown_slice, told, warned, worth
 from sansref.commands.reconstruct import Job, reconstruct_files, with_file_noise
 from sansref.data.prepare import Preparation
-from sansref.data.simulate import Sampling
+from sansref.data.scan_store import with_noise
+from sansref.data.simulate import Sampling, Simulation
 from sansref.errors import FileError
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.noise import white_noise
+from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.metrics.sure import Sure
 from sansref.randomness import seeded
 from sansref.training.train import train
@@ -133,6 +135,29 @@ def test_all_slices_of_a_file_have_the_level_of_a_few(noisy_file):
     assert levels[0] == pytest.approx(SIGMA, rel=0.1)
     known = [scan.meta.noise[0] * scan.meta.scale for scan in with_file_noise(replace(recipe, noise=0.5), file, 4)]
     assert known == pytest.approx([0.5] * 4)
+
+
+def test_simulated_slices_keep_the_noise_that_each_was_given(heads):
+    """It is in proportion to the signal of each: one level for all would be far off in most of them."""
+    recipe = Preparation(simulation=Simulation(snr=5.0), sampling=Sampling(acceleration=1.0))
+    file = heads / "sub-01_T1w.nii.gz"
+    scans = list(recipe.scans(file))
+    assert all(scan.meta.noise is None for scan in with_file_noise(recipe, file, len(scans)))
+    found = [estimate_noise(scan.kspace, scan.mask) for scan in scans]
+    metas = with_noise([scan.meta for scan in scans], found)
+    for scan, meta in zip(scans, metas, strict=True):
+        noise = scan.kspace - scan.batch().physics.transform(scan.reference[None])[0]
+        assert meta.noise[0] == pytest.approx(float(noise.abs().square().mean() / 2) ** 0.5, rel=0.25)
+    real = [replace(scan.meta, synthetic=False) for scan in scans]
+    shared = [meta.noise[0] * meta.scale for meta in with_noise(real, found)]
+    assert shared == pytest.approx([shared[0]] * len(shared))
+
+
+def test_scans_whose_noise_is_not_known_are_learned_from_beside_others():
+    known = replace(full_head(0), meta=replace(full_head(0).meta, noise=(SIGMA,))).measurement
+    unknown = full_head(1).measurement
+    assert Measurement.stacked([known, unknown]).noise is None
+    assert Measurement.stacked([known, known]).noise.shape == (2, 1, 1, 1)
 
 
 def test_it_is_told_in_one_line():
