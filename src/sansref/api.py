@@ -21,7 +21,7 @@ from sansref.commands.reconstruct import (
     whole_volume,
     with_file_noise,
 )
-from sansref.commands.zero_shot import DEFAULTS, ZeroShot, ZeroShotOptions
+from sansref.commands.zero_shot import DEFAULTS, DENOISING, ZeroShot, ZeroShotOptions
 from sansref.commands.zero_shot import zero_shot as run_zero_shot
 from sansref.data.readers import FileInfo, open_scan_file
 from sansref.kspace.measurement import Measurement
@@ -232,7 +232,8 @@ def zero_shot(
     Parameters
     ----------
     file
-        A scan of any format that is read. Full k-space and magnitude images are undersampled first.
+        A scan of any format that is read. Full k-space and magnitude images are undersampled first, unless noise is to
+        be taken out (``denoise=True``).
     out
         Folder for images, ``scores.csv``, ``report.html`` and the run, new or of the same settings.
     method
@@ -264,7 +265,9 @@ def zero_shot(
     SansrefError
         For unusable files or settings.
     """
-    config = RunConfig.from_values({"method": method}).changed(**DEFAULTS).changed(**settings)
+    denoises = any(settings.get(name) for name in ("denoise", "method.denoise"))
+    defaults = {**DEFAULTS, **DENOISING} if denoises else DEFAULTS
+    config = RunConfig.from_values({"method": method}).changed(**defaults).changed(**settings)
     maps = ErrorMapOptions(bound) if error_map else None
     options = ZeroShotOptions(minutes, start, tuple(formats), maps)
     return run_zero_shot(config, Path(file), Path(out), options, Console(quiet=True) if quiet else None)

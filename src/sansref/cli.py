@@ -213,7 +213,7 @@ def zeroshot(arguments: list[str]) -> None:
     the same command again to continue.
     """
     _begin("preparing to learn from one scan", arguments)
-    from sansref.commands.zero_shot import DEFAULTS, ZeroShotOptions, zero_shot
+    from sansref.commands.zero_shot import DEFAULTS, DENOISING, ZeroShotOptions, zero_shot
     from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.training.config import RunConfig, add_settings
 
@@ -235,6 +235,9 @@ def zeroshot(arguments: list[str]) -> None:
         if action.dest in OF_MANY:
             action.help = HIDDEN
     options = parse(parser, arguments).as_dict()
+    if options["method"].get("denoise"):
+        parser.set_defaults({**DEFAULTS, **DENOISING})
+        options = parse(parser, arguments).as_dict()
     if options["method"]["name"] != method:
         raise SettingError(f"the configuration is for method {options['method']['name']!r}: give --method as well")
     check_place(options["file"])

@@ -67,7 +67,8 @@ class ScanMeta:
         Placement in the source volume, None where the format has none.
     noise
         Standard deviation of the noise in the real, and of the imaginary, part in each coil, in the units of the
-        k-space: as the user gave it, or one for all slices of the file. None where each slice is to tell its own.
+        k-space: as the user gave it, as the file's noise scan tells it, or one for all slices of the file. None where
+        each slice is to tell its own.
     """
 
     subject: str

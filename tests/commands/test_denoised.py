@@ -11,13 +11,15 @@ import torch
 from rich.console import Console
 
 from helpers.scans import full_head, undersampled_head
-from sansref.commands.denoised import Denoised, denoised, told
+from sansref.commands.denoised import Denoised, denoised, shown_slice, told, warned, worth
 from sansref.commands.reconstruct import Job, reconstruct_files, with_file_noise
 from sansref.data.prepare import Preparation
-from sansref.data.simulate import Sampling
+from sansref.data.scan_store import with_noise
+from sansref.data.simulate import Sampling, Simulation
 from sansref.errors import FileError, SettingError
 from sansref.kspace.fourier import fft2c, ifft2c
-from sansref.kspace.noise import white_noise
+from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.sure import Sure
 from sansref.randomness import seeded
@@ -138,14 +140,98 @@ def test_all_slices_of_a_file_have_the_level_of_a_few(noisy_file):
     assert known == pytest.approx([0.5] * 4)
 
 
+def test_simulated_slices_keep_the_noise_that_each_was_given(heads):
+    """It is in proportion to the signal of each: one level for all would be far off in most of them."""
+    recipe = Preparation(simulation=Simulation(snr=5.0), sampling=Sampling(acceleration=1.0))
+    file = heads / "sub-01_T1w.nii.gz"
+    scans = list(recipe.scans(file))
+    assert all(scan.meta.noise is None for scan in with_file_noise(recipe, file, len(scans)))
+    found = [estimate_noise(scan.kspace, scan.mask) for scan in scans]
+    metas = with_noise([scan.meta for scan in scans], found)
+    for scan, meta in zip(scans, metas, strict=True):
+        noise = scan.kspace - scan.batch().physics.transform(scan.reference[None])[0]
+        assert meta.noise[0] == pytest.approx(float(noise.abs().square().mean() / 2) ** 0.5, rel=0.25)
+    real = [replace(scan.meta, synthetic=False) for scan in scans]
+    shared = [meta.noise[0] * meta.scale for meta in with_noise(real, found)]
+    assert shared == pytest.approx([shared[0]] * len(shared))
+
+
+def test_scans_whose_noise_is_not_known_are_learned_from_beside_others():
+    known = replace(full_head(0), meta=replace(full_head(0).meta, noise=(SIGMA,))).measurement
+    unknown = full_head(1).measurement
+    assert Measurement.stacked([known, unknown]).noise is None
+    assert Measurement.stacked([known, known]).noise.shape == (2, 1, 1, 1)
+
+
 def test_it_is_told_in_one_line():
     def slice_of(kept: float, lost: float, alone: bool) -> Denoised:
         empty = torch.empty(0)
-        return Denoised(empty, empty, alone, Sure(kept + lost, kept, lost, 0.0, empty, empty))
+        return Denoised(empty, empty, alone, Sure(kept + lost, kept, lost, 0.0, empty, empty, torch.zeros(1)))
 
     line = told([slice_of(0.2, 0.1, False), slice_of(0.4, 0.9, True)])
     assert line.startswith("noise kept 0.30, structure lost 0.50, of 1 as measured; 1 of 2 slices left alone")
-    assert told([slice_of(0.2, -0.1, False)]) == "noise kept 0.20, structure lost 0.00, of 1 as measured"
+    assert told([slice_of(0.2, -0.1, False)]) == "noise kept 0.10, structure lost 0.00, of 1 as measured"
+
+
+def smoothing(given):
+    window = torch.exp(-(torch.linspace(-1, 1, given.kspace.shape[-1]) ** 2) / 0.02)
+    return given.physics.adjoint(window * given.kspace)
+
+
+def test_structure_that_shows_in_the_difference_is_warned_of():
+    scan = full_head(0)
+    scan = replace(
+        scan,
+        kspace=scan.kspace + white_noise(scan.kspace, SIGMA, seeded("noise")),
+        meta=replace(scan.meta, noise=(SIGMA,)),
+    )
+    blurred = denoised(smoothing, scan)
+    assert blurred.proof.shows_structure
+    found = [(scan.meta, replace(blurred, left_alone=False).numbers())]
+    assert warned(found) == "warning: structure shows in what was taken away, in 1 of 1 slices (0)"
+    assert not warned([(scan.meta, replace(blurred, left_alone=True).numbers())])
+    empty = replace(scan, kspace=white_noise(scan.kspace, SIGMA, seeded("noise")))  # there is nothing to lose
+    air = denoised(smoothing, empty)
+    assert not air.proof.shows_structure
+    assert not air.left_alone
+    assert not warned([(scan.meta, air.numbers())])
+
+
+def test_the_page_shows_the_difference_and_where_structure_was_lost():
+    scan = full_head(0)
+    scan = replace(scan, meta=replace(scan.meta, noise=(SIGMA,)))
+    found = replace(denoised(smoothing, scan), left_alone=False)
+    found = replace(found, image=smoothing(scan.batch())[0])
+    shown = shown_slice(found, scan)
+    assert list(shown.images) == ["denoised", "5 times the difference", "with its noise"]
+    difference = 5 * (found.image - found.hard).abs().numpy()
+    np.testing.assert_allclose(shown.images["5 times the difference"], np.rot90(difference, 0), atol=1e-5)
+    assert shown.maps["denoised"]["structure_lost"].max() > 5
+    assert shown.details["denoised"]["structure in the difference"] == "yes"
+
+
+def test_a_page_stands_beside_the_images(denoiser, noisy_file, tmp_path):
+    file, _ = noisy_file
+    play(denoiser, file, tmp_path)
+    page = (tmp_path / "low-field_denoised.html").read_text()
+    assert "structure lost" in page
+    assert "5 times the difference" in page
+
+
+def test_what_denoising_would_be_worth_is_told_of_noisy_scans_alone():
+    scan = full_head(0)
+    noise = white_noise(scan.kspace, 1.0, seeded("noise"))
+    peak = float(scan.batch().physics.adjoint(scan.kspace[None]).abs().max())
+    noisy, quiet = (replace(scan, kspace=scan.kspace + level * peak * noise) for level in (0.05, 1e-5))
+    assert worth(noisy).startswith("denoising is worth it, by SURE: non-local means leave")
+    assert worth(replace(quiet, meta=replace(scan.meta, noise=(1e-5 * peak,)))) == ""
+
+
+def test_a_risk_that_is_known_better_counts():
+    scan = replace(full_head(0), meta=replace(full_head(0).meta, noise=(5.0,)))
+    half = denoised(lambda given: 0.5 * given.physics.adjoint(given.kspace), scan, risk=1.5)
+    assert half.left_alone
+    assert half.kept + half.lost == pytest.approx(1.5)
 
 
 def test_error_maps_of_a_denoised_image_hold_its_error(tiny, heads, tmp_path):

@@ -17,6 +17,7 @@ from sansref.scan import Geometry, ScanMeta
 from sansref.training.run import RunDirectory
 
 Sansref = Callable[..., tuple[int, str, str]]
+MAPS = ("error_bound", "contradiction")
 
 
 def voxels(path: Path) -> Any:
@@ -44,7 +45,7 @@ def test_maps_lie_beside_the_images_in_every_format(
     bound = voxels(out / "sub-01_T1w_error_bound_recon.nii.gz")
     assert bound.shape == image.shape
     assert 0 < bound.mean() < image.max()
-    for series, name in enumerate(OVERLAYS, start=1):
+    for series, name in enumerate(MAPS, start=1):
         map_ = voxels(out / f"sub-01_T1w_{name}_recon.nii.gz")
         with h5py.File(out / "sub-01_T1w.h5") as stored:
             np.testing.assert_allclose(np.moveaxis(stored[name][:], 0, 2), map_, rtol=1e-5)
@@ -63,7 +64,7 @@ def test_maps_lie_beside_the_images_in_every_format(
     assert len(list(out.glob("*.h5"))) == len(list(out.glob("*.mrd"))) == 1
     shown = {
         name: pydicom.dcmread(out / f"sub-01_T1w{name}_dicom" / "slice-0001.dcm")
-        for name in ("", *(f"_{map_}" for map_ in OVERLAYS))
+        for name in ("", *(f"_{map_}" for map_ in MAPS))
     }
     assert len({one.SeriesInstanceUID for one in shown.values()}) == 3
     assert len({one.StudyInstanceUID for one in shown.values()}) == 1

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -26,22 +27,21 @@ from sansref.commands.zero_shot import (
     NETWORK,
     ZeroShotOptions,
     choose,
-    judged_mask,
     mixing_weight,
     scaled_without,
     start_of,
     with_budget,
     zero_shot,
 )
-from sansref.commands.zero_shot_choice import errors_in_parts
+from sansref.commands.zero_shot_choice import ADDED, errors_in_parts, judged_mask
 from sansref.data.prepare import Preparation, scaled
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
 from sansref.data.slices import Slices, resized_image
 from sansref.errors import FileError, SettingError
-from sansref.kspace.fourier import fft2c
-from sansref.kspace.grid import central_mask
+from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.grid import center_crop, central_mask
 from sansref.methods.classical import regularisation
 from sansref.methods.unrolled import UnrolledMethod
 from sansref.metrics.error_maps import ErrorMapOptions
@@ -315,7 +315,7 @@ def test_images_scores_record_and_page_are_written(scan_file, played):
     assert list(map(repr, chosen)) == [repr(row) for row in rows if row.label == found.choice.label]
     assert all(row.seconds > 0 and row.held_out > 0 for row in rows)
     with (out / "scores.csv").open() as file:
-        assert next(csv.reader(file))[-1] == "seconds"
+        assert next(csv.reader(file))[-4:] == ["seconds", "risk", "noise_kept", "structure_lost"]
     record = json.loads((out / "zeroshot.json").read_text())
     assert record["choice"]["label"] == found.choice.label
     assert sum(record["mixture"].values()) == pytest.approx(1)
@@ -773,3 +773,92 @@ def test_the_page_has_no_errors_in_the_browser(played):
         assert driver.get_log("browser") == []
     finally:
         driver.quit()
+
+
+# Noise
+
+
+@pytest.fixture(scope="module")
+def noisy_file(tmp_path_factory):
+    """One slice of one coil, fully sampled, at an SNR of about 10; and its image without noise."""
+    image = ifft2c(center_crop(fft2c(example_image()), (64, 64))).abs()
+    scan = simulate(image / image.max(), Simulation(snr=10.0), seeded("noisy"), ScanMeta("a", "b"))
+    path = tmp_path_factory.mktemp("noisy") / "head.npy"
+    np.save(path, scan.kspace[None].numpy())
+    return path, scan.reference.abs().numpy()
+
+
+@pytest.fixture(scope="module")
+def cleaned(noisy_file, quick_compressed_sensing, tmp_path_factory):
+    out, said = tmp_path_factory.mktemp("cleaned") / "out", []
+    formats = ZeroShotOptions(minutes=None, formats=("hdf5", "nifti"))
+    found = play(noisy_file[0], out, formats, said.append, denoise=True, acceleration=1)
+    return found, out, said
+
+
+def test_a_full_scan_is_denoised_as_it_is_and_both_images_are_written(noisy_file, cleaned):
+    found, out, said = cleaned
+    names = ["head.h5", "head_recon.nii.gz", "head_denoised.h5", "head_denoised_recon.nii.gz"]
+    assert [path.name for path in found.images] == names
+    hard, clean = (np.asarray(h5py.File(out / name)["reconstruction"][0]) for name in (names[0], names[2]))
+    np.testing.assert_allclose(hard, ifft2c(torch.from_numpy(np.load(noisy_file[0])))[0, 0].abs().numpy(), atol=1e-4)
+    truth = noisy_file[1]
+    assert np.linalg.norm(clean - truth) < 0.8 * np.linalg.norm(hard - truth)
+    told = [nibabel.load(out / name).header["descrip"].item().decode() for name in (names[1], names[3])]
+    assert told[0].startswith("The acquired samples are kept as they were measured")
+    assert told[1].startswith("Noise was taken out by")
+    assert any(line.startswith("noise kept") for line in said)
+    assert not any("a part of it is taken" in line for line in said)
+
+
+def test_the_noise_alone_chooses_at_1x(cleaned):
+    found, out, _ = cleaned
+    assert "by SURE" in found.choice.reason
+    assert {"as measured", "non-local means", "total variation"} <= found.choice.errors.keys()
+    assert found.choice.errors["as measured"] == pytest.approx(1.0, abs=0.15)
+    assert found.choice.errors[found.choice.label] < 0.8
+    rows = {row.label: row for row in found.scores}
+    assert math.isnan(rows["non-local means"].held_out)
+    assert rows["as measured"].risk == pytest.approx(1.0, abs=0.1)
+    assert rows["non-local means"].noise_kept + rows["non-local means"].structure_lost == pytest.approx(
+        rows["non-local means"].risk, abs=1e-6
+    )
+    assert math.isnan(rows["as measured"].psnr)  # a noisy scan is no reference
+    assert "structure lost" in (out / "report.html").read_text()
+
+
+def test_the_network_never_sees_the_scan_without_the_noise_that_judges_it(noisy_file, cleaned):
+    _, out, _ = cleaned
+    learned = PreparedScans(out / "scans")[0]
+    whole = torch.from_numpy(np.load(noisy_file[0]))[0] / learned.meta.scale
+    assert learned.mask.all()
+    added = (learned.kspace - whole).abs().square().mean() / 2
+    level = learned.meta.noise[0] / (1 + ADDED**2) ** 0.5
+    assert float(added.sqrt()) == pytest.approx(ADDED * level, rel=0.1)
+
+
+def test_the_same_command_gives_what_was_denoised_at_once(noisy_file, cleaned):
+    found, out, _ = cleaned
+    formats = ZeroShotOptions(minutes=None, formats=("hdf5", "nifti"))
+    again = play(noisy_file[0], out, formats, denoise=True, acceleration=1)
+    assert again.choice == found.choice
+    assert again.images == found.images
+
+
+def test_an_undersampled_scan_is_judged_by_both(noisy_file, tmp_path):
+    found = play(noisy_file[0], tmp_path / "out", denoise=True, acceleration=2)
+    assert "by SURE and the samples for judging" in found.choice.reason
+    assert [path.name for path in found.images] == ["head.h5", "head_denoised.h5"]
+    assert "non-local means" not in found.choice.errors
+
+
+def test_a_scan_without_noise_cannot_be_denoised(tmp_path):
+    np.save(tmp_path / "still.npy", np.pad(np.ones((1, 1, 2, 2), np.complex64), ((0, 0), (0, 0), (31, 31), (31, 31))))
+    with pytest.raises(FileError, match=r"still\.npy: (shows no noise|.*)"):
+        play(tmp_path / "still.npy", tmp_path / "out", denoise=True, acceleration=1)
+
+
+def test_a_noisy_full_scan_that_is_undersampled_is_told_what_denoising_would_be_worth(noisy_file, tmp_path):
+    said = []
+    play(noisy_file[0], tmp_path / "out", say=said.append)
+    assert any(line.startswith("denoising is worth it, by SURE") for line in said)

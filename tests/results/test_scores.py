@@ -12,7 +12,8 @@ from sansref.errors import FileError
 from sansref.results.scores import COLUMNS, PUBLISHED, ScoredSlice, file_in, read_scores, write_scores
 
 ROW = ScoredSlice(
-    *("IDR", 4.0, 1, 2, "sub-01", 7, 1 / 3, 0.1 + 0.2, 1e-300, 2.5e17, math.nan, "a/b.h5", 20.5, 0.5, 0.25, 1.5)
+    *("IDR", 4.0, 1, 2, "sub-01", 7, 1 / 3, 0.1 + 0.2, 1e-300, 2.5e17, math.nan, "a/b.h5"),
+    *(20.5, 0.5, 0.25, 1.5, 0.4, 0.3, 0.1),
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -45,8 +46,8 @@ def test_the_file_is_a_table_that_others_can_read(tmp_path: Path) -> None:
     write_scores(tmp_path / "new" / "scores.csv", [replace(ROW, label="IDR, large")])
     lines = (tmp_path / "new" / "scores.csv").read_text().splitlines()
     published = "label,acceleration,fold,seed,subject,slice,psnr,ssim,nmse,held_out,lpips"
-    assert lines[0] == f"{published},file,psnr_body,ssim_body,nmse_body,seconds"
-    numbers = "0.3333333333333333,0.30000000000000004,1e-300,2.5e+17,nan,a/b.h5,20.5,0.5,0.25,1.5"
+    assert lines[0] == f"{published},file,psnr_body,ssim_body,nmse_body,seconds,risk,noise_kept,structure_lost"
+    numbers = "0.3333333333333333,0.30000000000000004,1e-300,2.5e+17,nan,a/b.h5,20.5,0.5,0.25,1.5,0.4,0.3,0.1"
     assert lines[1] == f'"IDR, large",4.0,1,2,sub-01,7,{numbers}'
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["scores.csv"]
 
@@ -60,9 +61,12 @@ def test_scores_of_earlier_versions_are_read_without_file_and_body(tmp_path: Pat
 
 def test_scores_without_seconds_are_read(tmp_path: Path) -> None:
     cells = "IDR,4.0,1,2,sub-01,7,30.0,0.9,0.01,0.2,nan,f.h5,29.0,0.8,0.02"
-    (tmp_path / "scores.csv").write_text(f"{','.join(COLUMNS[:-1])}\n{cells}\n")
+    (tmp_path / "scores.csv").write_text(f"{','.join(COLUMNS[:15])}\n{cells}\n")
     (row,) = read_scores(tmp_path / "scores.csv")
     assert (row.file, row.nmse_body, math.isnan(row.seconds)) == ("f.h5", 0.02, True)
+    (tmp_path / "scores.csv").write_text(f"{','.join(COLUMNS[:16])}\n{cells},1.5\n")
+    (row,) = read_scores(tmp_path / "scores.csv")
+    assert (row.seconds, math.isnan(row.risk)) == (1.5, True)
 
 
 def test_a_file_is_named_by_its_path_in_the_data(tmp_path: Path) -> None:
@@ -78,11 +82,11 @@ def test_no_scores_are_a_table_without_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("IDR,4.0,1,2,s,7,30.0,0.9,0.01,0.2,0.3", "is damaged in line 3 .11 columns instead of 16"),
-        ("IDR,4.0,1,2,s,7,30.0,0.9,0.01,0.2,0.3,f,1,1,1,1,1", "is damaged in line 3 .17 columns instead of 16"),
-        ("IDR,4.0,1,2,s,7,thirty,0.9,0.01,0.2,0.3,f,1,1,1,1", "is damaged in line 3 .*'thirty'"),
-        ("IDR,4.0,1,2.5,s,7,30.0,0.9,0.01,0.2,0.3,f,1,1,1,1", r"is damaged in line 3 .*'2\.5'"),
-        ("", "is damaged in line 3 .0 columns instead of 16"),
+        ("IDR,4.0,1,2,s,7,30.0,0.9,0.01,0.2,0.3", "is damaged in line 3 .11 columns instead of 19"),
+        ("IDR,4.0,1,2,s,7,30.0,0.9,0.01,0.2,0.3,f,1,1,1,1,1,1,1,1", "is damaged in line 3 .20 columns instead of 19"),
+        ("IDR,4.0,1,2,s,7,thirty,0.9,0.01,0.2,0.3,f,1,1,1,1,1,1,1", "is damaged in line 3 .*'thirty'"),
+        ("IDR,4.0,1,2.5,s,7,30.0,0.9,0.01,0.2,0.3,f,1,1,1,1,1,1,1", r"is damaged in line 3 .*'2\.5'"),
+        ("", "is damaged in line 3 .0 columns instead of 19"),
         ('"IDR', "is not a CSV file of scores"),
     ],
 )
@@ -100,7 +104,7 @@ def test_a_line_that_was_cut_off_is_noticed(tmp_path: Path, cut: int) -> None:
     write_scores(path, [ROW, replace(ROW, lpips=0.123456)])
     columns = path.read_text().splitlines()[2].split(",")[:-cut]
     path.write_text("\n".join([*path.read_text().splitlines()[:2], ",".join(columns)]))
-    with pytest.raises(FileError, match=f"line 3 .{len(COLUMNS) - cut} columns instead of 16"):
+    with pytest.raises(FileError, match=f"line 3 .{len(COLUMNS) - cut} columns instead of 19"):
         read_scores(path)
 
 

@@ -500,7 +500,7 @@ def test_a_number_of_threads_that_is_none_is_refused(tiny):
 
 @pytest.mark.parametrize("method", ["ssdu", "idr"])
 def test_full_scans_are_learned_from_as_they_are(play, method, monkeypatch):
-    """Nothing is held out of them, nothing is undersampled, and all slices of a file have one level of noise."""
+    """Nothing is held out of them, nothing is undersampled, and the level of the noise of each slice is known."""
     shown = []
 
     def watched(loop, item):
@@ -514,8 +514,7 @@ def test_full_scans_are_learned_from_as_they_are(play, method, monkeypatch):
     assert not any(shown)
     scans = parts(run)["training"]
     assert all(bool(scan.mask.all()) for scan in scans)
-    levels = {(meta.source, round(meta.noise[0] * meta.scale, 4)) for meta in scans.metas}
-    assert len(levels) == len({meta.source for meta in scans.metas})
+    assert all(meta.noise is not None and meta.noise[0] > 0 for meta in scans.metas)
 
 
 def test_one_full_scan_is_learned_from_as_it_is(play, heads):

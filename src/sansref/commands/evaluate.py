@@ -282,7 +282,7 @@ def evaluate(
         methods[CLASSICAL[name]] = Classical(name, choice.regularisation, seed=config.training.seed).reconstruct
     methods[config.method] = method.reconstruct
     held_out = HeldOut(config.split.held_out, config.data_seed, cache(config.sampling.family))
-    scorer = Scorer(methods, held_out, scoring.normalise, lpips, {BEST_SCALE})
+    scorer = Scorer(methods, held_out, scoring.normalise, lpips, {BEST_SCALE}, config.denoises)
     # On its own training scans a run was validated on the samples that it was not given: those of each scan's place.
     inner = replace(scorer, held_out=replace(held_out, seed=config.training.seed))
     console, place = console or Console(stderr=True), 0
@@ -344,7 +344,7 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
     family = config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     if not scans:
         raise SettingError("no slice is left for choosing a regularisation: leave out --classical, or give other data")
-    return choose_regularisation(name, scans, held_out, family)
+    return choose_regularisation(name, scans, held_out, family, denoise=config.denoises)
 
 
 def _scored(
@@ -431,12 +431,15 @@ def with_maps(shown: ViewerSlice, method: str, found: MappedSlice) -> ViewerSlic
 
 
 def _ranked(slices: Sequence[EvaluatedSlice], method: str) -> list[EvaluatedSlice]:
-    """Slices from the worst on: averages hide failures. By PSNR; without any, by held-out error."""
+    """Slices from the worst on: averages hide failures. By PSNR; without any, by held-out error, or else by SURE."""
     known = [one for one in slices if not isnan(one.scores[method].psnr)]
     if known:
         return sorted(known, key=lambda one: one.scores[method].psnr)
     known = [one for one in slices if not isnan(one.scores[method].held_out)]
-    return sorted(known, key=lambda one: -one.scores[method].held_out)
+    if known:
+        return sorted(known, key=lambda one: -one.scores[method].held_out)
+    known = [one for one in slices if not isnan(one.scores[method].risk)]
+    return sorted(known, key=lambda one: -one.scores[method].risk)
 
 
 def _write_page(evaluation: Evaluation, shown: Sequence[ViewerSlice], run: RunDirectory, out: Path) -> None:

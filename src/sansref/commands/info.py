@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from sansref.data.coil_maps import SMALLEST, calibration_side
@@ -104,6 +105,9 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
 
 def _noise(middle: Scan) -> str:
     """Of one slice, as --noise takes it, and what it lies between."""
+    if middle.meta.noise is not None:
+        level = fmean(middle.meta.noise) * middle.meta.scale
+        return f"{level:.3g} (standard deviation of each part of a sample), from the file's noise scan"
     found = estimate_noise(middle.kspace, middle.mask)
     level, low, high = (float((part * middle.meta.scale).mean()) for part in (found.level, found.low, found.high))
     if found.source == "spectrum":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,6 +58,12 @@ MAPS_RECORD = "_error_maps.json"
 
 IN_ONE: tuple[Format, ...] = ("hdf5", "mrd")
 """Formats in which maps lie in the file of their images, as datasets and series of their own."""
+
+DENOISED = "_denoised"
+"""What follows the name of an input in the names of its images without noise."""
+
+DENOISED_PAGE = "_denoised.html"
+"""What follows it in the name of the page that compares both images."""
 
 SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
 """Of the files in those folders."""
@@ -134,6 +140,26 @@ class Outputs:
         return {name: self.out / f"{self.begin}{ENDINGS[name]}" for name in names}
 
 
+def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
+
+    With several outputs, a slice holds an image for each of them, (outputs, height, width).
+    """
+    several = (outputs,) if isinstance(outputs, Outputs) else outputs
+    puts: list[list[PutSlice]] | None = None
+    emulated = False
+    with ExitStack() as opened:
+        for image, meta in images:
+            layers = image[None] if isinstance(outputs, Outputs) else image
+            if puts is None:
+                puts = [one.open(opened, layer, meta) for one, layer in zip(several, layers, strict=True)]
+            for layer, own in zip(layers, puts, strict=True):
+                for put in own:
+                    put(meta.slice, layer)
+            emulated |= meta.emulated
+    return emulated
+
+
 def _layer(put: PutSlice, layer: int) -> PutSlice:
     def put_layer(index: int, layers: Tensor | Array) -> None:
         put(index, layers[layer])
@@ -154,7 +180,8 @@ def output_name(path: Path) -> str:
 def _endings() -> list[str]:
     """All that may follow the name of an input."""
     own = list(ENDINGS.values())
-    return [*own, MAPS_RECORD, *(f"_{name}{ending}" for name in OVERLAYS for ending in own)]
+    all_own = [*own, MAPS_RECORD, *(f"_{name}{ending}" for name in OVERLAYS for ending in own)]
+    return [*all_own, DENOISED_PAGE, *(f"{DENOISED}{ending}" for ending in all_own)]
 
 
 def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str]:

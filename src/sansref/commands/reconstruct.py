@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
+from sansref.commands.denoised import DenoisedFile
 from sansref.commands.error_map import MappedFile, options_for
 from sansref.commands.output_files import (
     Format,
@@ -22,9 +22,9 @@ from sansref.commands.output_files import (
     begin,
     check_finite,
     made_by,
-    output_name,
     output_names,
     whole_path,
+    write_images,
 )
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo, find_files, open_scan_file
@@ -38,7 +38,6 @@ from sansref.kspace.noise import estimate_noise, pooled_levels
 from sansref.machine import device_of
 from sansref.methods import Method
 from sansref.metrics.error_maps import ErrorMapOptions
-from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 from sansref.training.progress import with_bar
@@ -325,71 +324,52 @@ class Worker:
         Error maps are those of the second, whose noise is an error where it is left; a slice that was left alone has
         its noise.
         """
-        begin = outputs.name or output_name(path)
-        hard = replace(outputs, made=replace(self.made, noise=KEPT))
-        clean = replace(outputs, made=replace(self.made, noise=TAKEN_OUT), name=f"{begin}{ENDING}")
-        mapped = None if self.maps is None else MappedFile(clean, self.maps)
-        info, written = outputs.info, (*hard.paths(), *(mapped or clean).paths())
-        if hard.complete and (mapped or clean).complete:
+        file, info = DenoisedFile(outputs), outputs.info
+        mapped = None if self.maps is None else MappedFile(file.clean, self.maps)
+        clean = mapped or file.clean
+        written = (*file.outputs.paths(), *clean.paths())
+        if file.outputs.complete and clean.complete and file.page.exists():
             return Reconstructed(path, info.kind, written, earlier=True)
-        found: list[Denoised] = []
-
-        def images() -> Iterator[tuple[Tensor, ScanMeta]]:
-            for scan in with_file_noise(self.recipe, path, info.slices):
-                found.append(denoised(self.method.reconstruct, scan, self.device))
-                pair = torch.stack([found[-1].hard, found[-1].image]).cpu()
-                found[-1] = found[-1].numbers()
-                yield magnitude(pair, scan) * scan.meta.scale, scan.meta
-
-        def with_maps() -> Iterator[tuple[Tensor, ScanMeta]]:
-            assert mapped is not None
-            for scan, one in zip(with_file_noise(self.recipe, path, info.slices), found, strict=True):
-                reconstruct = self._imposed if one.left_alone else self.reconstruct
-                yield mapped.slice(reconstruct, scan, family(scan.meta.emulated)), scan.meta
-
-        family = self.job.run.config().sampling.family
         if mapped is not None:
             self._announce(mapped, console)
-        shown = with_bar(images(), title, info.slices, console)
-        emulated = write_images((hard, clean), whole_volume(shown, info))
-        notes = [told(found)]
+        scans = with_file_noise(self.recipe, path, info.slices)
+        images = with_bar(file.slices(self.method.reconstruct, scans, self.device), title, info.slices, console)
+        emulated = file.write(whole_volume(images, info))
+        facts = {"Slices": str(info.slices), "Run": str(self.job.run.path)}
+        file.write_page(f"{info.path.name}, without its noise", facts)
+        notes = [*file.notes()]
         if not emulated and (info.acquired_fraction or 1.0) < FULL and self.recipe.sampling.acceleration == 1:
             notes.append("the run learned from full scans: what this undersampled scan lacks, nothing fills in")
         if mapped is not None:
+            family = self.job.run.config().sampling.family
+
+            def with_maps() -> Iterator[tuple[Tensor, ScanMeta]]:
+                again = with_file_noise(self.recipe, path, info.slices)
+                for scan, (_, one) in zip(again, file.found, strict=True):
+                    reconstruct = self._imposed if one.left_alone else self.reconstruct
+                    yield mapped.slice(reconstruct, scan, family(scan.meta.emulated)), scan.meta
+
             mapped.write(whole_volume(with_bar(with_maps(), f"{title} maps", info.slices, console), info))
             notes += [*mapped.notes(), *self._learned(info)]
         return Reconstructed(path, info.kind, written, emulated=emulated, notes=tuple(notes))
 
 
-def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:
-    """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known."""
+def with_file_noise(
+    recipe: Preparation, path: Path, slices: int, wanted: Sequence[int] | None = None
+) -> Iterator[Scan]:
+    """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known.
+
+    ``wanted`` are the numbers of the slices, None for those that the recipe wants.
+    """
     few = [*recipe.scans(path, sorted({slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
+    if any(scan.meta.synthetic for scan in few):  # with noise in proportion to the signal of each slice
+        few = []
     noises = [estimate_noise(scan.kspace, scan.mask) for scan in few]
     alike = [(scan, noise) for scan, noise in zip(few, noises, strict=True) if len(scan.kspace) == len(few[0].kspace)]
     levels = [noise for _, noise in alike], [scan.meta.scale for scan, _ in alike]
     pooled = pooled_levels(*levels)[0] * few[0].meta.scale if few else None
-    for scan in recipe.scans(path):
+    for scan in recipe.scans(path, wanted):
         if pooled is not None and scan.meta.noise is None and len(pooled) == len(scan.kspace):
             level = tuple((pooled / scan.meta.scale).flatten().tolist())
             scan = replace(scan, meta=replace(scan.meta, noise=level))
         yield scan
-
-
-def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
-    """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
-
-    With several outputs, a slice holds an image for each of them, (outputs, height, width).
-    """
-    several = (outputs,) if isinstance(outputs, Outputs) else outputs
-    puts: list[list[PutSlice]] | None = None
-    emulated = False
-    with ExitStack() as opened:
-        for image, meta in images:
-            layers = image[None] if isinstance(outputs, Outputs) else image
-            if puts is None:
-                puts = [one.open(opened, layer, meta) for one, layer in zip(several, layers, strict=True)]
-            for layer, own in zip(layers, puts, strict=True):
-                for put in own:
-                    put(meta.slice, layer)
-            emulated |= meta.emulated
-    return emulated

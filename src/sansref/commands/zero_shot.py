@@ -3,7 +3,8 @@
 Zero-shot self-supervised learning, after Yaman et al. (ICLR 2022): the acquired samples outside the calibration center
 are divided into three sets, for the loss, for stopping and for judging. The last one chooses among the network,
 compressed sensing and a mixture of both, so that the images are not worse than those of compressed sensing by the error
-on held-out samples.
+on held-out samples. Where noise is to be taken out, noise is held out as well and judges acquired samples
+(:mod:`sansref.metrics.image_error`); two images are written, with the noise and without.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from math import ceil, inf, isfinite
@@ -24,36 +25,44 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from sansref.commands.denoised import LEARNED, MEANING, WATCH, DenoisedFile, worth
 from sansref.commands.error_map import MappedFile
 from sansref.commands.evaluate import CLASSICAL, with_maps
-from sansref.commands.output_files import Format, Outputs, check_finite, undersampling
-from sansref.commands.reconstruct import whole_volume, write_images
+from sansref.commands.output_files import Format, Outputs, check_finite, undersampling, write_images
+from sansref.commands.reconstruct import whole_volume, with_file_noise
 from sansref.commands.zero_shot_choice import (
+    ADDED,
+    AS_MEASURED,
     JUDGED,
     MIXTURE,
     NETWORK,
+    NON_LOCAL,
     PARTS,
     START,
     Choice,
+    apart,
     choose,
     errors_in_parts,
-    judged_mask,
     mixing_weight,
+    noisier,
     scaled_without,
 )
-from sansref.commands.zero_shot_report import chosen_first, marked, write_report
+from sansref.commands.zero_shot_report import PROMISED, chosen_first, marked, write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.files import claim, keep_outside, locked, remove_leftovers, write_text
+from sansref.kspace.grid import is_full
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
+from sansref.methods.classical.non_local_means import non_local_means
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
 from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
+from sansref.metrics.image_error import ImageError, best_share
 from sansref.outputs.writers import save_png
 from sansref.results.figures import error_figure
 from sansref.results.scorer import ZERO_FILLED, Scorer, magnitude, zero_filled
@@ -76,6 +85,9 @@ logger = logging.getLogger(__name__)
 REGULARISED = 2
 """Slices that a regularisation is chosen on, at most."""
 
+MIXED = 8
+"""Slices that the share of the network in a mixture is chosen on, at most, where noise is to be taken out."""
+
 FIRST = 1e-3
 """Regularisation of the first image, before one has been chosen."""
 
@@ -97,6 +109,14 @@ LATE = 1.25
 SHOWN = 6
 """Slices that the page shows, at most."""
 
+TAKEN_OUT_BY = {
+    START: "a network that learned from other scans",
+    NETWORK: f"a network, by {LEARNED}, of this scan",
+    MIXTURE: f"compressed sensing or non-local means, mixed with a network, by {LEARNED}, of this scan",
+    AS_MEASURED: "nothing",
+}
+"""How noise is taken out, by what tables call the images; others call themselves what they are."""
+
 CHOSEN = "chosen"
 """What tables call the images that were written."""
 
@@ -110,6 +130,9 @@ DEFAULTS = {
     "training.precision": "auto",
 }
 """Settings whose default is another one for a single scan, by their whole names."""
+
+DENOISING = {"sampling.acceleration": 1.0}
+"""The same where noise is to be taken out: a full scan is then left full."""
 
 WRITTEN = {"images", "error_map"}
 """Settings of what is written in the end, which may change without a new training."""
@@ -189,7 +212,7 @@ def zero_shot(
     config
         Everything that determines the training; its epochs are replaced where ``options`` has minutes.
     file
-        The scan. A full one is undersampled first.
+        The scan. A full one is undersampled first, by an acceleration that is not 1.
     out
         Folder for the images, ``scores.csv``, ``report.html``, ``zeroshot.json`` and the run.
     options
@@ -387,6 +410,8 @@ class _Work:
                     f"{self.file} is fully sampled: it is undersampled first, {undersampling(self.config.sampling)} "
                     "(--mask, --acceleration)"
                 )
+                if line := self._of_noise():
+                    self.say(line)
             self._first_picture()
             classical = self._compressed_sensing()
             self._score_start(classical)
@@ -465,23 +490,53 @@ class _Work:
 
     def _scans(self, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Scans of the file with all their samples, on the scale of those that are not for judging."""
-        for scan in self.config.preparation.scans(self.info, slices):
-            yield scaled_without(scan, judged_mask(scan, self.seed))
+        preparation = self.config.preparation
+        if self.config.denoises:
+            scans = with_file_noise(preparation, self.info.path, self.info.slices, slices)
+        else:
+            scans = preparation.scans(self.info, slices)
+        for scan in scans:
+            ready = scaled_without(scan, self._apart(scan))
+            # A full scan is no reference for its image without noise.
+            noisy = self.config.denoises and is_full(scan.mask) and not scan.meta.synthetic
+            yield replace(ready, reference=None) if noisy else ready
+
+    def _apart(self, scan: Scan) -> Tensor:
+        """The samples of a scan that are for judging alone."""
+        return apart(scan, self.seed, self.config.denoises)
 
     def _stored(self) -> PreparedScans:
         """What is learned from: the scans without the samples for judging, and without references."""
         folder = self.out / "scans"
         if folder.exists():
             return PreparedScans(folder)
-        apart = (scan.restricted(~judged_mask(scan, self.seed)) for scan in self._scans())
+        others = (self._noisier(scan).restricted(~self._apart(scan)) for scan in self._scans())
         try:
-            return store_scans(apart, folder, references=False)
+            return store_scans(others, folder, references=False)
         except SettingError as error:
             problem = f"has too few samples to set some apart for judging ({error})"
             raise FileError(self.file, problem, "Reconstruct it with a run that was trained on other scans") from None
 
+    def _noisier(self, scan: Scan) -> Scan:
+        """What is learned from: a scan that is to be denoised, with a little more noise."""
+        if not self.config.denoises:
+            return scan
+        try:
+            return noisier(scan, self.seed)
+        except ValueError as error:
+            raise FileError(self.file, f"shows no noise that could be taken out ({error})", "Give --noise") from None
+
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
+
+    def _of_noise(self) -> str:
+        """What denoising would be worth to a full scan, as a line; empty where it is not known."""
+        if self._middle.meta.synthetic or self.config.denoises:
+            return ""
+        preparation = self.config.preparation
+        whole = replace(preparation, sampling=replace(preparation.sampling, mask="variable_density", acceleration=1.0))
+        (scan,) = whole.scans(self.info, [self._middle.meta.slice])
+        return worth(scan)
 
     def _first_picture(self) -> None:
         """Draw the middle slice at once, before anything is chosen."""
@@ -507,14 +562,17 @@ class _Work:
             found = {}
             for name in classical_names():
                 family = self.stopping.family(all(scan.meta.emulated for scan in chosen))
-                regularisation = choose_regularisation(name, chosen, masks, family).regularisation
-                method = Classical(name, regularisation, seed=seed)
-                scores = [self.stopping.score(method.reconstruct, self.scans[item], item) for item in range(count)]
-                found[name] = {"regularisation": regularisation, "stopping": fmean(scores)}
+                denoise = self.config.denoises
+                regularisation = choose_regularisation(name, chosen, masks, family, denoise=denoise).regularisation
+                score = self._stopping_error(Classical(name, regularisation, seed=seed).reconstruct)
+                found[name] = {"regularisation": regularisation, "stopping": score}
                 self.say(
-                    f"{CLASSICAL[name]}: error on stopping samples {fmean(scores):.4f}, "
-                    f"regularisation {regularisation:.2g}"
+                    f"{CLASSICAL[name]}: error on stopping samples {score:.4f}, regularisation {regularisation:.2g}"
                 )
+            if self._only_denoises:
+                score = self._stopping_error(non_local_means)
+                self._note(non_local_means=score)
+                self.say(f"{NON_LOCAL}: error on stopping samples {score:.4f}")
             self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
         return {
             CLASSICAL[name]: Classical(name, found["regularisation"], seed=seed)
@@ -525,14 +583,13 @@ class _Work:
         """Say what the weights that training begins with are worth, and draw the best image so far."""
         if "before" in self.record:
             return
-        best = next(iter(classical))
-        better: Reconstruct = classical[best].reconstruct
-        error = self._stopping_errors()[best]
+        best, error = next(iter(self._stopping_errors().items()))
+        better: Reconstruct = non_local_means if best == NON_LOCAL else classical[best].reconstruct
         before = None
         if self.start is not None:
             network = self._reconstruct(self.start)
             with torch.inference_mode():
-                before = fmean(self.stopping.score(network, scan, item) for item, scan in enumerate(self.scans))
+                before = self._stopping_error(network)
             self.say(f"initial weights: error on stopping samples {before:.4f}, before learning from this scan")
             if before < error:
                 better = network
@@ -540,8 +597,24 @@ class _Work:
         self._note(before=before)
 
     def _stopping_errors(self) -> dict[str, float]:
-        """Errors of compressed sensing on the samples for stopping."""
-        return {CLASSICAL[name]: found["stopping"] for name, found in self.record["classical"].items()}
+        """Errors of what is not learned on the samples for stopping, the least first."""
+        found = {CLASSICAL[name]: found["stopping"] for name, found in self.record["classical"].items()}
+        if "non_local_means" in self.record:
+            found[NON_LOCAL] = self.record["non_local_means"]
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    def _stopping_error(self, reconstruct: Reconstruct) -> float:
+        """The mean error on the samples for stopping; of a method that denoises, with that on the given samples."""
+        scans = list(enumerate(self.scans))
+        if not self.config.denoises:
+            return fmean(self.stopping.score(reconstruct, scan, item) for item, scan in scans)
+        judges = [ImageError.of(scan, self.stopping, item) for item, scan in scans]
+        return fmean(judge.error(judge.answer(reconstruct)) for judge in judges)
+
+    @property
+    def _only_denoises(self) -> bool:
+        """Whether there is nothing to predict: the noise of a full scan is to be taken out, and no more."""
+        return self.config.denoises and is_full(self._middle.mask)
 
     def _train(self) -> None:
         """Train the network, or go on; stopped by Ctrl-C or a failure, it keeps the best weights so far."""
@@ -593,19 +666,37 @@ class _Work:
 
     def _methods(self, classical: Mapping[str, Classical]) -> dict[str, _Measured]:
         """All that is judged, by the name that tables give it."""
-        found: dict[str, _Measured] = {ZERO_FILLED: _Measured(zero_filled)}
+        found: dict[str, _Measured] = {AS_MEASURED if self._only_denoises else ZERO_FILLED: _Measured(zero_filled)}
         found |= {label: _Measured(classical[label].reconstruct) for label in CLASSICAL.values() if label in classical}
+        if self._only_denoises:
+            found[NON_LOCAL] = _Measured(non_local_means)
         if self.start is not None:
             found[START] = _Measured(self._reconstruct(self.start))
         if self.run.finished:
             network = _Measured(self._reconstruct(self.run))
-            better = found[next(iter(classical))]
+            best = next(iter(self._stopping_errors()))
+            better = found[best]
             with torch.inference_mode():
-                share = mixing_weight(network, better, self.scans, self.stopping, range(len(self.scans)))
-            self._note(mixture={"network": share, next(iter(classical)): 1 - share})
+                share = self._share(network, better)
+            self._note(mixture={"network": share, best: 1 - share})
             found[NETWORK] = network
             found[MIXTURE] = _Measured(lambda given: share * network(given) + (1 - share) * better(given))
         return found
+
+    def _share(self, network: Reconstruct, other: Reconstruct) -> float:
+        """The share of the network in the mixture."""
+        if not self.config.denoises:
+            return mixing_weight(network, other, self.scans, self.stopping, range(len(self.scans)))
+        count = len(self.scans)
+        chosen = {self.scans.metas[item].slice for item in range(0, count, ceil(count / MIXED))}
+        judges = [self._judge(scan) for scan in self._scans() if scan.meta.slice in chosen]
+        answers = [[judge.answer(one) for judge in judges] for one in (network, other)]
+        return best_share(judges, *answers)
+
+    def _judge(self, scan: Scan) -> ImageError:
+        """Tells the error of a slice's images without noise, also of those by a network that knows it by heart."""
+        held_out = HeldOut(JUDGED, self.seed, cache(self.config.sampling.family))
+        return ImageError.of(scan, held_out, scan.meta.slice, self._noisier(scan), ADDED)
 
     def _reconstruct(self, run: RunDirectory) -> Reconstruct:
         """What a trained network makes of samples."""
@@ -617,37 +708,57 @@ class _Work:
         """Judge, choose, and write."""
         methods = self._methods(classical)
         rows, shown, parts = self._judged(methods)
-        choice = choose({label: [row.held_out for row in rows if row.label == label] for label in methods}, parts)
+        if self.config.denoises:
+            choice = choose(parts, parts, "by SURE" if self._only_denoises else "by SURE and the samples for judging")
+        else:
+            choice = choose({label: [row.held_out for row in rows if row.label == label] for label in methods}, parts)
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
+        files = self._files(choice, [one.number for one in shown])
         with torch.inference_mode():
-            mapped = self._write_images(choice, methods[choice.label], [one.number for one in shown])
+            mapped = self._write_images(files, choice, methods[choice.label])
         write_scores(self.out / "scores.csv", rows)
         error_figure(self.out / "reconstructions.png", marked(shown[len(shown) // 2], choice.label))
         shown = [chosen_first(one, choice.label) for one in shown]
-        notes: list[str] = []
-        if mapped is not None:
+        notes = list(PROMISED)
+        if isinstance(files, DenoisedFile):
+            shown, notes = files.joined(shown), [*files.notes(), MEANING, WATCH]
+        elif mapped is not None:
             shown = [with_maps(one, choice.label, mapped.kept[one.number]) for one in shown]
-            notes = [f"Error maps of the written image: {'; '.join(mapped.notes())}. {SEEN}"]
+            notes.append(f"Error maps of the written image: {'; '.join(mapped.notes())}. {SEEN}")
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle, notes)
         self._note(seeds={"judging": self.seed, "stopping": self.config.training.seed})
         if self.run.finished or not self.stopped:  # else the same command is to train
             self._note(choice=asdict(choice))
-        return ZeroShot(choice, tuple(path for path in self._files(choice).paths() if path.exists()), rows)
+        return ZeroShot(choice, tuple(path for path in files.paths() if path.exists()), rows)
 
-    def _write_images(self, choice: Choice, method: _Measured, keep: Container[int]) -> MappedFile | None:
+    def _write_images(
+        self, files: Outputs | MappedFile | DenoisedFile, choice: Choice, method: _Measured
+    ) -> MappedFile | None:
         """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for.
 
-        Returns these maps, of the slices to ``keep``, where there are any.
+        Returns these maps where there are any.
         """
-        files = self._files(choice, keep)
         if isinstance(files, Outputs):
             write_images(files, whole_volume(self._images(method), self.info))
+            return None
+        if isinstance(files, DenoisedFile):
+            scans = self._scans(range(self.info.slices))
+
+            def risk(scan: Scan) -> float:
+                judge = self._judge(scan)
+                return judge.on_acquired(judge.answer(method))
+
+            learned = choice.label in (NETWORK, MIXTURE)
+            pairs = files.slices(method, scans, risk=risk if learned else None)
+            files.write(whole_volume(pairs, self.info))
+            for note in files.notes():
+                self.say(note)
             return None
         scans, learned = self._scans(range(self.info.slices)), choice.label in (NETWORK, MIXTURE)
 
         def unseen(scan: Scan) -> Tensor | None:
-            return judged_mask(scan, self.seed) if learned else None
+            return self._apart(scan) if learned else None
 
         family = cache(self.config.sampling.family)
         self.say(files.announcement(method, self._middle))
@@ -661,17 +772,24 @@ class _Work:
             self.say(note)
         return files
 
-    def _files(self, choice: Choice | None, keep: Container[int] = ()) -> Outputs | MappedFile:
-        """The images, with their error maps if these are asked for."""
+    def _files(self, choice: Choice | None, shown: Sequence[int] = ()) -> Outputs | MappedFile | DenoisedFile:
+        """The images, with their error maps if these are asked for; of a method that denoises, with noise and without.
+
+        ``shown`` are slices for the page.
+        """
         outputs, options = self._outputs(choice), self.options.error_map
-        return outputs if options is None else MappedFile(outputs, options, keep)
+        if self.config.denoises:
+            label = "" if choice is None else choice.label
+            return DenoisedFile(outputs, TAKEN_OUT_BY.get(label, label), label, shown)
+        return outputs if options is None else MappedFile(outputs, options, shown)
 
     def _judged(
         self, methods: Mapping[str, _Measured]
     ) -> tuple[list[ScoredSlice], list[ViewerSlice], dict[str, list[float]]]:
         """Score every method on the samples for judging, in parts too, and against the reference if there is one."""
         held_out = HeldOut(JUDGED, self.seed, cache(self.config.sampling.family))
-        scorer, count = Scorer(methods, held_out), ceil(PARTS / len(self.scans))
+        scorer = Scorer(methods, held_out, denoises=self.config.denoises)
+        count = ceil(PARTS / len(self.scans))
         parts: dict[str, list[float]] = {label: [] for label in methods}
         every = max(1, ceil(len(self.scans) / SHOWN))
         learning = sum(float(row["seconds"]) for row in read_history(self.run.path / "metrics.csv")) / len(self.scans)
@@ -679,8 +797,14 @@ class _Work:
         shown: list[ViewerSlice] = []
         for place, scan in enumerate(self._scans()):
             own = list(scorer.score(scan, scan.meta.slice))
-            for label, method in methods.items():
-                parts[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, count)
+            judge = self._judge(scan) if self.config.denoises else None
+            for number, (label, method) in enumerate(methods.items()):
+                if judge is None:
+                    parts[label] += errors_in_parts(method, scan, held_out, scan.meta.slice, count)
+                    continue
+                answer = judge.answer(method)
+                parts[label] += judge.in_parts(answer, count, self.seed)
+                own[number] = own[number].with_risk(judge.on_acquired(answer))
             seconds = {label: method.seconds(scan.batch()) for label, method in methods.items()}
             if MIXTURE in methods:
                 seconds[NETWORK] += learning
@@ -688,7 +812,7 @@ class _Work:
             own = [replace(row, seconds=seconds[row.label], file=self.file.name) for row in own]
             rows += own
             if place % every == every // 2:
-                shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out)]))
+                shown.append(scorer.show(scan, [row for row in own if isfinite(row.held_out) or isfinite(row.risk)]))
         return rows, shown, parts
 
     def _images(self, method: _Measured) -> Iterator[tuple[Tensor, ScanMeta]]:

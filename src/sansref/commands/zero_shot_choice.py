@@ -7,16 +7,24 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean, stdev
 
+import torch
 from torch import Tensor
 
 from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.grid import is_full
+from sansref.kspace.noise import noise_of, white_noise
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_error, held_out_folds, held_out_mask
+from sansref.randomness import seeded
 from sansref.scan import Scan
 
 JUDGED = 0.1
 """Share of the acquired samples outside the center that is for judging alone."""
+
+ADDED = 0.3
+"""Noise that is added to what a network learns to denoise from, over the scan's own: it tells what is known by heart.
+The noise becomes 4 % stronger by it. With less, chance in the judgement grows with the inverse."""
 
 ONE_SIGMA = 0.8413
 """Share of a normal distribution below one standard deviation."""
@@ -27,6 +35,14 @@ PARTS = 10
 START, NETWORK, MIXTURE = "start", "network", "mixture"
 """What tables call the learned images: by the weights that training began with, by those that it ended with, and mixed
 with compressed sensing."""
+
+
+NON_LOCAL = "non-local means"
+AS_MEASURED = "as measured"
+"""What tables call two further images of full scans that are to be denoised."""
+
+UNLEARNED = (*CLASSICAL.values(), NON_LOCAL, AS_MEASURED)
+"""What the learned images have to be better than."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,24 @@ def scaled_without(scan: Scan, judged: Tensor) -> Scan:
     return replace(scan, kspace=scan.kspace / factor, reference=reference, meta=meta)
 
 
+def apart(scan: Scan, seed: int, denoises: bool) -> Tensor:
+    """The same; none of a full scan that is to be denoised, whose samples are judged by their own noise."""
+    return torch.zeros_like(scan.mask) if denoises and is_full(scan.mask) else judged_mask(scan, seed)
+
+
+def noisier(scan: Scan, seed: int) -> Scan:
+    """A scan with noise of its own law added, :data:`ADDED` times as strong: that is held out from what is learned.
+
+    Raises ``ValueError`` where no noise is known or can be found.
+    """
+    sigma = noise_of(scan.batch())[0]
+    if not bool((sigma > 0).any()):
+        raise ValueError(f"none is found in slice {scan.meta.slice}")
+    added = white_noise(scan.kspace, ADDED * sigma, seeded(seed, "held-out noise", scan.meta.slice)) * scan.mask
+    level = scan.meta.noise and tuple((1 + ADDED**2) ** 0.5 * one for one in scan.meta.noise)
+    return replace(scan, kspace=scan.kspace + added, meta=replace(scan.meta, noise=level))
+
+
 def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, item: int, count: int) -> list[float]:
     """The held-out error of scan number ``item`` on ``count`` parts of the samples for judging, or fewer.
 
@@ -73,11 +107,14 @@ def errors_in_parts(reconstruct: Reconstruct, scan: Scan, held_out: HeldOut, ite
     return [float(held_out_error(image, scan.kspace[None], part[None], given.maps, density)) for part in parts]
 
 
-def choose(errors: Mapping[str, Sequence[float]], parts: Mapping[str, Sequence[float]]) -> Choice:
-    """Choose the method whose images predict the samples for judging best; compressed sensing where that is not sure.
+def choose(
+    errors: Mapping[str, Sequence[float]],
+    parts: Mapping[str, Sequence[float]],
+    judged: str = "on the samples for judging",
+) -> Choice:
+    """Choose the method whose images predict the samples for judging best; an unlearned one where that is not sure.
 
-    A learned method must be better than the better one of compressed sensing by more than the standard error of the
-    difference.
+    A learned method must be better than the best of the others by more than the standard error of the difference.
 
     Parameters
     ----------
@@ -85,14 +122,16 @@ def choose(errors: Mapping[str, Sequence[float]], parts: Mapping[str, Sequence[f
         Held-out error of every slice, by method.
     parts
         The same on parts of the samples, see :func:`errors_in_parts`.
+    judged
+        What the errors are taken by, in words.
     """
     means = {label: fmean(values) for label, values in errors.items()}
     means = {label: mean for label, mean in means.items() if isfinite(mean)}
-    classical = min((label for label in CLASSICAL.values() if label in means), key=means.__getitem__)
+    classical = min((label for label in UNLEARNED if label in means), key=means.__getitem__)
     learned = min((label for label in (START, NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
     if learned is None:
         return Choice(classical, f"{classical} was chosen: no network was trained", means)
-    told = f"on the samples for judging, the {learned} has the error {means[learned]:.4g}, {classical} "
+    told = f"{judged}, the {learned} has the error {means[learned]:.4g}, {classical} "
     told += f"{means[classical]:.4g}"
     gain = means[classical] - means[learned]
     gains = [before - after for before, after in zip(parts[classical], parts[learned], strict=True)]

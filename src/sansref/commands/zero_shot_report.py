@@ -20,6 +20,13 @@ from sansref.scan import Scan
 from sansref.training.history import read_history
 from sansref.training.run import RunDirectory, environment
 
+PROMISED = (
+    "By the error on held-out samples, the image is not worse than that of compressed sensing. No more is promised.",
+    "The error is that of images without the samples for judging, on these samples. The images shown are made of all "
+    "samples.",
+)
+"""What a reader must know of an image whose noise stays."""
+
 
 def write_report(
     out: Path,
@@ -29,22 +36,16 @@ def write_report(
     shown: Sequence[ViewerSlice],
     run: RunDirectory,
     scan: Scan,
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
 ) -> None:
     """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training.
 
-    ``notes`` is what the error maps tell, a line each.
+    ``notes`` is what a reader must know, a line each.
     """
     page = Contents(
         f"{Path(record['settings']['file']).name}, reconstructed by learning from this scan alone",
         f"{reason[0].upper()}{reason[1:]}.",
-        [
-            "By the error on held-out samples, the image is not worse than that of compressed sensing. No more is "
-            "promised.",
-            "The error is that of images without the samples for judging, on these samples. The images shown are made "
-            "of all samples.",
-            *notes,
-        ],
+        notes,
         _facts(record, rows, scan),
         summarise(rows, Scoring()).scores(),
         slices=shown,

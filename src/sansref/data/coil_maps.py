@@ -143,7 +143,11 @@ def _guide(scan: Scan, options: CoilOptions) -> Scan:
 def _compressed(scan: Scan, matrix: Tensor) -> Scan:
     """Virtual coils of a scan, which see through the maps of its coils as these do; one of them needs no map."""
     maps = None if scan.maps is None or len(matrix) == 1 else normalised(compressed(scan.maps, matrix))
-    return replace(scan, kspace=compressed(scan.kspace, matrix), maps=maps, calibration=None)
+    meta = scan.meta
+    if meta.noise is not None:
+        variance = matrix.abs().square() @ torch.tensor(meta.noise).square()
+        meta = replace(meta, noise=tuple(variance.sqrt().tolist()))
+    return replace(scan, kspace=compressed(scan.kspace, matrix), maps=maps, calibration=None, meta=meta)
 
 
 def calibration_side(mask: Tensor, most: int = LARGEST) -> int:

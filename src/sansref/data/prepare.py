@@ -135,7 +135,7 @@ def magnitude_of(scan: Scan) -> ImageSlice:
     image = rss(ifft2c(scan.kspace))
     if scan.meta.crop is not None:
         image = center_crop(image, scan.meta.crop)
-    return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None))
+    return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None, noise=None))
 
 
 def scaled(scan: Scan) -> Scan:

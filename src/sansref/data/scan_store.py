@@ -180,7 +180,7 @@ def store_scans(
 
     References are kept if asked for: without them, a method that learns from undersampled scans alone finds nothing to
     peek at. The recipe says how the scans came about, for :func:`made_by_recipe`. With ``noise``, all slices of a file
-    get one level of noise (:func:`~sansref.kspace.noise.pooled_levels`), unless they have it already. Raises
+    get one level of noise (:func:`with_noise`), unless they have it already. Raises
     ``FileError`` for a scan without a reference where references are to be kept, or of several coils without maps, and
     ``SettingError`` if there is no scan.
     """
@@ -214,10 +214,13 @@ def store_scans(
 
 
 def with_noise(metas: Sequence[ScanMeta], found: Sequence[Noise]) -> list[ScanMeta]:
-    """Give the slices of each file one level of noise, of what was found in each; a level that is known stays."""
-    files: dict[tuple[str, int], list[int]] = defaultdict(list)
+    """Give the slices of each file one level of noise, of what was found in each; a level that is known stays.
+
+    Simulated slices keep their own: each has noise in proportion to its own signal.
+    """
+    files: dict[tuple[str, int, int], list[int]] = defaultdict(list)
     for item, (meta, noise) in enumerate(zip(metas, found, strict=True)):
-        files[meta.source, len(noise.level)].append(item)
+        files[meta.source, len(noise.level), meta.slice if meta.synthetic else -1].append(item)
     known = list(metas)
     for items in files.values():
         levels = pooled_levels([found[item] for item in items], [metas[item].scale for item in items])

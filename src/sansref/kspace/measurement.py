@@ -139,15 +139,18 @@ class Measurement:
     def stacked(cls, measurements: Sequence[Self]) -> Self:
         """Several measurements of one shape along a new batch axis.
 
+        Where some do not know the level of their noise, none does: it can be found in the samples.
+
         Raises
         ------
         ValueError
-            If some have maps, a trajectory or a known level of noise, and others have none.
+            If some have maps or a trajectory, and others have none.
         """
+        if any(one.noise is None for one in measurements):
+            measurements = [replace(one, noise=None) for one in measurements]
         parts = [one._tensors() for one in measurements]
         if any(part.keys() != parts[0].keys() for part in parts):
-            problem = "either all or none of the scans of a batch must have coil sensitivity maps"
-            raise ValueError(f"{problem}, and so with the level of their noise")
+            raise ValueError("either all or none of the scans of a batch must have coil sensitivity maps")
         return replace(measurements[0], **{name: torch.stack([part[name] for part in parts]) for name in parts[0]})
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -14,8 +14,9 @@ acquired samples only: whether the others are predicted well is for :mod:`sansre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,12 @@ STEP = 0.1
 
 BLUR = 4.0
 """Pixels over which maps are averaged: a single one tells of nothing but its own noise."""
+
+FAINT = 0.05
+"""Of the noise in the image: what is taken away there is compared with at least so much, lest rounding counts."""
+
+VISIBLE = 5.0
+"""Standard deviations from which on a place of the difference shows structure; ``docs/denoise.md`` has false alarms."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,9 @@ class Sure:
     kept_map, lost_map
         The same in the image, averaged over neighbours, over the mean variance of the measured image's noise; real
         (height, width).
+    seen
+        Standard deviations by which what was taken away is stronger than noise would be, real (height, width);
+        structure from about :data:`VISIBLE` on. 0 of a single probe, which has nothing to compare chance with.
     """
 
     risk: float
@@ -56,6 +66,12 @@ class Sure:
     doubt: float
     kept_map: Tensor
     lost_map: Tensor
+    seen: Tensor
+
+    @property
+    def shows_structure(self) -> bool:
+        """Whether structure is seen in the difference of both images."""
+        return bool((self.seen >= VISIBLE).any())
 
 
 class Response(NamedTuple):
@@ -146,11 +162,33 @@ def sure(
         return physics.adjoint(samples)[0]
 
     kept_map = torch.stack([image_of(mask * one.passed).abs().square() for one in found]).mean(0)
-    taken = torch.stack([image_of(mask * one.passed - one.probe).abs().square() for one in found]).mean(0)
+    by_probe = [image_of(mask * one.passed - one.probe).abs().square() for one in found]
+    taken = torch.stack(by_probe).mean(0)
     # Stationary noise is equally strong everywhere in a coil's image (Parseval); coils are combined by their maps.
     each = variance.sum((-2, -1), keepdim=True)[0] / mask[0, 0].numel()
     coils = torch.ones_like(each) if given.maps is None else given.maps[0].abs().square()
     mean = (coils * each).sum(0).mean()
     lost_map = image_of(error).abs().square() - taken
+    chance = [blurred(one, BLUR) / mean for one in by_probe]
+    seen = _seen(blurred(image_of(error).abs().square(), BLUR) / mean, chance)
     doubt = float(terms[variance > 0].std()) * count**0.5 / noise
-    return Sure(risk, kept, risk - kept, doubt, blurred(kept_map, BLUR) / mean, blurred(lost_map, BLUR) / mean)
+    maps = blurred(kept_map, BLUR) / mean, blurred(lost_map, BLUR) / mean
+    return Sure(risk, kept, risk - kept, doubt, *maps, seen)
+
+
+def _seen(residual: Tensor, chance: Sequence[Tensor]) -> Tensor:
+    """Standard deviations of the contrast between the residual and what probes of noise alone leave of themselves.
+
+    Both are sums of as many squares, so that their contrast (a - b) / (a + b) has the same spread wherever the noise is
+    weak or strong; that between two probes tells it.
+    """
+    if len(chance) < 2:
+        return torch.zeros_like(residual)
+
+    def contrast(one: Tensor, other: Tensor) -> Tensor:
+        return (one - other) / (one + other + FAINT)
+
+    pairs = torch.stack([contrast(one, other) for one, other in pairwise(chance)])
+    # The mean of several probes varies less than each of them.
+    spread = pairs.square().mean().sqrt() * ((1 + 1 / len(chance)) / 2) ** 0.5
+    return contrast(residual, torch.stack(list(chance)).mean(0)) / spread.clamp(min=torch.finfo(spread.dtype).tiny)

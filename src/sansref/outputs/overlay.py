@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sansref.metrics.contradiction import THRESHOLD
+from sansref.metrics.sure import VISIBLE
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -65,6 +66,14 @@ OVERLAYS = {
         THRESHOLD,
         False,
         f"the scan contradicts, red: added signal, blue: signal left out; from 2 to {THRESHOLD:g} standard deviations",
+    ),
+    "structure_lost": Overlay(
+        ORANGE,
+        ORANGE,
+        VISIBLE / 2,
+        2 * VISIBLE,
+        False,
+        f"orange: more was taken away than noise; from {VISIBLE / 2:g} to {2 * VISIBLE:g} standard deviations",
     ),
 }
 """By the names of maps, which are those of their files."""

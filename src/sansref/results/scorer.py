@@ -13,12 +13,14 @@ from torch import Tensor
 
 from sansref.data.placement import for_people
 from sansref.kspace.coils import magnitude_of_sets
-from sansref.kspace.grid import center_crop
+from sansref.kspace.grid import center_crop, is_full
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_level
+from sansref.kspace.noise import noise_level, noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import best_scale, body_mask, nmse, psnr, ssim
+from sansref.metrics.sure import sure
+from sansref.randomness import seeded
 from sansref.results.scores import METRICS, Normalise, ScoredSlice
 from sansref.results.viewer.contents import ViewerSlice
 from sansref.scan import Scan
@@ -44,6 +46,9 @@ class Scorer:
     rescaled
         Methods whose image is multiplied by the one factor that brings it closest to the reference, in least squares:
         what a single number can repair. They have no held-out error, and are not shown.
+    denoises
+        Some method takes noise out: tell of each how much noise is kept and structure lost. A full scan then has no
+        held-out error, since methods that only denoise predict no samples.
     """
 
     methods: Mapping[str, Reconstruct]
@@ -51,6 +56,7 @@ class Scorer:
     normalise: Normalise = "none"
     lpips: LPIPS | None = None
     rescaled: Collection[str] = ()
+    denoises: bool = False
 
     @torch.inference_mode()
     def score(self, scan: Scan, item: int) -> Iterator[ScoredSlice]:
@@ -69,8 +75,18 @@ class Scorer:
                 {} if body is None else self._against_reference(self.image(label, scan), scan, body)
             )
             if label not in self.rescaled:
-                scores["held_out"] = self.held_out.score(reconstruct, scan, item)
+                if not (self.denoises and is_full(scan.mask)):
+                    scores["held_out"] = self.held_out.score(reconstruct, scan, item)
+                scores |= self._proof(reconstruct, scan)
             yield ScoredSlice(label, scan.acceleration, 0, 0, scan.meta.subject, scan.meta.slice, **scores)
+
+    def _proof(self, reconstruct: Reconstruct, scan: Scan) -> dict[str, float]:
+        given = scan.batch()
+        sigma = noise_of(given) if self.denoises else torch.zeros(1)
+        if not bool((sigma > 0).any()):
+            return {}
+        found = sure(reconstruct, given, sigma, seeded("proof"))
+        return {"risk": found.risk, "noise_kept": found.kept, "structure_lost": found.lost}
 
     def _against_reference(self, image: Tensor, scan: Scan, body: Tensor) -> dict[str, Any]:
         truth = scored_reference(scan, self.normalise)
@@ -133,7 +149,7 @@ class Scorer:
 
 def _caption(score: ScoredSlice) -> str:
     if isnan(score.psnr):
-        return f"held-out error {score.held_out:.4f}"
+        return f"SURE {score.risk:.3f}" if isnan(score.held_out) else f"held-out error {score.held_out:.4f}"
     return f"{score.psnr:.2f} dB / {score.ssim:.4f}"
 
 

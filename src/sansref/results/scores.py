@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from math import isnan, nan
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -45,11 +45,17 @@ METRICS = {
     "psnr_body": Metric("PSNR in the body (dB)", 2, "higher"),
     "ssim_body": Metric("SSIM in the body", 4, "higher"),
     "nmse_body": Metric("NMSE in the body", 4, "lower"),
+    "risk": Metric("SURE", 3, "lower"),
+    "noise_kept": Metric("noise kept", 3, "lower"),
+    "structure_lost": Metric("structure lost", 3, "lower"),
 }
 """All scores, by their names in :class:`ScoredSlice`."""
 
 BODY = ("psnr_body", "ssim_body", "nmse_body")
 """Those over the body alone."""
+
+PROOF = ("risk", "noise_kept", "structure_lost")
+"""Those of denoising, on acquired samples and without a reference."""
 
 UNDEFINED = "\N{EN DASH}"
 
@@ -90,6 +96,9 @@ class ScoredSlice:
         the whole image. NaN in scores of earlier versions.
     seconds
         What the reconstruction took, where it was measured; NaN elsewhere, and in scores of earlier versions.
+    risk, noise_kept, structure_lost
+        Of :func:`sansref.metrics.sure.sure`, where noise is to be taken out; NaN elsewhere, and in scores of earlier
+        versions.
     """
 
     label: str
@@ -108,13 +117,21 @@ class ScoredSlice:
     ssim_body: float = nan
     nmse_body: float = nan
     seconds: float = nan
+    risk: float = nan
+    noise_kept: float = nan
+    structure_lost: float = nan
+
+    def with_risk(self, risk: float) -> ScoredSlice:
+        """The same with a risk that is known better; noise kept and structure lost are parts of it."""
+        kept = min(self.noise_kept, max(risk, 0.0))
+        return replace(self, risk=risk, noise_kept=kept, structure_lost=risk - kept)
 
 
 COLUMNS = [entry.name for entry in fields(ScoredSlice)]
 PUBLISHED = COLUMNS[:11]
 """Columns of the published scores, as the first version wrote them."""
 
-EARLIER = (PUBLISHED, COLUMNS[:15])
+EARLIER = (PUBLISHED, COLUMNS[:15], COLUMNS[:16])
 """Columns of files that earlier versions wrote."""
 
 _READ: dict[str, Callable[[str], str | int | float]] = {

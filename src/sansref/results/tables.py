@@ -12,7 +12,7 @@ from math import isfinite, isnan
 from typing import Literal
 
 from sansref.metrics.lpips import BackboneName
-from sansref.results.scores import BODY, METRICS, UNDEFINED, Better, Metric, Normalise, ScoredSlice, number_text
+from sansref.results.scores import BODY, METRICS, PROOF, UNDEFINED, Better, Metric, Normalise, ScoredSlice, number_text
 from sansref.results.statistics import (
     FEW,
     RESAMPLES,
@@ -35,6 +35,10 @@ MINMAX_NOTE = (
 BODY_NOTE = (
     "over the body alone, which stands out of the air in the smoothed reference, with its holes filled; the rest as "
     "for the whole image"
+)
+PROOF_NOTE = (
+    "SURE: reference-free, the squared error on acquired samples over their noise, 1 as measured; noise kept and "
+    "structure lost are its parts"
 )
 TESTED = ("psnr", "ssim", "psnr_body", "ssim_body")
 """Scores whose differences from the baseline are tested, and whose gap is measured."""
@@ -204,7 +208,7 @@ class Summary:
     scoring
         How the scores were taken.
     metrics
-        The scores that are shown; those over the body only where there are any.
+        The scores that are shown; those over the body, and those of denoising, only where there are any.
     acceleration
         What all slices have in common, None to say nothing of it.
     baseline
@@ -244,7 +248,8 @@ class Summary:
             over += f", against the reference over the {max(referenced)} that have one"
         if self.seeds > 1:
             over += f"; the score of a slice is the mean over {self.seeds} trainings"
-        return f"{over}; {self.scoring.note}; held-out error: reference-free, lower is better"
+        told = f"{over}; {self.scoring.note}; held-out error: reference-free, lower is better"
+        return f"{told}; {PROOF_NOTE}" if PROOF[0] in self.metrics else told
 
     def scores(self) -> list[Table]:
         """Mean and standard deviation, or the bare value for a single slice: of the whole image, and in the body."""
@@ -353,7 +358,9 @@ def summarise(
     labels = list(labels) or list(dict.fromkeys(row.label for row in rows))
     own = {label: [row for row in rows if row.label == label] for label in labels}
     bodies = any(not isnan(row.psnr_body) for mine in own.values() for row in mine)
-    metrics = {name: metric for name, metric in scoring.metrics.items() if bodies or name not in BODY}
+    proofs = any(not isnan(row.risk) for mine in own.values() for row in mine)
+    left_out = {*(() if bodies else BODY), *(() if proofs else PROOF)}
+    metrics = {name: metric for name, metric in scoring.metrics.items() if name not in left_out}
     values = {label: {name: by_subject(mine, name) for name in metrics} for label, mine in own.items()}
     tested = [name for name in TESTED if name in metrics]
     others = [label for label in labels if label != baseline]

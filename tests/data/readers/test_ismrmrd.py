@@ -13,11 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sansref.commands.info import describe
 from sansref.data.coil_maps import CoilOptions, with_coils
 from sansref.data.readers import open_scan_file
 from sansref.data.readers.ismrmrd import IsmrmrdReader
 from sansref.errors import FileError
 from sansref.kspace.fourier import ifft2c
+from sansref.kspace.noise import noise_of
 from sansref.outputs.writers import nifti_slices
 
 READER = IsmrmrdReader()
@@ -148,6 +150,32 @@ def test_noise_lines_whiten_the_coils(mrd: Any, tmp_path: Path) -> None:
     assert (covariance - torch.eye(2)).abs().max() < 0.2
     note = "Coils are whitened by 5120 noise samples; the images are in units of the noise."
     assert note in READER.describe(path).notes
+    assert scan.meta.noise == (1.0, 1.0)
+    single = with_coils(scan, None, CoilOptions(virtual=1, maps="none"))
+    assert noise_of(single.batch()).square().mean().sqrt() == pytest.approx(1.0, abs=1e-3)
+    assert scan.kspace.real.std() == pytest.approx(1.0, rel=0.15)
+
+
+def test_noise_scans_tell_the_level_of_averages_and_of_virtual_coils_too(mrd: Any, tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+
+    def noise(samples: int) -> Any:
+        return np.diag([1, 7]) @ generator.normal(size=(2, samples, 2)).view(np.complex128)[..., 0]
+
+    noise_lines = [mrd.line(noise(256), ismrmrd.ACQ_IS_NOISE_MEASUREMENT) for _ in range(20)]
+    lines = [
+        each
+        for average in range(4)
+        for each in mrd.lines_of(np.stack([noise(ROWS) for _ in range(COLUMNS)], axis=-1), average=average)
+    ]
+    path = mrd.write(tmp_path / "a.h5", mrd.header(), noise_lines + lines)
+    (scan,) = READER.read(path)
+    assert scan.meta.noise == (0.5, 0.5)
+    assert scan.kspace.real.std() == pytest.approx(0.5, rel=0.15)
+    single = with_coils(scan, None, CoilOptions(virtual=1, maps="none"))
+    assert single.meta.noise == pytest.approx((0.5,))
+    told = "0.5 (standard deviation of each part of a sample), from the file's noise scan"
+    assert dict(describe(path))["noise level"] == told
 
 
 def test_noise_of_no_use_leaves_the_coils_as_they_are(mrd: Any, tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ def test_the_score_is_the_mean_weighted_error_on_the_held_out_samples(make_scans
         )
         errors.append((np.abs(missed) ** 2 / density).sum() / (np.abs(samples) ** 2 / density).sum())
     chosen = choose("total_variation", scans, grid=[0.01])
-    assert chosen.tried == ((0.01, chosen.held_out),)
-    assert chosen.held_out == pytest.approx(np.mean(errors), rel=1e-3)
+    assert chosen.tried == ((0.01, chosen.error),)
+    assert chosen.error == pytest.approx(np.mean(errors), rel=1e-3)
 
 
 def test_the_grid_is_two_a_decade_from_1e_5_to_a_tenth() -> None:
@@ -179,8 +179,8 @@ def test_the_best_of_the_grid_is_refined_between_its_neighbours(make_scans: Make
     chosen = choose("total_variation", make_scans(SHAPE, snr=12.0), grid=[1e-4, 1e-2, 1.0])
     tried = [regularisation for regularisation, _ in chosen.tried]
     assert tried == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
-    assert (chosen.regularisation, chosen.held_out) in chosen.tried
-    assert chosen.held_out == min(error for _, error in chosen.tried)
+    assert (chosen.regularisation, chosen.error) in chosen.tried
+    assert chosen.error == min(error for _, error in chosen.tried)
 
 
 @pytest.mark.parametrize(
@@ -198,13 +198,13 @@ def test_of_equally_good_ones_the_smallest_is_taken(make_scans: MakeScans) -> No
     """All samples held out: every image is empty."""
     scans = make_scans(SHAPE)
     chosen = choose_regularisation("total_variation", scans, [scans[0].mask], MaskFamily(), DECADES, 2)
-    assert (chosen.regularisation, chosen.held_out) == (DECADES[0], pytest.approx(1.0))
+    assert (chosen.regularisation, chosen.error) == (DECADES[0], pytest.approx(1.0))
 
 
 def test_scans_of_several_coils_and_of_other_sizes_are_welcome(make_scans: MakeScans) -> None:
     small, large = make_scans((21, 32), SHAPE)
     coils = replace(large, kspace=large.kspace.expand(2, -1, -1), maps=torch.full((2, *SHAPE), 0.5**0.5 + 0j))
-    assert choose("l1_wavelet", [small, coils]).held_out < 1
+    assert choose("l1_wavelet", [small, coils]).error < 1
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -58,10 +58,10 @@ def choose(place: Workplace, cell: Cell) -> None:
         held_out_mask(scan, options.split.held_out, options.training.seed, item) for item, scan in enumerate(scans)
     ]
     family = cell.config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
-    found = choose_regularisation(_name(cell), scans, held_out, family)
+    found = choose_regularisation(_name(cell), scans, held_out, family, denoise=place.plan.denoises)
     record = {
         "regularisation": found.regularisation,
-        "held_out_error": found.held_out,
+        "error": found.error,
         "tried": found.tried,
         "scans": len(scans),
         "method": cell.method,
@@ -153,6 +153,7 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[Scored
         "test": hash_of(scans),
         "recipe": place.recipe(cell),  # the samples do not tell what the references and the held-out samples are
         "normalise": place.plan.normalise,
+        "denoises": place.plan.denoises,
         "lpips": backbone,
         "columns": COLUMNS,
     }
@@ -192,6 +193,7 @@ def scorer_of(place: Workplace, cells: Sequence[Cell], lpips: LPIPS | None = Non
         place.plan.normalise,
         lpips,
         {cell.label for cell in cells if cell.rescaled},
+        place.plan.denoises,
     )
 
 

@@ -229,6 +229,11 @@ class Plan:
             raise SettingError(f"run_folds must lie in 0 to {max(self.folds, 1) - 1}, got {list(self.run_folds)}")
 
     @cached_property
+    def denoises(self) -> bool:
+        """Whether any method takes noise out."""
+        return any(cell.method == "non_local_means" or cell.config.denoises for cell in self.cells)
+
+    @cached_property
     def cells(self) -> list[Cell]:
         """The grid, in the order of work: whole columns of the table first.
 

@@ -80,7 +80,8 @@ def assemble(
     Lines of the same place (averages, repeats) are averaged; lines that are for neither the image nor its calibration
     are passed over. Readout oversampling is removed where the readout is complete. A fully sampled image of one coil is
     also given as ``reference``. Calibration lines beside the image's grid, or ``others`` where it has none, are given
-    as ``calibration`` where there are several coils. Raises ``FileError`` if no image can be made of them: no line,
+    as ``calibration`` where there are several coils. Whitened scans know their noise: 1 in each part of a sample, less
+    where lines are averaged. Raises ``FileError`` if no image can be made of them: no line,
     lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN, or nothing but
     zeros.
 
@@ -94,10 +95,11 @@ def assemble(
     header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)
     apart = (others or calibration_lines(header, lines)) if layout.coils > 1 else None
-    grid = _gridded(source, header, lines, layout.coils, whitening)
+    grid, level = _gridded(source, header, lines, layout.coils, whitening)
     if header.encoded[2] > 1:
         grid = _slab_to_slices(grid, layout.scans)
-    meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop)
+    noise = None if whitening is None else (level,) * layout.coils
+    meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop, noise=noise)
     scans = [
         _scan(source, grid_of_slice, layout, replace(meta, slice=meta.slice + k))
         for k, grid_of_slice in enumerate(grid)
@@ -119,8 +121,13 @@ def _shared_mask(source: Path | str, mask: Mask) -> Tensor:
     return torch.from_numpy(mask[0]).T.contiguous()
 
 
-def _gridded(source: Path | str, header: MrdHeader, lines: Lines, coils: int, whitening: Tensor | None) -> Tensor:
-    """The mean of the lines at each place, complex64 (partitions, columns, coils, rows)."""
+def _gridded(
+    source: Path | str, header: MrdHeader, lines: Lines, coils: int, whitening: Tensor | None
+) -> tuple[Tensor, float]:
+    """The mean of the lines at each place, complex64 (partitions, columns, coils, rows), and how it lowers noise.
+
+    The latter is the root mean square over all places of 1 / sqrt(lines).
+    """
     x, y, z = header.encoded
     chosen = measured_lines(header, lines.heads)
     places = place(source, header, lines.heads[chosen])
@@ -134,7 +141,8 @@ def _gridded(source: Path | str, header: MrdHeader, lines: Lines, coils: int, wh
     grid = torch.from_numpy(total)
     if whitening is not None:
         grid = torch.stack([whitened(each.transpose(0, 1), whitening).transpose(0, 1) for each in grid])
-    return grid
+    taken = count[count > 0]
+    return grid, float(np.sqrt((1 / taken).mean())) if len(taken) else 1.0
 
 
 def _data(source: Path | str, lines: Lines, chosen: Integers) -> Iterator[Data]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
+from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.methods.classical.total_variation import total_variation
 from sansref.methods.classical.wavelet import l1_wavelet, pywavelets
 from sansref.metrics.held_out import held_out_error
+from sansref.metrics.image_error import ImageError
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -94,14 +97,14 @@ class Choice:
     ----------
     regularisation
         The best of those tried.
-    held_out
-        Its mean held-out error.
+    error
+        What it was chosen by, the mean over scans.
     tried
-        All (regularisation, mean held-out error), by regularisation.
+        All (regularisation, mean error), by regularisation.
     """
 
     regularisation: float
-    held_out: float
+    error: float
     tried: tuple[tuple[float, float], ...]
 
 
@@ -112,6 +115,7 @@ def choose_regularisation(
     family: MaskFamily,
     grid: Sequence[float] = GRID,
     iterations: int = 100,
+    denoise: bool = False,
 ) -> Choice:
     """Choose the regularisation whose images best predict samples that they were not made from.
 
@@ -119,6 +123,9 @@ def choose_regularisation(
     :func:`~sansref.metrics.held_out.held_out_error` on those inside. The best of the grid is refined once: the middles,
     on a logarithmic scale, between it and its neighbours are tried too. Of equally good ones the smallest of the grid
     is taken. A scan's reference is never read.
+
+    Of a full scan no sample has to be predicted, and the least regularisation would do that best: its noise decides
+    (:class:`~sansref.metrics.image_error.ImageError`), as far as any is known.
 
     Parameters
     ----------
@@ -134,6 +141,8 @@ def choose_regularisation(
         Positive numbers in increasing order.
     iterations
         Of the solver, as they will be used.
+    denoise
+        Let the noise of acquired samples decide as well where others are to be predicted.
 
     Raises
     ------
@@ -149,7 +158,7 @@ def choose_regularisation(
         raise ValueError(f"{len(scans)} scans and {len(held_out)} held-out masks: give one mask for each of some scans")
     if not grid or not all(low < high < inf for low, high in pairwise((0, *grid))):
         raise ValueError(f"grid must be positive numbers in increasing order, got {list(grid)}")
-    trials = [_Trial.of(scan, mask, family) for scan, mask in zip(scans, held_out, strict=True)]
+    trials = [_Trial.of(scan, mask, family, denoise) for scan, mask in zip(scans, held_out, strict=True)]
 
     def score(regularisation: float) -> float:
         method = Classical(name, regularisation, iterations)
@@ -171,9 +180,10 @@ class _Trial:
     measured: Tensor
     held_out: Tensor
     density: Tensor
+    noisy: ImageError | None
 
     @classmethod
-    def of(cls, scan: Scan, held_out: Tensor, family: MaskFamily) -> _Trial:
+    def of(cls, scan: Scan, held_out: Tensor, family: MaskFamily, denoise: bool) -> _Trial:
         if held_out.shape != scan.mask.shape:
             raise ValueError(
                 f"held-out mask {tuple(held_out.shape)} and {scan.meta.source} {tuple(scan.mask.shape)}"
@@ -182,9 +192,16 @@ class _Trial:
         if bool((held_out & ~scan.mask).any()):
             raise ValueError(f"held-out samples of {scan.meta.source} were not acquired")
         given = scan.restricted(~held_out).batch()
-        return cls(scan.meta.source, given, scan.kspace[None], held_out[None], family.density(scan.mask))
+        density, full = family.density(scan.mask), is_full(scan.mask)
+        noisy = None
+        if full or denoise:
+            with suppress(ValueError):  # where no noise is found
+                noisy = ImageError(scan, torch.zeros_like(held_out) if full else held_out, density)
+        return cls(scan.meta.source, given, scan.kspace[None], held_out[None], density, noisy)
 
     def error(self, method: Classical) -> float:
+        if self.noisy is not None:
+            return self.noisy.error(self.noisy.answer(method.reconstruct))
         image = method.reconstruct(self.given)
         error = float(held_out_error(image, self.measured, self.held_out, self.given.maps, self.density))
         if not isfinite(error):
