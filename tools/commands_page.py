@@ -22,7 +22,7 @@ Made from the code by `python tools/commands_page.py`. `sansref COMMAND --help a
 
 The last part of an option's name is enough where it is the only one: `--epochs` is `--training.epochs`. Dashes and
 underscores are the same. Settings of `train` can stand in a YAML file that `--config` names
-([settings](data.md#settings)).
+([configuration](configuration.md)).
 """
 
 
