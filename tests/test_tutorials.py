@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -32,9 +33,7 @@ def test_a_page_that_does_not_keep_its_word_is_named(tmp_path: Path, text: str, 
 
 
 def test_what_a_page_leaves_running_ends_with_it(tmp_path: Path) -> None:
-    text = "```sh\n(sleep 1; touch late) > /dev/null 2>&1 &\n```\n```python\nprint('4 coils')\n```\n```text\n8 coils\n```\n"
-    assert tutorials.run(text, tmp_path, tmp_path / "bin") == 2
-    import time
-
+    text = "```sh\n(sleep 1; touch late) > /dev/null 2>&1 &\n```\n```python\nprint('4 coils')\n```\n"
+    assert tutorials.run(f"{text}```text\n8 coils\n```\n", tmp_path, tmp_path / "bin") == 2
     time.sleep(1.5)
     assert not (tmp_path / "late").exists()

@@ -2,8 +2,8 @@
 
 python tools/gallery.py --data FOLDER [--work runs/gallery] [--only NAME ...]
 
-FOLDER holds the public scans under the names that the page gives them. The commands take about a quarter of an hour on two
-cores. Those that have been run in WORK are not run again: remove its folders to begin anew.
+FOLDER holds the public scans under the names that the page gives them. The commands take about a quarter of an hour on
+two cores. Those that have been run in WORK are not run again: remove its folders to begin anew.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     if not (given.work / "data").exists():
         (given.work / "data").symlink_to(given.data.resolve())
-    for (_, code), name in zip(blocks(PAGE.read_text(encoding="utf-8")), SHOWN, strict=True):
+    commands = [code for language, code in blocks(PAGE.read_text(encoding="utf-8")) if language == "sh"]
+    for code, name in zip(commands, SHOWN, strict=True):
         if name not in given.only:
             continue
         if not (given.work / SHOWN[name][0] / "report.html").exists():

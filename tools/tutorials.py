@@ -2,8 +2,8 @@
 
 python tools/tutorials.py [--quick] [--out docs/_build/tutorials] [PAGE ...]
 
-Without pages it runs all of docs/tutorial-*.md. OUT then has a folder for each page with what the page made, such as the
-pictures that the site shows; it is kept as long as neither the page nor the package changes.
+Without pages it runs all of docs/tutorial-*.md. OUT then has a folder for each page with what the page made, such as
+the pictures that the site shows; it is kept as long as neither the page nor the package changes.
 """
 
 from __future__ import annotations
