@@ -1,8 +1,8 @@
 """How Sphinx builds the site: ``make docs`` writes it to docs/_build/html.
 
-The pages are plain Markdown that reads well without Sphinx. Two things are added here. A tutorial shows the pictures of the
-run that ``tools/tutorials.py`` has just made, where there is one; a picture's title says which file of the run it is. And
-what the theme lacks for readers without a mouse or without sight is put in.
+The pages are plain Markdown that reads well without Sphinx. Two things are added here. A tutorial shows the pictures of
+the run that ``tools/tutorials.py`` has just made, where there is one; a picture's title says which file of the run it
+is. And what the theme lacks for readers without a mouse or without sight is put in.
 """
 
 from __future__ import annotations

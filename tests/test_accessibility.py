@@ -21,7 +21,7 @@ from selenium.webdriver import Chrome
 from helpers.browser import chromium, needs_browser
 from sansref.cli import main
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
-from sansref.data.slices import resized_image
+from sansref.data.slices import Slices, resized_image
 from sansref.randomness import seeded
 from sansref.scan import ScanMeta
 
@@ -119,10 +119,10 @@ def compare(out: Path, request: Any) -> Path:
 
 
 def zeroshot(out: Path, _: Any) -> Path:
-    image = resized_image(example_image(), (48, 48))
+    image = resized_image(example_image(), Slices(matrix=(48, 48)))
     full = simulate(image.clamp(min=0), Simulation(snr=50, coils=2), seeded(0), ScanMeta("head", "head.npy", 0))
     scan = out.with_suffix(".npy")
-    np.save(scan, Sampling(acceleration=2).undersample(full, seeded(0)).kspace.numpy())
+    np.save(scan, Sampling(acceleration=2, center=0.25).undersample(full, seeded(0)).kspace.numpy())
     words = ["--minutes", "null", "--stages", 1, *SMALL, "--error_map", "--start", "none"]
     main(["zeroshot", str(scan), "--axes", "coil,row,column", *map(str, words), "--out", str(out)])
     return out

@@ -14,7 +14,7 @@ import pytest
 from scipy.io import savemat
 
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
-from sansref.data.slices import resized_image
+from sansref.data.slices import Slices, resized_image
 from sansref.randomness import seeded
 from sansref.scan import ScanMeta
 
@@ -35,9 +35,9 @@ exec "{python}" -m sansref "$@"
 
 def coils(seed: int = 0) -> Any:
     """K-space (coils, rows, columns) of a small head, undersampled, complex64."""
-    image = resized_image(example_image(), (48, 48)).clamp(min=0)
+    image = resized_image(example_image(), Slices(matrix=(48, 48))).clamp(min=0)
     full = simulate(image, Simulation(snr=50, coils=3), seeded(seed), ScanMeta("head", "head.npy", 0))
-    return Sampling(acceleration=2).undersample(full, seeded(seed)).kspace.numpy()
+    return Sampling(acceleration=2, center=0.25).undersample(full, seeded(seed)).kspace.numpy()
 
 
 def nifti(work: Path, request: Any) -> None:

@@ -31,7 +31,7 @@ SHOWN = {
     "sixteen-coils": ("sixteen-coils", ("zero-filled", "L1-wavelet", "mixture"), 0),
     "eight-coils": ("eight-coils", ("zero-filled", "total variation", "mixture"), 0),
     "aliasing": ("aliasing", ("zero-filled", "total variation", "network"), 0),
-    "low-field": ("low-field", ("zero-filled", "L1-wavelet", "mixture"), 1),
+    "low-field": ("low-field", ("zero-filled", "total variation", "mixture"), 2),
     "texture": ("runs/switchable/evaluation", ("zero-filled", "switchable"), -1),
 }
 WIDTH = 1000
