@@ -48,8 +48,8 @@ def run(text: str, work: Path, commands: Path, quick: bool = False) -> int:
     Blocks of ``sh`` and ``python`` are programs of their own. Each line of a block of ``text`` must be among the lines
     that the program above it printed, but for its numbers. ``commands`` is a folder for the command ``sansref``.
     """
-    environ = os.environ | {"PATH": f"{command_folder(commands)}{os.pathsep}{os.environ['PATH']}"}
-    environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    path = [str(command_folder(commands)), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environ = os.environ | {"PATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     printed, ran, started = "", 0, []
     try:
         for language, code in blocks(text):
