@@ -21,6 +21,13 @@ from nbclient import NotebookClient
 from tutorials import QUICK, ROOT, command_folder
 
 PAGES = tuple(ROOT / "docs" / f"tutorial-{name}.md" for name in ("one-scan", "folder", "compare"))
+#: Without it, jupytext takes the language that most blocks are in.
+KERNEL = """---
+jupyter:
+  kernelspec: {name: python3, display_name: Python 3, language: python}
+---
+
+"""
 TIMEOUT = 1200
 """Seconds that a cell may take."""
 
@@ -29,9 +36,7 @@ def notebook(text: str) -> Any:
     """A notebook of a page: pictures are left to the cells that make them, links to the site are plain words."""
     text = re.sub(r"^!\[.*\n", "", text, flags=re.M)
     text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text)
-    made = jupytext.reads(text, "md")
-    made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return made
+    return jupytext.reads(KERNEL + text, "md")
 
 
 def run(made: Any, work: Path, commands: Path) -> Any:

@@ -29,6 +29,10 @@ sansref --version
 sansref 0.1.0
 ```
 
+```sh
+true
+```
+
 ![A picture](figures/picture.png "picture.png")
 """
 
@@ -44,7 +48,9 @@ def test_blocks_become_cells_and_links_to_the_site_become_words(notebooks: Any) 
     assert [cell.source for cell in made.cells if cell.cell_type == "code"] == [
         'print("one", 1 + 1)',
         "%%sh\nsansref --version",
+        "%%sh\ntrue",
     ]
+    assert made.metadata.kernelspec.language == "python"
     text = "\n".join(cell.source for cell in made.cells if cell.cell_type == "markdown")
     assert "See another and [a paper](https://example.org)." in text
     assert "sansref 0.1.0" in text
@@ -55,7 +61,7 @@ def test_blocks_become_cells_and_links_to_the_site_become_words(notebooks: Any) 
 @pytest.mark.filterwarnings("ignore")  # of the kernel's sockets
 def test_cells_run_and_keep_what_they_print(notebooks: Any, tmp_path: Path) -> None:
     done = notebooks.run(notebooks.notebook(PAGE), tmp_path, tmp_path / "bin")
-    first, second = (cell.outputs[0].text for cell in done.cells if cell.cell_type == "code")
+    first, second = (cell.outputs[0].text for cell in done.cells if cell.get("outputs"))
     assert first == "one 2\n"
     assert second.startswith("sansref")
     with pytest.raises(nbclient.exceptions.CellExecutionError):
