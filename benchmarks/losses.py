@@ -1,11 +1,14 @@
 """The field's self-supervised losses, deepinv's own code, as methods of a comparison: all else is the same.
 
-SSDU, equivariant imaging (EI), multi-operator imaging (MOI) and both together (MO-EI), set up as in deepinv's
-benchmark of losses without ground truth (SSIBench, arXiv 2502.14009): the measurement-consistency loss beside each of
-the last three, MSE, rotations for EI. What differs: MO-EI there uses diffeomorphisms, of a package with a compiler of
-its own, and has EI's rotations here; rotations are done by PyTorch, since deepinv's need torchvision; and the acquired
-samples are put into what SSDU returns, since this network does not end in data consistency. deepinv's weighted SSDU is
-not here: its weights are those of column masks. The same loss for 2-D masks is ``ssdu`` with ``k_weighting``.
+SSDU, equivariant imaging (EI), multi-operator imaging (MOI), both together (MO-EI) and equivariant splitting (ES,
+Sechaud et al., ICLR 2026). All but the last are set up as in deepinv's benchmark of losses without ground truth
+(SSIBench, arXiv 2502.14009): the measurement-consistency loss beside EI, MOI and MO-EI, MSE, rotations for EI. ES is
+set up as in deepinv's example: right angles and a mirror, one of them drawn in each step and the mean over all eight
+taken in use, over five splits of the samples. What differs: MO-EI there uses diffeomorphisms, of a package with a
+compiler of its own, and has EI's rotations here; rotations are done by PyTorch, since deepinv's need torchvision; and
+the acquired samples are put into what SSDU returns, since this network does not end in data consistency. deepinv's
+weighted SSDU is not here: its weights are those of column masks. The same loss for 2-D masks is ``ssdu`` with
+``k_weighting``.
 
     make peers
     PYTHONPATH=benchmarks sansref compare benchmarks/study/losses.yaml --data DIR --out runs/study-losses
@@ -14,9 +17,11 @@ not here: its weights are those of column masks. The same loss for 2-D masks is 
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -51,15 +56,23 @@ class DeepinvMethod(UnrolledMethod):
     options_type: ClassVar[type[Any]] = LossOptions
 
     def __init__(self, network: Reconstructor, options: LossOptions, family: MaskFamily) -> None:
-        super().__init__(network, 0.0, "mse")
+        super().__init__(network, "mse")
         self.masks = Masks(family, options.pool)
         # In a list: the weights belong to the network alone.
-        self._callable = [Callable(network)]
+        self._callable: list[nn.Module] = [Callable(network)]
         self._losses: list[Any] = []
 
     @abstractmethod
     def losses(self, shape: tuple[int, int]) -> list[Any]:
         """deepinv's losses, whose sum is minimised."""
+
+    def adapted(self, shape: tuple[int, int]) -> nn.Module:
+        """The network as the losses want it called."""
+        if not self._losses:
+            self._losses = self.losses(shape)
+            for loss in self._losses:
+                self._callable.append(loss.adapt_model(self._callable[-1]))
+        return self._callable[-1]
 
     def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """All that was acquired; what is split or masked again is the losses' own business."""
@@ -69,11 +82,7 @@ class DeepinvMethod(UnrolledMethod):
     def step(self, batch: KspaceExample) -> Iterator[Update]:
         """As deepinv's trainer does it."""
         shape = batch.weight.shape[-2:]
-        model: Any = self._callable[0]
-        if not self._losses:
-            self._losses = self.losses((shape[0], shape[1]))
-        for loss in self._losses:
-            model = loss.adapt_model(model)
+        model: Any = self.adapted((shape[0], shape[1]))
         operator = operator_of(batch.given.mask)
         y = to_channels(batch.given.kspace[:, 0])
         self.masks.like = batch.given.mask[0]
@@ -124,6 +133,43 @@ class DeepinvMOEI(DeepinvMethod):
         return [deepinv.loss.MCLoss(), deepinv.loss.MOEILoss(transform=rotated, physics_generator=self.masks)]
 
 
+class DeepinvES(DeepinvMethod):
+    """Equivariant splitting: 90 % of the samples are given, and the network is made equivariant by averaging."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of what was given and what was not, each by its own share."""
+        return [self._of(_peers.load("deepinv").physics.generator.BernoulliSplittingMaskGenerator, shape)]
+
+    def _of(self, generator: Any, shape: tuple[int, int]) -> Any:
+        deepinv = _peers.load("deepinv")
+        # torchvision, which it would turn images with, is not here.
+        sys.modules["deepinv.transform.rotate"].rotate = right_angle  # type: ignore[attr-defined]
+        turns = [
+            deepinv.transform.Rotate(n_trans=1 if one else 4, multiples=90, positive=True)
+            * deepinv.transform.Reflect(n_trans=1 if one else 2, dim=[-1])
+            for one in (True, False)
+        ]
+        split = generator((2, *shape), split_ratio=0.9)
+        return deepinv.loss.EquivariantSplittingLoss(mask_generator=split, transform=turns[0], eval_transform=turns[1])
+
+    def reconstruct(self, given: Measurement) -> Tensor:
+        """The mean over all turns and five splits, with fixed ones, so that it is the same each time."""
+        shape = given.mask.shape[-2:]
+        model: Any = self.adapted((shape[0], shape[1]))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            image = model.eval()(to_channels(given.kspace[:, 0]), operator_of(given.mask))
+        return to_complex(image)
+
+
+class DeepinvESKeptCenter(DeepinvES):
+    """Equivariant splitting that always gives the center of k-space: deepinv's Gaussian splits, as of SSDU."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Splits that keep 8 x 8 samples."""
+        return [self._of(_peers.load("deepinv").physics.generator.GaussianSplittingMaskGenerator, shape)]
+
+
 class Callable(nn.Module):
     """A network as deepinv calls it: real and imaginary part of k-space, and an operator, to those of an image."""
 
@@ -133,9 +179,47 @@ class Callable(nn.Module):
 
     def forward(self, y: Tensor, operator: Any, **_: Any) -> Tensor:
         """Reconstruct (batch, 2, height, width)."""
+        kspace = torch.complex(y[:, 0], y[:, 1])[:, None]
+        if not hasattr(operator, "mask"):  # of turned images
+            return to_channels(self.network(Operated(kspace, kspace[:, 0] != 0, operator=operator)))
         mask = operator.mask[:, 0].bool().expand(len(y), *y.shape[-2:])
-        given = Measurement(torch.complex(y[:, 0], y[:, 1])[:, None] * mask[:, None], mask)
-        return to_channels(self.network(given))
+        return to_channels(self.network(Measurement(kspace * mask[:, None], mask)))
+
+
+@dataclass(frozen=True)
+class Operated(Measurement):
+    """Samples with any operator of deepinv's."""
+
+    operator: Any = None
+
+    @cached_property
+    def physics(self) -> Any:
+        """The operator itself."""
+        return Operator(self.operator)
+
+
+class Operator:
+    """deepinv's operator on complex images."""
+
+    def __init__(self, operator: Any) -> None:
+        self.operator = operator
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image to samples."""
+        return to_complex(self.operator.A(to_channels(image)))[:, None]
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """Samples to image."""
+        return to_complex(self.operator.A_adjoint(to_channels(kspace[:, 0])))
+
+    def normal(self, image: Tensor) -> Tensor:
+        """Both."""
+        return self.adjoint(self.forward(image))
+
+
+def right_angle(images: Tensor, angle: float, **_: Any) -> Tensor:
+    """Images turned by a multiple of 90 degrees."""
+    return torch.rot90(images, round(angle / 90), (-2, -1))
 
 
 class Masks:
@@ -168,3 +252,8 @@ def rotated(images: Tensor) -> Tensor:
 def to_channels(data: Tensor) -> Tensor:
     """Complex (batch, height, width) to real and imaginary part."""
     return torch.view_as_real(data).movedim(-1, 1).contiguous()
+
+
+def to_complex(parts: Tensor) -> Tensor:
+    """Real and imaginary part (batch, 2, height, width) to complex."""
+    return torch.complex(parts[:, 0], parts[:, 1])

@@ -1,9 +1,10 @@
 """One training step of ISTA-Net+ (9 phases x 32 channels, complex, symmetry term) against plain PyTorch and peers.
 
-Every contender runs in a process of its own, in interleaved rounds. The work of the convolutions is counted by hooks
-in the first step, times three for forward and backward; the peak is that of one 3x3 convolution 32 -> 32, forward and
-backward. sansref, plain PyTorch and deepinv draw a new partition of the samples in every step. Keeping freed memory
-(``sansref.machine``) helps whoever asks for it, so that the peers are shown with it too.
+Every contender runs in a process of its own, in interleaved rounds, and is timed by the processor (with more threads on
+the wall). The work of the convolutions is counted by hooks in the first step, times three for forward and backward; the
+peak is that of one 3x3 convolution 32 -> 32, forward and backward. sansref, plain PyTorch and deepinv draw a new
+partition of the samples in every step. Keeping freed memory (``sansref.machine``) helps whoever asks for it, so that
+the peers are shown with it too.
 
 OMP_WAIT_POLICY=passive python benchmarks/training_step.py [--batch 1 4] [--rounds 5] [--precision bf16]
 """
@@ -132,7 +133,7 @@ def build(network: str, size: int, batch: int) -> Losing:
     return with_ssdu(size, batch, 0.0 if network == "ours-plain-loss" else GAMMA, network == "plain")
 
 
-def play(label: str, size: int, batch: int, steps: int) -> dict[str, float]:
+def play(label: str, size: int, batch: int, steps: int, threads: int) -> dict[str, float]:
     """A child's work: one step to warm up, whose convolutions are counted, and the steps that are timed."""
     network, keep, precision = CONTENDERS[label]
     if keep:
@@ -151,7 +152,7 @@ def play(label: str, size: int, batch: int, steps: int) -> dict[str, float]:
 
     gflop = 3 * _measure.convolution_gflop(module, step)
     faults = _measure.page_faults()
-    times = [_measure.seconds(step) for _ in range(steps)]
+    times = [_measure.seconds(step, threads) for _ in range(steps)]
     return {
         "seconds": sum(times) / steps,
         "gflop": gflop,
@@ -215,7 +216,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.child:
         size, batch = options.size, options.batch[0]
-        found = peak(size, batch) if options.child == "peak" else play(options.child, size, batch, options.steps)
+        found = (
+            peak(size, batch)
+            if options.child == "peak"
+            else play(options.child, size, batch, options.steps, options.threads)
+        )
         print(json.dumps(found))
         return
     chosen = options.only or [label for label, entry in CONTENDERS.items() if entry[2] in ("32", options.precision)]

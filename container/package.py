@@ -90,7 +90,7 @@ def label_of(image: Path) -> object:
             (entry,) = json.load(_member(archive, "manifest.json"))
             labels = json.load(_member(archive, entry["Config"]))["config"].get("Labels") or {}
     except (OSError, tarfile.TarError, KeyError, ValueError) as error:
-        raise PackageError(f"{image} is no image of docker save ({error})") from None
+        raise PackageError(f"{image} is not an image written by docker save ({error})") from None
     return json.loads(base64.b64decode(labels[LABEL])) if LABEL in labels else None
 
 

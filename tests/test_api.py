@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -54,6 +55,34 @@ def test_readme_snippet_gives_what_the_command_gives(small_run, heads, tmp_path,
 def test_a_run_and_a_file_may_be_paths(trained, write_knee, tmp_path):
     images, metas = package.load(trained.path).reconstruct(write_knee(tmp_path / "knee.h5"))
     assert (tuple(images.shape), len(metas)) == ((2, 32, 32), 2)
+
+
+def test_error_maps_are_those_of_the_command(trained, heads, tmp_path, sansref):
+    file, out = heads / "sub-01_T1w.nii.gz", tmp_path / "out"
+    mapped = package.load(trained.path, accelerator="cpu").error_maps(file, bound=0.8)
+    code, _, err = sansref("reconstruct", trained.path, file, "--out", out, "--error_map", "--bound", "0.8")
+    assert code == 0, err
+    for name in ("error_bound", "contradiction"):
+        written = nibabel.load(out / f"sub-01_T1w_{name}_recon.nii.gz").get_fdata()
+        np.testing.assert_allclose(getattr(mapped, name).numpy(), np.moveaxis(written, 2, 0), rtol=1e-4, atol=1e-4)
+    assert mapped.images.shape == mapped.error_bound.shape == (4, 32, 32)
+    record = json.loads((out / "sub-01_T1w_error_maps.json").read_text())["slices"]
+    told = [one["psnr_estimated"]["value"] for one in record]
+    assert [one.value for one in mapped.psnr] == pytest.approx(told, rel=1e-4)
+    assert [len(one) for one in mapped.regions] == [len(one["contradictions"]) for one in record]
+    with pytest.raises(SettingError, match="between 0 and 1"):
+        package.load(trained.path).error_maps(file, bound=90)
+
+
+def test_a_slice_without_signal_has_no_estimate(trained, heads, tmp_path):
+    volume = nibabel.load(heads / "sub-01_T1w.nii.gz")
+    voxels = np.asarray(volume.dataobj).copy()
+    voxels[..., 1] = 0
+    nibabel.save(nibabel.Nifti1Image(voxels, volume.affine), tmp_path / "scan.nii.gz")
+    mapped = package.load(trained.path).error_maps(tmp_path / "scan.nii.gz")
+    assert [one is None for one in mapped.psnr] == [False, True, False, False]
+    assert not mapped.error_bound[1].any()
+    assert mapped.regions[1] == ()
 
 
 def test_errors_are_those_of_the_command(trained, tmp_path):

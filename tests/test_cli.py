@@ -104,8 +104,12 @@ def test_every_option_of_a_method_is_explained(sansref, method):
     assert 14 <= len(shown[1]) <= 20 < 60 < len(shown[2])
     text = " ".join(out.split())
     unrolled = METHODS[method].network_type is NetworkOptions
-    network = "Unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
-    for words in ("Share of the subjects kept for validation", "Grid points over acquired", network):
+    network = "Number of unrolled iterations of ISTA-Net" if unrolled else "Residual blocks of the generator"
+    for words in (
+        "Fraction of the subjects kept for validation",
+        "Number of grid points divided by the number of acquired",
+        network,
+    ):
         assert words in text
 
 
@@ -129,8 +133,8 @@ def test_train_alone_lists_the_methods(sansref):
         (["train", "SSDU"], "there is no method 'SSDU': did you mean ssdu?"),
         (["train", "--out", "x"], "train needs a method before its options: use one of idr, idr_paper"),
         (["trian"], "there is no command 'trian': did you mean train? Use one of demo, zeroshot, train"),
-        (["info"], "these are missing: PATH (see 'sansref info --help')"),
-        (["evaluate", "run"], "these are missing: --data (see 'sansref evaluate --help')"),
+        (["info"], "these are required: PATH (see 'sansref info --help')"),
+        (["evaluate", "run"], "these are required: --data (see 'sansref evaluate --help')"),
         (["demo", "--snr", "loud"], "--snr takes a number, not loud (see 'sansref demo --help')"),
         (["demo", "--matrix", "20"], "the demo's matrix must lie between 32 and 256, got 20"),
         (["demo", "--stages", "0"], "stages must be at least 1, got 0"),
@@ -161,7 +165,7 @@ def test_wrong_words_are_one_line(fails, words, message, tmp_path, monkeypatch):
         (["--lr", "3"], "there is no option --lr: did you mean --learning_rate?"),
         (["--accel=3"], "there is no option --accel: did you mean --acceleration or --accelerator?"),
         (["--skip_bad", "true"], "--skip_bad takes no value, but 'true' follows it"),
-        (["data"], "'data' is one word too many: options begin with their names, as in --data data"),
+        (["data"], "'data' is not expected here: every value follows the name of its option, as in --data data"),
         (["--foo", "3"], "there is no option --foo (see"),
         (["--snr", "loud"], "--snr takes a number or null, not loud"),
         (["--matrix", "3"], "--matrix takes 2 whole numbers such as 128,128 or null, not 3"),
@@ -259,8 +263,8 @@ def test_a_small_preset_serves_one_scan_of_any_size(sansref, write_knee, tmp_pat
     code, out, err = sansref("train", "ssdu", "--data", scan, "--out", tmp_path / "a", *quick)
     assert code == 0, err
     assert [line.split(None, 2)[2] for line in out.splitlines() if line.startswith("no effect")] == [
-        "--test 0.3: one subject alone, nobody can be set aside",
-        "--snr: k-space was measured, nothing is simulated",
+        "--test 0.3: with a single subject, nobody can be set aside",
+        "--snr: no effect, the k-space was measured",
         "--max_matrix: measured k-space stays whole, 32 x 36; --matrix 16,36 would cut it",
     ]
     assert PreparedScans(tmp_path / "a" / "data" / "training").planes == [(32, 36)] * 2
@@ -275,7 +279,7 @@ def test_options_without_effect_on_undersampled_scans_are_said(sansref, write_kn
     words = ["train", "ssdu", "--data", scan, "--out", tmp_path / "run", *SMALL, "--acceleration", "6"]
     code, out, err = sansref(*words)
     assert code == 0, err
-    assert "--mask, --acceleration: scans that came undersampled keep their own masks\n" in out
+    assert "--mask, --acceleration: no effect, undersampled scans keep their own masks\n" in out
     facts = sansref("info", tmp_path / "run")[1]
     (line,) = (line for line in facts.splitlines() if line.startswith("sampling"))
     assert line.split(None, 1)[1] == "the scans were undersampled by the scanner (1.71x)"
@@ -303,7 +307,7 @@ def test_options_without_effect_on_undersampled_scans_are_said(sansref, write_kn
         ("extends: one-table-small", "is the plan of a comparison. Use 'sansref compare"),
         ("kind: comparison", "is the plan of a comparison. Use 'sansref compare"),
         ("- 3", "holds no settings"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_wrong_configurations_are_one_line(fails, heads, tmp_path, content, message):
@@ -320,10 +324,10 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
     train = ["train", "ssdu", "--out", tmp_path / "run", "--data"]
     for words, message in [
         ([*train, nowhere], "nowhere: does not exist. Check the spelling of the path."),
-        ([*train, text], "text.nii: is in no format that is read here"),
+        ([*train, text], "text.nii: is not in a format that sansref reads"),
         (
             ["train", "ssdu", "--data", head, "--out", text],
-            "is not empty and not a run that sansref has made: choose another --out",
+            "is not empty, and sansref did not make it as a run: choose another --out",
         ),
         (
             ["train", "ssdu", "--data", head, "--out", heads],
@@ -334,7 +338,7 @@ def test_missing_data_and_runs_are_one_line(fails, heads, tmp_path):
         (["evaluate", nowhere, "--data", heads], "nowhere: is not a run directory (no config.yaml)"),
         (["reconstruct", heads, head, "--out", nowhere], "is not a run directory (no config.yaml)"),
         (["info", nowhere], "nowhere: does not exist"),
-        (["info", text], "is in no format that is read here"),
+        (["info", text], "is not in a format that sansref reads"),
     ]:
         assert message in fails(*words)
 
@@ -515,14 +519,14 @@ def test_reconstruct_lists_bad_files(sansref, fails, trained, write_heads, tmp_p
     data = write_heads(tmp_path / "data", subjects=1)
     (data / "sub-00_T1w.nii").write_bytes(b"no volume")
     words = ["reconstruct", trained.path, data, "--out", tmp_path / "out", "--accelerator", "cpu"]
-    assert "sub-00_T1w.nii: is in no format" in fails(*words)
+    assert "sub-00_T1w.nii: is not in a format" in fails(*words)
     code, out, err = sansref(*words, "--skip-bad")
     assert code == 0
     assert out.splitlines()[-1] == f"{data / 'sub-01_T1w.nii.gz'} -> {tmp_path / 'out' / 'sub-01_T1w_recon.nii.gz'}"
-    assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is in no format")
+    assert err.startswith(f"skipped: {data / 'sub-00_T1w.nii'}: is not in a format")
     assert "with other formats: choose another --out" in fails(*words, "--format", "png")
     assert fails(*words, "--accelerator", "abacus").startswith("--accelerator takes one of auto, cpu, gpu")
-    assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is no address of a Ray cluster: give HOST:PORT")
+    assert fails(*words, "--ray", "nowhere").startswith("'nowhere' is not the address of a Ray cluster: give HOST:PORT")
 
 
 def test_reconstruct_refuses_an_unfinished_run(fails, tiny, heads, tmp_path):
@@ -530,7 +534,7 @@ def test_reconstruct_refuses_an_unfinished_run(fails, tiny, heads, tmp_path):
 
     RunDirectory(tmp_path / "run").start(tiny("ssdu"), "/data")
     line = fails("reconstruct", tmp_path / "run", heads / "sub-01_T1w.nii.gz", "--out", tmp_path / "out")
-    assert line.endswith("holds a run that has not finished. Run its 'sansref train' command again.")
+    assert line.endswith("holds an unfinished run. Run its 'sansref train' command again.")
 
 
 def test_evaluate(sansref, trained, heads, tmp_path):
@@ -560,11 +564,11 @@ def test_evaluate_lists_bad_files(sansref, fails, trained, write_heads, tmp_path
     data = write_heads(tmp_path / "data", subjects=1, slices=3)
     (data / "sub-08_T1w.nii").write_bytes(b"no volume")
     words = ["evaluate", trained.path, "--data", data, "--out", tmp_path / "out"]
-    assert "sub-08_T1w.nii: is in no format" in fails(*words)
+    assert "sub-08_T1w.nii: is not in a format" in fails(*words)
     code, _, err = sansref(*words, "--skip-bad")
     assert code == 0
     assert err.startswith("skipped: ")
-    assert "sub-08_T1w.nii: is in no format" in err
+    assert "sub-08_T1w.nii: is not in a format" in err
 
 
 def test_info(sansref, trained, heads):
@@ -621,6 +625,11 @@ def test_demo(sansref, tmp_path):
     code, out, err = sansref("demo", "--out", tmp_path / "demo", "--threads", "1", *size)
     assert code == 0
     assert all(name in out for name in ("zero-filled", "SSDU", "IDR"))
+    lines = out.splitlines()
+    told = ["Scan:", "Mask:", "SNR 50:", "The mask as a picture:", "Two networks"]
+    assert [line for line, begin in zip(lines, told, strict=False) if not line.startswith(begin)] == []
+    assert all(any(line.startswith(name) for line in lines) for name in ("PSNR:", "SSIM:", "NMSE:", "Held-out error:"))
+    assert "  sansref zeroshot FILE --out images" in lines
     assert out.splitlines()[-1] == f"report and figures: {tmp_path / 'demo' / 'report.html'}"
     assert [line.rsplit(" score ")[0] for line in err.splitlines()] == [
         "SSDU epoch 1/2",

@@ -43,7 +43,7 @@ def test_axes_and_array_go_into_the_run(sansref, data, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
     code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, *SMALL)
     assert code == 2
-    assert "subject0.npy: holds k-space of shape 2x32x32 and does not say what its axes are. Say it, for" in err
+    assert "subject0.npy: holds k-space of shape 2x32x32 whose axes have no names. Name them, for" in err
     code, _, err = sansref("train", "ssdu", "--data", data, "--out", run, "--axes", "slice,row,column", *SMALL)
     assert code == 0, err
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["axes"] == "slice,row,column"
@@ -63,7 +63,7 @@ def test_info_takes_the_same_words(sansref, tmp_path):
     assert "are read as row,column,slice (--axes names them otherwise)" in out
     code, _, err = sansref("info", path, "--axes", "row,columns")
     assert (code, err.count("\n")) == (2, 1)
-    assert "'columns' is no axis" in err
+    assert "'columns' is not an axis" in err
 
 
 def coil_scan(maps, seed):
@@ -99,8 +99,11 @@ def test_supplied_maps_from_training_to_images(sansref, tmp_path, monkeypatch):
     code, _, err = sansref("reconstruct", run, one, "--out", out)
     assert code == 2
     assert "too small for coil maps" in err
-    code, _, err = sansref("reconstruct", run, one, "--out", out, "--maps", "maps")
+    code, printed, err = sansref("reconstruct", run, one, "--out", out, "--maps", "maps")
     assert code == 0, err
+    assert printed.count("axes of the array are read as coil,row,column, as in the run's training data") == 1
+    code, printed, err = sansref("reconstruct", run, one, "--out", tmp_path / "told", "--maps", "maps", *axes)
+    assert (code, "axes of the array" in printed) == (0, False), err
     first = (out / "subject0.h5").read_bytes()
     # Other maps are another reconstruction.
     np.save(tmp_path / "maps" / "subject0.npy", np.roll(maps, 1, 0))

@@ -50,10 +50,10 @@ def test_the_command_trains_scores_and_prints_the_table(sansref, plan, heads, tm
     ("words", "message"),
     [
         (["magic"], "there is no configuration 'magic': give a YAML file, or one of"),
-        (["small-4x"], "small-4x.yaml: is no comparison (it does not say 'kind: comparison')"),
+        (["small-4x"], "small-4x.yaml: is not the plan of a comparison ('kind: comparison' is missing)"),
         (["one-table-small", "--jobs", "0"], "jobs must be at least 1"),
         (["one-table-small", "--jobs", "many"], "--jobs takes a whole number, not many"),
-        (["one-table-small", "--lpips-weights", "x.pth"], "weights are given or to be downloaded for LPIPS"),
+        (["one-table-small", "--lpips-weights", "x.pth"], "weights for LPIPS are given or asked for"),
     ],
 )
 def test_wrong_words_are_one_line(sansref, heads, tmp_path, words, message):

@@ -55,7 +55,7 @@ def test_missing_weights_are_told_in_the_table_and_below_it(evaluated):
 def test_wrong_weights_are_one_line(evaluated, heads):
     code, _, err, summary = evaluated("--lpips", "vgg", "--lpips-weights", heads / "sub-01_T1w.nii.gz")
     assert code == 2
-    assert err.endswith("is no file of weights, or a damaged one. Check the path, or fetch the file again.\n")
+    assert err.endswith("is not a file of weights, or is damaged. Check the path, or fetch the file again.\n")
     assert summary is None
 
 
@@ -104,7 +104,7 @@ def test_classical_methods_by_name(evaluated, monkeypatch, words, names):
         (["--lpips_download", "perhaps"], "--lpips_download takes true or false"),
         (
             ["--lpips_download", "true"],
-            "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex",
+            "weights for LPIPS are given or asked for, but --lpips is none: add --lpips alex",
         ),
     ],
 )

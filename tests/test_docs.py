@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from sansref.cli import METHOD_LINES
+from sansref.cli import COMMANDS, METHOD_LINES
 from sansref.kspace.masks.family import MaskFamily
 from sansref.methods import Draw, Sample, collate
 from sansref.methods.registry import METHODS
@@ -65,6 +65,23 @@ def test_the_tour_in_python_runs_and_prints_what_it_says(heads, tmp_path, monkey
     assert residual.norm() < 1e-3 * names["zero_filled"].norm()
 
 
+def test_the_readme_is_short_to_read_and_its_commands_are_known() -> None:
+    text = (ROOT / "README.md").read_text()
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    parts = [part.splitlines() for part in re.split(r"\n\n|\n(?=- )", prose)]
+    assert [part for part in parts if len(part) > 4 and not part[0].startswith("|")] == []
+    code = re.findall(r"^```sh$(.*?)^```$", text, re.M | re.S) + re.findall(r"`([^`\n]+)`", prose)
+    used = re.findall(r"sansref (\w+)([^\n#]*)", "\n".join(code))
+    assert len(used) > 8
+    assert {command for command, _ in used} <= {*COMMANDS, *METHODS}
+    options = {option for _, words in used for option in re.findall(r"--[\w.]+", words)}
+    known = (ROOT / "docs" / "commands.md").read_text()
+    others = {"--undersampled", "--data"}  # other names of --data.folder
+    assert {
+        option for option in options - others if f"{option}`" not in known and f".{option[2:]}`" not in known
+    } == set()
+
+
 @pytest.mark.parametrize(
     "page",
     ["README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in pages("**/*.md"))],
@@ -109,5 +126,16 @@ def test_the_citation_is_whole_and_names_what_is_built_on() -> None:
         assert "url" in reference or "doi" in reference or "collection-title" in reference, reference["title"]
         assert re.fullmatch(r"10\.\d{4}/\S+", reference.get("doi", "10.1000/none"))
     notes = " ".join(reference["notes"] for reference in citation["references"])
-    for method in ("idr", "iscl", "switchable", "ssdu", "zeroshot", "cyclegan", "modl", "K-weighting"):
+    for method in (
+        "idr",
+        "iscl",
+        "switchable",
+        "ssdu",
+        "zeroshot",
+        "cyclegan",
+        "modl",
+        "K-weighting",
+        "denoise",
+        "error_map",
+    ):
         assert method in notes, method

@@ -66,7 +66,7 @@ def loaded():
         (["compare", "nowhere.yaml", "--data", "."], "there is no configuration 'nowhere.yaml'"),
         (["compare", "--data", ".", "--out", "x", "nowhere.yaml"], "there is no configuration 'nowhere.yaml'"),
         (["compare", "--data", ".", "--jobs", "x"], "--jobs"),
-        (["compare"], "these are missing: PLAN, --data, --out"),
+        (["compare"], "these are required: PLAN, --data, --out"),
     ],
 )
 def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, said):
@@ -82,7 +82,7 @@ def test_wrong_words_are_told_before_anything_heavy_is_loaded(loaded, words, sai
     [
         (["train", "idr", "--dta", "."], "did you mean --data?"),
         (["train", "idr", "--data", ".", "--epochs", "many", "--out", "x"], "--epochs"),
-        (["zeroshot", "--out", "x"], "these are missing: FILE"),
+        (["zeroshot", "--out", "x"], "these are required: FILE"),
     ],
 )
 def test_wrong_settings_of_a_training_are_told_before_what_only_training_needs_is_loaded(loaded, words, said):

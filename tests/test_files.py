@@ -148,7 +148,7 @@ def test_a_folder_goes_if_nothing_else_is_in_it(tmp_path: Path) -> None:
         write_text(tmp_path / name, "ours")
     for name in ("data/part/mine", "data/mine/a.bin", "data/a.bin"):
         write_text(tmp_path / name, "mine")
-        with pytest.raises(SettingError, match="no work of sansref"):
+        with pytest.raises(SettingError, match="not written by sansref"):
             remove_made(tmp_path / "data", made)
         (tmp_path / name).unlink()
     assert (tmp_path / "data" / "list").exists()
@@ -184,7 +184,7 @@ def test_a_lock_in_use_by_another_process_is_named(tmp_path: Path) -> None:
     try:
         while not (tmp_path / "held").exists():
             time.sleep(0.01)
-        with pytest.raises(FileError, match=f"is being worked on by process {child}"):
+        with pytest.raises(FileError, match=f"is in use by process {child}"):
             locked(tmp_path / "a", patience=0)
     finally:
         os.kill(child, signal.SIGKILL)

@@ -90,7 +90,7 @@ def test_any_other_file_is_refused_at_once(folder: Path, way: str, target: str, 
     with h5py.File(path, "a") as file:
         file.move("k", name)
     start = time.monotonic()
-    with refused(path, "no regular file in its folder"):
+    with refused(path, "not a regular file in its folder"):
         list(open_scan_file(path).read(path))
     assert time.monotonic() - start < 20
 
@@ -100,7 +100,7 @@ def test_what_a_linked_file_names_is_looked_at_too(folder: Path, way: str) -> No
     with h5py.File(folder / "source.h5", "w") as file:
         file["x"] = h5py.ExternalLink("/etc/hostname", "/x")
     WRITERS[way](folder / "scan.h5", "source.h5")
-    with refused(folder / "scan.h5", "/etc/hostname, which is no regular file"):
+    with refused(folder / "scan.h5", "/etc/hostname, which is not a regular file"):
         open_scan_file(folder / "scan.h5")
 
 
@@ -108,7 +108,7 @@ def test_parts_that_are_not_there_are_no_zeros(folder: Path) -> None:
     with h5py.File(folder / "source.h5", "w") as file:
         file["y"] = KSPACE
     virtual(folder / "scan.h5", "source.h5")
-    with refused(folder / "scan.h5", "'x', which is not there"):
+    with refused(folder / "scan.h5", "'x', which does not exist"):
         open_scan_file(folder / "scan.h5")
     (folder / "raw").write_bytes(KSPACE.tobytes()[:-1])
     external(folder / "scan.h5", "raw")

@@ -116,7 +116,7 @@ def test_the_last_part_of_a_name_is_enough_where_it_is_the_only_one() -> None:
         (["--law", "sgd"], "--law takes one of adam, radam, not sgd"),
         (["--rate"], "--own.rate needs a value: a number"),
         (["--own.count", "null"], "--own.count takes a whole number, not null"),
-        (["more"], "'more' is one word too many"),
+        (["more"], "'more' is not expected here"),
         (["--own", "3"], "there is no option --own"),
     ],
 )

@@ -27,8 +27,8 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
         ("epochs: 1\n'epochs': 1\n", "gives 'epochs' twice"),
         (BOMB, "aliases"),
         (MERGE_BOMB, "aliases"),
-        ("a: &a [*a]\n", "holds itself in line 1"),
-        ("a: &a\n  b: *a\n", "holds itself"),
+        ("a: &a [*a]\n", "contains itself in line 1"),
+        ("a: &a\n  b: *a\n", "contains itself"),
         ("a: " + "[" * 5000 + "]" * 5000, "too deeply nested"),
         ("a: !!python/object/apply:os.system ['touch gone']\n", "is not readable YAML"),
         ("a: 2026-13-45\n", "is not readable YAML"),
@@ -85,7 +85,7 @@ def test_nothing_waits_for_what_is_no_file(tmp_path: Path, read) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zeros").symlink_to("/dev/zero")
     for name in ("fifo", "zeros", "."):
-        with pytest.raises(FileError, match="is no regular file"):
+        with pytest.raises(FileError, match="is not a regular file"):
             read(tmp_path / name, "Mend it")
     with pytest.raises(FileError, match="cannot be read"):
         read(tmp_path / "nothing", "Mend it")

@@ -18,11 +18,10 @@ from sansref.methods.registry import METHODS
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 HEAD = """# Commands and options
 
-Made from the code by `python tools/commands_page.py`. `sansref COMMAND --help all` prints the same.
+This page is made from the code by `python tools/commands_page.py`. `sansref COMMAND --help all` prints the same.
 
-The last part of an option's name is enough where it is the only one: `--epochs` is `--training.epochs`. Dashes and
-underscores are the same. Settings of `train` can stand in a YAML file that `--config` names
-([configuration](configuration.md)).
+The last part of an option's name is enough if it is unique: `--epochs` means `--training.epochs`. Dashes and
+underscores are the same. `--config` reads the settings of `train` from a YAML file ([settings](configuration.md)).
 """
 
 
@@ -93,7 +92,7 @@ def section(command: str, told: Help, own: dict[str, str], shared: dict[str, str
     """One command."""
     text = f"## sansref {command}\n\n{told.about}\n\n```sh\n{told.usage}\n```\n\n{table(own)}"
     if any(told.options.get(name) == about for name, about in shared.items() if name.startswith("--training.")):
-        text += "\nThe [options that all methods of train share](#sansref-train) count here too.\n"
+        text += "\nThe [options that all methods of train share](#sansref-train) apply here too.\n"
     return text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.output_files import Format
 from sansref.commands.reconstruct import (
     Accelerator,
@@ -18,12 +19,16 @@ from sansref.commands.reconstruct import (
     usable_device,
     whole_files,
     whole_volume,
+    with_file_noise,
 )
 from sansref.commands.zero_shot import DEFAULTS, ZeroShot, ZeroShotOptions
 from sansref.commands.zero_shot import zero_shot as run_zero_shot
-from sansref.data.readers import open_scan_file
+from sansref.data.readers import FileInfo, open_scan_file
+from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of
 from sansref.methods import Needs
+from sansref.metrics.contradiction import Region
+from sansref.metrics.error_bound import Estimated
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.scan import ScanMeta
 from sansref.training import train as training
@@ -44,6 +49,38 @@ class Images(NamedTuple):
 
     images: Tensor
     metas: tuple[ScanMeta, ...]
+
+
+class MappedImages(NamedTuple):
+    """The slices of a file, and where they may be wrong, found without a reference.
+
+    An error bound is no map of errors: read its height, not its pattern. Neither map can see what only samples never
+    acquired carry, errors in the center of k-space, of coil maps, of motion and of scale; see ``docs/error-maps.md``.
+
+    Attributes
+    ----------
+    images, metas
+        As in :class:`Images`.
+    error_bound
+        The error of a magnitude stays below it in the wanted share of the pixels; float32 (slices, height, width), in
+        the units of the file.
+    contradiction
+        Standard deviations by which acquired samples that were held out want more signal than the image has, or less;
+        float32 (slices, height, width), 0 outside the body.
+    psnr
+        Of each slice, estimated, in dB: ``value``, ``low`` and ``high``, an interval of 95 %. None for slices without
+        any signal.
+    regions
+        Of each slice, where the contradiction reaches 5 standard deviations, the strongest first: ``row``, ``column``,
+        ``pixels``, ``z`` and ``meaning``.
+    """
+
+    images: Tensor
+    metas: tuple[ScanMeta, ...]
+    error_bound: Tensor
+    contradiction: Tensor
+    psnr: tuple[Estimated | None, ...]
+    regions: tuple[tuple[Region, ...], ...]
 
 
 class Model:
@@ -91,11 +128,66 @@ class Model:
         """
         path, recipe = Path(file), whole_files(self._recipe, array, axes, maps)
         info = open_scan_file(path, recipe.slices.reader_options).describe(path)
-        images = reconstruct_slices(self._method, recipe, path, self._device)
-        slices = sorted(whole_volume(images, info), key=lambda one: one[1].slice)
-        return Images(
-            torch.stack([image for image, _ in slices]), tuple(replace(meta, scale=1.0) for _, meta in slices)
+        return Images(*_volume(reconstruct_slices(self._method, recipe, path, self._device), info))
+
+    def error_maps(
+        self,
+        file: str | Path,
+        bound: float = 0.9,
+        array: str | None = None,
+        axes: str | None = None,
+        maps: str | None = None,
+    ) -> MappedImages:
+        """Reconstruct all slices of a file and say where they may be wrong, as ``sansref reconstruct --error_map``.
+
+        Takes 20 reconstructions a slice. A reference that the file may have is not looked at.
+
+        Parameters
+        ----------
+        file, array, axes, maps
+            As for :meth:`reconstruct`.
+        bound
+            Share of the pixels whose error is to stay below the bound.
+
+        Returns
+        -------
+        MappedImages
+            Images of a run that learned to denoise are those without noise.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read, or has too few samples to hold any out.
+        SettingError
+            For an impossible bound, and for a run that no error maps can be made of.
+        """
+        config = self.run.config()
+        options = options_for(self._method, config, ErrorMapOptions(bound), "take reconstruct")
+        path, recipe = Path(file), whole_files(self._recipe, array, axes, maps)
+        info = open_scan_file(path, recipe.slices.reader_options).describe(path)
+        found: dict[int, MappedSlice] = {}
+
+        def reconstruct(given: Measurement) -> Tensor:
+            return self._method.reconstruct(given.to(self._device)).cpu()
+
+        def layers() -> Iterator[tuple[Tensor, ScanMeta]]:
+            for scan in with_file_noise(recipe, path, info.slices):
+                one = mapped_slice(reconstruct, scan, config.sampling.family(scan.meta.emulated), options)
+                found[scan.meta.slice] = one
+                yield one.layers, scan.meta
+
+        volume, metas = _volume(layers(), info)
+        told = [found.get(meta.slice) for meta in metas]
+        psnr = tuple(one and one.psnr for one in told)
+        return MappedImages(
+            volume[:, 0], metas, volume[:, 1], volume[:, 2], psnr, tuple(one.regions if one else () for one in told)
         )
+
+
+def _volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> tuple[Tensor, tuple[ScanMeta, ...]]:
+    """All slices of a file in their order, zeros for those without any signal, in its units."""
+    slices = sorted(whole_volume(images, info), key=lambda one: one[1].slice)
+    return torch.stack([image for image, _ in slices]), tuple(replace(meta, scale=1.0) for _, meta in slices)
 
 
 def load(run: str | Path, accelerator: Accelerator = "auto", trust_code: bool = False) -> Model:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.errors import FileError, SansrefError, SettingError, did_you_mean
+from sansref.errors import FileError, SansrefError, SettingError, did_you_mean, told
 from sansref.presets import preset_file
 from sansref.settings import HIDDEN, new_parser, parse
 
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
 
 METHOD_LINES = {
     "idr": "self-supervised, iterative data refinement (undersampled scans alone)",
-    "idr_paper": "iterative data refinement as its paper prints it, in two readings",
+    "idr_paper": "iterative data refinement exactly as its paper prints it, in two readings",
     "ssdu": "self-supervised via data undersampling (undersampled scans alone)",
-    "supervised": "needs full references; the upper bound",
+    "supervised": "learns from full references; the upper bound",
     "switchable": "switchable ISCL (undersampled scans, and unpaired full scans of other people)",
-    "iscl": "its predecessor, with two generators and two discriminators",
+    "iscl": "the predecessor of switchable, with two generators and two discriminators",
     "cyclegan": "CycleGAN with the same networks and data",
-    "supervised_generator": "their generator taught with full references; the upper bound of unpaired learning",
+    "supervised_generator": "the same generator, trained with full references; the upper bound of unpaired learning",
 }
 
-MAPS_HELP = "coil maps: a file, a folder of files named as the scans are, or none; null takes those in the scan's file"
+MAPS_HELP = "coil maps: a file, a folder of files named like the scans, or none; null uses those in the scan's file"
 
 USAGE = f"""sansref {__version__}: MRI reconstruction sans reference
 
 usage: sansref COMMAND [options]
 
   demo                                   learn from one undersampled slice, and score it
-  zeroshot FILE --out DIR                learn from one scan alone, and reconstruct it
-  train METHOD --data DIR --out RUN      learn from a folder of scans; the same command continues a killed run
+  zeroshot FILE --out DIR                reconstruct one scan by learning from it alone
+  train METHOD --data DIR --out RUN      train on a folder of scans; run it again to continue
   reconstruct RUN FILE... --out DIR      reconstruct scans with a trained run
   evaluate RUN --data DIR                score a trained run on subjects that it did not learn from
-  compare PLAN --data DIR --out OUT      train and score many methods alike: tables, figures, report
-  info FILE|DIR|RUN                      what a file, a folder of scans or a run holds
+  compare PLAN --data DIR --out OUT      train and score many methods on equal terms: tables, figures, report
+  info FILE|DIR|RUN                      show what a file, a folder of scans or a run holds
   serve RUN                              reconstruct what a scanner sends (MRD streaming protocol)
 
 methods:
 {os.linesep.join(f"  {name:<21} {line}" for name, line in METHOD_LINES.items())}
 
-'sansref COMMAND --help' lists the options; settings of train can stand in a YAML file given by --config.
+'sansref COMMAND --help' lists the options. --config reads the settings of train from a YAML file.
 """
 
 
@@ -71,11 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(128 + 13)  # SIGPIPE, which Windows does not have
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check what was given.\n")
+            sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check the arguments.\n")
         elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             # Of what is printed, above all: outputs name their files themselves.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.stderr.write(f"sansref: cannot be written ({error.strerror}): make room, then give the command again\n")
+            sys.stderr.write(
+                f"sansref: cannot be written ({error.strerror}): free some space, then run the command again\n"
+            )
         else:
             raise
         sys.exit(2)
@@ -132,21 +134,22 @@ def _run(arguments: list[str]) -> None:
 def demo(arguments: list[str]) -> None:
     """Learn from one undersampled in-vivo slice without any reference, then uncover the truth and score."""
     parser = new_parser("sansref demo", demo.__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the report and the two runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the report and both runs")
     from sansref.commands.options import DemoOptions
 
     parser.add_class_arguments(DemoOptions, None)
     options = parse(parser, arguments).as_dict()
-    from sansref.commands.demo import run_demo
+    from sansref.commands.demo import explained, run_demo
     from sansref.results.render import show
 
     out = options.pop("out")
-    show(run_demo(DemoOptions(**options), out).scores())
+    show(run_demo(DemoOptions(**options), out, say=lambda line: print(line, flush=True)).scores())
+    print(*explained(), sep="\n")
     print(f"report and figures: {out / 'report.html'}")
 
 
 def train(arguments: list[str]) -> None:
-    """Learn to reconstruct. The same command continues a killed run; other settings need another --out."""
+    """Train a network to reconstruct. Run the same command again to continue; other settings need another --out."""
     if arguments[:1] in (["-h"], ["--help"]):
         sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
         sys.stdout.write("".join(f"  {name:<21} {line}\n" for name, line in METHOD_LINES.items()))
@@ -164,12 +167,12 @@ def train(arguments: list[str]) -> None:
     parser = new_parser(f"sansref train {method}", train.__doc__)
     parser.add_argument("--data.folder", type=Path, default=None, help="folder of scans, or one file")
     if unpaired:
-        full_help = "folder of full scans of other people; without it, half of the training subjects take their place"
+        full_help = "folder of full scans of other people; without it, half of the training subjects are used"
         parser.add_argument("--data.full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, default=None, help="run directory")
     parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")
-    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
-    dry_help = "say what would be learned from, and what it would take, and write nothing"
+    parser.add_argument("--skip_bad", action="store_true", help="skip unreadable files and list them at the end")
+    dry_help = "report what would be learned from and what it would cost, and write nothing"
     parser.add_argument("--dry_run", action="store_true", help=dry_help)
     add_settings(parser, method)
     of_others = dict.fromkeys(("full", "undersampled"), "methods that learn from unpaired scans")
@@ -181,7 +184,6 @@ def train(arguments: list[str]) -> None:
     skip_bad = options["skip_bad"]
     config = RunConfig.from_parsed(options)
     if options["dry_run"]:
-        from sansref.training.survey import told
         from sansref.training.train import dry_run as look
 
         for row in list(look(config, data, out, skip_bad, full=full)):  # or an error alone
@@ -203,9 +205,10 @@ def train(arguments: list[str]) -> None:
 
 
 def zeroshot(arguments: list[str]) -> None:
-    """Reconstruct one undersampled scan by what is learned from it alone. The same command goes on where it was killed.
+    """Reconstruct one undersampled scan with a network that learns from this scan alone.
 
-    Compressed sensing comes first, and stays where the network is no better on acquired samples that nobody saw.
+    Compressed sensing comes first. Its image is kept unless the network predicts unseen acquired samples better. Run
+    the same command again to continue.
     """
     from sansref.commands.zero_shot import DEFAULTS, ZeroShotOptions, zero_shot
     from sansref.metrics.error_maps import ErrorMapOptions
@@ -213,13 +216,13 @@ def zeroshot(arguments: list[str]) -> None:
 
     method = _method_of(arguments)
     parser = new_parser("sansref zeroshot", " ".join(str(zeroshot.__doc__).split()))
-    parser.add_argument("file", type=Path, help="the scan, of any format that is read")
+    parser.add_argument("file", type=Path, help="the scan, in any supported format")
     parser.add_argument("--out", type=Path, required=True, help="folder for images, scores, report and run")
     parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")
-    minutes_help = "time for the training of the network; null trains for as many epochs as --epochs says"
+    minutes_help = "minutes for training the network; null trains for --epochs"
     parser.add_argument("--minutes", type=float | None, default=10.0, help=minutes_help)
-    start_help = "weights to begin with: shipped with the package, those of a run (its folder), none, or auto: the "
-    start_help += "shipped ones where the network is theirs"
+    start_help = "initial weights: shipped (with the package), the folder of a run, none, or auto: the shipped ones if "
+    start_help += "they fit the network"
     parser.add_argument("--start", type=str, default="auto", help=start_help)
     _add_formats(parser)
     _add_error_map(parser)
@@ -260,21 +263,21 @@ def _method_of(words: Sequence[str]) -> str:
 
 
 def reconstruct(arguments: list[str]) -> None:
-    """Reconstruct every slice of every file with a trained run. The same command goes on where it was killed."""
+    """Reconstruct every slice of every file with a trained run. Run the same command again to continue."""
     parser = new_parser("sansref reconstruct", reconstruct.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("files", type=Path, nargs="+", help="scan files or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder for the images")
     _add_formats(parser)
-    array_help = "name of the array, for files that hold several; null takes the run's"
+    array_help = "name of the array to read from a file that holds several; null uses the run's"
     parser.add_argument("--array", type=str, default=None, help=array_help)
-    axes_help = "what the axes of an array are, such as coil,row,column; null takes the run's"
+    axes_help = "meaning of each axis of an array, such as coil,row,column; null uses the run's"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
     parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
-    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
-    accelerator_help = "where networks work; auto takes a GPU if there is one"
+    parser.add_argument("--skip_bad", action="store_true", help="skip unreadable files and list them at the end")
+    accelerator_help = "device for the network; auto uses a GPU if there is one"
     parser.add_argument("--accelerator", type=Literal["auto", "cpu", "gpu"], default="auto", help=accelerator_help)
-    ray_help = "use a Ray cluster whose nodes all see RUN, the files and --out: its address, auto, or local"
+    ray_help = "address of a Ray cluster, auto or local; all its nodes must see RUN, the files and --out"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
     _add_error_map(parser)
     _add_trust(parser)
@@ -284,6 +287,7 @@ def reconstruct(arguments: list[str]) -> None:
     for file in options.files:
         check_place(file)
     from sansref.commands.reconstruct import Job, reconstruct_files
+    from sansref.metrics.contradiction import SEEN
     from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.training.run import RunDirectory
 
@@ -291,7 +295,7 @@ def reconstruct(arguments: list[str]) -> None:
     formats, how = tuple(options.format), (options.array, options.axes, options.maps, error_map)
     job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *how)
     bad: list[FileError] = []
-    earlier = 0
+    earlier, mapped = 0, False
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
         if done.earlier:
             earlier += 1
@@ -304,6 +308,9 @@ def reconstruct(arguments: list[str]) -> None:
         print(f"{done.path} -> {place}")
         for note in done.notes:
             print(f"  {note}")
+        mapped = mapped or error_map is not None
+    if mapped:
+        print(f"error maps: {SEEN}")
     if earlier:
         print(f"{earlier} file(s) had been reconstructed before")
     _list_bad(bad)
@@ -314,21 +321,25 @@ def evaluate(arguments: list[str]) -> None:
     parser = new_parser("sansref evaluate", evaluate.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--data", type=Path, required=True, help="folder of scans, or one file")
-    parser.add_argument("--out", type=Path, default=None, help="folder for scores and figures; RUN/evaluation")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="folder for scores and figures; RUN/evaluation if left out"
+    )
     parser.add_argument(
         "--subjects",
         type=Literal["auto", "test", "all"],
         default="auto",
-        help="auto: none that the run learned from; test: those it set aside; all: everyone",
+        help="auto: all that the run did not learn from; test: those that it set aside; all: everyone",
     )
-    subject_help = "whose the files are: folder, file or a regular expression, as for train; null takes the run's"
+    subject_help = (
+        "how to tell whose scan a file is, as for train: folder, file or a regular expression; null uses the run's"
+    )
     parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
-    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable files out and list them at the end")
+    parser.add_argument("--skip_bad", action="store_true", help="skip unreadable files and list them at the end")
     _add_trust(parser)
     from sansref.commands.options import ScoreOptions
 
     parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
-    classical_help = "compressed sensing beside the run: l1_wavelet, total_variation; without a name, or true, both"
+    classical_help = "also score compressed sensing: l1_wavelet, total_variation; both if no name, or true, is given"
     names = ("l1_wavelet", "total_variation")
     kinds = Literal["l1_wavelet", "total_variation", True, False]
     parser.add_argument("--classical", type=kinds, nargs="*", default=[False], help=classical_help)
@@ -354,18 +365,20 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def compare(arguments: list[str]) -> None:
-    """Train and score methods on the same slices, masks and splits. The same command continues what was killed."""
+    """Train and score methods on the same slices, masks and splits. Run the same command again to continue."""
     from sansref.presets import comparison_names
 
     parser = new_parser("sansref compare", compare.__doc__)
     known = ", ".join(comparison_names())
-    parser.add_argument("plan", help=f"what is compared: a YAML file, or one of {known}")
+    parser.add_argument("plan", help=f"what to compare: a YAML file, or one of {known}")
     parser.add_argument("--data", type=Path, required=True, help="folder of scans")
-    full_help = "folder of full scans of other people, for methods that learn from unpaired scans"
+    full_help = "folder of full scans of other people, for the methods for unpaired scans"
     parser.add_argument("--full", type=Path, default=None, help=full_help)
-    parser.add_argument("--out", type=Path, required=True, help="folder of runs, tables, figures and the report")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side; they divide the cores")
-    ray_help = "train on a Ray cluster whose nodes all see --data and --out: its address, auto, or local"
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs, tables, figures and the report")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="number of trainings at the same time; they share the cores"
+    )
+    ray_help = "address of a Ray cluster, auto or local; all its nodes must see --data and --out"
     parser.add_argument("--ray", type=str, default=None, help=ray_help)
     from sansref.commands.options import PerceptualOptions
 
@@ -390,22 +403,23 @@ def compare(arguments: list[str]) -> None:
 
 
 def info(arguments: list[str]) -> None:
-    """Say what a scan file or a run holds, and of a folder of scans what a training would learn from."""
+    """Show what a scan file or a run holds, or what a training would learn from a folder of scans."""
     parser = new_parser("sansref info", info.__doc__)
     parser.add_argument("path", type=Path, help="scan file, folder of scan files, or run directory")
-    parser.add_argument("--array", type=str, default=None, help="name of the array, for files that hold several")
-    axes_help = "what the axes of an array are, such as coil,row,column"
+    parser.add_argument(
+        "--array", type=str, default=None, help="name of the array to read from a file that holds several"
+    )
+    axes_help = "meaning of each axis of an array, such as coil,row,column"
     parser.add_argument("--axes", type=str, default=None, help=axes_help)
     _add_trust(parser)
-    subject_help = "of a folder: folder, file or a regular expression, as for train"
+    subject_help = "for a folder, how to tell whose scan a file is, as for train: folder, file or a regular expression"
     parser.add_argument("--subject_from", type=str, default=None, help=subject_help)
-    parser.add_argument("--skip_bad", action="store_true", help="of a folder: leave unreadable files out")
+    parser.add_argument("--skip_bad", action="store_true", help="for a folder: skip unreadable files")
     parser.add_argument("--maps", type=str, default=None, help=MAPS_HELP)
     options = parse(parser, arguments)
     check_place(options.path)
     from sansref.commands.info import describe
     from sansref.data.readers import ReaderOptions
-    from sansref.training.survey import told
 
     reading = ReaderOptions(
         array=options.array, axes=options.axes, maps=options.maps, subject_from=options.subject_from
@@ -415,7 +429,7 @@ def info(arguments: list[str]) -> None:
 
 
 def serve(arguments: list[str]) -> None:
-    """Reconstruct with a trained run what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
+    """Serve a trained run: reconstruct what clients send by the MRD streaming protocol, until Ctrl-C or SIGTERM."""
     parser = new_parser("sansref serve", serve.__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     _add_trust(parser)
@@ -451,9 +465,9 @@ RESUMED = ("demo", "zeroshot", "train", "reconstruct", "compare")
 
 
 def _add_error_map(parser: ArgumentParser) -> None:
-    map_help = "write where the images may be wrong beside them, without a reference: an error bound and contradictions"
+    map_help = "also write where the images may be wrong, without a reference: an error bound and contradictions"
     parser.add_argument("--error_map", action="store_true", help=map_help)
-    bound_help = "share of the pixels whose error is to stay below the bound of --error_map"
+    bound_help = "fraction of the pixels whose error should lie below the bound of --error_map"
     parser.add_argument("--bound", type=float, default=0.9, help=bound_help)
 
 
@@ -463,12 +477,12 @@ def _add_formats(parser: ArgumentParser) -> None:
         type=Literal["source", "nifti", "hdf5", "png", "dicom", "mrd"],
         nargs="+",
         default=["source"],
-        help="source: DICOM for DICOM, NIfTI for other image volumes, fastMRI's HDF5 for k-space",
+        help="format of the images; source is DICOM for DICOM, NIfTI for other volumes, fastMRI's HDF5 for k-space",
     )
 
 
 def _add_trust(parser: ArgumentParser) -> None:
-    trust_help = "import the method that RUN names by module:Class; what stands in that module is executed"
+    trust_help = "let RUN import its method (module:Class); the code in that module is executed"
     parser.add_argument("--trust_code", action="store_true", help=trust_help)
 
 
@@ -550,7 +564,7 @@ def check_run(run: Path, others: Iterable[Path] = ()) -> None:
         If it is none.
     """
     if not any((path / "config.yaml").exists() for path in (run, *others)):
-        cure = "Give a directory that 'sansref train' has written"
+        cure = "Give a directory that 'sansref train' wrote"
         raise FileError(run, "is not a run directory (no config.yaml)", cure)
 
 

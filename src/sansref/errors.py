@@ -1,4 +1,4 @@
-"""The errors a user can meet.
+"""The errors a user can meet, and how words for users are set.
 
 Each is one line that names the input and the cure. The command line prints it and leaves with exit
 code 2; anything that is not one of these is a bug and keeps its traceback.
@@ -15,6 +15,11 @@ from typing import Self
 def printable(text: str) -> str:
     """One line that any terminal can show, from text that a damaged file may have filled with anything."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def told(row: tuple[str, str]) -> str:
+    """A name and its value as one line."""
+    return f"{row[0]:<16}{row[1]}"
 
 
 def did_you_mean(word: str, names: Iterable[str], cure: str = "", dashes: str = "") -> str:

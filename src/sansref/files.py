@@ -49,7 +49,7 @@ def claim(folder: Path, kind: str) -> None:
     if folder.is_dir():
         taken = any(not LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir())
     if taken:
-        raise SettingError(f"{folder} is not empty and not a {kind} that sansref has made: choose another --out")
+        raise SettingError(f"{folder} is not empty, and sansref did not make it as a {kind}: choose another --out")
     text = f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
     write_text(folder / MARK, text)
 
@@ -77,7 +77,7 @@ def remove_made(folder: Path, made: str) -> None:
         inside = path.relative_to(folder)
         ours = path.is_dir() or re.fullmatch(made, inside.as_posix()) or any(map(LEFTOVER.fullmatch, inside.parts))
         if path.is_symlink() or not ours:
-            raise SettingError(f"{path} is no work of sansref, and stands in its way: move it, or choose another --out")
+            raise SettingError(f"{path} was not written by sansref: move it, or choose another --out")
     waste = _beside(folder)  # all at once: what a kill interrupts is a leftover, and not half of a folder
     with writing(folder):
         folder.replace(waste)
@@ -131,7 +131,7 @@ def locked(path: Path, patience: float = 5) -> TextIO:
             with file:
                 file.seek(0)
                 cure = "Wait until it has ended or stop it, then give the same command again"
-                raise FileError(path, f"is being worked on by {file.read() or 'another process'}", cure)
+                raise FileError(path, f"is in use by {file.read() or 'another process'}", cure)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -38,7 +38,7 @@ def is_hdf5(path: Path) -> bool:
 def open_hdf5(path: Path) -> Any:
     """Open a file for reading with h5py, after a look at what it would open itself.
 
-    Raises ``FileError`` if it names another file than a regular one in its folder, or one that is not there; if it
+    Raises ``FileError`` if it names another file than a regular one in its folder, or one that does not exist; if it
     holds more objects, or nests them deeper, than scans do; and whatever h5py makes of damaged bytes.
     """
     import h5py
@@ -153,7 +153,9 @@ class _Walk:
             with h5py.File(beside) as file:
                 there = source.dset_name in file
         if not there:
-            problem = f"puts '{printable(name)[:80]}' together from '{printable(source.dset_name)}', which is not there"
+            problem = (
+                f"puts '{printable(name)[:80]}' together from '{printable(source.dset_name)}', which does not exist"
+            )
             raise FileError(self.path, problem, "Copy all of its parts")
 
     def _check_file(self, path: Path) -> None:
@@ -172,7 +174,9 @@ class _Walk:
         # A name with % stands for many files.
         if base and "%" not in base and target in plain and _is_regular(found):
             return found
-        problem = f"keeps '{printable(name)[:80]}' in {printable(target)[:200]}, which is no regular file in its folder"
+        problem = (
+            f"keeps '{printable(name)[:80]}' in {printable(target)[:200]}, which is not a regular file in its folder"
+        )
         raise FileError(self.path, problem, "Put all of its files into one folder, or copy what is meant into one file")
 
 

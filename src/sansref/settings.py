@@ -241,7 +241,7 @@ class _Known:
                 raise SettingError(f"{dashes}{name} takes {in_words(hint)}, not null")
             numbers = value if isinstance(value, tuple | list) else (value,)
             if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
-                raise SettingError(f"{dashes}{name} takes whole numbers up to {LARGEST}, which {value!r} is beyond")
+                raise SettingError(f"{dashes}{name} takes whole numbers up to {LARGEST}, but {value!r} is larger")
         return parsed
 
     def in_one_line(self, message: str, dashes: str = "", words: Collection[str] = ()) -> str:
@@ -253,7 +253,7 @@ class _Known:
             return self._unknown_word(found[1].split(" ")[0].partition("=")[0], list(words))
         if found := re.match(r"(?:the following arguments are required|.*required but not included.*?): (.*)", text):
             missing = re.findall(r"[\w.]+", found[1])
-            return f"these are missing: {', '.join(map(self._called, missing) if dashes else missing)}"
+            return f"these are required: {', '.join(map(self._called, missing) if dashes else missing)}"
         if found := re.match(r"argument (\S+): expected .*argument", text):
             hint = _hint(self.options[found[1].split("/")[0].removeprefix("--")])
             return f"{found[1]} needs a value" + (f": {in_words(hint)}" if hint else "")
@@ -290,7 +290,7 @@ class _Known:
         if flag is not None and flag.nargs == 0:
             return f"{before} takes no value, but {word!r} follows it"
         example = f", as in --data {word}" if "data.folder" in self.options else ""
-        return f"{word!r} is one word too many: options begin with their names{example}"
+        return f"{word!r} is not expected here: every value follows the name of its option{example}"
 
     def help(self, everything: bool) -> str:
         """The command, its options and their defaults; of a training without ``everything``, the common ones."""
@@ -312,7 +312,7 @@ class _Known:
             head = f"  {name}"
             text += f"{head}\n{block}\n" if len(head) > width else f"{head:<{width + 2}}{block.lstrip()}\n"
         if shown:
-            text += "\nThe last part of a name is enough where it is the only one: --epochs is --training.epochs.\n"
+            text += "\nThe last part of a name is enough if it is unique: --epochs means --training.epochs.\n"
             text += f"'{self.parser.prog} --help all' lists every option.\n"
         return text
 

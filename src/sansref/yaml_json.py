@@ -36,19 +36,19 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 def read_text(path: Path, cure: str, longest: int = LONGEST) -> str:
     """Read a text file of at most so many bytes; a link is followed. The cure is that of a :class:`FileError`.
 
-    Raises ``FileError`` if it is not there, no regular file (which might never end), too long, or no UTF-8.
+    Raises ``FileError`` if it does not exist, no regular file (which might never end), too long, or no UTF-8.
     """
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise FileError(path, "is no regular file", cure)
+            raise FileError(path, "is not a regular file", cure)
         if state.st_size > longest:
             raise FileError(path, f"has {state.st_size} bytes, at most {longest} are expected", cure)
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise FileError(path, f"cannot be read ({error.strerror or error})", cure) from None
     except UnicodeDecodeError:
-        raise FileError(path, "is no text in UTF-8", cure) from None
+        raise FileError(path, "is not UTF-8 text", cure) from None
 
 
 def read_json(path: Path, cure: str) -> Any:
@@ -97,7 +97,7 @@ def _check(path: Path, loader: yaml.SafeLoader, root: yaml.Node, cure: str) -> N
         if id(node) in sizes:
             return sizes[id(node)]
         if id(node) in open_nodes:
-            raise FileError(path, f"holds itself in line {node.start_mark.line + 1} by an alias", cure)
+            raise FileError(path, f"contains itself in line {node.start_mark.line + 1} through an alias", cure)
         open_nodes.add(id(node))
         size = 1
         if isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
@@ -117,7 +117,7 @@ def _check(path: Path, loader: yaml.SafeLoader, root: yaml.Node, cure: str) -> N
                     raise FileError(path, f"gives {said!r} twice, again in line {key.start_mark.line + 1}", cure)
                 seen.add(name)
         if size > MOST_VALUES:
-            raise FileError(path, f"stands for more than {MOST_VALUES} values, with its aliases written out", cure)
+            raise FileError(path, f"expands to more than {MOST_VALUES} values through its aliases", cure)
         open_nodes.discard(id(node))
         sizes[id(node)] = size
         return size

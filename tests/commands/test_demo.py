@@ -3,15 +3,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from sansref.commands import demo as module
-from sansref.commands.demo import acquire, config_of, run_demo
+from sansref.commands.demo import acquire, config_of, run_demo, scan_in_words
 from sansref.commands.options import DemoOptions
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import SettingError
+from sansref.kspace.grid import full_center
 from sansref.metrics.quality import psnr
 from sansref.results.scores import read_scores
 from sansref.training.history import read_history
@@ -36,6 +39,7 @@ def test_report_table_and_figures_are_written(played):
         ".sansref",
         "agreement.png",
         "idr",
+        "mask.png",
         "reconstructions.png",
         "report.html",
         "scores.csv",
@@ -52,9 +56,23 @@ def test_report_table_and_figures_are_written(played):
         for value in (whole, body):
             assert f"{value:.2f}" in html
             assert f"| {name} | {value:.2f} |" in table
-    assert html.count("data:image/png") == 2
+    assert html.count("data:image/png") == 3
     for fact in ("s1045.ima.gz", "SNR 50", "Spearman", "The truth was read after training had ended", "repeats: 2"):
         assert fact in html
+    for part in ("What was acquired", "What the scores mean", "PSNR: ", "sansref zeroshot FILE --out images"):
+        assert part in html
+
+
+def test_the_mask_is_described_and_drawn_as_it_is(played):
+    _, out = played
+    _, acquired = acquire(OPTIONS)
+    with Image.open(out / "mask.png") as picture:
+        assert np.array_equal(np.asarray(picture) > 0, acquired.mask.numpy())
+    rows, columns = full_center(acquired.mask)
+    _, mask, snr = scan_in_words(OPTIONS, acquired)
+    assert f"{float(acquired.mask.float().mean()):.1%} of k-space is acquired" in mask
+    assert f"the central {rows} x {columns} samples all" in mask
+    assert snr.startswith("SNR 50: the mean signal of the head is 50 times the standard deviation")
 
 
 def test_the_truth_is_never_in_a_run_directory(played):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -14,11 +15,13 @@ from sansref.commands.denoised import Denoised, denoised, told
 from sansref.commands.reconstruct import Job, reconstruct_files, with_file_noise
 from sansref.data.prepare import Preparation
 from sansref.data.simulate import Sampling
-from sansref.errors import FileError
+from sansref.errors import FileError, SettingError
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.noise import white_noise
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.sure import Sure
 from sansref.randomness import seeded
+from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
 QUIET = Console(quiet=True)
@@ -143,3 +146,44 @@ def test_it_is_told_in_one_line():
     line = told([slice_of(0.2, 0.1, False), slice_of(0.4, 0.9, True)])
     assert line.startswith("noise kept 0.30, structure lost 0.50, of 1 as measured; 1 of 2 slices left alone")
     assert told([slice_of(0.2, -0.1, False)]) == "noise kept 0.20, structure lost 0.00, of 1 as measured"
+
+
+def test_error_maps_of_a_denoised_image_hold_its_error(tiny, heads, tmp_path):
+    settings = {"denoise": True, "acceleration": 2.0, "epochs": 8, "learning_rate": 0.003, "snr": 8.0}
+    run = train(tiny("ssdu", **settings), heads, tmp_path / "denoiser", console=QUIET).run
+    file, out = heads / "sub-01_T1w.nii.gz", tmp_path / "out"
+    job = Job(run, out, ("nifti",), error_map=ErrorMapOptions())
+    (done,) = reconstruct_files(job, [file], console=QUIET)
+    assert any(note.startswith("PSNR") for note in done.notes)
+    image, bound = (
+        nibabel.load(out / f"sub-01_T1w_denoised{name}_recon.nii.gz").get_fdata() for name in ("", "_error_bound")
+    )
+    plain = tmp_path / "plain"
+    list(reconstruct_files(Job(run, plain, ("nifti",)), [file], console=QUIET))
+    for name in ("sub-01_T1w_recon.nii.gz", "sub-01_T1w_denoised_recon.nii.gz"):
+        same = [nibabel.load(folder / name).get_fdata() for folder in (out, plain)]
+        np.testing.assert_allclose(*same, rtol=1e-3, atol=0.5)
+    truth = np.asarray(nibabel.load(file).dataobj, dtype=np.float32)
+    body = truth > 0.1 * truth.max()
+    covered = (np.abs(image - truth) <= bound)[body].mean()
+    assert 0.8 < covered < 1
+    (again,) = reconstruct_files(job, [file], console=QUIET)
+    assert again.earlier
+
+
+def test_a_run_that_learned_from_full_scans_has_no_error_maps(denoiser, noisy_file, tmp_path):
+    job = Job(denoiser, tmp_path / "out", axes="slice,row,column", error_map=ErrorMapOptions())
+    with pytest.raises(SettingError, match="learned from full scans"):
+        list(reconstruct_files(job, [noisy_file[0]], console=QUIET))
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_sets_of_coil_maps_have_no_error_maps(trained, heads, tmp_path):
+    config = trained.path / "config.yaml"
+    copy = tmp_path / "run"
+    shutil.copytree(trained.path, copy)
+    (copy / "config.yaml").write_text(config.read_text().replace("map_sets: 1", "map_sets: 2"))
+    job = Job(RunDirectory(copy), tmp_path / "out", error_map=ErrorMapOptions())
+    with pytest.raises(SettingError, match="two components"):
+        list(reconstruct_files(job, [heads], console=QUIET))
+    assert not (tmp_path / "out").exists()

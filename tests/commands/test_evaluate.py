@@ -124,7 +124,7 @@ def test_training_scans_are_scored_on_what_the_run_was_not_given(tiny, heads, tm
 
 def test_scores_on_simulated_data_say_so(play):
     found, out = play()
-    said = "k-space simulated from magnitudes, which flatters every method"
+    said = "k-space simulated from magnitude images, which flatters every method"
     assert found.scoring.data == said
     assert said in json.loads((out / "summary.json").read_text())["scores"]
 
@@ -272,7 +272,7 @@ def test_scores_say_whether_the_run_was_trained_on_the_scans(play, trained):
     assert any(note.startswith(f"the run was trained on {', '.join(learned)}:") for note in found.notes())
     found, out = play(subjects="test")
     assert found.learned == [] == json.loads((out / "summary.json").read_text())["learned_from"]
-    assert "the run was trained on none of the scored subjects" in list(found.notes())
+    assert "none of the scored subjects was used for training" in list(found.notes())
 
 
 def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
@@ -283,7 +283,7 @@ def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
     assert 36 < limit < 44
     (note,) = (note for note in found.notes() if "noisy" in note)
     assert f"{level:.1%}" in note
-    assert "punish smoothing" in note
+    assert "penalise smoothing" in note
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["reference_noise"], summary["psnr_of_a_perfect_image"]) == (level, limit)
     assert play()[0].noise is None  # simulated
@@ -357,7 +357,7 @@ def test_weights_that_were_given_must_be_there(play, tmp_path, monkeypatch, no_w
 
 @pytest.mark.parametrize("options", [{"lpips_weights": "alex.pth"}, {"lpips_download": True}])
 def test_weights_for_no_lpips_are_a_contradiction(options):
-    with pytest.raises(SettingError, match="for LPIPS, which is none: add --lpips alex or vgg"):
+    with pytest.raises(SettingError, match="but --lpips is none: add --lpips alex or --lpips vgg"):
         ScoreOptions(**options)
 
 
@@ -435,7 +435,7 @@ def test_nothing_but_bad_files_is_one_clear_line(play, write_heads, tmp_path):
     data = write_heads(tmp_path / "bad", subjects=1, slices=3)
     broken = data / "sub-01_T1w.nii.gz"
     broken.write_bytes(broken.read_bytes()[:-40])
-    with pytest.raises(SettingError, match=r"gave no slice to evaluate on \(.*sub-01_T1w\.nii\.gz: .*\)"):
+    with pytest.raises(SettingError, match=r"has no slice to evaluate on \(.*sub-01_T1w\.nii\.gz: .*\)"):
         play(data, skip_bad=True)
 
 

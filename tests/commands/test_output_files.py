@@ -205,7 +205,7 @@ def test_mirrored_folders_hit_neither_scans_nor_other_images(trained, heads, tmp
         play(trained, sorted(data.rglob("*.nii.gz")), tmp_path)
     assert names(tmp_path) == before
     data = study(heads, tmp_path / "data", "x.nii.gz", "x_png/x.nii.gz")
-    with pytest.raises(SettingError, match=r"x\.nii\.gz and the folder of .*x_png/x\.nii\.gz would have one name"):
+    with pytest.raises(SettingError, match=r"x\.nii\.gz and the folder of .*x_png/x\.nii\.gz would have the same name"):
         play(trained, [data], tmp_path / "out", "png")
     assert not (tmp_path / "out").exists()
 
@@ -271,6 +271,6 @@ def test_a_strangers_record_names_no_place_outside_its_folder(trained, heads, tm
     known = json.loads(record.read_text())
     (entry,) = known["inputs"].values()
     record.write_text(json.dumps({**known, "inputs": {name: entry}}))
-    with pytest.raises(FileError, match=r"reconstruction\.json: is no record .* Choose another --out"):
+    with pytest.raises(FileError, match=r"reconstruction\.json: is not a record .* Choose another --out"):
         play(trained, [head], out, "nifti")
     assert names(tmp_path) == ["out/reconstruction.json", "out/sub-02_T1w_recon.nii.gz"]

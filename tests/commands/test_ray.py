@@ -129,7 +129,7 @@ def test_what_stops_a_node_is_one_line(run, archive, tmp_path, cluster):
     with pytest.raises(SettingError, match="accelerator 'gpu' cannot be used: the cluster has no GPU"):
         list(reconstruct_files(Job(run, tmp_path / "a", accelerator="gpu"), [archive], None, cluster.address, QUIET))
     (archive / "file0.h5").write_bytes(b"damaged")
-    with pytest.raises(FileError, match=re.escape(f"{archive / 'file0.h5'}: is in no format")):
+    with pytest.raises(FileError, match=re.escape(f"{archive / 'file0.h5'}: is not in a format")):
         list(reconstruct_files(Job(run, tmp_path / "b"), [archive], None, cluster.address, QUIET))
     job = Job(run, tmp_path / "c")
     outcomes = reconstruct_files(job, [archive / "file1.h5"], None, cluster.address, QUIET)

@@ -83,7 +83,7 @@ def test_fully_sampled_data_come_back_in_the_units_of_the_file(heads):
 def test_a_volume_of_one_grey_value_is_one_line(trained, tmp_path):
     path = tmp_path / "flat.nii"
     nibabel.save(nibabel.Nifti1Image(np.full((32, 32, 3), 5.0, np.float32), np.eye(4)), path)
-    with pytest.raises(FileError, match=r"flat\.nii: shows one grey value in each of its slices\. Leave it out\."):
+    with pytest.raises(FileError, match=r"flat\.nii: has only one grey value in each of its slices\. Leave it out\."):
         list(reconstruct_files(Job(trained, tmp_path / "out"), [path]))
     assert not (tmp_path / "out" / "flat_recon.nii.gz").exists()
 
@@ -173,7 +173,7 @@ def test_folders_are_looked_into(trained, heads, tmp_path):
 
 def test_files_before_a_bad_one_are_written(trained, heads, tmp_path):
     (tmp_path / "bad.nii.gz").write_bytes(b"no volume")
-    with pytest.raises(FileError, match=r"bad\.nii\.gz: is in no format that is read here"):
+    with pytest.raises(FileError, match=r"bad\.nii\.gz: is not in a format that sansref reads"):
         play(trained, [heads / "sub-01_T1w.nii.gz", tmp_path / "bad.nii.gz"], tmp_path / "out")
     assert names(tmp_path / "out") == ["reconstruction.json", "sub-01_T1w_recon.nii.gz"]
 
@@ -184,7 +184,9 @@ def test_bad_files_can_be_left_out(trained, heads, tmp_path):
     (done,) = reconstruct_files(Job(trained, tmp_path / "out"), files, bad.append, console=QUIET)
     assert done.path == files[2]
     assert [error.path for error in bad] == files[:2]
-    with pytest.raises(SettingError, match=r"none of the 2 file\(s\) can be used; the first: .*bad\.nii\.gz: is in no"):
+    with pytest.raises(
+        SettingError, match=r"none of the 2 file\(s\) can be used; the first: .*bad\.nii\.gz: is not in a format"
+    ):
         list(reconstruct_files(Job(trained, tmp_path / "other"), files[:2], bad.append, console=QUIET))
 
 
@@ -276,7 +278,7 @@ def test_a_folder_of_another_reconstruction_is_refused(trained, heads, tmp_path)
     with pytest.raises(SettingError, match=r"out holds the images of .*, not of .*visit/sub-01_T1w\.nii\.gz: choose"):
         play(trained, [tmp_path / "visit"], out)
     (out / "sub-02_T1w.h5").touch()
-    with pytest.raises(SettingError, match=r"out/sub-02_T1w\.h5 is no work of this command: choose another --out"):
+    with pytest.raises(SettingError, match=r"out/sub-02_T1w\.h5 was not written by this command: choose another --out"):
         play(trained, [heads / "sub-02_T1w.nii.gz"], out)
     assert names(out) == ["reconstruction.json", "sub-01_T1w_recon.nii.gz", "sub-02_T1w.h5"]
 
@@ -284,7 +286,7 @@ def test_a_folder_of_another_reconstruction_is_refused(trained, heads, tmp_path)
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "inputs": {}}'])
 def test_a_record_that_is_none_is_refused(trained, heads, tmp_path, text):
     (tmp_path / "reconstruction.json").write_text(text)
-    with pytest.raises(FileError, match=r"reconstruction\.json: is no record of .*\. Choose another --out"):
+    with pytest.raises(FileError, match=r"reconstruction\.json: is not a record of .*\. Choose another --out"):
         play(trained, [heads / "sub-01_T1w.nii.gz"], tmp_path)
 
 
@@ -372,6 +374,6 @@ def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, t
 def test_no_reconstruction_is_replaced_by_the_next(trained, heads, tmp_path):
     for name in ("T1w.nii", "T1w.nii.gz"):
         nibabel.save(nibabel.load(heads / "sub-01_T1w.nii.gz"), tmp_path / name)
-    with pytest.raises(SettingError, match=r"T1w\.nii and .*T1w\.nii\.gz have one name"):
+    with pytest.raises(SettingError, match=r"T1w\.nii and .*T1w\.nii\.gz would have the same output name"):
         play(trained, [tmp_path / "T1w.nii", tmp_path / "T1w.nii.gz"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

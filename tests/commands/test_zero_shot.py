@@ -322,7 +322,7 @@ def test_images_scores_record_and_page_are_written(scan_file, played):
     assert set(record["classical"]) == {"l1_wavelet", "total_variation"}
     assert record["seeds"] == {"judging": 1, "stopping": 0}
     page = (out / "report.html").read_text()
-    for words in (found.choice.reason[1:], "seconds of training", "this is all that is promised", "head.npy"):
+    for words in (found.choice.reason[1:], "seconds of training", "No more is promised", "head.npy"):
         assert words in page
 
 
@@ -375,15 +375,18 @@ def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, 
         seen.clear()
         options = ZeroShotOptions(minutes=None, error_map=ErrorMapOptions(0.8, replicates=1, folds=4))
         found = play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4)
-        assert [path.name for path in found.images] == [
-            *("head.h5", "head_error_bound.h5", "head_contradiction.h5", "head_error_maps.json")
-        ]
+        assert [path.name for path in found.images] == ["head.h5", "head_error_maps.json"]
         assert all(path.exists() for path in found.images)
         assert len(seen) == 2
         for scan, unseen in seen:
             assert torch.equal(unseen, judged_mask(scan, 1)) if learned else unseen is None
+        page = (tmp_path / name / "report.html").read_text()
+        assert "the scan contradicts, red: added signal" in page
+        assert "Neither map can see" in page
+        with h5py.File(tmp_path / name / "head.h5") as stored:
+            assert set(stored) == {"reconstruction", "error_bound", "contradiction"}
         assert play(scan_file, tmp_path / name, options, epochs=1, stages=1, kernel=4).images == found.images
-    with pytest.raises(SettingError, match=r"--error_map does not go with --map_sets 2"):
+    with pytest.raises(SettingError, match=r"--error_map cannot be combined with --map_sets 2"):
         play(scan_file, tmp_path / "sets", options, map_sets=2)
     assert not (tmp_path / "sets").exists()
 
@@ -391,6 +394,7 @@ def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, 
 def test_other_formats_and_maps_need_no_other_training(scan_file, tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = play(scan_file, out, epochs=1, stages=1)
+    assert "Neither map can see" not in (out / "report.html").read_text()
     weights = (out / "run" / "model.safetensors").read_bytes()
     monkeypatch.setattr(module, "learn", None)
     more = play(scan_file, out, ZeroShotOptions(minutes=None, formats=("source", "png")), epochs=1, stages=1)
@@ -408,7 +412,7 @@ def test_the_run_knows_what_it_has_learned_from(scan_file, played, tmp_path):
     run = RunDirectory(played[1] / "run")
     reader = open_scan_file(scan_file, config_of().slices.reader_options)
     assert learned_subjects(run, [reader.describe(scan_file)]) == {"head"}
-    with pytest.raises(SettingError, match="has learned from this very scan"):
+    with pytest.raises(SettingError, match="has already learned from this scan"):
         play(scan_file, tmp_path / "out", ZeroShotOptions(minutes=None, start=run.path))
     assert not (tmp_path / "out").exists()
 
@@ -441,7 +445,7 @@ def test_a_damaged_record_is_one_line(scan_file, played, tmp_path, damage):
     shutil.copytree(played[1], copy)
     record = json.loads((copy / "zeroshot.json").read_text())
     (copy / "zeroshot.json").write_text(json.dumps(record | damage))
-    with pytest.raises(FileError, match=r"zeroshot.json: is no record that this version can go on with"):
+    with pytest.raises(FileError, match=r"zeroshot.json: is not a record that this version can continue"):
         play(scan_file, copy)
 
 
@@ -527,8 +531,8 @@ def test_an_interrupt_keeps_the_best_weights_and_goes_on(scan_file, tmp_path, mo
     monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 3))
     said, out = [], tmp_path / "out"
     found = play(scan_file, out, say=said.append)
-    assert "training stopped; a second Ctrl-C stops the command" in said
-    assert "the best weights so far are judged" in said
+    assert "training stopped; press Ctrl-C again to stop the command" in said
+    assert "the best weights so far are used" in said
     assert NETWORK in found.choice.errors
     run = RunDirectory(out / "run")
     assert run.finished
@@ -553,9 +557,9 @@ def test_an_interrupt_before_the_first_epoch_leaves_compressed_sensing(scan_file
     monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 1))
     said = []
     found = play(scan_file, tmp_path / "out", say=said.append)
-    assert "no epoch has ended: compressed sensing is judged alone" in said
+    assert "no epoch was completed: only compressed sensing is left" in said
     assert NETWORK not in found.choice.errors
-    assert found.choice.reason.endswith("nothing was learned")
+    assert found.choice.reason.endswith("no network was trained")
     monkeypatch.undo()
     assert NETWORK in play(scan_file, tmp_path / "out").choice.errors  # the same command trains after all
 
@@ -577,7 +581,7 @@ def test_training_begins_with_the_weights_of_another_run(scan_file, taught, tmp_
     assert set(found.choice.errors) == {*LABELS, "start"}
     record = json.loads((tmp_path / "out" / "zeroshot.json").read_text())
     assert 0 < record["before"] < 2
-    with pytest.raises(SettingError, match=r"has another network \(network.channels 2\).* or --start none"):
+    with pytest.raises(SettingError, match=r"has a different network \(network.channels 2\).* or --start none"):
         play(scan_file, tmp_path / "other", options, **{"network.channels": 3})
     with pytest.raises(FileError, match="is not a run directory"):
         play(scan_file, tmp_path / "other", ZeroShotOptions(start=tmp_path), epochs=1)
@@ -673,10 +677,12 @@ def test_foreign_files_are_safe(scan_file, tmp_path):
 @pytest.mark.parametrize(
     ("method", "changes", "said"),
     [
-        ("supervised", {}, "method 'supervised' needs more than one undersampled scan"),
-        ("idr", {"devices": 2}, "one scan is learned by one process"),
+        ("supervised", {}, "method 'supervised' cannot learn from one undersampled scan"),
+        ("idr", {"devices": 2}, "one scan is learned by a single process"),
         ("ssdu", {"keep": "last"}, "leave out --keep last"),
         ("idr", {"training.score": "reference"}, "--score reference"),
+        ("idr", {"precision": "16-mixed"}, "precision '16-mixed' needs a GPU"),
+        ("idr", {"accelerator": "abacus"}, "accelerator 'abacus'"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(scan_file, tmp_path, method, changes, said):
@@ -703,9 +709,9 @@ WORDS = [
 def test_the_command_and_python_give_the_same(scan_file, played, tmp_path, capsys):
     main(["zeroshot", str(scan_file), "--out", str(tmp_path / "command"), *WORDS])
     out = capsys.readouterr().out
-    for words in ("is fully sampled: a part of it is taken", "first picture, by compressed sensing"):
+    for words in ("is fully sampled: it is undersampled first", "first image (compressed sensing)"):
         assert words in out
-    for words in ("L1-wavelet: error for stopping", "was chosen: ", "head.h5, by "):
+    for words in ("L1-wavelet: error on stopping samples", "was chosen: ", "head.h5, by "):
         assert words in out
     np.testing.assert_array_equal(images(tmp_path / "command"), images(played[1]))
     found = package.zero_shot(scan_file, tmp_path / "python", minutes=None, quiet=True, **SETTINGS)

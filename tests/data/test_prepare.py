@@ -182,7 +182,7 @@ def test_a_magnitude_shows_the_scored_part_and_needs_all_samples() -> None:
     assert item.meta == replace(scan.meta, crop=None, synthetic=True)
     with pytest.raises(
         FileError,
-        match=r"f\.h5: is undersampled and has no full image\. Train without --magnitude to use it as it is\.",
+        match=r"f\.h5: is undersampled and has no full image\. Train without --magnitude to use the measured k-space\.",
     ):
         magnitude_of(undersampled(scan))
 
@@ -441,7 +441,7 @@ def test_references_that_are_needed_and_missing_are_one_line(tmp_path: Path) -> 
 
 
 def test_no_usable_slice_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="no file gave a usable slice: look at the files with 'sansref info FILE'"):
+    with pytest.raises(SettingError, match="no file has a usable slice: look at the files with 'sansref info FILE'"):
         prepare([], RECIPE, tmp_path / "out", references=False)
     assert not (tmp_path / "out").exists()
 

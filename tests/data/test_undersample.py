@@ -119,7 +119,7 @@ def test_an_unknown_name_is_one_line_with_the_choices() -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="is not there"):
+    with pytest.raises(FileError, match="does not exist"):
         Sampling(str(tmp_path / "none.npy")).fixed(SHAPE)
 
 

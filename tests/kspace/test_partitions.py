@@ -213,12 +213,29 @@ def test_impossible_ratio_is_refused(ratio: float, points: Tensor) -> None:
 def test_too_few_samples_are_refused() -> None:
     few = central_mask((32, 32), (4, 4))
     for call in (split_uniform, split_gaussian):
-        with pytest.raises(SettingError, match="of the 0 acquired samples outside the central block"):
+        with pytest.raises(
+            SettingError, match=r"16 samples were acquired, 0 of them outside the central 4 x 4: .* only from 2 or more"
+        ):
             call(few, 0.4, seeded())
-    with pytest.raises(SettingError, match="cannot select 8 of 16 acquired samples where the kept center holds 16"):
+    with pytest.raises(
+        SettingError, match="cannot select 8 of 16 acquired samples when the kept center already holds 16"
+    ):
         select_variable_density(few, seeded(), center=0.125)
     with pytest.raises(SettingError, match="cannot select 0 of 0"):
         select_variable_density(torch.zeros_like(few), seeded())
+
+
+def test_scans_of_a_few_columns_are_told_how_many_are_needed() -> None:
+    few = central_mask((32, 32), (32, 6))
+    for call in (split_uniform, split_gaussian):
+        with pytest.raises(
+            SettingError, match=r"6 columns were acquired, 2 of them outside the central 4: a share of 0\.1 .* from 6"
+        ):
+            call(few, 0.1, seeded(), unit="column")
+    more = central_mask((32, 32), (32, 10))
+    assert int(split_uniform(more, 0.1, seeded(), unit="column").target.any(0).sum()) == 1
+    with pytest.raises(SettingError, match=r"share of 0\.95 would leave none of them to learn from"):
+        split_uniform(few, 0.95, seeded(), block=(0, 0), unit="column")
 
 
 def test_impossible_settings_are_refused(points: Tensor) -> None:

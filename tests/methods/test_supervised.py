@@ -34,7 +34,7 @@ def error_of(image: Tensor, reference: Tensor) -> float:
 
 def test_needs_references_and_says_so() -> None:
     assert Supervised.needs is Needs.PAIRED
-    with pytest.raises(ValueError, match=r"supervised training was handed head\.nii without its reference"):
+    with pytest.raises(ValueError, match=r"supervised training got head\.nii without its reference"):
         method().examples(Sample(scan().without_reference()), Draw(0, 0, 0))
 
 

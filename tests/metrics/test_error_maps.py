@@ -16,9 +16,10 @@ from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import central_mask
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import estimate_noise, noise_level, white_noise
 from sansref.methods.classical.total_variation import total_variation
 from sansref.metrics.contradiction import THRESHOLD, contradiction_map
-from sansref.metrics.error_bound import error_energy, error_shape, estimated_psnr
+from sansref.metrics.error_bound import SYSTEMATIC, error_energy, error_shape, estimated_psnr, noise_doubt
 from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
 from sansref.metrics.held_out import held_out_folds
 from sansref.metrics.quality import body_mask, psnr
@@ -86,6 +87,27 @@ def test_covers_the_share_of_the_body_that_was_asked_for(mask: str, coils: int) 
     assert 0.82 < covered < 0.97
 
 
+def test_noise_is_doubted_as_far_as_the_scan_leaves_it_open() -> None:
+    air, spectrum = (torch.rand(1, 96, 96, generator=seeded("doubt")) > share for share in (0.0, 0.75))
+    kspace = white_noise(torch.zeros(1, 96, 96, dtype=torch.complex64), 1.0, seeded("noise"))
+    sure, unsure = (estimate_noise(kspace * mask, mask[0]) for mask in (air, spectrum))
+    assert noise_doubt(sure) == 0.1
+    assert noise_doubt(replace(unsure, low=unsure.low * 0, high=unsure.high * 2)) == 0.5
+    known = replace(unsure, low=0.9 * unsure.level, high=1.1 * unsure.level)
+    assert noise_doubt(known) == pytest.approx(0.2)
+
+
+def test_a_level_of_noise_that_is_known_is_taken() -> None:
+    scan, family = head()
+    level = noise_level(scan.kspace, scan.mask).flatten()
+    found = []
+    for factor in (1.0, 2.0):
+        known = replace(scan, meta=replace(scan.meta, noise=tuple((factor * level).tolist())))
+        found.append(error_maps(compressed_sensing, known, family))
+    assert found[0].psnr == found_in().psnr
+    assert found[1].psnr.value > found[0].psnr.value + 1  # more of the residual is taken for noise
+
+
 def test_another_share_takes_another_quantile() -> None:
     narrow, wide = (error_maps(zero_filled, *head(), ErrorMapOptions(bound=share)) for share in (0.5, 0.9))
     torch.testing.assert_close(wide.bound, narrow.bound * 1.6449 / 0.6745, rtol=1e-4, atol=0)
@@ -96,13 +118,16 @@ def test_the_interval_of_the_estimated_psnr_holds_the_true_one(mask: str, coils:
     scan, found = head(mask, coils)[0], found_in(mask, coils)
     truth = scan.reference.abs()  # type: ignore[union-attr]
     assert found.psnr.low <= psnr(found.image.abs(), truth, float(truth.max())) <= found.psnr.high
-    assert abs(found.psnr.value - float(psnr(found.image.abs(), truth, float(truth.max())))) < 2.5
+    assert (
+        abs(found.psnr.value - float(psnr(found.image.abs(), truth, float(truth.max())))) < 3
+    )  # of coil maps, errors are shared
 
 
 def test_a_worse_reconstruction_has_a_wider_bound_and_a_lower_estimate() -> None:
     good, bad = found_in(), error_maps(zero_filled, *head())
     assert bad.bound.square().mean() > 2 * good.bound.square().mean()
-    assert bad.psnr.high < good.psnr.low
+    assert bad.psnr.high < good.psnr.value
+    assert bad.psnr.value < good.psnr.low
 
 
 @pytest.mark.parametrize("consistent", [True, False])
@@ -135,8 +160,8 @@ def test_an_honest_image_is_not_marked() -> None:
 def test_the_energy_of_the_error_is_estimated(coils: int) -> None:
     """Of the magnitudes, by the mean square that the estimated PSNR stands for."""
     scan, found = head(coils=coils)[0], found_in(coils=coils)
-    mean = float(found.image.abs().max()) ** 2 / 10 ** (found.psnr.value / 10)
-    assert mean == pytest.approx(float(true_error(found, scan).square().mean()), rel=0.3)
+    mean = float(scan.reference.abs().max()) ** 2 / 10 ** (found.psnr.value / 10)  # type: ignore[union-attr]
+    assert mean == pytest.approx(float(true_error(found, scan).square().mean()), rel=0.4)
 
 
 def test_batches_do_not_matter() -> None:
@@ -220,27 +245,28 @@ def test_folds_are_disjoint_and_leave_the_centre_and_the_calibration_alone(mask:
 
 
 def test_energy_of_equal_errors_is_their_number() -> None:
-    """Each of 40 held-out samples has the error 2; twice as many held out make it 3, so that none make it 4/3."""
     ones = [torch.full((4,), 1.0) for _ in range(10)]
-    found = error_energy(5.0, [2 * one for one in ones], [3 * one for one in ones], ones, missing=300)
-    assert found.safe == pytest.approx(605)
-    assert found.value == pytest.approx(5 + 300 * 4 / 3)
-    assert found.spread == pytest.approx(0.07)  # the folds agree
-    doubted = error_energy(5.0, [2 * one for one in ones], [3 * one for one in ones], ones, missing=300, noise=100.0)
+    found = error_energy(5.0, [2 * one for one in ones], ones, missing=300)
+    assert found.safe == found.value == pytest.approx(605)
+    assert found.spread == pytest.approx(SYSTEMATIC)  # the folds agree
+    doubted = error_energy(5.0, [2 * one for one in ones], ones, missing=300, noise=100.0, doubt=0.5)
     assert doubted.value == found.value
     assert doubted.safe == pytest.approx(605 + 50)
-    assert doubted.spread == pytest.approx(math.hypot(0.07, 50 / 405))
+    assert doubted.spread == pytest.approx(math.hypot(SYSTEMATIC, 50 / 605))
+    shared = error_energy(5.0, [2 * one for one in ones], ones, missing=300, unseen=0.2)
+    assert (shared.value, shared.safe) == (found.value, pytest.approx(1.2 * 605))
+    assert shared.spread == pytest.approx(math.hypot(SYSTEMATIC, 0.2))
 
 
 def test_weights_count_samples_for_the_places_that_they_stand_for() -> None:
     power = [torch.tensor([1.0, 10.0])] * 4
-    found = error_energy(0.0, power, power, [torch.tensor([1.0, 9.0])] * 4, missing=40)
+    found = error_energy(0.0, power, [torch.tensor([1.0, 9.0])] * 4, missing=40)
     assert found.value == pytest.approx(40 * (1 + 90) / 10)
 
 
 def test_a_negative_estimate_is_none() -> None:
     power = [torch.full((3,), -1.0)] * 4
-    found = error_energy(-2.0, power, power, [torch.ones(3)] * 4, missing=40)
+    found = error_energy(-2.0, power, [torch.ones(3)] * 4, missing=40)
     assert found.safe == found.value == 0
 
 
@@ -263,11 +289,31 @@ def test_replicates_without_any_difference_spread_the_error_evenly() -> None:
 
 
 def test_estimated_psnr_of_a_known_error() -> None:
-    found = estimated_psnr(torch.ones(4, 4), torch.full((4, 4), 0.01), spread=0.1)
+    found = estimated_psnr(1.0, 0.01, torch.full((4, 4), 0.01), spread=0.1)
     assert found.value == pytest.approx(40)
     # The peak may be off by 1 %, its square by 2 %.
     assert found.high - 40 == pytest.approx(40 - found.low)
     assert found.high - 40 == pytest.approx(4.343 * 1.96 * 0.10198, rel=1e-3)
+
+
+def test_a_peak_that_the_image_dims_is_found_in_the_scan() -> None:
+    """A method that halves the brightest spot has a PSNR relative to what the spot is in the scan."""
+    scan, family = head(snr=None)
+    assert scan.reference is not None
+    spot = disc(scan.reference, 4, 1.5)
+    bright = replace(scan, kspace=scan.kspace + fft2c(spot[None]) * scan.mask, reference=scan.reference + spot)
+
+    def dimming(given: Measurement) -> Tensor:
+        own = given.grid.forward(spot.expand(len(given.kspace), -1, -1))
+        return given.data_consistent(compressed_sensing(replace(given, kspace=given.kspace - 0.5 * own)))
+
+    found = error_maps(dimming, bright, family)
+    truth = bright.reference.abs()  # type: ignore[union-attr]
+    true = float(psnr(found.image.abs(), truth, float(truth.max())))
+    of_own_peak = float(psnr(found.image.abs(), truth, float(found.image.abs().max())))
+    assert true - of_own_peak > 1
+    assert abs(found.psnr.value - true) < abs(found.psnr.value - of_own_peak)
+    assert found.psnr.low < true < found.psnr.high
 
 
 def test_contradiction_is_zero_where_nothing_was_held_out() -> None:

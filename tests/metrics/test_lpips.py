@@ -304,10 +304,10 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path, monkeypatch: pyt
         load_features(BACKBONES["alex"], file)
     for content in (b"", b"no weights at all", pickle.dumps({"features.0.weight": Harm()})):
         file.write_bytes(content)
-        with pytest.raises(FileError, match=r"weights\.\w+: is no file of weights, or a damaged one"):
+        with pytest.raises(FileError, match=r"weights\.\w+: is not a file of weights, or is damaged"):
             load_features(BACKBONES["alex"], file)
     torch.save({"features.0.weight": Harm()}, tmp_path / "harm.pth")
-    with pytest.raises(FileError, match="is no file of weights"):
+    with pytest.raises(FileError, match="is not a file of weights"):
         load_features(BACKBONES["alex"], tmp_path / "harm.pth")
     assert not (tmp_path / "harm").exists()
 

@@ -110,7 +110,7 @@ def test_other_files_are_one_line(damage: str, twins: nn.ModuleDict, tmp_path: P
         released(path, twins, model=weights)
     elif damage == "a shape":
         released(path, twins, model=weights | {"up_network.layers.1.conv_out.weight": torch.zeros(2, 3, 3, 3)})
-    with pytest.raises(FileError, match=r"a\.pth\.tar: (cannot be read|is no checkpoint of Hu et al)"):
+    with pytest.raises(FileError, match=r"a\.pth\.tar: (cannot be read|is not a checkpoint of Hu et al)"):
         load_hu2021_weights(path)
 
 

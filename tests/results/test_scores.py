@@ -83,7 +83,7 @@ def test_no_scores_are_a_table_without_lines(tmp_path: Path) -> None:
         ("IDR,4.0,1,2,s,7,thirty,0.9,0.01,0.2,0.3,f,1,1,1,1", "is damaged in line 3 .*'thirty'"),
         ("IDR,4.0,1,2.5,s,7,30.0,0.9,0.01,0.2,0.3,f,1,1,1,1", r"is damaged in line 3 .*'2\.5'"),
         ("", "is damaged in line 3 .0 columns instead of 16"),
-        ('"IDR', "is no CSV of scores"),
+        ('"IDR', "is not a CSV file of scores"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str, problem: str) -> None:
@@ -107,7 +107,7 @@ def test_a_line_that_was_cut_off_is_noticed(tmp_path: Path, cut: int) -> None:
 @pytest.mark.parametrize("content", [b"", b"subject,file\n", b"\xff\xfe\x00"])
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "scores.csv").write_bytes(content)
-    with pytest.raises(FileError, match=r"scores\.csv: (begins with|is no CSV of scores)"):
+    with pytest.raises(FileError, match=r"scores\.csv: (begins with|is not a CSV file of scores)"):
         read_scores(tmp_path / "scores.csv")
 
 

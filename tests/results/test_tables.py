@@ -302,12 +302,12 @@ def test_csv_holds_every_number_in_full() -> None:
     ("slices", "how", "note"),
     [
         ([(False, False)], "combined", ""),
-        ([(True, False), (True, False)], "rss", "k-space simulated from magnitudes, which flatters every method"),
+        ([(True, False), (True, False)], "rss", "k-space simulated from magnitude images, which flatters every method"),
         ([(False, True), (False, False)], "combined", "reference: coils combined by their maps"),
         (
             [(False, True), (True, False), (True, False)],
             "rss",
-            "k-space of 2 slices simulated from magnitudes, which flatters every method; "
+            "k-space of 2 slices simulated from magnitude images, which flatters every method; "
             "reference: coils as root of the sum of squares",
         ),
     ],

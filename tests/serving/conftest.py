@@ -214,7 +214,7 @@ def start(engine, monkeypatch):
     monkeypatch.setattr("sansref.serving.server.LOOK", 0.02)
     running = []
 
-    def begin(pixel="float32", **limits):
+    def begin(pixel="float32", engine=engine, **limits):
         running.append(Running(engine, ServerLimits(**{"timeout": 20.0, **limits}), "127.0.0.1", 0, pixel))
         return running[-1]
 

@@ -67,7 +67,7 @@ def header(measurement):
 
 
 def test_rubbish_is_answered_by_one_line(told):
-    assert told(b"GET / HTTP/1.1\r\n\r\n") == "message id 17735 is not understood; an MRD client is expected here"
+    assert told(b"GET / HTTP/1.1\r\n\r\n") == "message id 17735 is unknown; this server expects an MRD client"
 
 
 def test_a_text_too_long_is_refused_before_it_comes(told):
@@ -79,7 +79,7 @@ def test_a_text_that_is_none_is_refused(told):
 
 
 def test_images_are_not_taken(told):
-    assert told(struct.pack("<H", 1022)) == "images are not taken here; send raw acquisitions"
+    assert told(struct.pack("<H", 1022)) == "images are not accepted; send raw acquisitions"
 
 
 def test_a_waveform_too_long_is_refused_before_it_comes(told):
@@ -507,7 +507,7 @@ def test_lines_that_trickle_in_do_not_keep_a_place_for_ever(measurement, start, 
         for line in sent.lines:
             client.send(line)
             time.sleep(0.05)
-    assert client.answers() == ([], ["sansref: no image came about in 1 s"])
+    assert client.answers() == ([], ["sansref: no image became complete within 1 s"])
 
 
 def test_a_slow_client_keeps_its_place_while_lines_come(measurement, start, connect):

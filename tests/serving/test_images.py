@@ -8,7 +8,7 @@ import torch
 from sansref.data.mrd.header import parse_header
 from sansref.data.provenance import Provenance
 from sansref.scan import ScanMeta
-from sansref.serving.images import SentImage, along_directions, mrd_image
+from sansref.serving.images import SentImage, along_directions, mrd_images
 
 HEADER = """<ismrmrdHeader><encoding>
 <encodedSpace><matrixSize><x>16</x><y>10</y><z>6</z></matrixSize>
@@ -22,7 +22,8 @@ def image_of(slices, pixel="float32", **meta):
     line = ismrmrd.AcquisitionHeader()
     line.idx.contrast, line.idx.average, line.read_dir = 3, 2, (0, 0, 1)
     made = Provenance(method="ssdu", weights="f" * 64, settings="e" * 64, sampling="poisson_disc, 4x")
-    return mrd_image(done, line, parse_header("client", HEADER), made, 9, pixel)
+    (image,) = mrd_images(done, line, parse_header("client", HEADER), made, 9, pixel)
+    return image
 
 
 def test_a_slab_is_one_image_with_its_partitions_as_z():

@@ -172,5 +172,5 @@ def test_an_image_without_the_label_is_refused(label, tmp_path, labels):
     with pytest.raises(package.PackageError, match="does not carry the label"):
         package.write_zip(label, saved(tmp_path / "image.tar", labels), tmp_path / "out")
     (tmp_path / "text.tar").write_text("no archive")
-    with pytest.raises(package.PackageError, match="is no image of docker save"):
+    with pytest.raises(package.PackageError, match="is not an image written by docker save"):
         package.write_zip(label, tmp_path / "text.tar", tmp_path / "out")

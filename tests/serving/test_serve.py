@@ -81,7 +81,7 @@ def test_scans_go_through_until_sigterm_and_the_log_tells_of_them(process, measu
     # The image in work is finished, the second slice is not waited for.
     images, texts = client.answers()
     assert [image.slice for image in images] == [0]
-    told = "the server is being stopped; lines that make no whole image yet are dropped"
+    told = "the server is being stopped; lines that do not complete an image are dropped"
     assert texts == [f"sansref: {told}"]
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(at.address, timeout=5)
@@ -140,7 +140,7 @@ def test_a_client_in_full_flow_is_told_that_the_server_stops(start, measurement,
     sender.start()
     assert flowing.wait(10)
     assert server.stop(10)
-    told = "sansref: the server is being stopped; lines that make no whole image yet are dropped"
+    told = "sansref: the server is being stopped; lines that do not complete an image are dropped"
     assert client.answers() == ([], [told])
     sender.join(10)
 

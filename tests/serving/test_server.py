@@ -8,7 +8,10 @@ import ismrmrd
 import numpy as np
 import pytest
 
+import sansref as package
 from sansref.commands.reconstruct import reconstruct_slices, whole_files
+from sansref.metrics.error_maps import ErrorMapOptions
+from sansref.serving.engine import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +54,51 @@ def test_one_slice_comes_back_as_an_image_in_its_place(measurement, connect, pla
     assert image.meta["ImageComments"][0] == "RESEARCH USE ONLY: not for diagnostic use"
     assert image.meta["ImageComments"][2:] == ["2x undersampled"]
     assert image.meta["SequenceDescriptionAdditional"] == "sansref_RESEARCH"
+
+
+@pytest.fixture(scope="module")
+def mapping(trained):
+    """A run that sends error maps."""
+    engine = Engine(trained, "cpu", error_map=ErrorMapOptions())
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("vendor", ["Nobody", "Siemens"])
+@pytest.mark.parametrize("pixel", ["float32", "int16"])
+def test_error_maps_come_in_series_of_their_own(
+    measurement, mapping, start, connect, play, trained, tmp_path, pixel, vendor
+):
+    sent = measurement(size=64, slices=2, vendor=vendor)
+    images, texts = play(connect(start(engine=mapping, pixel=pixel)), sent)
+    assert texts == []
+    assert [image.image_series_index for image in images] == [1, 2, 3, 1, 2, 3]
+    assert [image.image_index for image in images] == [1, 1, 1, 2, 2, 2]
+    plain, _ = play(connect(), measurement(size=64, slices=2, vendor=vendor))
+    mapped = package.load(trained.path, accelerator="cpu").error_maps(sent.write(tmp_path / "m.h5"))
+    turned = (lambda image: np.roll(image[::-1, ::-1], 1, (0, 1))) if vendor == "Siemens" else np.asarray
+    for place, image in enumerate(images):
+        number, series = divmod(place, 3)
+        expected = [mapped.images, mapped.error_bound, mapped.contradiction][series][number].numpy()
+        meta = image.meta
+        values = image.data[0, 0].T.astype(float)
+        if pixel == "int16":
+            values = values * float(meta["RescaleSlope"]) + float(meta["RescaleIntercept"])
+        # Noise is that of each slice here, and of all slices of a file there.
+        np.testing.assert_allclose(values, turned(expected), atol=0.02 * np.abs(expected).max())
+        name = ["sansref_RESEARCH", "sansref_error_bound_RESEARCH", "sansref_contradiction_RESEARCH"][series]
+        assert meta["SeriesDescriptionAdditional"] == name
+        assert ("not an image" in meta["ImageComments"][0]) == (series > 0)
+        assert any(comment.startswith("PSNR") for comment in meta["ImageComments"])
+        assert any("Neither map can see" in comment for comment in meta["ImageComments"])
+        assert tuple(image.position) == tuple(plain[number].position)
+
+
+def test_an_image_that_has_no_error_maps_is_sent_all_the_same(measurement, mapping, start, connect, play):
+    images, texts = play(connect(start(engine=mapping)), measurement(center=4, every=32))
+    assert texts == []
+    assert [image.image_series_index for image in images] == [1]
+    assert any("too few samples" in comment for comment in images[0].meta["ImageComments"])
 
 
 @pytest.mark.parametrize("order", ["sequential", "interleaved"])

@@ -640,7 +640,7 @@ def test_an_accelerator_that_is_not_there_is_named(play, accelerator):
 
 
 def test_a_precision_that_the_processor_does_not_have_is_named(play):
-    with pytest.raises(SettingError, match=r"precision '16-mixed' cannot be used on a CPU: use --precision bf16-mixed"):
+    with pytest.raises(SettingError, match=r"precision '16-mixed' needs a GPU: use --precision bf16-mixed"):
         play(precision="16-mixed")
 
 

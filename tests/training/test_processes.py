@@ -129,7 +129,7 @@ def test_torchrun_starts_them_too(heads, tmp_path, two):
 def test_torchrun_without_devices_is_refused(heads, tmp_path):
     done = play([*TORCHRUN, *command(heads, tmp_path / "run")])
     assert done.returncode != 0
-    assert "sansref: this is one of 2 processes, but --devices 1 x --num_nodes 1 asks for 1" in done.stderr
+    assert "sansref: 2 processes were started, but --devices 1 x --num_nodes 1 asks for 1" in done.stderr
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
@@ -486,7 +486,7 @@ def test_a_process_that_is_killed_ends_the_other_with_a_word_where_one_can_be_sa
     assert told[lost] == (-signal.SIGKILL, "")
     code, said = told[1 - lost]
     assert code == 2
-    assert "one of the processes that train together has ended" in said or lost == 0
+    assert "another process of this training has ended" in said or lost == 0
     assert "Traceback" not in said
 
 

@@ -129,14 +129,14 @@ def test_a_run_that_has_learned_nothing_is_begun_anew_with_other_settings(run, t
 def test_a_folder_with_other_things_in_it_is_left_alone(run, tiny):
     run.path.mkdir()
     (run.path / "thesis.tex").write_text("important")
-    with pytest.raises(SettingError, match="is not empty and not a run that sansref has made: choose another --out"):
+    with pytest.raises(SettingError, match="is not empty, and sansref did not make it as a run: choose another --out"):
         run.start(tiny(), "/data")
     assert [path.name for path in run.path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_file_is_no_run_directory(run, tiny):
     run.path.write_text("important")
-    with pytest.raises(SettingError, match="is not empty and not a run that sansref has made: choose another --out"):
+    with pytest.raises(SettingError, match="is not empty, and sansref did not make it as a run: choose another --out"):
         run.start(tiny(), "/data")
     assert run.path.read_text() == "important"
 
@@ -163,7 +163,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 def test_an_unfinished_run_is_named(finished):
     finished.card.unlink()
-    with pytest.raises(FileError, match=r"holds a run that has not finished\. Run its 'sansref train' command again"):
+    with pytest.raises(FileError, match=r"holds an unfinished run\. Run its 'sansref train' command again"):
         finished.load()
 
 
@@ -171,8 +171,8 @@ def test_an_unfinished_run_is_named(finished):
     ("content", "problem"),
     [
         (b"stages: [1", "is not readable YAML"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
-        (b"a: &a [*a]\n", "holds itself"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"a: &a [*a]\n", "contains itself"),
         (b"method: idr\nmethod: ssdu\n", "gives 'method' twice"),
         (b"method: [" + b"[" * 200000, "is not readable YAML"),
         (b"", "holds no settings"),
@@ -308,7 +308,7 @@ def test_scans_in_a_folder_that_only_looks_like_a_run_are_safe(run, tiny, scans,
         run.path.symlink_to("real")
     before = everything(run.path.resolve())
     for seed in (3, 4):
-        with pytest.raises(SettingError, match="not a run that sansref has made"):
+        with pytest.raises(SettingError, match="sansref did not make it as a run"):
             run.start(tiny(seed=seed), "/data")
         assert everything(run.path.resolve()) == before
 
@@ -319,7 +319,7 @@ def test_what_a_user_has_put_into_a_run_is_safe(run, tiny, name):
     (run.path / name).parent.mkdir(parents=True, exist_ok=True)
     (run.path / name).write_text("a scan")
     before = everything(run.path)
-    with pytest.raises(SettingError, match=r"no work of sansref|other settings"):
+    with pytest.raises(SettingError, match=r"not written by sansref|other settings"):
         run.start(tiny(seed=1), "/data")
     assert everything(run.path) == before
 
@@ -329,7 +329,7 @@ def test_links_in_a_run_are_not_followed_when_it_is_begun_anew(run, tiny, tmp_pa
     (tmp_path / "scans" / "training" / "scans.json").write_text("mine")
     run.start(tiny(), "/data")
     (run.path / "data").symlink_to(tmp_path / "scans")
-    with pytest.raises(SettingError, match="no work of sansref"):
+    with pytest.raises(SettingError, match="not written by sansref"):
         run.start(tiny(seed=1), "/data")
     assert (tmp_path / "scans" / "training" / "scans.json").read_text() == "mine"
 
@@ -343,7 +343,7 @@ def test_a_run_that_has_learned_is_kept_though_its_log_is_gone(run, tiny, there)
         run.start(tiny(seed=1), "/data")
     assert (run.path / there).exists()
     run.config_file.unlink()
-    with pytest.raises(SettingError, match=r"has lost its config\.yaml"):
+    with pytest.raises(SettingError, match=r"whose config\.yaml is missing"):
         run.start(tiny(), "/data")
 
 

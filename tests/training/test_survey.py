@@ -97,6 +97,8 @@ def test_a_dry_run_writes_nothing_and_refuses_what_training_would(tiny, heads, t
         list(dry_run(tiny("ssdu"), heads, heads / "run"))
     with pytest.raises(SettingError, match="takes no --full"):
         list(dry_run(tiny("ssdu"), heads, tmp_path / "run", full=heads))
+    with pytest.raises(SettingError, match="precision '16-mixed' needs a GPU"):
+        list(dry_run(tiny("ssdu", precision="16-mixed"), heads, tmp_path / "run"))
 
 
 def test_training_says_the_same_and_learns_the_same(tiny, heads, tmp_path):
@@ -150,5 +152,5 @@ def test_options_of_another_network_are_without_effect(tiny, heads):
     config = tiny("ssdu")
     other = replace(config, network=replace(config.network, name="modl", pools=3, cg_steps=2))
     told = facts(survey_of(other, heads))["no effect"]
-    assert "--network.pools: the network modl has no such thing" in told
+    assert "--network.pools: the network modl has no such part" in told
     assert "cg_steps" not in told

@@ -263,7 +263,7 @@ def test_an_identity_that_is_none_is_refused(started):
         pytest.skip("no tracker is installed")
     started.tracker_file.write_text("../..")
     with (
-        pytest.raises(SettingError.__base__, match="tracker_id: is no identity"),
+        pytest.raises(SettingError.__base__, match="tracker_id: is not the identity"),
         tracked(started, MachineOptions(tracker=INSTALLED[0]), 2),
     ):
         pytest.fail("opened")
@@ -276,7 +276,7 @@ def test_a_strangers_files_are_left_alone(started):
     kept.parent.mkdir()
     kept.write_text("mine")
     with (
-        pytest.raises(SettingError, match="is no work of sansref"),
+        pytest.raises(SettingError, match="was not written by sansref"),
         tracked(started, MachineOptions(tracker="tensorboard"), 2),
     ):
         pytest.fail("opened")

@@ -264,7 +264,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(play, write_heads, tmp_pa
         info.path.write_bytes(info.path.read_bytes() + b"more")
 
     monkeypatch.setattr(Preparation, "scans", replaced)
-    with pytest.raises(FileError, match="has changed while it was read"):
+    with pytest.raises(FileError, match="changed while it was read"):
         play(data=data)
     assert not (tmp_path / "run" / "data" / "training").exists()
 
@@ -309,7 +309,7 @@ def test_a_damaged_checkpoint_is_one_line(play, monkeypatch, damage):
     run = module.RunDirectory(play.folder / "run")
     (run.path / "stages" / "00" / "done.json").unlink()
     (run.path / "stages" / "00" / "last.ckpt").write_bytes(damage)
-    with pytest.raises(FileError, match=r"last\.ckpt: is no state of this training"):
+    with pytest.raises(FileError, match=r"last\.ckpt: is not a state of this training"):
         play()
 
 
@@ -400,11 +400,11 @@ def test_runs_do_not_lie_among_the_scans(tiny, heads, inside):
 
 
 def test_scoring_against_references_needs_subjects_to_validate_on(play, heads):
-    with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
+    with pytest.raises(SettingError, match="learning from references needs further subjects for validation"):
         play(data=heads / "sub-01_T1w.nii.gz", score="reference")
-    with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
+    with pytest.raises(SettingError, match="learning from references needs further subjects for validation"):
         play("supervised", "alone", heads / "sub-01_T1w.nii.gz")
-    with pytest.raises(SettingError, match="learning from references needs other subjects to validate on"):
+    with pytest.raises(SettingError, match="learning from references needs further subjects for validation"):
         play("supervised", "last", heads / "sub-01_T1w.nii.gz", keep="last", schedule="plateau")
 
 

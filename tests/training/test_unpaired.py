@@ -212,7 +212,9 @@ def test_full_scans_of_another_size_are_refused_with_the_cure(tiny, heads, write
 
 @pytest.mark.parametrize("method", ["idr", "ssdu", "supervised", "supervised_generator"])
 def test_other_methods_take_no_full_scans(start, fails, heads, others, tmp_path, method):
-    with pytest.raises(SettingError, match=f"method '{method}' takes no --full: it needs (undersampled|paired) scans"):
+    with pytest.raises(
+        SettingError, match=f"method '{method}' takes no --full: it learns from (undersampled|paired) scans"
+    ):
         start(heads, others, method)
     assert not (tmp_path / "run").exists()
     line = fails("train", method, "--data", heads, "--full", others, "--out", tmp_path / "run")

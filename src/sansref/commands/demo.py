@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from sansref.data.simulate import Sampling, Simulation, example_image, simulate
 from sansref.data.slices import Slices, resized_image
 from sansref.errors import SettingError
 from sansref.files import claim, write_text
+from sansref.kspace.grid import full_center
 from sansref.methods import IDROptions, Method, SSDUOptions
 from sansref.methods.classical.regularisation import (
     Classical,
@@ -29,6 +31,7 @@ from sansref.methods.classical.regularisation import (
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
+from sansref.outputs.writers import save_png
 from sansref.randomness import seeded
 from sansref.results.figures import agreement_figure, error_figure, stage_figure
 from sansref.results.render import markdown
@@ -44,8 +47,22 @@ from sansref.training.run import RunDirectory, environment
 from sansref.training.stages import stage_files
 from sansref.training.train import learn, logged_to
 
+MASK = "mask.png"
 _SOURCE = "s1045.ima.gz of matplotlib's sample data"
 _NAMES = {"ssdu": "SSDU", "idr": "IDR"}
+_NUMBERS = (
+    "PSNR: the squared error relative to the brightest pixel of the true image, in dB; 3 dB more is half the error.",
+    "SSIM: how alike small patches of the image and of the true image are; 1 is identical.",
+    "NMSE: the squared error divided by the squared true image; 0 is perfect.",
+    "Held-out error: the squared error on acquired samples that the method was not given, divided by their squares. "
+    "It needs no true image: you can have it for scans of your own.",
+)
+_NEXT = (
+    "Next, look into an undersampled scan of your own (ISMRMRD, Siemens twix, fastMRI, BART, MATLAB or NumPy) and "
+    "reconstruct it:",
+    "sansref info FILE",
+    "sansref zeroshot FILE --out images",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,12 @@ class Snapshot:
     psnr: float
 
 
-def run_demo(options: DemoOptions, out: Path, console: Console | None = None) -> Summary:
+def run_demo(
+    options: DemoOptions,
+    out: Path,
+    console: Console | None = None,
+    say: Callable[[str], object] = lambda line: None,
+) -> Summary:
     """Play the demo and write ``report.html``, ``table.md``, ``scores.csv`` and PNG figures.
 
     Parameters
@@ -69,14 +91,21 @@ def run_demo(options: DemoOptions, out: Path, console: Console | None = None) ->
         Folder; a demo that was killed continues in it.
     console
         Where progress is drawn.
+    say
+        Called with lines that explain what is done, before it is done.
 
     Returns
     -------
     Summary
-        Scores of both methods and of the zero-filled image.
+        Scores of both methods, of compressed sensing and of the zero-filled image.
     """
     truth, acquired = acquire(options)
     claim(out, "demo")
+    save_png(out / MASK, acquired.mask.float(), (0, 1))
+    for line in scan_in_words(options, acquired):
+        say(line)
+    say(f"The mask as a picture: {out / MASK}")
+    say("Two networks, SSDU and IDR, learn from these samples alone. The true image is read after both have ended.")
     runs = {}
     for method in _NAMES:
         runs[method] = RunDirectory(out / method)
@@ -87,6 +116,24 @@ def run_demo(options: DemoOptions, out: Path, console: Console | None = None) ->
                 learn(config, acquired_alone(acquired, runs[method].path / "data"), None, runs[method], console)
     # Only from here on does anything look at the truth.
     return _uncover(options, truth, runs, out)
+
+
+def scan_in_words(options: DemoOptions, scan: Scan) -> list[str]:
+    """What was scanned, by which mask and with how much noise, a sentence or two each."""
+    rows, columns = full_center(scan.mask)
+    return [
+        f"Scan: one head slice, {options.matrix} x {options.matrix}, from matplotlib's sample data. Its k-space is "
+        "simulated, with a smooth phase and noise.",
+        f"Mask: {float(scan.mask.float().mean()):.1%} of k-space is acquired ({scan.acceleration:.2f}x): the central "
+        f"{rows} x {columns} samples all, and fewer the further out (variable density).",
+        f"SNR {options.snr:g}: the mean signal of the head is {options.snr:g} times the standard deviation of the "
+        "noise.",
+    ]
+
+
+def explained() -> list[str]:
+    """What the scores mean, and what to do next, a line each."""
+    return [*_NUMBERS, _NEXT[0], *(f"  {command}" for command in _NEXT[1:])]
 
 
 def config_of(options: DemoOptions, method: str) -> RunConfig:
@@ -202,6 +249,12 @@ def _report(
 ) -> None:
     sections = [
         Section(
+            "What was acquired",
+            scan_in_words(options, truth),
+            [Figure(out / MASK, "The mask: acquired samples are white, DC is in the center.", "Sampling mask")],
+        ),
+        Section("What the scores mean", _NUMBERS),
+        Section(
             "Stage by stage",
             [
                 "The model that the reference-free score would choose after each stage; SSDU is shown after the same "
@@ -217,6 +270,7 @@ def _report(
             ],
             [Figure(out / "agreement.png", "Held-out error against true PSNR.", "Scatter plot of score and PSNR")],
         ),
+        Section("What to do next", _NEXT),
     ]
     page = Contents(
         "Learning from one undersampled scan",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from sansref.commands.output_files import MAPS_RECORD, Outputs, check_finite
 from sansref.data.placement import in_plane_axes, is_placing
+from sansref.errors import SettingError
 from sansref.files import write_text
 from sansref.kspace.masks.family import MaskFamily
-from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD, Region
+from sansref.methods import Method
+from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD, UNSEEN, Region
 from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, error_maps
 from sansref.metrics.held_out import Reconstruct
@@ -26,12 +29,78 @@ from sansref.outputs.overlay import OVERLAYS
 from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
+from sansref.training.config import RunConfig
 
 VAGUE = 12.0
 """Width in dB of an interval of the PSNR that tells nothing."""
 
 LISTED = 10
 """Contradictions that are told, at most; the record holds all."""
+
+
+class MappedSlice(NamedTuple):
+    """A slice and where it may be wrong, cropped to the part that is exported.
+
+    Attributes
+    ----------
+    layers
+        Magnitude, error bound and contradiction, float32 (3, height, width); the first two in the file's units.
+    meta
+        Where the slice comes from.
+    psnr
+        Estimated, in dB.
+    regions
+        Where the scan contradicts the image, the strongest first.
+    """
+
+    layers: Tensor
+    meta: ScanMeta
+    psnr: Estimated
+    regions: tuple[Region, ...]
+
+
+def mapped_slice(
+    reconstruct: Reconstruct, scan: Scan, family: MaskFamily, options: ErrorMapOptions, unseen: Tensor | None = None
+) -> MappedSlice:
+    """Reconstruct a scan with its error maps, see :func:`sansref.metrics.error_maps.error_maps`.
+
+    Images of ``reconstruct`` are on the CPU. Raises ``FileError`` if the scan has too few samples, or is reconstructed
+    to numbers that are not finite.
+    """
+    found = error_maps(reconstruct, scan, family, options, unseen)
+    image, scale = magnitude(found.image, scan), scan.meta.scale
+    layers = torch.stack([image * scale, found.bound * scale, found.contradiction])
+    check_finite(layers, scan)
+    return MappedSlice(layers, scan.meta, found.psnr, found.regions)
+
+
+def options_for(
+    method: Method, config: RunConfig, options: ErrorMapOptions, cure: str = "leave out --error_map"
+) -> ErrorMapOptions:
+    """How error maps of a method are made; a ``SettingError`` that says why where none can be.
+
+    Methods that denoise probe the noise of a batch as a whole, so that they get one scan at a time.
+    """
+    why = None
+    if method.relative:
+        why = "it gives every image a scale of its own, which no sample can be compared with"
+    elif config.coils.map_sets > 1:
+        why = "with two sets of coil maps (--map_sets 2) images have two components, and the bound is derived for one"
+    elif method.denoises and config.sampling.acceleration == 1:
+        why = "it learned from full scans to denoise them, and reconstructs nothing without a sample that is held out"
+    if why is not None:
+        raise SettingError(f"method {config.method!r} can have no error map: {why}; {cure}")
+    return replace(options, batch=1) if method.denoises else options
+
+
+def meanings(options: ErrorMapOptions) -> dict[str, str]:
+    """What each map is, a sentence, by its name."""
+    return {
+        "error_bound": f"Error bound, not an image: {options.bound:.0%} of the errors of magnitudes stay below it."
+        f" {UNSEEN}",
+        "contradiction": "Contradiction map, not an image: standard deviations by which acquired samples that were "
+        f"held out want more signal (above 0) or less (below 0). {UNSEEN}",
+    }
 
 
 class MappedFile:
@@ -46,17 +115,15 @@ class MappedFile:
         Names and formats of the images.
     options
         How error maps are made.
+    keep
+        Numbers of slices that stay in memory, as ``kept``, for a page.
     """
 
-    def __init__(self, outputs: Outputs, options: ErrorMapOptions) -> None:
-        self.outputs, self.options = outputs, options
-        meanings = {
-            "error_bound": f"Error bound, not an image: {options.bound:.0%} of the errors of magnitudes stay below it.",
-            "contradiction": "Contradiction map, not an image: standard deviations by which acquired samples that were "
-            "held out want more signal (above 0) or less (below 0).",
-        }
-        self._maps = [outputs.of_map(name, meanings[name]) for name in OVERLAYS]
-        self._found: list[tuple[ScanMeta, Estimated, tuple[Region, ...]]] = []
+    def __init__(self, outputs: Outputs, options: ErrorMapOptions, keep: Container[int] = ()) -> None:
+        self._keep, self.kept = keep, dict[int, MappedSlice]()
+        self.outputs, self.options = replace(outputs, maps=meanings(options)), options
+        self._maps = [self.outputs.of_map(name) for name in self.outputs.maps]
+        self._found: list[Found] = []
 
     @property
     def _record(self) -> Path:
@@ -93,26 +160,28 @@ class MappedFile:
     ) -> Iterator[tuple[Tensor, ScanMeta]]:
         """Yield each slice's magnitude, error bound and contradiction, float32 (3, height, width).
 
-        The first two are in the file's units. ``reconstruct`` gives images on the CPU, and ``family`` the masks of
-        scans that were, or were not, undersampled here; ``unseen`` the samples of a scan that the method has not
-        learned from. Raises ``FileError`` if a scan has too few samples, or is reconstructed to numbers that are not
-        finite.
+        ``family`` gives the masks of scans that were, or were not, undersampled here; ``unseen`` the samples of a scan
+        that the method has not learned from; for the rest see :func:`mapped_slice`.
         """
         for scan in scans:
-            found = error_maps(reconstruct, scan, family(scan.meta.emulated), self.options, unseen(scan))
-            image, scale = magnitude(found.image, scan), scan.meta.scale
-            stack = torch.stack([image * scale, found.bound * scale, found.contradiction])
-            check_finite(stack, scan)
-            self._found.append((scan.meta, found.psnr, found.regions))
-            yield stack, scan.meta
+            yield self.slice(reconstruct, scan, family(scan.meta.emulated), unseen(scan)), scan.meta
+
+    def slice(self, reconstruct: Reconstruct, scan: Scan, family: MaskFamily, unseen: Tensor | None = None) -> Tensor:
+        """One slice's layers, see :func:`mapped_slice`; what its maps tell is kept for :meth:`notes`."""
+        found = mapped_slice(reconstruct, scan, family, self.options, unseen)
+        self._found.append(found[1:])
+        if scan.meta.slice in self._keep:
+            self.kept[scan.meta.slice] = found
+        return found.layers
 
     def write(self, slices: Iterable[tuple[Tensor, ScanMeta]]) -> bool:
         """Write slices as they come; tells whether any of them was undersampled here."""
         puts: list[list[PutSlice]] = []
         emulated = False
         with ExitStack() as opened:
-            for (image, *maps), meta in slices:
-                shown = [image, *(torch.stack([image, one]) for one in maps)]
+            for layers, meta in slices:
+                image, *maps = layers
+                shown = [layers, *(torch.stack([image, one]) for one in maps)]
                 if not puts:
                     every = zip((self.outputs, *self._maps), shown, strict=True)
                     puts = [outputs.open(opened, what, meta) for outputs, what in every]
@@ -135,24 +204,35 @@ class MappedFile:
 
     def notes(self) -> Iterator[str]:
         """What the maps tell of the file, a line each."""
-        if not self._found:
-            return
-        mean = mean_of([psnr for _, psnr, _ in self._found])
-        if mean.high - mean.low > VAGUE:
-            yield f"PSNR: cannot be told without a reference here (between {mean.low:.0f} and {mean.high:.0f} dB)"
-        else:
-            yield f"PSNR estimated {mean}, without a reference; mean over slices"
-        regions = [(meta, one) for meta, _, found in self._found for one in found]
-        regions.sort(key=lambda one: -abs(one[1].z))
-        for meta, one in regions[:LISTED]:
-            yield f"slice {meta.slice}, {place(one, meta)}: {one.meaning} ({one.pixels} pixels, z {one.z:.1f})"
-        if len(regions) > LISTED:
-            yield f"{len(regions) - LISTED} more contradictions are listed in {self._record.name}"
-        if regions:
-            yield f"look there before you believe it: {FALSE_ALARMS}"
-        else:
-            yield f"no contradiction of {THRESHOLD:g} standard deviations or more"
-        yield SEEN
+        return told_of(self._found, more=f"are listed in {self._record.name}")
+
+
+Found = tuple[ScanMeta, Estimated, tuple[Region, ...]]
+"""What error maps tell of a slice."""
+
+
+def told_of(found: Sequence[Found], listed: int = LISTED, more: str = "were found") -> Iterator[str]:
+    """What the maps tell of slices, a line each, with at most so many contradictions ``listed``.
+
+    ``more`` is said of those that are not.
+    """
+    if not found:
+        return
+    mean = mean_of([psnr for _, psnr, _ in found])
+    if mean.high - mean.low > VAGUE:
+        yield f"PSNR: cannot be told without a reference here (between {mean.low:.0f} and {mean.high:.0f} dB)"
+    else:
+        yield f"PSNR estimated {mean}, without a reference" + ("; mean over slices" if len(found) > 1 else "")
+    regions = [(meta, one) for meta, _, own in found for one in own]
+    regions.sort(key=lambda one: -abs(one[1].z))
+    for meta, one in regions[:listed]:
+        yield f"slice {meta.slice}, {place(one, meta)}: {one.meaning} ({one.pixels} pixels, z {one.z:.1f})"
+    if len(regions) > listed:
+        yield f"{len(regions) - listed} {'more ' if listed else ''}contradictions {more}"
+    if regions:
+        yield f"look there before you believe it: {FALSE_ALARMS}"
+    else:
+        yield f"no contradiction of {THRESHOLD:g} standard deviations or more"
 
 
 def place(region: Region, meta: ScanMeta) -> str:

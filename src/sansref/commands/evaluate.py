@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from math import isnan
 from pathlib import Path
 from statistics import fmean, median
@@ -14,6 +14,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.options import ScoreOptions
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
@@ -24,7 +25,7 @@ from sansref.methods import Method
 from sansref.methods.classical.regularisation import Choice, Classical, ClassicalName, choose_regularisation
 from sansref.metrics.contradiction import FALSE_ALARMS, SEEN, THRESHOLD
 from sansref.metrics.error_bound import Estimated, mean_of
-from sansref.metrics.error_maps import ErrorMapOptions, ErrorMaps, error_maps
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.lpips import load_lpips
 from sansref.results.figures import error_figure
@@ -161,12 +162,14 @@ class Evaluation:
             level, limit = self.noise
             yield (
                 f"references are measured and noisy (standard deviation {level:.1%} of their maximum): PSNR, SSIM and "
-                f"NMSE take their noise for truth and punish smoothing; a perfect image would have about {limit:.1f} dB"
+                "NMSE take this noise for truth and penalise smoothing; a perfect image would score about "
+                f"{limit:.1f} dB"
             )
         if self.learned:
-            yield f"the run was trained on {', '.join(map(printable, self.learned))}: new subjects would score lower"
+            names = ", ".join(map(printable, self.learned))
+            yield f"the run was trained on {names}, which are scored here: new subjects would score lower"
         else:
-            yield "the run was trained on none of the scored subjects"
+            yield "none of the scored subjects was used for training"
         if self.note:
             yield f"left out: {self.note}"
         if self.left_out:
@@ -175,8 +178,8 @@ class Evaluation:
 
 
 def _mapping(
-    options: ScoreOptions, method: Method, family: Callable[[bool], MaskFamily]
-) -> Callable[[Scan], ErrorMaps] | None:
+    options: ScoreOptions, method: Method, config: RunConfig, family: Callable[[bool], MaskFamily]
+) -> Callable[[Scan], MappedSlice] | None:
     """What makes error maps of a scan; None where none are wanted.
 
     Raises ``SettingError`` for an impossible bound, and for a method that they cannot be made of.
@@ -184,11 +187,8 @@ def _mapping(
     made = ErrorMapOptions(options.bound)
     if not options.error_map:
         return None
-    if method.denoises:
-        raise SettingError("a run that learned to denoise has no error maps yet: leave out --error_map")
-    if method.relative:
-        raise SettingError("a method that gives every image a scale of its own has no error map: leave it out")
-    return lambda scan: error_maps(method.reconstruct, scan, family(scan.meta.emulated), made)
+    made = options_for(method, config, made)
+    return lambda scan: mapped_slice(method.reconstruct, scan, family(scan.meta.emulated), made)
 
 
 def evaluate(
@@ -239,7 +239,7 @@ def evaluate(
     relative: Normalise = "minmax" if method.relative else "none"
     scale = relative if options.normalise == "auto" else options.normalise
     scoring = Scoring(scale, options.backbone, weights=not missing)
-    mapped = _mapping(options, method, cache(config.sampling.family))
+    mapped = _mapping(options, method, config, cache(config.sampling.family))
     evaluation = Evaluation(scoring=scoring, missing=missing, method=config.method)
     reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
@@ -274,7 +274,7 @@ def evaluate(
             evaluation.bad_files.append(error)
     if not evaluation.slices:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
-        raise SettingError(f"{data} gave no slice to evaluate on{reason}").after(evaluation.bad_files)
+        raise SettingError(f"{data} has no slice to evaluate on{reason}").after(evaluation.bad_files)
     note = data_note([one.data for one in evaluation.slices], config.coils.reference)
     evaluation.scoring = replace(scoring, data=note)
     write_scores(out / "scores.csv", evaluation.rows)
@@ -289,7 +289,7 @@ def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tup
     wanted = {"all": found, "test": found & set_aside, "auto": found - learned_subjects(run, files)}[subjects]
     if not wanted:
         raise SettingError(
-            f"none of the {len(found)} subject(s) is left to evaluate on: train with --test 0.2 to set some aside, "
+            f"no subject of {len(found)} is left to evaluate on: train with --test 0.2 to set some aside, "
             "give other data, or use --subjects all to score what was trained on"
         )
     return [info for info in files if info.subject in wanted], sorted(found - wanted)
@@ -310,7 +310,7 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
     held_out = [held_out_mask(scan, share, seed, item) for item, scan in enumerate(scans)]
     family = config.sampling.family(emulated=all(scan.meta.emulated for scan in scans))
     if not scans:
-        raise SettingError("no slice is left to choose a regularisation on: leave out --classical, or give other data")
+        raise SettingError("no slice is left for choosing a regularisation: leave out --classical, or give other data")
     return choose_regularisation(name, scans, held_out, family)
 
 
@@ -320,7 +320,7 @@ def _scored(
     data: Path,
     info: FileInfo,
     first: int | None = None,
-    mapped: Callable[[Scan], ErrorMaps] | None = None,
+    mapped: Callable[[Scan], MappedSlice] | None = None,
 ) -> list[EvaluatedSlice]:
     """Score every slice of a file; their held-out samples follow from ``first`` on, None for the slices' numbers."""
     found = []
@@ -370,7 +370,7 @@ def _shown(
     scorer: Scorer,
     config: RunConfig,
     out: Path,
-    mapped: Callable[[Scan], ErrorMaps] | None,
+    mapped: Callable[[Scan], MappedSlice] | None,
 ) -> list[ViewerSlice]:
     """Reconstruct telling slices, and draw the worst and the median one."""
     ranked = _ranked(evaluation.slices, config.method)
@@ -380,7 +380,7 @@ def _shown(
         one = ranked[at]
         (scan,) = config.preparation.scans(one.info, [one.slice])
         shown = scorer.show(scan, list(one.scores.values()), "", at < worst, at == middle)
-        found.append(with_maps(shown, config.method, mapped(scan), scan) if mapped else shown)
+        found.append(with_maps(shown, config.method, mapped(scan)) if mapped else shown)
         learned = " (trained on)" if one.info.subject in evaluation.learned else ""
         for title in [title for title, place in (("worst", 0), ("median", middle)) if at == place]:
             heading = f"{title} slice: {shown.subject}{learned}, slice {shown.number}"
@@ -388,10 +388,10 @@ def _shown(
     return found
 
 
-def with_maps(shown: ViewerSlice, method: str, found: ErrorMaps, scan: Scan) -> ViewerSlice:
-    """A slice of the viewer with the error maps of one method's image of ``scan``, and what they tell."""
-    turned = partial(for_people, geometry=scan.meta.geometry)
-    maps = {"error_bound": turned(found.bound).numpy(), "contradiction": turned(found.contradiction).numpy()}
+def with_maps(shown: ViewerSlice, method: str, found: MappedSlice) -> ViewerSlice:
+    """A slice of the viewer with the error maps of one method's image of it, and what they tell."""
+    bound, contradiction = (for_people(one, found.meta.geometry).numpy() for one in found.layers[1:])
+    maps = {"error_bound": bound / found.meta.scale, "contradiction": contradiction}
     told = {"PSNR estimated": str(found.psnr), "contradictions": str(len(found.regions))}
     details = {**shown.details, method: {**shown.details.get(method, {}), **told}}
     return replace(shown, maps={**shown.maps, method: maps}, details=details)

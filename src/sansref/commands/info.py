@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
-from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError
 from sansref.kspace.grid import full_center, is_full
 from sansref.kspace.masks.family import is_columns
 from sansref.kspace.noise import estimate_noise
-from sansref.networks import NetworkOptions
 from sansref.scan import Scan
-from sansref.training.config import RunConfig
-from sansref.training.history import read_history
-from sansref.training.run import RunDirectory
-from sansref.training.subjects import survey_of
+
+if TYPE_CHECKING:  # loaded for folders and runs alone: a file is described without networks and methods
+    from sansref.data.scan_store import PreparedScans
+    from sansref.training.run import RunDirectory
 
 USUAL = "idr"
 """The method whose training a folder is described for."""
@@ -35,6 +34,8 @@ def describe(
     """
     if not path.is_dir():
         return _file(path, options)
+    from sansref.training.run import RunDirectory
+
     run = RunDirectory(path, trust_code)
     return _run(run) if run.config_file.exists() else _folder(path, options or ReaderOptions(), skip_bad)
 
@@ -45,6 +46,9 @@ def _folder(path: Path, options: ReaderOptions, skip_bad: bool) -> Iterator[tupl
     except FileError as error:
         problem = f"is not a run directory (no config.yaml), and as a folder of scans it {error.problem}"
         raise FileError(path, problem, error.cure) from None
+    from sansref.training.config import RunConfig
+    from sansref.training.subjects import survey_of
+
     yield "folder", str(path)
     yield "training", f"as by 'sansref train {USUAL} --data {path}' with its usual settings"
     reading = {name: getattr(options, name) for name in ("plane", "array", "axes", "subject_from")}
@@ -70,7 +74,7 @@ def _file(path: Path, options: ReaderOptions | None) -> Iterator[tuple[str, str]
         yield "can train", ALL
         yield "note", "k-space is simulated from magnitudes; scores on it are optimistic compared with raw data"
     if is_label_map(info, options):
-        yield "note", "this is a label map or a mask: nothing is learned from it, and folders are read without it"
+        yield "note", "this is a label map or a mask: no training uses it, and it is skipped in folders"
     for note in info.notes:
         yield "note", note
 
@@ -114,6 +118,10 @@ def _needed(side: int) -> str:
 
 
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    from sansref.data.scan_store import PreparedScans
+    from sansref.networks import NetworkOptions
+    from sansref.training.history import read_history
+
     config = run.config()
     rows = read_history(run.path / "metrics.csv")
     yield "run", str(run.path)

@@ -21,10 +21,10 @@ class PerceptualOptions:
     lpips
         Backbone of LPIPS, a perceptual distance learned on photographs; its weights are not part of sansref.
     lpips_weights
-        File of the backbone's weights, .pth as PyTorch publishes them or .safetensors; null looks where PyTorch keeps
+        File with the backbone's weights (.pth as published by PyTorch, or .safetensors); null looks where PyTorch keeps
         downloads.
     lpips_download
-        Download weights that are not there.
+        Download the weights if they are missing.
     """
 
     lpips: Literal["none", "alex", "vgg"] = "none"
@@ -34,7 +34,7 @@ class PerceptualOptions:
     def __post_init__(self) -> None:
         if self.lpips == "none" and (self.lpips_weights is not None or self.lpips_download):
             raise SettingError(
-                "weights are given or to be downloaded for LPIPS, which is none: add --lpips alex or vgg"
+                "weights for LPIPS are given or asked for, but --lpips is none: add --lpips alex or --lpips vgg"
             )
 
     @property
@@ -50,18 +50,18 @@ class ScoreOptions(PerceptualOptions):
     Attributes
     ----------
     normalise
-        minmax scales every image by the minimum and maximum of the zero-filled image and the reference by its own;
-        auto does so where the method knows relative grey values only, and nowhere else.
+        minmax scales every image by the minimum and maximum of the zero-filled image, and the reference by its own;
+        auto does so only for methods that give relative grey values.
     maps
-        Coil maps of the scans: a file, or a folder of files that are named as the scans are; null takes those in the
-        scan's own file, if any, and none always estimates. Those of the run's training data are not taken.
+        Coil maps of the scans: a file, or a folder of files named like the scans. null uses the maps in the scan's own
+        file, if there are any; none always estimates. The maps of the run's training data are never used.
     classical
         Compressed sensing that stands beside the run, its regularisation chosen by the error on held-out samples.
     error_map
-        Say without the references where the run's images may be wrong: an error bound and contradictions over the
-        images of the page, and the PSNR so estimated beside the true one. It takes 25 reconstructions a slice.
+        Show where the run's images may be wrong, estimated without the references: an error bound and contradictions
+        over the images of the page, and the estimated PSNR beside the true one. It takes 20 reconstructions per slice.
     bound
-        Share of the pixels whose error is to stay below the bound.
+        Fraction of the pixels whose error should lie below the bound.
     """
 
     normalise: Literal["auto", "none", "minmax"] = "auto"
@@ -80,25 +80,25 @@ class DemoOptions:
     seed
         Seed of phase, noise, mask, partitions and weights.
     matrix
-        Rows and columns of the slice; fewer than 256 lower the resolution.
+        Rows and columns of the slice; fewer than 256 lower its resolution.
     acceleration
-        Grid points over acquired samples.
+        Number of grid points divided by the number of acquired samples.
     snr
-        Signal-to-noise ratio of the simulated scan.
+        Signal-to-noise ratio of the simulated scan: mean signal of the head over the standard deviation of the noise.
     stages
-        Stages of IDR; SSDU is trained for as many steps as all of them together.
+        Number of stages of IDR. SSDU is trained for the same total number of steps.
     epochs
         Epochs per stage.
     repeats
-        Steps per epoch, each on a new partition of the one scan.
+        Steps per epoch, each with a new partition of the scan.
     phases
         Unrolled iterations of the ISTA-Net+.
     channels
-        Features of its convolutions.
+        Number of features in its convolutions.
     learning_rate
-        Adam's, at the start of a stage.
+        Learning rate of Adam at the start of training.
     threads
-        CPU threads; 0 leaves PyTorch's choice.
+        Number of CPU threads; 0 lets PyTorch choose.
     """
 
     seed: int = 0

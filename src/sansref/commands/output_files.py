@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,9 @@ ENDINGS: dict[Format, str] = {
 MAPS_RECORD = "_error_maps.json"
 """What follows the name of an input in the name of the numbers that belong to its maps."""
 
+IN_ONE: tuple[Format, ...] = ("hdf5", "mrd")
+"""Formats in which maps lie in the file of their images, as datasets and series of their own."""
+
 SLICE_NAMES = {"png": png_name, "dicom": dicom_name}
 """Of the files in those folders."""
 
@@ -65,7 +68,8 @@ class Outputs:
     """What is written for one file into the folder ``out``, in formats as the user names them.
 
     ``name`` is how the names of the outputs begin, from the folder on, see :func:`output_names`; None is
-    :func:`output_name`.
+    :func:`output_name`. ``maps`` says what each map of :data:`OVERLAYS` is that goes with the images, a sentence;
+    ``overlay`` is how one is laid over them, in the outputs of a map.
     """
 
     info: FileInfo
@@ -74,29 +78,35 @@ class Outputs:
     made: Provenance
     name: str | None = None
     overlay: Overlay | None = None
+    maps: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, opened: ExitStack, image: Tensor, meta: ScanMeta) -> list[PutSlice]:
         """Writers of slices like the first one, a real ``image``; outputs are complete when ``opened`` is closed.
 
-        With an ``overlay``, slices are pairs (2, height, width) of an image and the map that is written.
+        With ``maps``, slices are an image and these maps, (1 + maps, height, width); with an ``overlay``, pairs (2,
+        height, width) of an image and the map that is written.
         """
         shape = (self.info.slices, image.shape[-2], image.shape[-1])
         writers = {
             "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing, self.made.noise),
-            "hdf5": lambda path: fastmri_slices(path, shape),
+            "hdf5": lambda path: fastmri_slices(path, shape, self.maps),
             "png": lambda path: (
                 overlay_slices(path, self.overlay, meta.geometry) if self.overlay else png_slices(path, meta.geometry)
             ),
             "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),
-            "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made),
+            "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made, [*map(self._made, self.maps)]),
         }
         puts = {name: opened.enter_context(writers[name](path)) for name, path in self._targets().items()}
-        return [put if name == "png" or not self.overlay else _second(put) for name, put in puts.items()]
+        if self.overlay is not None:
+            return [put if name == "png" else _layer(put, 1) for name, put in puts.items()]
+        return [put if name in IN_ONE or not self.maps else _layer(put, 0) for name, put in puts.items()]
 
-    def of_map(self, name: str, meaning: str) -> Outputs:
-        """The outputs of one of the maps of :data:`OVERLAYS`, beside those of the images; ``meaning`` is a sentence."""
-        made = replace(self.made, shows=name.replace("_", " "), meaning=meaning)
-        return replace(self, name=f"{self.begin}_{name}", made=made, overlay=OVERLAYS[name])
+    def of_map(self, name: str) -> Outputs:
+        """The outputs of one of the ``maps``, beside those of the images."""
+        return replace(self, name=f"{self.begin}_{name}", made=self._made(name), overlay=OVERLAYS[name], maps={})
+
+    def _made(self, name: str) -> Provenance:
+        return replace(self.made, shows=name.replace("_", " "), meaning=self.maps[name])
 
     @property
     def begin(self) -> str:
@@ -119,14 +129,16 @@ class Outputs:
     def _targets(self) -> dict[Format, Path]:
         own: Format = "dicom" if self.info.format == DICOM else "hdf5" if self.info.kind == "k-space" else "nifti"
         names = dict.fromkeys(own if name == "source" else name for name in self.formats)
+        if self.overlay is not None:
+            names = {name: None for name in names if name not in IN_ONE}
         return {name: self.out / f"{self.begin}{ENDINGS[name]}" for name in names}
 
 
-def _second(put: PutSlice) -> PutSlice:
-    def put_second(index: int, pair: Tensor | Array) -> None:
-        put(index, pair[1])
+def _layer(put: PutSlice, layer: int) -> PutSlice:
+    def put_layer(index: int, layers: Tensor | Array) -> None:
+        put(index, layers[layer])
 
-    return put_second
+    return put_layer
 
 
 def output_name(path: Path) -> str:
@@ -169,12 +181,14 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
         earlier = names_of.get(str(path.resolve()), [name])
         name = name if name in earlier else earlier[0]
         if (other := names.setdefault(name, path)) != path:
-            raise SettingError(f"{other} and {path} have one name: reconstruct them into different folders")
+            raise SettingError(
+                f"{other} and {path} would have the same output name: reconstruct them into different folders"
+            )
     folders = {str(folder): path for name, path in names.items() for folder in Path(name).parents}
     for name, path in names.items():
         for ending in _endings():
             if (inside := folders.get(f"{name}{ending}")) is not None:
-                raise SettingError(f"{path} and the folder of {inside} would have one name in {out}: rename one")
+                raise SettingError(f"{path} and the folder of {inside} would have the same name in {out}: rename one")
     return {path: name for name, path in names.items()}
 
 
@@ -238,7 +252,7 @@ def begin(
         there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in _endings())))
         earlier = inputs.get(name)
         if there and earlier is None:
-            raise SettingError(f"{there[0]} is no work of this command: choose another --out")
+            raise SettingError(f"{there[0]} was not written by this command: choose another --out")
         if earlier and earlier[0] != identity[0]:
             raise SettingError(f"{out} holds the images of {earlier[0]}, not of {path}: choose another --out")
         if earlier != identity:
@@ -285,4 +299,4 @@ def _read(path: Path) -> Any:
         inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name, _ in inputs)
         if record["version"] == VERSION and inside and all(isinstance(entry, list) and entry for _, entry in inputs):
             return record
-    raise FileError(path, "is no record of a reconstruction that this version can go on with", cure)
+    raise FileError(path, "is not a record of a reconstruction that this version can continue", cure)

@@ -67,7 +67,7 @@ def _connect(ray: Any, address: str) -> None:
     cure = "give HOST:PORT as 'ray start' shows it, auto, or local"
     found = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
     if not found and address not in ("auto", "local"):
-        raise SettingError(f"{address!r} is no address of a Ray cluster: {cure}")
+        raise SettingError(f"{address!r} is not the address of a Ray cluster: {cure}")
     # Only a few words are exchanged: the scans lie in the folder.
     new = {"include_dashboard": False, "object_store_memory": 100 * 2**20} if address == "local" else {}
     try:

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sansref.commands.denoised import ENDING, KEPT, TAKEN_OUT, Denoised, denoised, told
-from sansref.commands.error_map import MappedFile
+from sansref.commands.error_map import MappedFile, options_for
 from sansref.commands.output_files import (
     Format,
     Outputs,
@@ -66,7 +66,7 @@ class Job:
     formats
         source is DICOM for DICOM, NIfTI for other image volumes and fastMRI's HDF5 for k-space files.
     accelerator
-        Where networks work; auto takes a GPU if there is one.
+        Device for the network; auto uses a GPU if there is one.
     array, axes
         How files of arrays are read, where it is another way than that of the run's training data.
     maps
@@ -90,7 +90,7 @@ class Reconstructed:
     """One file that is done, and its images; whether they were there already.
 
     ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones;
-    ``notes`` are what its error maps tell, or what became of its noise, a line each.
+    ``notes`` say how it was read, what its error maps tell, or what became of its noise, a line each.
     """
 
     path: Path
@@ -221,7 +221,7 @@ def whole_volume(images: Iterable[tuple[Tensor, ScanMeta]], info: FileInfo) -> I
         blank.discard(meta.slice)
         yield image, meta
     if meta is None:
-        raise FileError(info.path, "shows one grey value in each of its slices", "Leave it out")
+        raise FileError(info.path, "has only one grey value in each of its slices", "Leave it out")
     for index in sorted(blank):
         yield torch.zeros_like(image), replace(meta, slice=index)
 
@@ -255,9 +255,7 @@ class Worker:
         self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
-        if job.error_map is not None and self.method.relative:
-            told = "its method gives every image a scale of its own, which no sample can be compared with"
-            raise SettingError(f"{job.run.path} can have no error map: {told}; leave out --error_map")
+        self.maps = None if job.error_map is None else options_for(self.method, job.run.config(), job.error_map)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 
     def outcome(self, path: Path, name: str, console: Console | None = None, title: str = "") -> FileOutcome:
@@ -273,13 +271,18 @@ class Worker:
 
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
+        done = self._images(info, name, console, title)
+        if info.axes is None or self.job.axes is not None:
+            return done
+        told = f"the axes of the array are read as {info.axes}, as in the run's training data (--axes names others)"
+        return replace(done, notes=(told, *done.notes))
+
+    def _images(self, info: FileInfo, name: str, console: Console | None, title: str) -> Reconstructed:
+        path = info.path
         outputs = Outputs(info, self.job.out, self.job.formats, self.made, name)
         if self.method.denoises:
-            if self.job.error_map is not None:
-                problem = "learned to denoise, and its images have no error map yet"
-                raise SettingError(f"{self.job.run.path} {problem}: leave out --error_map")
             return self._denoised(path, outputs, console, title)
-        mapped = None if self.job.error_map is None else MappedFile(outputs, self.job.error_map)
+        mapped = None if self.maps is None else MappedFile(outputs, self.maps)
         if (mapped or outputs).complete:
             return Reconstructed(path, info.kind, outputs.paths(), earlier=True)
         if mapped is not None:
@@ -290,44 +293,72 @@ class Worker:
 
     def _mapped(self, mapped: MappedFile, console: Console | None, title: str) -> Reconstructed:
         info, family = mapped.outputs.info, self.job.run.config().sampling.family
+        self._announce(mapped, console)
+        scans = with_file_noise(self.recipe, info.path, info.slices)
+        slices = with_bar(mapped.slices(self.reconstruct, scans, family), title, info.slices, console)
+        emulated = mapped.write(whole_volume(slices, info))
+        notes = (*mapped.notes(), *self._learned(info))
+        return Reconstructed(info.path, info.kind, mapped.paths(), emulated=emulated, notes=notes)
 
-        def reconstruct(given: Measurement) -> Tensor:
-            with torch.inference_mode():
-                return self.method.reconstruct(given.to(self.device)).cpu()
+    def reconstruct(self, given: Measurement) -> Tensor:
+        """Images on the CPU, complex (batch, height, width)."""
+        with torch.inference_mode():
+            return self.method.reconstruct(given.to(self.device)).cpu()
 
+    def _imposed(self, given: Measurement) -> Tensor:
+        """The same with the acquired samples put back."""
+        return given.data_consistent(self.reconstruct(given))
+
+    def _announce(self, mapped: MappedFile, console: Console | None) -> None:
+        info = mapped.outputs.info
         if console is not None:
             for scan in self.recipe.scans(info, [info.slices // 2]):
-                console.print(mapped.announcement(reconstruct, scan))
-        slices = with_bar(mapped.slices(reconstruct, self.recipe.scans(info), family), title, info.slices, console)
-        emulated = mapped.write(whole_volume(slices, info))
-        notes = [*mapped.notes()]
+                console.print(mapped.announcement(self.reconstruct, scan))
+
+    def _learned(self, info: FileInfo) -> Iterator[str]:
         if self.job.run.folder() == str(info.path.resolve()):
-            notes.append("the run learned from this very scan: contradictions without reason are to be expected here")
-        return Reconstructed(info.path, info.kind, mapped.paths(), emulated=emulated, notes=tuple(notes))
+            yield "the run learned from this very scan: contradictions without reason are to be expected here"
 
     def _denoised(self, path: Path, outputs: Outputs, console: Console | None, title: str) -> Reconstructed:
-        """Write two images of each slice: one that keeps the samples as they were measured, and one without noise."""
+        """Write two images of each slice: one that keeps the samples as they were measured, and one without noise.
+
+        Error maps are those of the second, whose noise is an error where it is left; a slice that was left alone has
+        its noise.
+        """
         begin = outputs.name or output_name(path)
         hard = replace(outputs, made=replace(self.made, noise=KEPT))
         clean = replace(outputs, made=replace(self.made, noise=TAKEN_OUT), name=f"{begin}{ENDING}")
-        written = (*hard.paths(), *clean.paths())
-        if hard.complete and clean.complete:
-            return Reconstructed(path, outputs.info.kind, written, earlier=True)
+        mapped = None if self.maps is None else MappedFile(clean, self.maps)
+        info, written = outputs.info, (*hard.paths(), *(mapped or clean).paths())
+        if hard.complete and (mapped or clean).complete:
+            return Reconstructed(path, info.kind, written, earlier=True)
         found: list[Denoised] = []
 
         def images() -> Iterator[tuple[Tensor, ScanMeta]]:
-            for scan in with_file_noise(self.recipe, path, outputs.info.slices):
+            for scan in with_file_noise(self.recipe, path, info.slices):
                 found.append(denoised(self.method.reconstruct, scan, self.device))
                 pair = torch.stack([found[-1].hard, found[-1].image]).cpu()
                 found[-1] = found[-1].numbers()
                 yield magnitude(pair, scan) * scan.meta.scale, scan.meta
 
-        shown = with_bar(images(), title, outputs.info.slices, console)
-        emulated = write_images((hard, clean), whole_volume(shown, outputs.info))
+        def with_maps() -> Iterator[tuple[Tensor, ScanMeta]]:
+            assert mapped is not None
+            for scan, one in zip(with_file_noise(self.recipe, path, info.slices), found, strict=True):
+                reconstruct = self._imposed if one.left_alone else self.reconstruct
+                yield mapped.slice(reconstruct, scan, family(scan.meta.emulated)), scan.meta
+
+        family = self.job.run.config().sampling.family
+        if mapped is not None:
+            self._announce(mapped, console)
+        shown = with_bar(images(), title, info.slices, console)
+        emulated = write_images((hard, clean), whole_volume(shown, info))
         notes = [told(found)]
-        if not emulated and (outputs.info.acquired_fraction or 1.0) < FULL and self.recipe.sampling.acceleration == 1:
+        if not emulated and (info.acquired_fraction or 1.0) < FULL and self.recipe.sampling.acceleration == 1:
             notes.append("the run learned from full scans: what this undersampled scan lacks, nothing fills in")
-        return Reconstructed(path, outputs.info.kind, written, emulated=emulated, notes=tuple(notes))
+        if mapped is not None:
+            mapped.write(whole_volume(with_bar(with_maps(), f"{title} maps", info.slices, console), info))
+            notes += [*mapped.notes(), *self._learned(info)]
+        return Reconstructed(path, info.kind, written, emulated=emulated, notes=tuple(notes))
 
 
 def with_file_noise(recipe: Preparation, path: Path, slices: int) -> Iterator[Scan]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from math import ceil, inf, isfinite
@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sansref.commands.error_map import MappedFile
-from sansref.commands.evaluate import CLASSICAL
+from sansref.commands.evaluate import CLASSICAL, with_maps
 from sansref.commands.output_files import Format, Outputs, check_finite, undersampling
 from sansref.commands.reconstruct import whole_volume, write_images
 from sansref.commands.zero_shot_choice import (
@@ -51,6 +51,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
+from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
 from sansref.outputs.writers import save_png
@@ -63,6 +64,7 @@ from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
 from sansref.training.history import read_history
+from sansref.training.processes import alone
 from sansref.training.run import RunDirectory, load_weights
 from sansref.training.stages import stage_files
 from sansref.training.survey import tried
@@ -251,7 +253,7 @@ def start_of(start: str | Path, config: RunConfig) -> RunDirectory | None:
     if names:
         changes = ", ".join(f"network.{name} {theirs.get(name)!r}" for name in sorted(names))
         raise SettingError(
-            f"the start {start} has another network ({changes}): give the same settings, or --start none"
+            f"the start {start} has a different network ({changes}): use the same settings, or --start none"
         )
     _ = run.load(other)
     return run
@@ -382,7 +384,7 @@ class _Work:
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
             if self._middle.meta.emulated:
                 self.say(
-                    f"{self.file} is fully sampled: a part of it is taken, {undersampling(self.config.sampling)} "
+                    f"{self.file} is fully sampled: it is undersampled first, {undersampling(self.config.sampling)} "
                     "(--mask, --acceleration)"
                 )
             self._first_picture()
@@ -394,21 +396,22 @@ class _Work:
     def _check(self) -> None:
         config = self.config
         if config.needs is not Needs.UNDERSAMPLED:
-            raise SettingError(f"method {config.method!r} needs more than one undersampled scan: use idr or ssdu")
+            raise SettingError(f"method {config.method!r} cannot learn from one undersampled scan: use idr or ssdu")
         if config.machine.processes > 1:
-            raise SettingError("one scan is learned by one process: leave out --devices and --num_nodes")
+            raise SettingError("one scan is learned by a single process: leave out --devices and --num_nodes")
         if config.training.score != "held_out" or not config.training.score_decides(config.build().stages):
             raise SettingError(
-                "the error on held-out samples decides here: leave out --keep last and --score reference"
+                "zeroshot decides by the error on held-out samples: leave out --keep last and --score reference"
             )
         if self.options.error_map is not None and config.coils.map_sets > 1:
-            raise SettingError("--error_map does not go with --map_sets 2: leave out one of them")
+            raise SettingError("--error_map cannot be combined with --map_sets 2: leave out one of them")
         if self.options.error_map is not None and config.denoises:
-            raise SettingError("--error_map does not go with --denoise: leave out one of them")
+            raise SettingError("--error_map cannot be combined with --denoise: leave out one of them")
+        alone(config.machine, config.training.precision)  # refuses what this machine lacks, before any work
         self.start = start_of(self.options.start, config)
         if self.start is not None and self._content in self.start.files().values():
             raise SettingError(
-                f"the start {self.start.path} has learned from this very scan, so that nothing could judge it: "
+                f"the start {self.start.path} has already learned from this scan, which could then not judge it: "
                 "give another --start"
             )
 
@@ -428,7 +431,7 @@ class _Work:
         if path.exists():
             self.record = read_json(path, cure)
             if not _is_sound(self.record):
-                raise FileError(path, "is no record that this version can go on with", cure)
+                raise FileError(path, "is not a record that this version can continue", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             if set(names) <= WRITTEN:  # other files of the same training
@@ -475,7 +478,7 @@ class _Work:
             return store_scans(apart, folder, references=False)
         except SettingError as error:
             problem = f"has too few samples to set some apart for judging ({error})"
-            raise FileError(self.file, problem, "Reconstruct it with a run that other scans have taught") from None
+            raise FileError(self.file, problem, "Reconstruct it with a run that was trained on other scans") from None
 
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
@@ -485,9 +488,7 @@ class _Work:
         if self.picture.exists():
             return
         draw(Classical(classical_names()[0], FIRST).reconstruct, self._middle, self.picture)
-        self.say(
-            f"first picture, by compressed sensing, after {time.perf_counter() - self.began:.1f} s: {self.picture}"
-        )
+        self.say(f"first image (compressed sensing) after {time.perf_counter() - self.began:.1f} s: {self.picture}")
 
     @property
     def _middle(self) -> Scan:
@@ -511,7 +512,8 @@ class _Work:
                 scores = [self.stopping.score(method.reconstruct, self.scans[item], item) for item in range(count)]
                 found[name] = {"regularisation": regularisation, "stopping": fmean(scores)}
                 self.say(
-                    f"{CLASSICAL[name]}: error for stopping {fmean(scores):.4f}, regularisation {regularisation:.2g}"
+                    f"{CLASSICAL[name]}: error on stopping samples {fmean(scores):.4f}, "
+                    f"regularisation {regularisation:.2g}"
                 )
             self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
         return {
@@ -531,7 +533,7 @@ class _Work:
             network = self._reconstruct(self.start)
             with torch.inference_mode():
                 before = fmean(self.stopping.score(network, scan, item) for item, scan in enumerate(self.scans))
-            self.say(f"start: error for stopping {before:.4f}, without learning from this scan")
+            self.say(f"initial weights: error on stopping samples {before:.4f}, before learning from this scan")
             if before < error:
                 better = network
         draw(better, self._middle, self.picture)
@@ -578,13 +580,13 @@ class _Work:
             return
         except KeyboardInterrupt:
             kept = end_here(config, self.run, len(self.scans))
-            self.say("training stopped; a second Ctrl-C stops the command")
+            self.say("training stopped; press Ctrl-C again to stop the command")
             self.stopped = True
         except TrainingError as error:
             kept = end_here(config, self.run, len(self.scans))
             self.say(f"training failed: {error}")
         self.say(
-            "the best weights so far are judged" if kept else "no epoch has ended: compressed sensing is judged alone"
+            "the best weights so far are used" if kept else "no epoch was completed: only compressed sensing is left"
         )
         if not kept and not self.stopped:
             self._note(failed=True)
@@ -619,22 +621,29 @@ class _Work:
         rows += [replace(row, label=CHOSEN) for row in rows if row.label == choice.label]
         self.say(choice.reason)
         with torch.inference_mode():
-            self._write_images(choice, methods[choice.label])
+            mapped = self._write_images(choice, methods[choice.label], [one.number for one in shown])
         write_scores(self.out / "scores.csv", rows)
         error_figure(self.out / "reconstructions.png", marked(shown[len(shown) // 2], choice.label))
         shown = [chosen_first(one, choice.label) for one in shown]
-        write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle)
+        notes: list[str] = []
+        if mapped is not None:
+            shown = [with_maps(one, choice.label, mapped.kept[one.number]) for one in shown]
+            notes = [f"Error maps, of the written image: {note}" for note in (*mapped.notes(), SEEN)]
+        write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle, notes)
         self._note(seeds={"judging": self.seed, "stopping": self.config.training.seed})
         if self.run.finished or not self.stopped:  # else the same command is to train
             self._note(choice=asdict(choice))
         return ZeroShot(choice, tuple(path for path in self._files(choice).paths() if path.exists()), rows)
 
-    def _write_images(self, choice: Choice, method: _Measured) -> None:
-        """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for."""
-        files = self._files(choice)
+    def _write_images(self, choice: Choice, method: _Measured, keep: Container[int]) -> MappedFile | None:
+        """Write the chosen images of all slices, with maps of where they may be wrong if these are asked for.
+
+        Returns these maps, of the slices to ``keep``, where there are any.
+        """
+        files = self._files(choice, keep)
         if isinstance(files, Outputs):
             write_images(files, whole_volume(self._images(method), self.info))
-            return
+            return None
         scans, learned = self._scans(range(self.info.slices)), choice.label in (NETWORK, MIXTURE)
 
         def unseen(scan: Scan) -> Tensor | None:
@@ -646,15 +655,16 @@ class _Work:
             files.write(whole_volume(files.slices(method, scans, family, unseen), self.info))
         except FileError as error:  # such as too few samples for judging: the images are worth more than their maps
             self.say(f"no error maps: {error}")
-            write_images(files.outputs, whole_volume(self._images(method), self.info))
-            return
-        for note in files.notes():
+            write_images(self._outputs(choice), whole_volume(self._images(method), self.info))
+            return None
+        for note in (*files.notes(), SEEN):
             self.say(note)
+        return files
 
-    def _files(self, choice: Choice | None) -> Outputs | MappedFile:
+    def _files(self, choice: Choice | None, keep: Container[int] = ()) -> Outputs | MappedFile:
         """The images, with their error maps if these are asked for."""
         outputs, options = self._outputs(choice), self.options.error_map
-        return outputs if options is None else MappedFile(outputs, options)
+        return outputs if options is None else MappedFile(outputs, options, keep)
 
     def _judged(
         self, methods: Mapping[str, _Measured]

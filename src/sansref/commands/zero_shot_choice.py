@@ -91,7 +91,7 @@ def choose(errors: Mapping[str, Sequence[float]], parts: Mapping[str, Sequence[f
     classical = min((label for label in CLASSICAL.values() if label in means), key=means.__getitem__)
     learned = min((label for label in (START, NETWORK, MIXTURE) if label in means), key=means.__getitem__, default=None)
     if learned is None:
-        return Choice(classical, f"{classical} was chosen: nothing was learned", means)
+        return Choice(classical, f"{classical} was chosen: no network was trained", means)
     told = f"on the samples for judging, the {learned} has the error {means[learned]:.4g}, {classical} "
     told += f"{means[classical]:.4g}"
     gain = means[classical] - means[learned]
@@ -100,7 +100,7 @@ def choose(errors: Mapping[str, Sequence[float]], parts: Mapping[str, Sequence[f
     over = f"; the difference has the standard error {unsure:.2g}, from {len(gains)} parts of these samples"
     if gain > unsure:
         return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
-    tie = ", too little to tell" if gain >= 0 else ""
+    tie = ", too little to decide" if gain >= 0 else ""
     return Choice(classical, f"{classical} was chosen: {told}{tie}{over}", means)
 
 

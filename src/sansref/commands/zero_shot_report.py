@@ -29,15 +29,21 @@ def write_report(
     shown: Sequence[ViewerSlice],
     run: RunDirectory,
     scan: Scan,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training."""
+    """Write ``report.html``: what was chosen and why, scores, images, coil maps, and the score over training.
+
+    ``notes`` is what the error maps tell, a line each.
+    """
     page = Contents(
-        f"{Path(record['settings']['file']).name}, reconstructed from itself",
+        f"{Path(record['settings']['file']).name}, reconstructed by learning from this scan alone",
         f"{reason[0].upper()}{reason[1:]}.",
         [
-            "Not worse than compressed sensing by the error on held-out samples: this is all that is promised.",
+            "By the error on held-out samples, the image is not worse than that of compressed sensing. No more is "
+            "promised.",
             "The error is that of images without the samples for judging, on these samples. The images shown are made "
             "of all samples.",
+            *notes,
         ],
         _facts(record, rows, scan),
         summarise(rows, Scoring()).scores(),
@@ -70,7 +76,7 @@ def marked(shown: ViewerSlice, label: str) -> ViewerSlice:
 def _facts(record: Mapping[str, Any], rows: Sequence[ScoredSlice], scan: Scan) -> dict[str, str]:
     facts = {"Slices": str(len({row.slice for row in rows})), "Acceleration": f"{rows[0].acceleration:.2f}x"}
     if scan.meta.emulated:
-        facts["Sampling"] = "a full scan, undersampled here"
+        facts["Sampling"] = "full scan, undersampled by this command"
     for name, found in record["classical"].items():
         facts[CLASSICAL[name].capitalize() if name != "l1_wavelet" else CLASSICAL[name]] = (
             f"regularisation {found['regularisation']:.2g}"

@@ -40,25 +40,26 @@ class CoilOptions:
     Attributes
     ----------
     maps
-        espirit: estimate sensitivity maps from the fully sampled center of each slice that comes without maps; none:
-        leave several coils without them, which only --coils.virtual 1 makes usable.
+        espirit estimates sensitivity maps from the fully sampled center of each slice that comes without maps; none
+        estimates no maps, which works only with --coils.virtual 1.
     calibration
-        Side of the center that maps and virtual coils are estimated from, in samples; null takes the largest that is
-        fully sampled, at most 24. It is never held out, nor is it where maps came with the scan: they may be of it.
+        Side, in samples, of the center from which maps and virtual coils are estimated; null uses the largest fully
+        sampled center, up to 24. Its samples are never held out, even if maps came with the scan: they may have been
+        estimated from the same samples.
     kernel
-        Width of ESPIRiT's kernel, at least 4; at most a third of the side of the center is used, or 4.
+        Width of ESPIRiT's kernel, at least 4. It is limited to a third of the side of the center, but not below 4.
     threshold
         Singular values of the calibration matrix below this share of the largest are noise.
     crop
         Maps are zero where ESPIRiT's eigenvalue is below this; 0 leaves maps over the whole field of view.
     virtual
-        Compress to so many coils, where there are more; null keeps all.
+        Compress to this many coils if there are more; null keeps all.
     map_sets
-        Sets of maps: 2 where the field of view is smaller than the body, so that two places lie on one pixel; the image
-        is the root of the sum of squares of both components.
+        Number of sets of maps. Use 2 if the field of view is smaller than the body, so that two places fold onto one
+        pixel; the image is then the root sum of squares of both components.
     reference
-        What the reference of a fully sampled scan is: combined, its coils combined by the maps; or rss, the root of
-        their sum of squares with the phase of the combined image, the magnitude that fastMRI scores against.
+        Reference of a fully sampled scan: combined combines the coils by the maps; rss takes their root sum of squares,
+        which fastMRI scores against, with the phase of the combined image.
     """
 
     maps: Literal["espirit", "none"] = "espirit"

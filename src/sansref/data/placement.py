@@ -83,7 +83,9 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
     through = affine[:, geometry.slice_axis]
     place = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
     if not is_placing(affine):
-        raise FileError(source, "has an affine that gives its slices no place", "Repair it, or use --format nifti")
+        raise FileError(
+            source, "has an affine that does not place its slices in space", "Repair it, or use --format nifti"
+        )
     height, width, _ = place.spacing
     cosine = float(down @ across) / (height * width)
     if abs(cosine) > MOST_SHEAR:

@@ -131,7 +131,7 @@ def magnitude_of(scan: Scan) -> ImageSlice:
     """Root-sum-of-squares magnitude of a fully sampled scan, cropped to the part that is scored."""
     if not is_full(scan.mask):
         problem = "is undersampled and has no full image"
-        raise FileError(scan.meta.source, problem, "Train without --magnitude to use it as it is")
+        raise FileError(scan.meta.source, problem, "Train without --magnitude to use the measured k-space")
     image = rss(ifft2c(scan.kspace))
     if scan.meta.crop is not None:
         image = center_crop(image, scan.meta.crop)

@@ -105,7 +105,7 @@ def fingerprint(path: Path) -> str:
             # The time of the last change of any kind cannot be set, as that of the content can.
             found.append(_content(file.resolve(), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino))
     except OSError as error:
-        raise FileError(path, f"cannot be read ({error.strerror})", "Check the path and the right to read it") from None
+        raise FileError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from None
     return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()[:32]
 
 

@@ -204,7 +204,7 @@ def store_scans(
                 if reference is not None:
                     reference.append(_reference(scan))
         if not metas:
-            raise SettingError("no file gave a usable slice: look at the files with 'sansref info FILE'")
+            raise SettingError("no file has a usable slice: look at the files with 'sansref info FILE'")
         if noise:
             metas = with_noise(metas, found)
         (part / "scans.json").write_text(json.dumps([asdict(meta) for meta in metas]))
@@ -235,7 +235,7 @@ def made_by_recipe(folder: Path, recipe: Mapping[str, Any]) -> PreparedScans:
     cure = "Restore the settings, or choose another --out"
     found, wanted = read_json(folder / "recipe.json", cure), json.loads(json.dumps(recipe))
     if not isinstance(found, dict):
-        raise FileError(folder / "recipe.json", "does not say how scans were prepared", cure)
+        raise FileError(folder / "recipe.json", "does not say how the scans were prepared", cure)
     # An update may have brought new settings.
     differing = [name for name in wanted if name in found and found[name] != wanted[name]]
     if differing:

@@ -50,8 +50,7 @@ class Simulation:
     Parameters
     ----------
     phase
-        Root mean square over the field of view, in radians, of the smooth random phase; 0 keeps the
-        image real.
+        Root mean square, in radians, of the smooth random phase over the field of view; 0 keeps the image real.
     snr
         Signal-to-noise ratio of the fully sampled image: mean signal of the object (pixels above 10 %
         of the maximum) over the standard deviation of the noise in the real, and in the imaginary, part.
@@ -180,20 +179,20 @@ class Sampling:
     Attributes
     ----------
     mask
-        A law (variable_density, uniform_random, poisson_disc, random_columns, equispaced_columns) or a mask
+        Sampling pattern (variable_density, uniform_random, poisson_disc, random_columns, equispaced_columns) or a mask
         file (.npy, .mat, .png).
     acceleration
-        Grid points over acquired samples, the center included.
+        Number of grid points divided by the number of acquired samples, the center included.
     center
-        Side of the fully sampled center as a fraction of the matrix; None takes the law's own default.
+        Side of the fully sampled center as a fraction of the matrix; None uses the default of the pattern.
     exact
-        Reach the acceleration exactly where the law allows it.
+        Reach the acceleration exactly, if the pattern allows it.
     mask_seed
-        Of the mask.
+        Seed of the mask.
     mask_dc
-        Where a mask file has its low frequencies; auto finds out.
+        Where a mask file has its low frequencies; auto detects it.
     mask_per
-        One mask for all scans of a shape (dataset), or a new one for each scan (scan).
+        Use one mask for all scans of the same shape (dataset), or a new one for each scan (scan).
     """
 
     mask: str = "variable_density"

@@ -32,30 +32,30 @@ class Slices:
     plane
         Plane in which image volumes are sliced; native is the one with the finest matrix.
     slices
-        Slices per file, evenly spaced over its central part; 0 takes every slice.
+        Number of slices to take from each file, evenly spaced over its central part; 0 takes all.
     central
-        The share of the slices around the middle of the file that ``slices`` are taken from.
+        Fraction of a file, around its middle slice, from which ``slices`` are taken.
     crop
-        Crop or zero-pad images to this height and width around their center; the resolution stays.
+        Crop or zero-pad images to this height and width around their center, at the same resolution.
     matrix
-        Keep only this central part (height, width) of k-space; the field of view stays.
+        Keep only this central part (height, width) of k-space: a lower resolution, the same field of view.
     max_crop
-        Upper bound in the place of crop, for settings that many data share: smaller images keep their size.
+        Like crop, but for larger images only; smaller ones keep their size.
     max_matrix
-        Upper bound in the place of matrix: smaller images keep their size, and measured k-space stays whole.
+        Like matrix, but for larger images only; smaller ones, and measured k-space, keep their size.
     array
-        Name of the array, for files that hold several (MATLAB, .npz, HDF5).
+        Name of the array to read from a file that holds several (MATLAB, .npz, HDF5).
     axes
-        What the axes of an array are, such as coil,row,column: slice, partition, coil, row, column, or x for an axis
-        of length 1. A partition is a fully sampled k-space axis of a 3-D scan; complex is an axis along which real and
-        imaginary parts take turns.
+        Meaning of each axis of an array, such as coil,row,column. The words are slice, partition (a fully sampled
+        k-space axis of a 3-D scan), coil, row, column, complex (real and imaginary parts alternate) and x (an axis of
+        length 1).
     subject_from
-        Whose scans the files of a folder are: folder (one person a folder), file (one person a file), or a regular
-        expression that finds the person's name in a path, by its group where it has one; null goes by patient ids in
-        files, BIDS and IXI names, and folders that have files of equal names, and refuses where that is not sure.
+        How to tell whose scan a file is: folder (one person per folder), file (one person per file), or a regular
+        expression that matches the person's name in the path (its group, if it has one). null goes by patient ids in
+        the files, BIDS and IXI names, and folders with files of equal names, and stops if these leave doubt.
     maps
-        Coil maps that are taken instead of estimated ones: a file, which must fit each scan, or a folder of files that
-        are named as the scans are; null takes those in the scan's own file, if any, and none always estimates.
+        Coil maps to use instead of estimated ones: a file that fits every scan, or a folder of files named like the
+        scans. null uses the maps in the scan's own file, if there are any; none always estimates.
     """
 
     plane: Plane = "native"

@@ -118,7 +118,7 @@ def split_uniform(
     """
 
     def split(points: Tensor) -> Partition:
-        return _set_apart(points, torch.zeros_like(points, dtype=torch.float64), ratio, generator, block)
+        return _set_apart(points, torch.zeros_like(points, dtype=torch.float64), ratio, generator, block, unit)
 
     return in_units(acquired, unit, split)
 
@@ -165,7 +165,7 @@ def split_gaussian(
             ((torch.arange(n, dtype=torch.float64, device=points.device) - n // 2) / (width * max(n - 1, 1))) ** 2
             for n in points.shape
         )
-        return _set_apart(points, -(rows[:, None] + columns) / 2, ratio, generator, block)
+        return _set_apart(points, -(rows[:, None] + columns) / 2, ratio, generator, block, unit)
 
     return in_units(acquired, unit, split)
 
@@ -262,7 +262,7 @@ def select_variable_density(
         count = round(fraction * total)
         if not max(kept, 1) <= count < total:
             raise SettingError(
-                f"cannot select {count} of {total} acquired samples where the kept center holds {kept}: "
+                f"cannot select {count} of {total} acquired samples when the kept center already holds {kept}: "
                 f"use a smaller center, another fraction than {fraction:g} or a lower acceleration"
             )
         probability = variable_density_profile(full, points, count / total)
@@ -283,17 +283,23 @@ def multi(split: Callable[[], Partition], count: int) -> list[Partition]:
     return [split() for _ in range(count)]
 
 
-def _set_apart(acquired: Tensor, log_weight: Tensor, ratio: float, generator: Generator, block: Shape) -> Partition:
+def _set_apart(
+    acquired: Tensor, log_weight: Tensor, ratio: float, generator: Generator, block: Shape, unit: Unit
+) -> Partition:
     """Draw the target outside the block in proportion to ``exp(log_weight)``."""
     check_fraction(ratio)
     kept = central_mask(shape_of(acquired), block, acquired.device)
     available = acquired & ~kept
-    outside = int(available.sum())
+    outside, total = int(available.sum()), int(acquired.sum())
     count = round(ratio * outside)
-    if not 0 < count < int(acquired.sum()):
+    if not 0 < count < total:
+        what, place = ("columns", f"{block[1]}") if unit == "column" else ("samples", f"{block[0]} x {block[1]}")
+        found = f"{total} {what} were acquired, {outside} of them outside the central {place}"
+        if count:
+            raise SettingError(f"{found}: a share of {ratio:g} would leave none of them to learn from; choose less")
         raise SettingError(
-            f"cannot set {ratio:g} of the {outside} acquired samples outside the central block apart: "
-            "use a smaller block, another ratio or a lower acceleration"
+            f"{found}: a share of {ratio:g} can be set apart only from {math.floor(0.5 / ratio) + 1} or more; "
+            "acquire more, or set a larger share apart"
         )
     target = successive_sample(log_weight, available, count, generator)
     taken = successive_probability(log_weight, available, count)

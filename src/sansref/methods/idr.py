@@ -38,13 +38,13 @@ class IDROptions:
     Attributes
     ----------
     stages
-        Number of stages, the first on acquired samples alone; the paper has 15.
+        Number of stages; the first learns from acquired samples alone. The paper uses 15.
     selection
         Share of the acquired samples outside the center that the network is given in the first stage.
     pool
-        Number of undersampling masks of later stages: the scan's own and pool - 1 others of its kind. The input of
-        a later stage is sampled by one of the others, as scans are when they are reconstructed: under the scan's own
-        mask, what is acquired would be both input and target.
+        Number of undersampling masks of later stages: the scan's own and pool - 1 others of its kind. The input of a
+        later stage is sampled with one of the others, as new scans will be. With the scan's own mask, the acquired
+        samples would be both input and target.
     refined_weight
         Weight of a refined sample in the loss of later stages, next to 1 for an acquired one.
     input_noise

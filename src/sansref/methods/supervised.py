@@ -48,7 +48,7 @@ class Supervised(UnrolledMethod[SupervisedOptions]):
         """One example: the acquired samples and the full k-space of the reference."""
         scan = sample.scan
         if scan.reference is None:
-            raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
+            raise ValueError(f"supervised training got {scan.meta.source} without its reference")
         target = scan.measurement.physics.transform(scan.reference.to(torch.complex64))
         weight = self.unless_consistent(torch.ones(scan.mask.shape), scan.mask)
         return [KspaceExample(scan.measurement, target, weight)]

@@ -28,10 +28,15 @@ FALSE_ALARMS = "honest images of people kept aside had one in 13 of 44 slices"
 ROBUST = 1.4826
 """Standard deviation of normal numbers over their median absolute deviation."""
 
+UNSEEN = (
+    "Neither map can see what only samples never acquired carry, an error in the center of k-space, which is never held"
+    " out, or errors of the coil maps, of motion and of scale, which both share with the image."
+)
+"""What the maps cannot see, for the reader of one of them."""
+
 SEEN = (
-    "A contradiction is a place where acquired samples that were held out want more signal than the image has, or less."
-    " Neither map can see what only samples never acquired carry, an error in the center of k-space, which is never"
-    " held out, or errors of the coil maps, of motion and of scale, which both share with the image."
+    "The error bound says how large errors may be, and hardly where; a contradiction is a place where acquired samples"
+    f" that were held out want more signal than the image has, or less. {UNSEEN}"
 )
 """What the maps mean and what they cannot see, for the reader of an image."""
 
@@ -88,14 +93,27 @@ def contradiction_map(image: Tensor, residual: Tensor, weight: Tensor, maps: Ten
     """
     from scipy import ndimage
 
+    missing = missing_signal(image, residual, weight, maps).double()
+    smooth = torch.from_numpy(ndimage.gaussian_filter(missing.numpy(), SMOOTHING, mode="wrap"))
+    middle, spread = robust(smooth[body_mask(image.abs())])
+    return ((smooth - middle) / spread if spread > 0 else torch.zeros_like(smooth)).float()
+
+
+def missing_signal(image: Tensor, residual: Tensor, weight: Tensor, maps: Tensor | None = None) -> Tensor:
+    """What held-out samples want more of each pixel, in phase with it, real (height, width), in the image's units.
+
+    Without any bias, since each sample stands for the places that were not acquired, and very noisy. For the parameters
+    see :func:`contradiction_map`.
+    """
     back = Cartesian(torch.ones_like(weight, dtype=torch.bool)[None], None if maps is None else maps[None])
     found = back.adjoint((weight * residual)[None])[0]
-    in_phase = (found * torch.polar(torch.ones_like(image.real), -image.angle())).real
-    smooth = torch.from_numpy(ndimage.gaussian_filter(in_phase.double().numpy(), SMOOTHING, mode="wrap"))
-    inside = smooth[body_mask(image.abs())]
-    middle = inside.median()
-    spread = ROBUST * (inside - middle).abs().median()
-    return ((smooth - middle) / spread if spread > 0 else torch.zeros_like(smooth)).float()
+    return (found * torch.polar(torch.ones_like(image.real), -image.angle())).real
+
+
+def robust(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Median, and the standard deviation by the median absolute deviation."""
+    middle = values.median()
+    return middle, ROBUST * (values - middle).abs().median()
 
 
 def regions(z: Tensor, body: Tensor, threshold: float = THRESHOLD) -> list[Region]:

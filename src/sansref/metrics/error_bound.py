@@ -17,13 +17,7 @@ the error where the reconstruction was given nothing. With p_k the probability o
 them there are is known, and the weights are scaled to sum up to it (Hajek's ratio estimator; Sarndal, Swensson and
 Wretman, Model Assisted Survey Sampling, 1992, section 5.7).
 
-*What the held-out samples would have told.* x_{-j} has a share h of the outer samples less than x, so that its error
-U(h) is larger than that of x. The same samples held out in pairs of folds give U(2h). Errors grow by like factors for
-like losses of samples, to first order in h:
-
-.. math:: U(0) = U(h)^2 / U(2h) .
-
-The bound is made of U(h), with less taken off for noise, which errs to the safe side; the estimate of PSNR of U(0).
+x_{-j} has a few samples less than x, so that its error is larger than that of x, by some per cent with ten folds.
 
 *Acquired locations.* An image may be smoother than the samples, or hold them as they are. Stein's unbiased estimate of
 the risk (Ann. Stat. 9:1135, 1981) knows both: with d = E x - y and N samples of all coils,
@@ -52,6 +46,8 @@ from statistics import NormalDist, fmean
 import torch
 from torch import Tensor
 
+from sansref.kspace.noise import Noise
+
 SMOOTHING = 1.0
 """Standard deviation in pixels of the Gaussian on the squares of the bootstrap: few replicates leave them rough."""
 
@@ -61,10 +57,13 @@ EVEN = 0.5
 NUDGE = 0.1
 """Of the noise: the finite difference along which the divergence is taken."""
 
-NOISE_DOUBT = 0.5
-"""How far the estimated variance of the noise may be off, as a part of it: one slice tells little about its noise."""
+NOISE_DOUBT = (0.1, 0.5)
+"""How far the estimated variance of the noise may be off, as a part of it, at least and at most."""
 
-SYSTEMATIC = 0.07
+MAPS_DOUBT = 0.2
+"""Part of the energy that errors of the coil maps may add, which no held-out sample tells: predictions share them."""
+
+SYSTEMATIC = 0.2
 """Standard deviation of the natural logarithm of the estimated energy over the true one, from person to person and
 method to method, which the scatter of the folds does not know; as found on subjects that no result is reported on."""
 
@@ -95,9 +94,9 @@ class Energy:
     Attributes
     ----------
     safe
-        Of an image with a few samples less, where noise may be weaker than it seems.
+        Where noise may be weaker than it seems, and more is unseen.
     value
-        Of the image itself.
+        As estimated.
     spread
         Standard deviation of the natural logarithm of ``value``.
     """
@@ -110,10 +109,11 @@ class Energy:
 def error_energy(
     acquired: float,
     held_out: Sequence[Tensor],
-    in_pairs: Sequence[Tensor],
     weights: Sequence[Tensor],
     missing: float,
     noise: float = 0.0,
+    doubt: float = NOISE_DOUBT[1],
+    unseen: float = 0.0,
 ) -> Energy:
     """Put the energy of the error together, see the top of this file.
 
@@ -122,39 +122,47 @@ def error_energy(
     acquired
         Of the acquired locations.
     held_out
-        Squared residuals of all coils less their noise, at the samples of each fold; an even number of folds.
-    in_pairs
-        The same, by reconstructions without both folds of a pair: folds 0 and 1, 2 and 3, and so on.
+        Squared residuals of all coils less their noise, at the samples of each fold.
     weights
         (1 - p) / p of the samples of each fold.
     missing
         Number of locations that were not acquired and may have been.
     noise
         What was taken off for the noise in all, in proportion to its variance; may be negative.
+    doubt
+        Of the noise, see :func:`noise_doubt`.
+    unseen
+        Part of the energy that may come on top of it: :data:`MAPS_DOUBT` where there are coil maps.
     """
 
-    def whole(left_out: int | None = None) -> tuple[float, float]:
-        kept = [fold for fold in range(len(held_out)) if fold // 2 != left_out]
-        total = sum(float(weights[fold].sum()) for fold in kept)
-        once, twice = (
-            missing * sum(float((weights[fold] * power[fold]).sum()) for fold in kept) / total
-            for power in (held_out, in_pairs)
-        )
-        # Noise alone can make them negative or turn their order around.
-        once = max(once, 0.0)
-        return max(acquired, 0.0) + once, max(acquired, 0.0) + once * min(max(once / max(twice, once, TINY), 0.5), 1.0)
+    def whole(left_out: int | None = None) -> float:
+        kept = [fold for fold in range(len(held_out)) if fold != left_out]
+        outside = sum(float((weights[fold] * held_out[fold]).sum()) for fold in kept)
+        # Noise alone can make them negative.
+        return max(acquired, 0.0) + missing * max(outside, 0.0) / sum(float(weights[fold].sum()) for fold in kept)
 
-    safe, value = whole()
-    groups = len(held_out) // 2
-    # The jackknife over pairs of folds (Efron and Stein, Ann. Stat. 9:586, 1981).
-    without = [log(max(whole(pair)[1], TINY)) for pair in range(groups)]
-    mean = sum(without) / groups
-    variance = (groups - 1) / groups * sum((one - mean) ** 2 for one in without)
-    doubt = NOISE_DOUBT * noise
+    safe = value = whole()
+    # The jackknife over folds (Efron and Stein, Ann. Stat. 9:586, 1981).
+    folds = len(held_out)
+    without = [log(max(whole(fold), TINY)) for fold in range(folds)]
+    mean = sum(without) / folds
+    variance = (folds - 1) / folds * sum((one - mean) ** 2 for one in without)
+    unsure = doubt * noise
     # Where noise hides all of the error, it is not 0 but unknown.
-    value = max(value, 0.1 * doubt)
-    spread = sqrt(variance + SYSTEMATIC**2 + (doubt / max(value, TINY)) ** 2)
-    return Energy(safe + max(doubt, 0.0), value, spread)
+    value = max(value, 0.1 * unsure)
+    spread = sqrt(variance + SYSTEMATIC**2 + unseen**2 + (unsure / max(value, TINY)) ** 2)
+    return Energy((1 + unseen) * safe + max(unsure, 0.0), value, spread)
+
+
+def noise_doubt(noise: Noise) -> float:
+    """How far the variance of the noise of all coils together may be off, as a part of it.
+
+    One slice of one coil tells little about its noise where it shows no air. With many coils, what it is too high in
+    one and too low in another cancels out, as in the sum that is taken off the residuals.
+    """
+    low, level, high = (float(one.double().square().sum()) for one in (noise.low, noise.level, noise.high))
+    least, most = NOISE_DOUBT
+    return min(max((high - low) / (2 * level), least), most) if level > 0 else most
 
 
 TINY = 1e-30
@@ -196,23 +204,21 @@ def two_sided_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def estimated_psnr(image: Tensor, error: Tensor, spread: float) -> Estimated:
+def estimated_psnr(peak: float, of_peak: float, error: Tensor, spread: float) -> Estimated:
     """PSNR in dB, as :func:`sansref.metrics.quality.psnr` would give it with a reference.
-
-    The largest magnitude of the image takes the place of the reference's, which it may miss by the error there.
 
     Parameters
     ----------
-    image
-        Magnitude, real (height, width).
+    peak
+        The largest magnitude of the reference, as estimated.
+    of_peak
+        Standard deviation of that estimate, as a part of it.
     error
-        Standard deviation of its error, of the same shape.
+        Standard deviation of the error of each magnitude, real (height, width), in the units of ``peak``.
     spread
         Standard deviation of the natural logarithm of the energy of the error.
     """
     mean = max(float(error.double().square().mean()), TINY)
-    peak = max(float(image.max()), sqrt(TINY))
-    of_peak = float(error.flatten()[image.argmax()]) / peak
     reach = two_sided_quantile(0.95) * hypot(spread, 2 * of_peak)
-    value, aside = 10 * log10(peak**2 / mean), 10 * reach / log(10)
+    value, aside = 10 * log10(max(peak, sqrt(TINY)) ** 2 / mean), 10 * reach / log(10)
     return Estimated(value, value - aside, value + aside)

@@ -18,15 +18,17 @@ from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.grid import center_crop
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS, Measurement, View
-from sansref.kspace.noise import noise_level, white_noise
-from sansref.metrics.contradiction import Region, contradiction_map, regions
+from sansref.kspace.noise import estimate_noise, white_noise
+from sansref.metrics.contradiction import Region, contradiction_map, missing_signal, regions, robust
 from sansref.metrics.error_bound import (
+    MAPS_DOUBT,
     NUDGE,
     Energy,
     Estimated,
     error_energy,
     error_shape,
     estimated_psnr,
+    noise_doubt,
     two_sided_quantile,
 )
 from sansref.metrics.held_out import Reconstruct, held_out_folds
@@ -45,11 +47,11 @@ class ErrorMapOptions:
     Attributes
     ----------
     bound
-        Share of the pixels whose error is to stay below the bound.
+        Fraction of the pixels whose error should lie below the bound.
     replicates
         Number of replicates of the bootstrap.
     folds
-        Number of folds of the acquired samples at most; even.
+        Number of folds of the acquired samples at most.
     batch
         Reconstructions at once.
     seed
@@ -70,14 +72,14 @@ class ErrorMapOptions:
     def __post_init__(self) -> None:
         if not 0 < self.bound < 1:
             raise SettingError(f"bound is {self.bound:g}: give a share of the pixels between 0 and 1, such as 0.9")
-        if self.replicates < 1 or self.batch < 1 or self.folds < LEAST_FOLDS or self.folds % 2:
+        if self.replicates < 1 or self.batch < 1 or self.folds < LEAST_FOLDS:
             told = f"got {self.replicates}, {self.batch} and {self.folds}"
-            raise SettingError(f"replicates and batch must be at least 1 and folds even and at least 4, {told}")
+            raise SettingError(f"replicates and batch must be at least 1 and folds at least 4, {told}")
 
     @property
     def reconstructions(self) -> int:
         """How many a slice takes, the image among them."""
-        return 2 + self.folds + self.folds // 2 + self.replicates
+        return 2 + self.folds + self.replicates
 
 
 LEAST_FOLDS = 4
@@ -145,17 +147,16 @@ def error_maps(
     options = options or ErrorMapOptions()
     if scan.sets > 1:
         raise SettingError("images with two sets of coil maps (--map_sets 2) have no error maps: leave out --error_map")
-    level, folds = noise_level(scan.kspace, scan.mask), _folds(scan, options, unseen)
-    pairs = [first | second for first, second in zip(folds[::2], folds[1::2], strict=True)]
+    found, folds = estimate_noise(scan.kspace, scan.mask), _folds(scan, options, unseen)
+    level = found.level if scan.meta.noise is None else torch.tensor(scan.meta.noise)[:, None, None]
     nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
     asked = [scan.measurement, replace(scan.measurement, kspace=scan.kspace + nudge)]
-    asked += [scan.restricted(~held_out).measurement for held_out in (*folds, *pairs)]
+    asked += [scan.restricted(~held_out).measurement for held_out in folds]
     images = _in_batches(reconstruct, asked, options.batch)
     coils = Cartesian(scan.mask[None], None if scan.maps is None else scan.maps[None])
     predicted, nudged, *without = (coils.transform(one[None])[0] for one in images)
 
-    residual = _at(folds, [scan.kspace - one for one in without[: len(folds)]])
-    in_pairs = _at(pairs, [scan.kspace - one for one in without[len(folds) :]])
+    residual = _at(folds, [scan.kspace - one for one in without])
     density = family.density(scan.mask).clamp(min=1e-3, max=1 - 1e-6)
     weight = (1 - density) / density
     # Of a complex sample of all coils, and its part that the image follows.
@@ -163,23 +164,29 @@ def error_maps(
     followed = 2 * float((nudge.conj() * (nudged - predicted)).real.double().sum()) / NUDGE**2
     taken = noise * int(scan.mask.sum()) - followed
     missing = int((_reachable(scan, family) & ~scan.mask).sum())
-    once, twice = (one.abs().double().square().sum(0) - noise for one in (residual, in_pairs))
+    power = residual.abs().double().square().sum(0) - noise
     energy = error_energy(
         acquired=float((predicted - scan.kspace)[:, scan.mask].abs().double().square().sum()) - taken,
-        held_out=[once[fold] for fold in folds],
-        in_pairs=[twice[fold] for fold in folds],
+        held_out=[power[fold] for fold in folds],
         weights=[weight.double()[fold] for fold in folds],
         missing=missing,
         noise=taken + missing * noise,
+        doubt=noise_doubt(found),
+        unseen=0.0 if scan.maps is None else MAPS_DOUBT,
     )
     z = contradiction_map(images[0], residual, weight, scan.maps)
-    return _maps(scan, images[0], z, _replicates(reconstruct, scan, images[0], family, options), energy, options)
+    # Of few samples, what they want is too noisy to tell a peak.
+    wanted = None if unseen is not None else missing_signal(images[0], residual, weight, scan.maps)
+    return _maps(
+        scan, images[0], z, wanted, _replicates(reconstruct, scan, images[0], level, family, options), energy, options
+    )
 
 
 def _maps(
     scan: Scan,
     image: Tensor,
     z: Tensor,
+    wanted: Tensor | None,
     replicates: Tensor,
     energy: Energy,
     options: ErrorMapOptions,
@@ -194,8 +201,21 @@ def _maps(
         (two_sided_quantile(options.bound) * safe).float(),
         z,
         tuple(regions(z, _cropped(body, scan))),
-        estimated_psnr(_cropped(image.abs(), scan), error, energy.spread),
+        estimated_psnr(*_peak(_cropped(image.abs(), scan), error, wanted, scan, body), error, energy.spread),
     )
+
+
+def _peak(image: Tensor, error: Tensor, wanted: Tensor | None, scan: Scan, body: Tensor) -> tuple[float, float]:
+    """The largest magnitude of the truth, and how far it may be off, as a part of it.
+
+    Networks dim the brightest pixels: there, what the scan wants more is added. Without it the image's own is taken.
+    """
+    at = image.argmax()
+    peak, aside = image.flatten()[at], error.flatten()[at]
+    if wanted is not None:
+        peak = torch.maximum(peak + _cropped(wanted, scan).flatten()[at], peak / 2)
+        aside = robust(wanted[body])[1]
+    return float(peak), float(aside / peak.clamp(min=1e-15))
 
 
 def _cropped(data: Tensor, scan: Scan) -> Tensor:
@@ -211,7 +231,7 @@ def _folds(scan: Scan, options: ErrorMapOptions, unseen: Tensor | None) -> list[
     if len(folds) < LEAST_FOLDS:
         problem = f"has too few samples outside the center in slice {scan.meta.slice} to hold any out for an error map"
         raise FileError(scan.meta.source, problem, "Reconstruct it without --error_map")
-    return folds[: len(folds) // 2 * 2]
+    return folds
 
 
 def _reachable(scan: Scan, family: MaskFamily) -> Tensor:
@@ -238,21 +258,21 @@ def _in_batches(reconstruct: Reconstruct, asked: Sequence[Measurement], size: in
 
 
 def _replicates(
-    reconstruct: Reconstruct, scan: Scan, image: Tensor, family: MaskFamily, options: ErrorMapOptions
+    reconstruct: Reconstruct, scan: Scan, image: Tensor, level: Tensor, family: MaskFamily, options: ErrorMapOptions
 ) -> Tensor:
     """What is reconstructed of scans of the image, their view undone, complex (replicates, height, width)."""
     views = [VIEWS[number % len(VIEWS)] for number in range(options.replicates)]
-    scans = [_scan_of(image, scan, family, view, number, options) for number, view in enumerate(views)]
+    scans = [_scan_of(image, scan, level, family, view, number, options) for number, view in enumerate(views)]
     found = _in_batches(reconstruct, scans, options.batch)
     return torch.stack([view.image(one) for view, one in zip(views, found, strict=True)])
 
 
 def _scan_of(
-    image: Tensor, scan: Scan, family: MaskFamily, view: View, number: int, options: ErrorMapOptions
+    image: Tensor, scan: Scan, level: Tensor, family: MaskFamily, view: View, number: int, options: ErrorMapOptions
 ) -> Measurement:
     """A view of the image as another mask of the scan's kind and its noise would have acquired it."""
     maps = None if scan.maps is None else view.image(scan.maps)
     mask = family.another(scan.mask, FIRST_MASK + number) & _reachable(scan, family)
     full = Cartesian(mask[None], None if maps is None else maps[None]).transform(view.image(image)[None])[0]
-    noise = white_noise(full, noise_level(scan.kspace, scan.mask), _stream(scan, options, "replicate", number))
-    return Measurement((full + noise).masked_fill(~mask, 0), mask, maps)
+    noise = white_noise(full, level, _stream(scan, options, "replicate", number))
+    return replace(scan.measurement, kspace=(full + noise).masked_fill(~mask, 0), mask=mask, maps=maps)

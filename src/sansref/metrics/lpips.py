@@ -212,7 +212,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise FileError(file, f"cannot be read ({error.strerror or error})", cure) from error
     except Exception as error:  # the formats raise errors of almost any type on damaged files
-        raise FileError(file, "is no file of weights, or a damaged one", cure) from error
+        raise FileError(file, "is not a file of weights, or is damaged", cure) from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise FileError(file, "holds something else than named tensors", cure)
     return found
@@ -350,7 +350,7 @@ def load_lpips(backbone: BackboneName | None, weights: Path | None, download: bo
     weights
         File of its weights, None where PyTorch keeps downloads.
     download
-        Whether to download what is not there.
+        Whether to download what does not exist.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sansref.errors import FileError
+from sansref.networks.narrow import conv3x3
 
 Variant = Literal["plus", "plain"]
 
@@ -86,13 +87,13 @@ class Phase(nn.Module):
         self.step = nn.Parameter(torch.tensor([0.5]))
         self.threshold = nn.Parameter(torch.tensor([0.01]))
         if self.residual:
-            self.lift = _conv(in_channels, channels, bias)
-        self.forward1 = _conv(outer, channels, bias)
-        self.forward2 = _conv(channels, channels, bias)
-        self.backward1 = _conv(channels, channels, bias)
-        self.backward2 = _conv(channels, outer, bias)
+            self.lift = conv3x3(in_channels, channels, bias)
+        self.forward1 = conv3x3(outer, channels, bias)
+        self.forward2 = conv3x3(channels, channels, bias)
+        self.backward1 = conv3x3(channels, channels, bias)
+        self.backward2 = conv3x3(channels, outer, bias)
         if self.residual:
-            self.project = _conv(channels, in_channels, bias)
+            self.project = conv3x3(channels, in_channels, bias)
 
     def forward(
         self, image: Tensor, zero_filled: Tensor, normal: Callable[[Tensor], Tensor], symmetry: bool
@@ -310,7 +311,7 @@ def load_hu2021_weights(path: str | Path, network: Literal["up", "down"] = "up")
         return made._load(given, network, theirs)
     except ValueError as error:
         raise FileError(
-            path, f"is no checkpoint of Hu et al. ({error})", "Use the file as its authors released it"
+            path, f"is not a checkpoint of Hu et al. ({error})", "Use the file as its authors released it"
         ) from None
 
 
@@ -344,7 +345,3 @@ def to_channels(image: Tensor, channels: int) -> Tensor:
 def _channels_last(images: Tensor) -> Tensor:
     """In the layout that convolutions run in; in the other, each would reorder what it is given and what it gives."""
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _conv(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)

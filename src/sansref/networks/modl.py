@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sansref.kspace.physics import regularised_inverse
 from sansref.networks.istanet import to_channels, to_complex
+from sansref.networks.narrow import conv3x3
 
 LOG_MU = -3.0
 """Logarithm of mu before training: little beside the largest eigenvalue of E^H E, which is 1."""
@@ -27,7 +28,7 @@ class Denoiser(nn.Module):
         widths = [in_channels, *[channels] * (layers - 1), in_channels]
         steps: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+            convolution = conv3x3(inputs, outputs, bias)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")  # keeps the images' scale in all layers
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)

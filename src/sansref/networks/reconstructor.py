@@ -40,7 +40,7 @@ class NetworkOptions:
     name
         ista_plus (ISTA-Net+), ista (ISTA-Net), modl (MoDL) or unet (no data term inside).
     phases
-        Unrolled iterations of ISTA-Net or MoDL; null: 9 of ISTA-Net, 5 of MoDL.
+        Number of unrolled iterations of ISTA-Net or MoDL; null uses 9 for ISTA-Net and 5 for MoDL.
     channels
         Features of the convolutions of ISTA-Net and MoDL, or of the U-Net's first level.
     pools
@@ -52,7 +52,7 @@ class NetworkOptions:
     shared
         One denoiser for all iterations of MoDL; False gives each its own.
     bias
-        Convolutions of ISTA-Net, as in the IDR line of work, and of MoDL with a bias.
+        Give the convolutions of ISTA-Net (as in the papers on IDR) and of MoDL a bias.
     init
         xavier as published (in MoDL, He's), or identity: the same, but every phase of ISTA-Net+ begins as a plain
         gradient step (step size 1, the last convolution zero), so that training starts at the zero-filled image

@@ -8,7 +8,7 @@ says what the system refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from math import prod
 from pathlib import Path
@@ -203,15 +203,24 @@ def put_into(slices: Any) -> PutSlice:
 
 
 @contextmanager
-def fastmri_slices(path: str | Path, shape: tuple[int, int, int]) -> Iterator[PutSlice]:
-    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` of the shape (slices, height, width)."""
+def fastmri_slices(
+    path: str | Path, shape: tuple[int, int, int], maps: Mapping[str, str] | None = None
+) -> Iterator[PutSlice]:
+    """HDF5 as fastMRI submissions are: float32 ``reconstruction`` of the shape (slices, height, width).
+
+    With ``maps``, a dataset of the same shape by each of their names, whose attribute ``meaning`` says what it is; then
+    slices hold an image and these maps, (1 + maps, height, width).
+    """
     import h5py
 
     with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
-        put_there = put_into(file.create_dataset("reconstruction", shape, np.float32))
+        puts = [put_into(file.create_dataset(name, shape, np.float32)) for name in ("reconstruction", *(maps or {}))]
+        for name, meaning in (maps or {}).items():
+            file[name].attrs["meaning"] = meaning
 
         def put(index: int, image: Tensor | Array) -> None:
-            put_there(index, image)
+            for put_layer, layer in zip(puts, image if maps else [image], strict=True):
+                put_layer(index, layer)
             target.check()
 
         yield put
@@ -233,38 +242,60 @@ def png_name(index: int) -> str:
     return f"slice-{index:03d}.png"
 
 
-GROUP, SERIES = "dataset", "image_0"
+GROUP, SERIES = "dataset", "image_{}"
 
 
 @contextmanager
 def mrd_slices(
-    path: str | Path, shape: tuple[int, int, int], info: FileInfo, meta: ScanMeta, made: Provenance
+    path: str | Path,
+    shape: tuple[int, int, int],
+    info: FileInfo,
+    meta: ScanMeta,
+    made: Provenance,
+    maps: Sequence[Provenance] = (),
 ) -> Iterator[PutSlice]:
     """An MRD file with one series ``dataset/image_0`` of float32 magnitudes, one image a slice.
 
     The shape is (slices, height, width); ``meta`` is that of any scan of the file. Rows, which are the readout where
     there is one, become MRD's x axis, the fastest; the position is that of the center, pixel ``n // 2`` of each axis.
-    Slices are gathered in an array on disk, to be written in order. Raises ``FileError`` if the source's place cannot
-    be told in MRD, and ``SettingError`` if the package ismrmrd is not installed.
+    With ``maps``, what each of them is, they are the series ``dataset/image_1`` and so on; then slices hold an image
+    and these maps, (1 + maps, height, width). Slices are gathered in an array on disk, to be written in order. Raises
+    ``FileError`` if the source's place cannot be told in MRD, and ``SettingError`` if the package ismrmrd is not
+    installed.
     """
     try:
         import ismrmrd
     except ImportError:
         raise SettingError("writing MRD needs the package ismrmrd: pip install ismrmrd") from None
     place = placement_of(info.path, meta.geometry, meta.spacing)
-    attributes = ismrmrd.Meta(
-        DataRole="Image",
-        ImageProcessingHistory=["sansref", __version__, made.method],
-        ImageComments=[WARNING, *made.sentences(info, meta)],
-        SequenceDescription=" ".join(filter(None, (info.contrast, made.name))),
-        PatientPlacement="known" if place.known else "unknown",
-    )
-    with atomic_path(path) as temporary, mapped_array(temporary.parent, shape) as slices:
-        yield put_into(slices)
+    attributes = [
+        ismrmrd.Meta(
+            DataRole="Image",
+            ImageProcessingHistory=["sansref", __version__, one.method],
+            ImageComments=[WARNING, *one.sentences(info, meta)],
+            SequenceDescription=" ".join(filter(None, (info.contrast, one.name))),
+            PatientPlacement="known" if place.known else "unknown",
+        )
+        for one in (made, *maps)
+    ]
+    layers, height = len(attributes), shape[1]
+    with (
+        atomic_path(path) as temporary,
+        mapped_array(temporary.parent, (shape[0], layers * height, shape[2])) as gathered,
+    ):
+
+        def put(index: int, image: Tensor | Array) -> None:
+            for layer, own in enumerate(image if maps else [image]):
+                gathered[index, layer * height : (layer + 1) * height] = real_image(own)
+
+        yield put
         with unrefused(temporary) as target, closing(ismrmrd.Dataset(target, GROUP, mode="w")) as file:
-            for index, image in enumerate(slices):
-                file.append_image(SERIES, _image(image, index, place, attributes))
-                target.check()
+            for layer, about in enumerate(attributes):
+                for index, image in enumerate(gathered[:, layer * height : (layer + 1) * height]):
+                    made_image = _image(image, index, place, about)
+                    made_image.image_series_index = layer
+                    file.append_image(SERIES.format(layer), made_image)
+                    target.check()
 
 
 def _image(image: npt.NDArray[np.float32], index: int, place: Placement, attributes: Any) -> Any:

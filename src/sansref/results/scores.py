@@ -68,7 +68,7 @@ class ScoredSlice:
     label
         The method as tables name it.
     acceleration
-        Grid points over acquired samples.
+        Number of grid points divided by the number of acquired samples.
     fold, seed
         Which training of a comparison; 0 for a run that stands alone.
     subject, slice
@@ -161,7 +161,7 @@ def read_scores(path: str | Path) -> list[ScoredSlice]:
     except OSError as error:
         raise FileError(path, f"cannot be read ({error.strerror or error})", "Give a file of scores") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _damaged(path, f"is no CSV of scores ({error})") from None
+        raise _damaged(path, f"is not a CSV file of scores ({error})") from None
 
 
 def _row(path: str | Path, number: int, header: list[str], line: list[str]) -> ScoredSlice:

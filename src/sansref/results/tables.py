@@ -167,7 +167,7 @@ def data_note(slices: Sequence[tuple[bool, bool]], coil_reference: Literal["comb
     """
     synthetic = sum(simulated for simulated, _ in slices)
     which = "" if synthetic == len(slices) else f" of {synthetic} slices"
-    notes = [f"k-space{which} simulated from magnitudes, which flatters every method"] if synthetic else []
+    notes = [f"k-space{which} simulated from magnitude images, which flatters every method"] if synthetic else []
     if any(several for _, several in slices):
         how = "combined by their maps" if coil_reference == "combined" else "as root of the sum of squares"
         notes.append(f"reference: coils {how}")

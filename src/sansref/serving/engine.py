@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
+from sansref.commands.error_map import MappedSlice, mapped_slice, meanings, told_of
 from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_scan
 from sansref.data.mrd.assemble import assemble
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
+from sansref.metrics.contradiction import SEEN
+from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.scan import ScanMeta
 from sansref.serving.gathering import Work
 from sansref.serving.images import SentImage
@@ -84,7 +88,7 @@ class Turns:
                     raise UnwantedError
                 if time.monotonic() - begin > most:
                     computation.break_off()
-                    raise ClientError(f"it was not done after {most:g} s, the most for one image", "max_seconds")
+                    raise ClientError(f"it was not done after {most:g} s, the limit for one image", "max_seconds")
             result = computation.result()
             seconds = time.monotonic() - begin
             if seconds > 1:  # of shorter ones, most is not in proportion to their size
@@ -195,14 +199,22 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
 class Engine:
     """A trained method that reconstructs the images of all clients, who take turns, each image in ``most_seconds``.
 
-    The network exists once, and the memory that an image takes on its way twice, however many clients there are. Raises
-    ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for.
+    With ``error_map``, images come with maps of where they may be wrong, which count into these seconds. The network
+    exists once, and the memory that an image takes on its way twice, however many clients there are. Raises
+    ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for, or no error
+    maps can be made of the run.
     """
 
     def __init__(
-        self, run: RunDirectory, accelerator: Accelerator = "auto", most_seconds: float = ServerLimits.max_seconds
+        self,
+        run: RunDirectory,
+        accelerator: Accelerator = "auto",
+        most_seconds: float = ServerLimits.max_seconds,
+        error_map: ErrorMapOptions | None = None,
     ) -> None:
-        self._worker = Worker(Job(run, run.path, accelerator=accelerator))
+        self._worker = Worker(Job(run, run.path, accelerator=accelerator, error_map=error_map))
+        self._family = self._worker.job.run.config().sampling.family
+        self._times = 1 if error_map is None else error_map.reconstructions
         self.made, self.device = self._worker.made, self._worker.device
         self._turns = Turns(most_seconds)
 
@@ -214,7 +226,9 @@ class Engine:
         Raises ``ClientError`` if it takes too long; ``UnwantedError`` if nobody waits any more; ``FileError``, blaming
         ``source``, if the lines cannot be an image, or not one that the method can reconstruct.
         """
-        return self._turns.run(work.units, lambda: self._reconstruct(source, header, work, number), wanted)
+        return self._turns.run(
+            self._times * work.units, lambda: self._reconstruct(source, header, work, number), wanted
+        )
 
     def close(self) -> None:
         """Wait for the images in work."""
@@ -223,13 +237,28 @@ class Engine:
     def _reconstruct(self, source: str, header: MrdHeader, work: Work, number: int) -> SentImage:
         start = time.monotonic()
         meta = ScanMeta(header.subject or "unknown", source, slice=number)
-        images: list[torch.Tensor] = []
-        first = None
+        images: list[Tensor] = []
+        found: list[MappedSlice] = []
+        first, told, wanted = None, list[str](), self._worker.maps
         for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
             scan = self._worker.recipe.ready(measured)
             if scan is None:
-                raise FileError(source, "sent lines without any signal", "Check the measurement")
-            images.append(reconstruct_scan(self._worker.method, scan, self.device))
+                raise FileError(source, "sent lines without signal", "Check the measurement")
+            if wanted is not None:
+                try:
+                    found.append(mapped_slice(self._worker.reconstruct, scan, self._family(scan.meta.emulated), wanted))
+                except FileError as error:  # such as too few samples: an image is worth more than its maps
+                    LOGGER.warning("%s: no error maps: %s", source, error.problem)
+                    told, wanted = [f"no error maps: {error.problem}"], None
+            mapped = wanted is not None
+            images.append(found[-1].layers[0] if mapped else reconstruct_scan(self._worker.method, scan, self.device))
             first = first or scan
         assert first is not None, "lines without an image are refused"
-        return SentImage(torch.stack(images), first.acceleration, first.meta, time.monotonic() - start)
+        maps: dict[str, tuple[Tensor, str]] = {}
+        if wanted is not None:
+            for layer, (name, meaning) in enumerate(meanings(wanted).items(), start=1):
+                maps[name] = torch.stack([one.layers[layer] for one in found]), meaning
+            # Places are in the map: rows and columns of what is sent may run the other way.
+            told = [*told_of([one[1:] for one in found], listed=0, more="are marked in the contradiction map"), SEEN]
+        seconds = time.monotonic() - start
+        return SentImage(torch.stack(images), first.acceleration, first.meta, seconds, maps, told)

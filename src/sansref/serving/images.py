@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from ismrmrd import IMTYPE_MAGNITUDE, AcquisitionHeader, Image, Meta
+from ismrmrd import IMTYPE_MAGNITUDE, IMTYPE_REAL, AcquisitionHeader, Image, Meta
 from torch import Tensor
 
 from sansref import __version__
@@ -25,29 +26,55 @@ Pixel = Literal["float32", "int16"]
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """Magnitudes in the units of the lines, float32 (partitions, rows, columns), and how they came about."""
+    """Magnitudes in the units of the lines, float32 (partitions, rows, columns), and how they came about.
+
+    ``maps`` are error maps of the same shape by their names, each with a sentence that says what it is; ``told`` is
+    what they tell of the image, sentences.
+    """
 
     slices: Tensor
     acceleration: float
     meta: ScanMeta
     seconds: float
+    maps: Mapping[str, tuple[Tensor, str]] = field(default_factory=dict)
+    told: Sequence[str] = ()
 
 
-def mrd_image(
+def mrd_images(
     done: SentImage,
     line: AcquisitionHeader,
     header: MrdHeader,
     made: Provenance,
     number: int,
     pixel: Pixel = "float32",
-) -> Image:
-    """The MRD image of a group of lines: one slice, or all partitions of a slab.
+) -> Iterator[Image]:
+    """The MRD image of a group of lines, and then its error maps, each in a series of its own.
 
-    Any of its lines says where the image lies and when it was acquired. Images are numbered from 1 in their series.
-    Pixels of int16 go from 0 to 4095, with the factor back in the attribute RescaleSlope, and a window.
+    One slice, or all partitions of a slab. Any of the lines says where the image lies and when it was acquired. Images
+    are series 1, and numbered from 1 in it as their maps are in theirs. Pixels of int16 go from 0 to 4095, with the way
+    back in the attributes RescaleSlope and RescaleIntercept, and a window.
     """
-    slices = along_directions(done.slices, header.direction_sign)
     attributes = _attributes(done, made, line)
+    attributes["ImageComments"] += done.told
+    yield _mrd_image(done.slices, line, header, attributes, (1, number), pixel)
+    for series, (name, (values, meaning)) in enumerate(done.maps.items(), start=2):
+        own = _attributes(done, made, line)
+        own["ImageComments"] = [meaning, *own["ImageComments"], *done.told]
+        suffix = {f"{what}DescriptionAdditional": f"sansref_{name}_RESEARCH" for what in ("Series", "Sequence")}
+        yield _mrd_image(values, line, header, own | suffix, (series, number), pixel)
+
+
+def _mrd_image(
+    slices: Tensor,
+    line: AcquisitionHeader,
+    header: MrdHeader,
+    attributes: dict[str, Any],
+    place: tuple[int, int],
+    pixel: Pixel,
+) -> Image:
+    """One image at its place, the numbers of a series and in it."""
+    series, number = place
+    slices = along_directions(slices, header.direction_sign)
     values = slices.numpy()
     if pixel == "int16":
         values, scale = _as_integers(values)
@@ -60,8 +87,8 @@ def mrd_image(
         line,
         average=0,  # averages have become one image
         field_of_view=(rows * x, columns * y, partitions * z if partitions > 1 else header.recon_fov[2]),
-        image_type=IMTYPE_MAGNITUDE,
-        image_series_index=1,
+        image_type=IMTYPE_REAL if bool((slices < 0).any()) else IMTYPE_MAGNITUDE,
+        image_series_index=series,
         image_index=number,
     )
     image.attribute_string = Meta(attributes).serialize()
@@ -80,15 +107,17 @@ def along_directions(slices: Tensor, sign: int) -> Tensor:
 
 
 def _as_integers(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int16], dict[str, str]]:
-    """Magnitudes as whole numbers of 12 bits, and what tells of it.
+    """Values as whole numbers of 12 bits, and what tells of it; 0 stays 0 where none is negative.
 
     Names and range are those of the reference pipelines: ``invertcontrast.py`` of python-ismrmrd-server scales to
     4095 and gives a window; its ``mrd2dicom.py`` copies these attributes to DICOM, where a number has 16 characters.
     """
-    slope = f"{max(float(values.max()) / LARGEST, np.finfo(np.float32).tiny):.9g}"
-    stored = np.rint(values / np.float64(slope)).clip(0, LARGEST).astype(np.int16)
+    low = f"{min(float(values.min()), 0.0):.9g}"
+    span = float(values.max()) - np.float64(low)
+    slope = f"{max(span / LARGEST, np.finfo(np.float32).tiny):.9g}"
+    stored = np.rint((values - np.float64(low)) / np.float64(slope)).clip(0, LARGEST).astype(np.int16)
     window = {"WindowCenter": f"{(LARGEST + 1) // 2}", "WindowWidth": f"{LARGEST + 1}"}
-    return stored, {"RescaleSlope": slope, "RescaleIntercept": "0", **window}
+    return stored, {"RescaleSlope": slope, "RescaleIntercept": low, **window}
 
 
 def _attributes(done: SentImage, made: Provenance, line: AcquisitionHeader) -> dict[str, Any]:

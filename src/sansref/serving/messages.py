@@ -135,7 +135,7 @@ class Stream:
         try:
             kind = MessageId(value)
         except ValueError:
-            raise ClientError(f"message id {value} is not understood; an MRD client is expected here") from None
+            raise ClientError(f"message id {value} is unknown; this server expects an MRD client") from None
         # A message that has begun has a time of its own.
         self._deadline = time.monotonic() + self.limits.timeout
         match kind:
@@ -148,7 +148,7 @@ class Stream:
             case MessageId.WAVEFORM:
                 self._skip_waveform()
             case MessageId.IMAGE:
-                raise ClientError("images are not taken here; send raw acquisitions")
+                raise ClientError("images are not accepted; send raw acquisitions")
         return Message(kind)
 
     def send_image(self, image: Image) -> None:

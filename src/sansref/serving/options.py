@@ -42,20 +42,20 @@ class ServerLimits:
     Attributes
     ----------
     clients
-        Clients served at once; one more is told so and sent away.
+        Largest number of clients at once; any further one is told so and disconnected.
     timeout
-        Seconds without progress (a line that is still missing, or an image in work), for one message, or without taking
-        an image, after which a client is sent away.
+        Seconds after which a client is disconnected: without progress (a line that is still missing, or an image in
+        work), for one message, or without taking an image.
     max_matrix
-        Largest declared matrix in any direction, readout oversampling included, and largest readout.
+        Largest matrix that a client may declare in any direction, readout oversampling included, and longest readout.
     max_coils
-        Receive channels of a line.
+        Largest number of receive channels.
     max_held
-        Mebibytes of lines held for one client until their images are reconstructed.
+        Largest amount of data, in MiB, that is held for one client until its images are reconstructed.
     max_acceleration
-        Points of the declared matrix for each sample that was really sent of it.
+        Largest ratio of the points of the declared matrix to the samples that were really sent.
     max_seconds
-        That the reconstruction of one image may take.
+        Longest time, in seconds, for the reconstruction of one image.
     """
 
     clients: int = 4
@@ -84,19 +84,23 @@ class ServeOptions:
     Attributes
     ----------
     host
-        Address to listen on. The protocol knows no passwords: beyond this machine (127.0.0.1), only within a
-        closed network.
+        Address to listen on. The protocol has no passwords: use another address than 127.0.0.1 (this machine) only
+        within a closed network.
     port
         TCP port; 0 takes a free one.
     accelerator
-        Where networks work; auto takes a GPU if there is one.
+        Device for the network; auto uses a GPU if there is one.
     grace
-        Seconds that images in work may take after Ctrl-C or SIGTERM.
+        Seconds to finish the images in work after Ctrl-C or SIGTERM.
     pixel
-        What images are sent as: float32, magnitudes in the units of the lines; or int16, as many consoles want, with
-        the factor back to these units in the attribute RescaleSlope.
+        Type of the pixels that are sent: float32, magnitudes in the units of the lines; or int16, as many consoles
+        want, with the factor back to these units in the attribute RescaleSlope.
     log
-        File to which the log is added, besides the error stream.
+        Also append the log to this file.
+    error_map
+        Send maps of where each image may be wrong after it, each in a series of its own; takes 20 reconstructions.
+    bound
+        Fraction of the pixels whose error should lie below the bound of error_map.
     """
 
     host: str = "127.0.0.1"
@@ -105,6 +109,8 @@ class ServeOptions:
     grace: float = 30.0
     pixel: Literal["float32", "int16"] = "float32"
     log: Path | None = None
+    error_map: bool = False
+    bound: float = 0.9
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -88,16 +88,19 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
     """
     if sys.platform != "linux":
         raise SettingError(
-            "serving needs Linux, which says when a client has gone: use the container, or a machine with it"
+            "serving needs Linux, the only system that reports when a client has disconnected: use the container, or "
+            "a Linux machine"
         )
     if find_spec("ismrmrd") is None:
         raise SettingError("serving needs the package ismrmrd: pip install ismrmrd")
+    from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.serving.engine import Engine
     from sansref.serving.server import Server
     from sansref.training.run import RunDirectory
 
     with logging_to(options.log):
-        engine = Engine(RunDirectory(run, trust_code), options.accelerator, limits.max_seconds)
+        maps = ErrorMapOptions(options.bound) if options.error_map else None
+        engine = Engine(RunDirectory(run, trust_code), options.accelerator, limits.max_seconds, maps)
         server = Server(engine, limits, options.host, options.port, options.pixel)
         stopping = threading.Event()
         with _signals(stopping) as received:
@@ -106,6 +109,8 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
                 LOGGER.warning("other machines can connect: the protocol has no authentication and no encryption")
             what = f"run {run}, method {engine.made.method} on {engine.device}"
             LOGGER.info("listening on %s port %d; %s; %d clients at once", host, port, what, limits.clients)
+            if maps is not None:
+                LOGGER.info("with error maps: each image waits for %d reconstructions", maps.reconstructions)
             server.serve(stopping)
             LOGGER.info("stopping; %d clients have %g s", server.clients, options.grace)
             in_time = server.stop(options.grace)

@@ -14,7 +14,7 @@ from ismrmrd import Acquisition
 from sansref.errors import FileError, SansrefError, printable
 from sansref.serving.engine import Engine, UnwantedError
 from sansref.serving.gathering import Backlog, Gathering, Work
-from sansref.serving.images import Pixel, mrd_image
+from sansref.serving.images import Pixel, mrd_images
 from sansref.serving.messages import ClientError, GoneError, Message, MessageId, Stream
 from sansref.serving.options import IMAGE_TIMEOUTS, MEBIBYTE, WAITING_IMAGES
 
@@ -90,7 +90,7 @@ class Session:
         while True:
             message = self._stream.receive()
             if self._stopping.is_set():
-                raise ClientError("the server is being stopped; lines that make no whole image yet are dropped")
+                raise ClientError("the server is being stopped; lines that do not complete an image are dropped")
             if self._fault is not None:
                 return
             if message is None:
@@ -105,7 +105,7 @@ class Session:
         content = message.content
         if isinstance(content, Acquisition):
             if self._gathering is None:
-                raise ClientError("a line came before the header (message 3), which must say what it is part of")
+                raise ClientError("a line came before the header (message 3), which must describe the measurement")
             if self._backlog.wait_for_room(self._gathering.held):
                 self._take_line(self._gathering, content)
         elif message.id == MessageId.HEADER:
@@ -124,7 +124,7 @@ class Session:
         before = gathering.progress
         self._pass_on(gathering.add(line))
         if time.monotonic() > self._image_due:
-            raise ClientError(f"no image came about in {self._image_timeout:g} s", "timeout")
+            raise ClientError(f"no image became complete within {self._image_timeout:g} s", "timeout")
         if gathering.progress > before:
             self._stream.progressed()
 
@@ -149,7 +149,7 @@ class Session:
         try:
             if work.acceleration > (most := self._stream.limits.max_acceleration):
                 sent = f"one sample was sent for {work.acceleration:.3g} points of the declared matrix"
-                raise ClientError(f"{sent}, and {most:g} are taken here", "max_acceleration")
+                raise ClientError(f"{sent}; at most {most:g} are accepted", "max_acceleration")
             done = self._engine.reconstruct(self.name, header, work, self._images, self._is_wanted)
         except UnwantedError:
             raise GoneError("before its images were done") from None
@@ -158,7 +158,8 @@ class Session:
             self._stream.send_text(f"{which} cannot be reconstructed: {_for_client(error)}")
             return
         self._images += 1
-        self._stream.send_image(mrd_image(done, work.line, header, self._engine.made, self._images, self._pixel))
+        for image in mrd_images(done, work.line, header, self._engine.made, self._images, self._pixel):
+            self._stream.send_image(image)
         self._image_due = time.monotonic() + self._image_timeout
         self._stream.progressed()
         LOGGER.info("%s: image of %s; %d lines, %.2f s", self.name, which, lines, done.seconds)

@@ -33,19 +33,19 @@ class SplitOptions:
     Attributes
     ----------
     validation
-        Share of the subjects kept for validation; a single subject is validated on held-out samples of its
-        own scans.
+        Fraction of the subjects kept for validation. A single subject is validated on held-out samples of its own
+        scans.
     test
-        Share of the subjects never read, neither for training nor for validation.
+        Fraction of the subjects set aside for testing; training and validation never read them.
     folds
-        Cross-validation: divide the subjects into so many parts and set one aside as test; 0 uses test instead.
+        Number of parts for cross-validation, one of which is set aside for testing; 0 uses test instead.
     fold
-        Which of them, from 0.
+        Which part is set aside for testing, counted from 0.
     held_out
-        Share of a validation scan's acquired samples held out from the network's input for the reference-free
-        score.
+        Fraction of the acquired samples of a validation scan that the network is not given; the held-out error is
+        computed on them.
     seed
-        Seed of splits and simulation, to repeat a training on the same data; null takes training.seed.
+        Seed of the split and the simulation, to repeat a training on the same data; null uses training.seed.
     """
 
     validation: float = 0.15
@@ -74,51 +74,49 @@ class TrainingOptions:
     Attributes
     ----------
     epochs
-        Passes over the training scans, at most; in each stage, for a method with stages.
+        Largest number of passes over the training scans, per stage for a method with stages.
     minutes
-        End with the epoch, or the stage, in which training has taken so long, with what was learned until then; null
+        Stop after the epoch or stage in which training has taken this many minutes, and keep what was learned; null
         sets no limit.
     repeats
-        Visits to each scan per pass, each with a new partition; for training on very few scans.
+        How often a pass visits each scan, every time with a new partition; for training on very few scans.
     mirror
-        Show a scan mirrored or as its complex conjugate, each choice by chance, instead of as it is; for methods that
-        learn from k-space.
+        Augment scans by random mirroring and complex conjugation; for methods that learn from k-space.
     batch_size
-        Scans per step, of all processes together: the same whatever number of them shares the work.
+        Number of scans per step, over all processes together.
     learning_rate
         Learning rate at the start of training; see schedule.
     optimizer
         adam, or radam (rectified Adam).
     schedule
-        cooldown: lower the learning rate with every step during the last 30 % of all stages together, to almost zero;
-        linear: so from the beginning; plateau: lower it when the validation score stops falling, in each stage anew.
-        Stages that start from new weights have the schedule for themselves.
+        cooldown lowers the learning rate to almost zero over the last 30 % of the steps of all stages together; linear
+        does so from the first step; plateau lowers it when the validation score stops falling, separately in each
+        stage. Stages that start from new weights have a schedule of their own.
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
-        Epochs without a better score before that happens.
+        Number of epochs without a better score before the learning rate is lowered.
     patience
-        Epochs without a better score before a stage ends, with keep best and the plateau schedule; the others run to
-        their end.
+        Number of epochs without a better score before a stage ends early; only with keep best and the plateau schedule.
     keep
-        The weights of the epoch with the best validation score (best), or those at the end (last); of a method with
-        stages, those of the stage with the best score.
+        Keep the weights of the epoch with the best validation score (best), or the final ones (last). A method with
+        stages uses those of the stage with the best score.
     average_from
-        Use the mean of the weights over all steps after this share of them (stochastic weight averaging); null uses
-        the weights as they are. In adversarial training, the generators' weights.
+        Average the weights over all steps after this fraction of them (stochastic weight averaging); null does not
+        average. In adversarial training, the generators are averaged.
     lookahead
-        Every so many steps, draw the weights of discriminators and noise extractor back half-way to where they were
+        Every this many steps, move the weights of discriminators and noise extractor halfway back to where they were
         that many steps ago (Lookahead); 0 switches it off.
     score
-        What drives learning rate, early stop and best model: the reference-free score (held_out), or the NMSE
-        against full references (reference), which imitates the literature and needs them.
+        Score that drives the learning rate, early stopping and the choice of the best model: held_out, which needs no
+        references, or reference, the NMSE against full references, as in much of the literature.
     snapshots
         Keep the weights of every epoch, to study how training went.
     precision
-        Precision of the network, as Lightning Fabric names it; transforms are always float32. auto is bf16-mixed on a
-        processor that has instructions for bfloat16 (AVX512-BF16 or AMX), and 32-true elsewhere.
+        Precision of the network, as Lightning Fabric names it; transforms are always float32. 16-mixed needs a GPU.
+        auto is bf16-mixed on a processor with instructions for bfloat16 (AVX512-BF16 or AMX), and 32-true elsewhere.
     seed
-        Seed of weights, partitions and batches, and of the data where split.seed is null.
+        Seed of weights, partitions and batches, and of the data if split.seed is null.
     """
 
     epochs: int = 20
@@ -163,18 +161,18 @@ class MachineOptions:
     Attributes
     ----------
     accelerator
-        auto, cpu, gpu, ... as Lightning Fabric names them.
+        Device to train on: auto, cpu, gpu, or another name that Lightning Fabric knows.
     devices
-        Processes per machine, each with a GPU or its share of the cores, that train together.
+        Number of processes per machine that train together, each on one GPU or on a share of the cores.
     num_nodes
-        Machines that train together, see docs/cluster.md.
+        Number of machines that train together, see docs/cluster.md.
     threads
-        CPU threads; 0 leaves PyTorch's choice, auto measures for a second which number is quickest now.
+        Number of CPU threads; 0 lets PyTorch choose, auto measures for a second which number is fastest now.
     workers
-        Processes that make batches; 0 makes them in the main process.
+        Number of processes that prepare batches; 0 prepares them in the main process.
     tracker
-        Send each row of metrics.csv to tensorboard, mlflow or wandb as well, or to several: tensorboard,mlflow; their
-        files are kept in the run directory.
+        Also send each row of metrics.csv to tensorboard, mlflow or wandb, or to several (tensorboard,mlflow). Their
+        files lie in the run directory.
     """
 
     accelerator: str = "auto"
@@ -395,7 +393,7 @@ def add_settings(parser: ArgumentParser, method: str, version: bool = True) -> N
         parser.add_class_arguments(options, name, as_group=False)
     magnitude_help = "simulate from the magnitude of measured k-space"
     parser.add_argument("--data.magnitude", type=bool, default=False, help=magnitude_help)
-    noise_help = "standard deviation of the noise in each part of a sample, in the file's units; null finds it"
+    noise_help = "standard deviation of the noise in each part of a sample, in the file's units; null estimates it"
     parser.add_argument("--data.noise", type=float | None, default=None, help=noise_help)
     parser.add_argument("--method.name", default=method, help="name of the method")
     parser.set_defaults(dict(kind.defaults))

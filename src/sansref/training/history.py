@@ -73,5 +73,5 @@ def read_history(path: Path) -> list[dict[str, str]]:
                 raise ValueError("a row has more or fewer cells than the first")
             _ = [float(value) for value in row.values() if value]
     except (ValueError, KeyError, TypeError, csv.Error):
-        raise FileError(path, "is no log of epochs", cure) from None
+        raise FileError(path, "is not a log of epochs", cure) from None
     return rows

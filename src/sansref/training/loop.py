@@ -368,7 +368,7 @@ class Loop(Generic[AnyBatch]):
             return int(state["epoch"]) + 1
         except Exception as error:  # a damaged archive makes PyTorch raise errors of almost any type
             cure = "Restore the file, or remove it to begin the stage anew"
-            raise FileError(path, f"is no state of this training ({type(error).__name__})", cure) from None
+            raise FileError(path, f"is not a state of this training ({type(error).__name__})", cure) from None
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         yield "method", self.method

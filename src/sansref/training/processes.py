@@ -166,8 +166,8 @@ def together(machine: MachineOptions, precision: Precision = "32-true") -> Itera
             return
         if started not in (1, asked):
             raise SettingError(
-                f"this is one of {started} processes, but --devices {machine.devices} x --num_nodes"
-                f" {machine.num_nodes} asks for {asked}: give the number of each node's processes as --devices"
+                f"{started} processes were started, but --devices {machine.devices} x --num_nodes"
+                f" {machine.num_nodes} asks for {asked}: set --devices to the number of processes per node"
             )
         fabric = _fabric(machine, precision, "ddp")
         with _leaving_together(fabric):
@@ -184,7 +184,7 @@ def _linked() -> Iterator[None]:
     except RuntimeError as error:
         problem = str(error).splitlines()[0]
         raise TrainingError(
-            f"one of the processes that train together has ended ({problem}): see what it or the system says of it;"
+            f"another process of this training has ended ({problem}): see what it or the system says of it;"
             " the same command goes on where they were"
         ) from None
 
@@ -238,7 +238,7 @@ def _fabric(machine: MachineOptions, precision: Precision, strategy: str) -> Fab
             plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         )
     if precision == "16-mixed" and fabric.device.type == "cpu":
-        raise SettingError("precision '16-mixed' cannot be used on a CPU: use --precision bf16-mixed")
+        raise SettingError("precision '16-mixed' needs a GPU: use --precision bf16-mixed or 32-true on a CPU")
     return fabric
 
 

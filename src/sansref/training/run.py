@@ -129,7 +129,7 @@ class RunDirectory:
                 raise SettingError(f"{self.path} holds a run with other settings ({changes}): choose another --out")
             self.begin_anew()
         elif self._learned or self.splits_file.exists():
-            raise SettingError(f"{self.path} holds a run that has lost its config.yaml: choose another --out")
+            raise SettingError(f"{self.path} holds a run whose config.yaml is missing: choose another --out")
         write_text(self._environment_file, json.dumps(environment(), indent=2))
         write_text(self.config_file, yaml.safe_dump(_as_written(config, data, full), sort_keys=False))
 
@@ -188,7 +188,7 @@ class RunDirectory:
         FileError
             If this is not a run directory or its configuration cannot be read.
         """
-        cure = "Give a directory that 'sansref train' has written"
+        cure = "Give a directory that 'sansref train' wrote"
         if not self.config_file.exists():
             raise FileError(self.path, "is not a run directory (no config.yaml)", cure)
         values = read_yaml(self.config_file, cure)
@@ -203,7 +203,7 @@ class RunDirectory:
         """Where the data lay, or the full scans of other people; None where the configuration does not say."""
         found = self.read_config()["data"].get(name)
         if not isinstance(found, str | None):
-            raise FileError(self.config_file, f"holds an impossible data.{name}, which is no path", RESTORE)
+            raise FileError(self.config_file, f"holds an impossible data.{name}, which is not a path", RESTORE)
         return found
 
     def config(self) -> RunConfig:
@@ -227,10 +227,10 @@ class RunDirectory:
             return
         if not self.trust_code:
             problem = f"names the method {_short(name)}, whose code would be executed"
-            raise FileError(self.config_file, problem, "Look at that code, and give --trust_code if you trust it")
+            raise FileError(self.config_file, problem, "Read that code, and add --trust_code if you trust it")
         if lies_in(name, self.path):
             problem = f"names the method {_short(name)}, whose code lies in the run itself"
-            raise FileError(self.config_file, problem, "Look at that code, and move it out if you trust it")
+            raise FileError(self.config_file, problem, "Read that code, and move it out of the folder if you trust it")
 
     def load(self, config: RunConfig | None = None) -> Method:
         """The trained method, ready to reconstruct.
@@ -247,7 +247,7 @@ class RunDirectory:
         """
         config = config or self.config()
         if not self.finished:
-            raise FileError(self.path, "holds a run that has not finished", "Run its 'sansref train' command again")
+            raise FileError(self.path, "holds an unfinished run", "Run its 'sansref train' command again")
         try:
             method = config.build()
         except SettingError as error:
@@ -267,7 +267,9 @@ class RunDirectory:
             return {"training": [], "validation": [], "test": []}
         parts: object = read_json(self.splits_file, RESTORE)
         if not isinstance(parts, dict) or not parts.keys() >= {"training", "validation", "test"}:
-            raise FileError(self.splits_file, "is no list of the subjects of training, validation and test", RESTORE)
+            raise FileError(
+                self.splits_file, "is not a list of the subjects for training, validation and test", RESTORE
+            )
         for part, names in parts.items():
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise FileError(self.splits_file, f"holds no list of subjects for {_short(part)}", RESTORE)
@@ -299,7 +301,7 @@ def load_weights(method: Method, path: Path) -> None:
     try:
         expected = sum(value.numel() * value.element_size() for value in method.state_dict().values())
         if not path.is_file() or path.stat().st_size > 2 * expected + (1 << 20):
-            raise RuntimeError("it is no file, or far too large")
+            raise RuntimeError("it is not a file, or is far too large")
         weights = load_file(path)
         if odd := {str(value.dtype) for value in weights.values() if value.dtype not in FLOATING}:
             raise RuntimeError(f"it holds numbers of type {', '.join(sorted(odd))}")
@@ -324,7 +326,7 @@ def read_fingerprints(path: Path) -> dict[str, str]:
         return {}
     found: object = read_json(path, RESTORE)
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise FileError(path, "is no list of files with their fingerprints", RESTORE)
+        raise FileError(path, "is not a list of files with their fingerprints", RESTORE)
     return found
 
 

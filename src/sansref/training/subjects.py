@@ -15,14 +15,14 @@ from sansref.data.prepare import prepare
 from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ScanFiles, scan_files
 from sansref.data.scan_store import PreparedScans
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, told
 from sansref.files import write_text
 from sansref.methods import Needs
 from sansref.randomness import seeded
 from sansref.training.config import RunConfig, SplitOptions
 from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
-from sansref.training.survey import survey, told
+from sansref.training.survey import survey
 from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)
@@ -147,11 +147,11 @@ class SubjectReader:
 
     def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
         if training is None:
-            raise SettingError("there is no training scan: add subjects or lower --validation and --test")
+            raise SettingError("no training scan is left: add subjects, or lower --validation and --test")
         options, paired = self.config.training, self.config.needs is Needs.PAIRED
         if validation is None and (options.score == "reference" or (paired and options.score_decides(stages=1))):
             # Samples held out of a scan whose reference is the target would be no secret.
-            raise SettingError("learning from references needs other subjects to validate on: add some")
+            raise SettingError("learning from references needs further subjects for validation: add some")
 
 
 def split_by_subject(files: list[FileInfo], split: SplitOptions, seed: int) -> dict[str, list[str]]:
@@ -280,7 +280,7 @@ def refuse_changes(data: Path, known: Mapping[str, str], now: Mapping[str, str],
     ]
     if changes:
         more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
-        problem = f"does not hold the files any more that {used} was begun with ({', '.join(changes[:3])}{more})"
+        problem = f"no longer holds the files that {used} was begun with ({', '.join(changes[:3])}{more})"
         raise FileError(data, problem, "Restore them, or choose another --out")
 
 
@@ -290,7 +290,9 @@ def unchanged(files: Iterable[FileInfo]) -> Iterator[FileInfo]:
         before = fingerprint(info.path)
         yield info
         if fingerprint(info.path) != before:
-            raise FileError(info.path, "has changed while it was read", "Wait until it is whole, then go on")
+            raise FileError(
+                info.path, "changed while it was read", "Wait until it is complete, then run the command again"
+            )
 
 
 @dataclass(frozen=True)

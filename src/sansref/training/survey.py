@@ -140,21 +140,23 @@ def _mask(config: RunConfig, scan: Scan) -> str:
     sampling = config.sampling
     drawn = "one for all scans" if sampling.mask_per == "dataset" else "a new one for each scan"
     simulated = "simulated" if scan.meta.synthetic else "measured"
-    return f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled by it"
+    return (
+        f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled with it"
+    )
 
 
 def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
     if isinstance(config.network, NetworkOptions) and (idle := config.network.without_effect):
-        yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such thing"
+        yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such part"
     if config.split.test and not splits.get("test") and not config.split.folds:
-        yield f"--test {config.split.test:g}: one subject alone, nobody can be set aside"
+        yield f"--test {config.split.test:g}: with a single subject, nobody can be set aside"
     if any(not scan.meta.emulated and not is_full(scan.mask) for scan in scans):
         names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
-        yield f"{', '.join(f'--{name}' for name in names)}: scans that came undersampled keep their own masks"
+        yield f"{', '.join(f'--{name}' for name in names)}: no effect, undersampled scans keep their own masks"
     measured = [scan.mask.shape for scan in scans if not scan.meta.synthetic]
     if measured and (names := dict.fromkeys(_changed(config.simulation))):
-        yield f"{', '.join(f'--{name}' for name in names)}: k-space was measured, nothing is simulated"
+        yield f"{', '.join(f'--{name}' for name in names)}: no effect, the k-space was measured"
     limit, largest = config.slices.max_matrix, max(measured, default=torch.Size((0, 0)), key=_size)
     if limit and config.slices.matrix is None and any(n > most for n, most in zip(largest, limit, strict=True)):
         size, bound = "{} x {}".format(*largest), "{},{}".format(*map(min, largest, limit))
@@ -194,7 +196,7 @@ def _expected(
     """Time and memory, by the largest slices; those of other sizes count by their pixels."""
     usable = [scan for _, scan in scans if not companions or tuple(scan.mask.shape) in companions]
     if not usable or (config.needs is Needs.UNPAIRED and not companions):
-        yield "expected time", "unknown: no training scan can be tried"
+        yield "expected time", "unknown: no training scan could be tried"
         return
     options, selection = config.training, config.slices
     largest = max(usable, key=lambda scan: scan.kspace.numel())
@@ -218,7 +220,7 @@ def _expected(
     scoring = f"{validated} slices to score at {cost.reconstruction:.2g} s"
     steps = f"{epochs} epochs of {len(batches)} steps of {cost.step:.2g} s"
     duration = f"about {_duration((training + others) * relative)} at most: {steps} and {scoring}"
-    yield "expected time", f"{duration}, measured on the {cost.device}; without reading the files"
+    yield "expected time", f"{duration}, measured on the {cost.device}, without the time to read files"
     memory = f"about {cost.memory / 2**30:.2g} GiB on the {cost.device}" if cost.memory else "unknown"
     yield "expected memory", memory
 
@@ -283,8 +285,3 @@ def _duration(seconds: float) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def told(row: Row) -> str:
-    """A row as a line."""
-    return f"{row[0]:<16}{row[1]}"

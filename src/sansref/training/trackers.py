@@ -270,7 +270,7 @@ def _identity(path: Path) -> str:
         write_text(path, uuid.uuid4().hex, parents=False)
     identity = read_text(path, RESTORE)
     if not re.fullmatch("[0-9a-f]{32}", identity):
-        raise FileError(path, "is no identity of a tracked run", RESTORE)
+        raise FileError(path, "is not the identity of a tracked run", RESTORE)
     return identity
 
 

@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -131,6 +131,7 @@ def dry_run(
         As far as :func:`train` would before its first step.
     """
     _check(config, data, out, full)
+    alone(replace(config.machine, devices=1, num_nodes=1), config.training.precision)
     if changes := RunDirectory(out).changes(config, str(data.resolve()), None if full is None else str(full.resolve())):
         yield "other settings", f"{out} holds a run whose settings differ ({changes})"
     with on_threads(config.machine.threads):
@@ -141,7 +142,7 @@ def _check(config: RunConfig, data: Path, out: Path, full: Path | None) -> None:
     keep_outside(out, data, "--data")
     keep_outside(out, full, "--full")
     if full is not None and config.needs is not Needs.UNPAIRED:
-        raise SettingError(f"method {config.method!r} takes no --full: it needs {config.needs} scans alone")
+        raise SettingError(f"method {config.method!r} takes no --full: it learns from {config.needs} scans alone")
     check_trackers(config.machine)
 
 
@@ -281,7 +282,7 @@ def _write_model(config: RunConfig, best: Path, results: list[StageResult], scan
     write_text(run.card, json.dumps(card, indent=2))
     if run.missing:
         problem = f"has lost {', '.join(run.missing)} while it was trained"
-        raise FileError(run.path, problem, "Train again into another --out, and leave the folder alone")
+        raise FileError(run.path, problem, "Train again into another --out, and do not change its folder")
 
 
 class _LogFile(logging.FileHandler):

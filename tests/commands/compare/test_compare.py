@@ -195,7 +195,7 @@ def test_a_comparison_does_not_go_on_with_other_subjects(finished, tmp_path, qui
     there = Workplace(here.plan, data, None, here.out)
     for record in [*here.out.rglob("*.json"), *here.out.rglob("*.yaml")]:  # as if the folder itself had grown
         record.write_text(record.read_text().replace(str(here.data.resolve()), str(data.resolve())))
-    with pytest.raises(FileError, match=r"more: does not hold the files .*sub-00_T1w.nii.gz is new"):
+    with pytest.raises(FileError, match=r"more: no longer holds the files .*sub-00_T1w.nii.gz is new"):
         compare(there, console=quiet)
 
 
@@ -259,7 +259,7 @@ def test_a_folder_of_something_else_is_left_alone(place, quiet, name):
     here = place()
     (here.out / name).parent.mkdir(parents=True)
     (here.out / name).write_text("mine")
-    with pytest.raises(SettingError, match="is not empty and not a comparison"):
+    with pytest.raises(SettingError, match="is not empty, and sansref did not make it as a comparison"):
         compare(here, console=quiet)
     assert [path for path in here.out.rglob("*") if path.is_file()] == [here.out / name]
     assert (here.out / name).read_text() == "mine"
@@ -283,7 +283,7 @@ def test_undersampled_scans_are_refused_before_any_training(tiny_plan, tmp_path,
         np.save(tmp_path / f"sub-0{subject}.npy", kspace)
     plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}})
     there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
-    with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, and test scans are scored against"):
+    with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, but test scans are scored against"):
         compare(there, console=quiet)
 
 

@@ -205,7 +205,7 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(heads, tmp_path, mon
     child = command(workplace(heads, tmp_path / "out", HELD[0]), 1, tmp_path / "said")
     wait_until(lambda: epochs(place, HELD[0]))
     monkeypatch.setattr(workers, "attempt", partial(workers.attempt, patience=0))
-    holder = f"{run_of(place, HELD[0])}: is being worked on by process {child} on {socket.gethostname()}. Wait until"
+    holder = f"{run_of(place, HELD[0])}: is in use by process {child} on {socket.gethostname()}. Wait until"
     with pytest.raises(TrainingError, match=re.escape(holder)):
         train_all(place, 1, None, QUIET)
     assert (run_of(place, "ssdu") / "model.json").exists()
@@ -257,8 +257,11 @@ def test_ray_is_asked_for_only_if_it_is_needed_and_missed_by_name(heads, tmp_pat
         ("auto", r"no Ray cluster at 'auto' \(Could not find any running Ray instance.*\): give HOST:PORT"),
         ("127.0.0.1:1", r"no Ray cluster at '127.0.0.1:1' \(.*Connection refused\): give HOST:PORT"),
         ("127.0.0.1:66000", r"no Ray cluster at '127.0.0.1:66000' \(.*\): give HOST:PORT"),
-        ("ray://head:10001", r"'ray://head:10001' is no address of a Ray cluster: give HOST:PORT .*, auto, or local"),
-        ("head", r"'head' is no address of a Ray cluster: give HOST:PORT"),
+        (
+            "ray://head:10001",
+            r"'ray://head:10001' is not the address of a Ray cluster: give HOST:PORT .*, auto, or local",
+        ),
+        ("head", r"'head' is not the address of a Ray cluster: give HOST:PORT"),
     ],
 )
 def test_addresses_without_a_cluster_are_named_at_once(heads, tmp_path, monkeypatch, address, message):

@@ -265,7 +265,7 @@ def test_few_lines_in_a_huge_grid_are_refused_before_room_is_made(mrd: Any, kspa
         ),
         ({"kspace_encode_step_2": 1}, "partition 1"),
         ({"discard_pre": 20, "discard_post": 12}, "outside its encoded grid of 32 x 16 x 1"),
-        ({"flags": 1 << 18}, "has no line of an image"),
+        ({"flags": 1 << 18}, "has no imaging line"),
         ({"active_channels": 1}, "has lines of 1 and of 2 coils in one image"),
         ({"number_of_samples": 31}, r"a line of \(2, 32\) coils and samples, not \(2, 31\) as declared"),
     ],

@@ -46,7 +46,7 @@ def test_parts_are_those_of_numpy(
 def test_a_file_that_becomes_shorter(tmp_path: Path) -> None:
     path = tmp_path / "flat"
     path.write_bytes(bytes(40))
-    with path.open("rb") as file, pytest.raises(FileError, match="became shorter while it was read"):
+    with path.open("rb") as file, pytest.raises(FileError, match="became shorter while it was being read"):
         FlatFile(path, file, 0, (3, 4), np.dtype("f4"), False).piece(0, 2, 3)
 
 

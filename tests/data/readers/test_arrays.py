@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[Any, str | None, str]] = {
     "edge": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j, 0), None, "fftshift"),
     "line": (np.ones((1, 9), np.complex64), "row,column", r"holds \(1x9, complex64\), which is no image"),
     "empty": (np.ones((0, 9), np.complex64), None, "which is no image"),
-    "ambiguous": (np.ones((3, 8, 9), np.complex64), None, "does not say what its axes are"),
+    "ambiguous": (np.ones((3, 8, 9), np.complex64), None, "whose axes have no names"),
 }
 
 
@@ -177,10 +177,10 @@ def test_partitions_of_real_and_imaginary_parts(make: Any, tmp_path: Path) -> No
 
 PAIRS = {
     "complex": (np.ones((2, 8, 9), np.complex64), "complex,row,column", "holds complex numbers"),
-    "odd": (np.ones((3, 8, 9)), "complex,row,column", "axis of length 3 is no axis of real and imaginary parts"),
-    "coils": (np.ones((4, 2, 8, 9)), "complex,coil,row,column", "axis of length 4 is no axis"),
+    "odd": (np.ones((3, 8, 9)), "complex,row,column", "axis of length 3 is not an axis of real and imaginary parts"),
+    "coils": (np.ones((4, 2, 8, 9)), "complex,coil,row,column", "axis of length 4 is not an axis"),
     "not said": (np.ones((3, 8, 9)), "coil,row,column", "complex for real and imaginary parts"),
-    "twice": (np.ones((2, 2, 8, 9)), "complex,complex,row,column", "a word stands twice"),
+    "twice": (np.ones((2, 2, 8, 9)), "complex,complex,row,column", "a word occurs twice"),
 }
 
 

@@ -30,10 +30,10 @@ def test_words(text: str, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("row,colum", "axes 'row,colum': 'colum' is no axis; use slice, partition, coil, row, column, complex"),
-        ("", "'' is no axis"),
-        ("row,row,column", "a word stands twice"),
-        ("coil,row", "an image has a row and a column"),
+        ("row,colum", "axes 'row,colum': 'colum' is not an axis; use slice, partition, coil, row, column, complex"),
+        ("", "'' is not an axis"),
+        ("row,row,column", "a word occurs twice"),
+        ("coil,row", "both row and column are needed"),
         ("slice,partition,row,column", "give slice or partition, not both"),
     ],
 )
@@ -69,12 +69,12 @@ def test_what_the_rule_reads(shape: tuple[int, ...], dtype: np.dtype, words: str
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ((8, 9, 7), KSPACE, "k-space of shape 8x9x7 .*its axes are.*row,column,coil or --axes row,column,slice"),
+        ((8, 9, 7), KSPACE, "k-space of shape 8x9x7 whose axes.*row,column,coil or --axes row,column,slice"),
         ((3, 8, 9), KSPACE, "--axes coil,row,column or --axes slice,row,column"),
         ((3, 1, 8, 9), KSPACE, "--axes coil,x,row,column or --axes slice,x,row,column"),
         ((3, 4, 8, 9), KSPACE, "--axes slice,coil,row,column or --axes coil,slice,row,column"),
         ((2, 3, 4, 8, 9), KSPACE, "for example --axes slice,row,column"),
-        ((3, 4, 8, 9), IMAGE, "holds images of shape 3x4x8x9 and does not say what its axes are"),
+        ((3, 4, 8, 9), IMAGE, "holds images of shape 3x4x8x9 whose axes have no names"),
         ((7,), KSPACE, "array of shape 7, which is no image"),
         ((), IMAGE, "array of shape a single number, which is no image"),
         ((1, 7), IMAGE, "which is no image"),

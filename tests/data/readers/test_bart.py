@@ -141,7 +141,7 @@ def test_pairs(make: Any, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"a.hdr: has no .cfl beside it"):
         make.scans(header)
     header.write_bytes(bytes(348))
-    with pytest.raises(FileError, match="is in no format that is read here"):
+    with pytest.raises(FileError, match="is not in a format that sansref reads"):
         make.scans(header)
 
 

@@ -67,7 +67,7 @@ def test_a_bad_file_raises_or_is_listed(folder: Path) -> None:
 
 def test_a_folder_of_bad_files_only(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_text("text")
-    with pytest.raises(FileError, match=r"holds 1 files, none of them usable; the first, .*a.nii, is in no format"):
+    with pytest.raises(FileError, match=r"holds 1 files, none of them usable; the first, .*a.nii, is not in a format"):
         scan_folder(tmp_path, skip_bad=True)
 
 
@@ -105,12 +105,12 @@ def test_files_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (empty, r"is empty \(0 bytes\)"),
         (link, "is a link to a file that does not exist"),
         (pipe, "is not a regular file"),
-        (foreign, r"is in no format that is read here. Give fastMRI HDF5, .* or BART \(.cfl\)"),
+        (foreign, r"is not in a format that sansref reads. Give fastMRI HDF5, .* or BART \(.cfl\)"),
     ]:
         with pytest.raises(FileError, match=message):
             open_scan_file(path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(FileError, match=r"may not be read. Ask for the right to read it"):
+    with pytest.raises(FileError, match=r"may not be read. Ask for permission to read it"):
         open_scan_file(foreign)
 
 

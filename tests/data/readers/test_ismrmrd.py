@@ -338,7 +338,7 @@ def test_files_that_are_no_raw_data(mrd: Any, tmp_path: Path, name: str, change:
             60000,
             r"declares \d+ bytes of samples, more than its \d+ bytes can hold|holds 128 numbers",
         ),
-        ("flags", 1 << 18, "holds no line of an image"),
+        ("flags", 1 << 18, "holds no imaging line"),
     ],
 )
 def test_headers_that_do_not_fit_the_samples(

@@ -95,7 +95,7 @@ def test_maps_that_cannot_be_used_are_a_fault_of_the_scan(make: Any, scan: Path,
     with pytest.raises(FileError, match="does not exist"):
         taken(scan, tmp_path / "nothing.npy")
     (tmp_path / "text.txt").write_text("words")
-    with pytest.raises(FileError, match="no format that coil maps are read from"):
+    with pytest.raises(FileError, match="not in a format from which coil maps can be read"):
         taken(scan, tmp_path / "text.txt")
 
 

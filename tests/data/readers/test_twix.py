@@ -382,7 +382,7 @@ def test_protocols_that_lack_something(tmp_path: Path, kspace: Any, found: bytes
 
 def test_a_measurement_without_an_image(tmp_path: Path, kspace: Any) -> None:
     path = write(tmp_path / "meas.dat", (protocol(), [block(kspace[:, :, 0], "NOISEADJSCAN")]))
-    with pytest.raises(FileError, match="holds no line of an image in its last measurement"):
+    with pytest.raises(FileError, match="holds no imaging line in its last measurement"):
         READER.describe(path)
 
 

@@ -202,7 +202,7 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_missing_and_unknown_files(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="is not there"):
+    with pytest.raises(FileError, match="does not exist"):
         read_mask(tmp_path / "no.npy")
     (tmp_path / "m.txt").write_text("1 0 1")
     with pytest.raises(FileError, match=r"Save the mask as \.npy, \.mat, \.png"):

@@ -51,7 +51,7 @@ def pictures(size: int) -> ImagePair:
 
 def test_it_needs_references_and_says_so(build: Build) -> None:
     assert SupervisedGenerator.needs is Needs.PAIRED
-    with pytest.raises(ValueError, match=r"supervised training was handed head0\.nii without its reference"):
+    with pytest.raises(ValueError, match=r"supervised training got head0\.nii without its reference"):
         build().examples(Sample(scan().without_reference()), DRAW)
 
 

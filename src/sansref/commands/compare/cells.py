@@ -82,7 +82,7 @@ def chosen(place: Workplace, cell: Cell) -> Classical:
     try:
         return Classical(_name(cell), float(read_record(file)["regularisation"]), seed=cell.config.training.seed)
     except (KeyError, TypeError, ValueError):
-        raise FileError(file, "says no regularisation", "Remove it and run the same command again") from None
+        raise FileError(file, "has no regularisation", "Remove it and run the same command again") from None
 
 
 def _name(cell: Cell) -> ClassicalName:

@@ -68,7 +68,7 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
         for entry in _left_out(own.get(group)):
             if not isinstance(there, Mapping) or entry not in there:
                 what = f"{entry:g}" if isinstance(entry, float) else repr(entry)
-                raise SettingError(f"{path}: {group}: leaves out {what}, which {base} does not have")
+                raise SettingError(f"{path}: {group}: leaves out {what}, which is not in {base}")
             del values[group][entry]
     return values
 
@@ -207,18 +207,18 @@ class Plan:
             for label in labels:
                 if label not in self.methods:
                     near = did_you_mean(label, self.methods)
-                    raise SettingError(f"{place} names {label!r}, which is none of {', '.join(self.methods)}{near}")
+                    raise SettingError(f"{place} names {label!r}, which is not one of {', '.join(self.methods)}{near}")
         taken: dict[str, str] = {}
         for label in self.methods:
             if (other := taken.setdefault(slug(label), label)) != label:
-                raise SettingError(f"methods {other!r} and {label!r} would share a folder: name them apart")
+                raise SettingError(f"methods {other!r} and {label!r} would share a folder: give them different names")
         if not self.accelerations or not self.seeds:
             raise SettingError("a comparison needs at least one acceleration and one seed")
         if self.normalise not in ("none", "minmax"):
             raise SettingError(f"normalise must be none or minmax, got {self.normalise!r}")
         for name, numbers in (("seeds", self.seeds), ("run_folds", self.run_folds)):
             if len(set(numbers)) < len(numbers):
-                raise SettingError(f"{name} must be different, got {list(numbers)}")
+                raise SettingError(f"{name} must not repeat, got {list(numbers)}")
         groups = {"shared": self.shared, **{acceleration_name(a): own for a, own in self.accelerations.items()}}
         for group, settings in groups.items():
             for name, planned in PLANNED.items():
@@ -256,9 +256,13 @@ class Plan:
             return {"method": {}, **own}
         if other not in self.methods:
             near = did_you_mean(str(other), self.methods)
-            raise SettingError(f"method {label!r}: is like {other!r}, which is none of {', '.join(self.methods)}{near}")
+            raise SettingError(
+                f"method {label!r}: is 'like' {other!r}, which is not one of {', '.join(self.methods)}{near}"
+            )
         if other in (*above, label):
-            raise SettingError(f"method {label!r}: is like {other!r}, which is like this one: say what it is")
+            raise SettingError(
+                f"method {label!r}: is 'like' {other!r}, which is 'like' this method: define one of them"
+            )
         return merged(self._own(other, (*above, label)), own)
 
     def seed_of(self, fold: int, seed: int | None = None) -> int:
@@ -270,7 +274,7 @@ class Plan:
         own = self._own(label)
         method = own["method"].get("name")
         if method is None:
-            raise SettingError(f"method {label!r}: says no 'method', such as 'method: ssdu'")
+            raise SettingError(f"method {label!r}: has no 'method', such as 'method: ssdu'")
         known = [*METHODS, *UNLEARNED]
         if method not in known and ":" not in str(method):
             cure = did_you_mean(
@@ -281,7 +285,7 @@ class Plan:
         base = {} if preset is None else _of_method(read_yaml(preset_file(str(preset))))
         base["method"] = named_method(base.get("method", method))
         if (of := base["method"].setdefault("name", method)) != method:
-            raise SettingError(f"method {label!r}: the preset {preset!r} is of method {of!r}, not {method!r}")
+            raise SettingError(f"method {label!r}: the preset {preset!r} belongs to method {of!r}, not {method!r}")
         if forbidden := [*(own.keys() & {*SAME}), *(["training.seed"] if "seed" in own.get("training", {}) else [])]:
             raise SettingError(f"method {label!r}: {min(forbidden)!r} must be the same for all: set it under 'shared'")
         shared = merged(self.shared, self.accelerations[acceleration])
@@ -292,7 +296,7 @@ class Plan:
         }
         same = merged({"split": {"seed": 0}}, merged({name: shared[name] for name in SAME if name in shared}, place))
         if same["split"]["seed"] is None:
-            raise SettingError("split.seed must be a number: all trainings of a comparison are on the same split")
+            raise SettingError("split.seed must be a number: all trainings of a comparison share one split")
         settings = merged(merged(merged(_of_method(shared), base), own), same)
         if method in UNLEARNED:
             settings = {"method": "ssdu", **same}
@@ -320,7 +324,9 @@ def load_plan(name: str) -> Plan:
     values = read_plan(path)
     values.pop("templates", None)
     if values.pop("kind", None) != "comparison":
-        raise FileError(path, "is no comparison (it does not say 'kind: comparison')", "Use 'sansref train --config'")
+        raise FileError(
+            path, "is not the plan of a comparison ('kind: comparison' is missing)", "Use 'sansref train --config'"
+        )
     known = {entry.name: entry for entry in fields(Plan)}
     unknown = values.keys() - known.keys()
     if unknown:
@@ -331,7 +337,7 @@ def load_plan(name: str) -> Plan:
     values["accelerations"] = {value: settings or {} for value, settings in values["accelerations"].items()}
     for entry in ("methods", "shared"):
         if not isinstance(values.get(entry, {}), Mapping):
-            raise SettingError(f"{path}: {entry!r} must hold settings by name")
+            raise SettingError(f"{path}: {entry!r} must be settings by name")
     for label, own in values.get("methods", {}).items():
         if not isinstance(label, str):
             raise SettingError(f"{path}: method {label!r} must be a name: put it in quotes")

@@ -51,7 +51,7 @@ def train_all(place: Workplace, jobs: int, address: str | None, console: Console
         If cells have failed, naming them.
     """
     if jobs < 1 or (jobs > 1 and address is not None):
-        raise SettingError(f"jobs must be at least 1, and 1 on a Ray cluster, which shares out the work, got {jobs}")
+        raise SettingError(f"jobs must be at least 1, and exactly 1 on a Ray cluster, got {jobs}")
     cells = place.plan.cells
     waiting = [cell for cell in cells if not is_trained(place, cell)]
     if not waiting:
@@ -87,9 +87,7 @@ def _reported(outcomes: Outcomes, total: int, console: Console) -> Iterator[str]
 def _side_by_side(place: Workplace, cells: Sequence[Cell], jobs: int) -> Outcomes:
     """One process per cell: one that dies, for want of memory for instance, takes no other with it."""
     if sys.platform == "win32":
-        raise SettingError(
-            f"--jobs {jobs} needs Linux or macOS: leave it out, and cells are trained one after the other"
-        )
+        raise SettingError(f"--jobs {jobs} needs Linux or macOS: leave it out to train the cells one after the other")
     jobs = min(jobs, len(cells))
     threads = max(1, usable_cores() // jobs)
     context = get_context("forkserver")
@@ -202,7 +200,7 @@ def on_cluster(place: Workplace, cells: Sequence[Cell], address: str, console: C
                 try:
                     yield cell, ray.get(done)
                 except ray.exceptions.RayTaskError as error:
-                    yield cell, Failure("a node could not begin with it: it needs the same software", str(error))
+                    yield cell, Failure("a node could not start it: every node needs the same software", str(error))
                 except ray.exceptions.RayError as error:
                     yield cell, Failure(f"its node or process died {RETRIES + 1} times ({type(error).__name__})")
         finally:

@@ -99,7 +99,7 @@ class Workplace:
             if changes := self._changes(cell):
                 raise SettingError(
                     f"{self.run_of(cell).path} was made with other settings ({changes}): restore them, choose another"
-                    " --out, or remove that folder to make the cell anew"
+                    " --out, or remove that folder to train the cell again"
                 )
         sets = {cell.test_set: cell for cell in self.plan.cells}.values()
         for info in {info.path: info for cell in sets for info in self._test_files(cell)}.values():
@@ -169,8 +169,10 @@ class Workplace:
         options = self.plan.cells[0].config.slices.reader_options
         item = next(iter(open_scan_file(info.path, options).read(info.path, [info.slices // 2])))
         if isinstance(item, Scan) and not is_full(item.mask):
-            problem = "is undersampled, and test scans are scored against their full k-space"
-            raise FileError(info.path, problem, "Give full scans, which are undersampled for all alike")
+            problem = "is undersampled, but test scans are scored against their full k-space"
+            raise FileError(
+                info.path, problem, "Give fully sampled scans; they are undersampled in the same way for all methods"
+            )
 
     def full_for(self, cell: Cell) -> Path | None:
         """The folder of full scans, for a method that takes one."""

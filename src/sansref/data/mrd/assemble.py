@@ -55,7 +55,7 @@ def layout_of(source: Path | str, header: MrdHeader, heads: Heads) -> Layout:
     heads = heads[measured_lines(header, heads)]
     header = planar(header, heads)
     if not len(heads):
-        raise FileError(source, "has no line of an image", "Give a complete measurement")
+        raise FileError(source, "has no imaging line", "Give a complete measurement")
     coils = np.unique(heads["active_channels"])
     if len(coils) > 1:
         raise FileError(source, f"has lines of {coils[0]} and of {coils[1]} coils in one image", CURE)

@@ -80,7 +80,7 @@ class NoiseScan:
             matrix = whitening_matrix(torch.from_numpy(np.concatenate(self._lines, axis=1)))
         except ValueError as error:
             problem = f"has noise lines that cannot whiten the coils: {error}"
-            raise FileError(source, problem, "Repair or leave out the coil, or take the noise lines out") from error
+            raise FileError(source, problem, "Repair or remove this coil, or remove the noise lines") from error
         ratio = dwell / self._dwell if self._dwell > 0 else 0.0
         return matrix * math.sqrt(ratio) if 1 / MOST_RATIO < ratio < MOST_RATIO else matrix
 

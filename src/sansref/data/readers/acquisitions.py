@@ -77,7 +77,7 @@ class RawFile:
             check_head(self.path, used[index])
         image = self.heads[is_role(self.heads, Role.IMAGE)]
         if not len(image):
-            raise FileError(self.path, "holds no line of an image", "Give a complete measurement")
+            raise FileError(self.path, "holds no imaging line", "Give a complete measurement")
         if len(numbers := np.unique(image["active_channels"])) > 1:
             problem = f"has images of {numbers[0]} and of {numbers[1]} coils"
             raise FileError(self.path, problem, "Give one file for each set of coils")
@@ -122,7 +122,7 @@ class RawFile:
         scans = assemble(self.path, self.header, lines, meta, self._whitening[0], others)
         if len(scans) != self._layout.scans:
             problem = f"has images of {self._layout.scans} and of {len(scans)} partitions"
-            raise FileError(self.path, problem, "Give one file for each kind, and complete measurements")
+            raise FileError(self.path, problem, "Give a separate file for each kind, with complete measurements")
         return scans
 
     def _calibration(self, image: int) -> Integers:

@@ -99,9 +99,9 @@ class FlatFile:
             content = self.file.read(count * size)
         except OSError as error:  # a drive that fails; who writes meanwhile would take it for his own
             problem = f"cannot be read ({error.strerror or error})"
-            raise FileError(self.path, problem, "Check the drive that it lies on") from error
+            raise FileError(self.path, problem, "Check the drive on which it is stored") from error
         if len(content) < count * size:
-            raise FileError(self.path, "became shorter while it was read", "Copy or download it again")
+            raise FileError(self.path, "became shorter while it was being read", "Copy or download it again")
         return np.frombuffer(content, self.dtype)
 
 
@@ -164,7 +164,7 @@ def piece_of(stored: Stored, words: tuple[str, ...], index: int, across: str = "
 
 
 def arranged(block: Array, words: tuple[str, ...], axes: tuple[str, ...]) -> Array:
-    """These axes in this order, with one of length 1 for each that is not there; the others have length 1."""
+    """These axes in this order, with one of length 1 for each that does not exist; the others have length 1."""
     order = [axis for axis, word in enumerate(words) if word not in axes]
     order += [words.index(word) for word in axes if word in words]
     return block.transpose(order).reshape([block.shape[words.index(word)] if word in words else 1 for word in axes])

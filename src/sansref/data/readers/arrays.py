@@ -260,7 +260,7 @@ class ArrayReader(ABC):
         if (words := self._maps_axes(maps[0], scan)) is None:
             size = f"{scan.slices} slices, {scan.coils} coils, {scan.height} rows and {scan.width} columns"
             problem = f"holds maps {printable(str(maps[0]))}, which do not fit {size}"
-            raise FileError(path, problem, "Give its own maps")
+            raise FileError(path, problem, "Give maps of this scan")
         return maps[0], words
 
     def _maps_axes(self, entry: Entry, scan: FileInfo, own: tuple[str, ...] = ()) -> tuple[str, ...] | None:
@@ -328,6 +328,7 @@ class ArrayReader(ABC):
             subject=subject_of(path),
             contrast=contrast_of(path),
             acquired_fraction=fraction,
+            axes=self.options.axes,
             notes=tuple(note for note in notes if note),
         )
 
@@ -342,7 +343,9 @@ def _in_pairs(path: Path, chosen: Chosen) -> Chosen:
         problem = f"holds complex numbers, {printable(str(entry))}"
         raise FileError(path, problem, f"Leave the word {PAIRS} out of --axes")
     if length % 2 or (length > 2 and "coil" in chosen.words):
-        problem = f"holds {printable(str(entry))}, whose axis of length {length} is no axis of real and imaginary parts"
+        problem = (
+            f"holds {printable(str(entry))}, whose axis of length {length} is not an axis of real and imaginary parts"
+        )
         raise FileError(path, problem, f"Name an axis of length 2 {PAIRS}, or one in which all coils' parts take turns")
     words = tuple(("coil" if length > 2 else "x") if word == PAIRS else word for word in chosen.words)
     return Chosen(entry, words, axis)

@@ -77,7 +77,7 @@ class BartReader(ArrayReader):
         if unknown := [name for name in long if name not in (*ENCODED, *OTHERS)]:
             name, number = unknown[0], NAMES.index(unknown[0])
             problem = f"has {long[name]} entries in dimension {number} ({name}), of which one can be read"
-            raise FileError(path, problem, f"Take one with 'bart slice {number} INDEX', or average with 'bart avg'")
+            raise FileError(path, problem, f"Select one with 'bart slice {number} INDEX', or average with 'bart avg'")
         if {"slice", "partition"} <= set(words):
             raise FileError(path, f"has several slabs ({_listed(long)})", "Take one of them with 'bart slice 13'")
         if "READ" not in long:

@@ -63,7 +63,7 @@ def check_file(path: Path) -> None:
     if path.stat().st_size == 0:
         raise FileError(path, "is empty (0 bytes)", "Copy or download it again")
     if not os.access(path, os.R_OK):
-        raise FileError(path, "may not be read", "Ask for the right to read it")
+        raise FileError(path, "may not be read", "Ask for permission to read it")
 
 
 def head_of(path: Path, size: int) -> bytes:

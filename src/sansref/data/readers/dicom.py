@@ -117,7 +117,7 @@ def _folder_of(path: Path) -> dict[str, Frame]:
             files = sorted((entry.name, entry.stat()) for entry in entries if entry.is_file() and entry.name[0] != ".")
     except OSError as error:
         problem = f"lies in a folder that cannot be listed ({error.strerror})"
-        raise FileError(path, problem, "Ask for the right to read it, or wait until it is filled") from error
+        raise FileError(path, problem, "Ask for permission to read it, or wait until it is filled") from error
     return _indexed(folder, tuple((name, state.st_size, state.st_mtime_ns) for name, state in files))
 
 
@@ -143,7 +143,7 @@ def _ordered(path: Path, frames: list[Frame]) -> Series:
     normal = np.cross(along_row, along_column)
     lengths = [float(np.linalg.norm(vector)) for vector in (along_row, along_column, normal)]
     if not np.allclose(lengths, 1, atol=1e-2):
-        raise FileError(path, "has an ImageOrientationPatient that is no pair of directions", "Export it again")
+        raise FileError(path, "has an ImageOrientationPatient that is not a pair of directions", "Export it again")
     frames = sorted(frames, key=lambda frame: (float(normal @ frame.position), frame.file.name, frame.number))
     positions = np.array([frame.position for frame in frames])
     step = _step(path, frames, positions, normal)
@@ -164,13 +164,13 @@ def _step(path: Path, frames: list[Frame], positions: np.ndarray, normal: np.nda
     if gaps.min() < 0.01 * max(usual, 0.01):
         twins = ", ".join(frame.file.name for frame in frames[int(gaps.argmin()) :][:2])
         problem = f"belongs to a series with several images at one place ({twins})"
-        raise FileError(path, problem, "Put repetitions and copies into folders of their own")
+        raise FileError(path, problem, "Put repetitions and copies into separate folders")
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     even = positions[0] + np.arange(len(frames))[:, None] * step
     if np.abs(positions - even).max() > max(UNEVEN[0] * usual, UNEVEN[1]):
         distances = f"{gaps.min():.4g} to {gaps.max():.4g} mm"
         problem = f"belongs to a series of {len(frames)} slices at uneven distances ({distances})"
-        raise FileError(path, problem, "Look for slices that are missing from its folder")
+        raise FileError(path, problem, "Look for missing slices in its folder")
     return np.asarray(step)
 
 

@@ -57,7 +57,7 @@ def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
             raise FileError(path, problem, "Write it as a file, for example by dcmconv")
         # Expanding it could take any amount of memory, and nobody stores MR images so.
         if str(read_file_meta_info(path).get("TransferSyntaxUID")) == DEFLATED:
-            problem = "is deflated as a whole, which is not read here"
+            problem = "is deflated as a whole that sansref does not read"
             raise FileError(path, problem, "Convert it, for example by dcmconv +te")
         return dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
 
@@ -183,7 +183,7 @@ def frames_of(path: Path) -> list[Frame]:
         sop_class = str(header.get("SOPClassUID", ""))
         if sop_class != CLASSIC and sop_class not in MULTI_FRAME:
             name = printable(_uid(sop_class).name)[:80] or "nothing known"
-            raise FileError(path, f"is DICOM that holds {name}, no MR image", "Give the files of an MR series")
+            raise FileError(path, f"is DICOM that holds {name}, not an MR image", "Give the files of an MR series")
         _check_pixels(path, header)
         frames = int(header.get("NumberOfFrames") or 1)
         if sop_class == CLASSIC and frames > 1:
@@ -218,10 +218,10 @@ def _check_pixels(path: Path, header: Any) -> None:
     kind = header.get("PhotometricInterpretation")
     if samples == 1 and kind == "MONOCHROME1":
         problem = "shows its small values bright (MONOCHROME1), so it is no magnitude"
-        raise FileError(path, problem, "Give the images as the scanner made them")
+        raise FileError(path, problem, "Give the original images of the scanner")
     if samples != 1 or kind != "MONOCHROME2":
         problem = f"holds images of {samples} value(s) a pixel, {printable(str(kind))[:40]}; no grey ones"
-        raise FileError(path, problem, "Give the grey images of the series")
+        raise FileError(path, problem, "Give the greyscale images of the series")
     if bits not in (8, 16, 32):
         raise FileError(path, f"holds pixels of {bits} bits", "Convert it to 16 bits")
     stored, last = header.get("BitsStored", bits), header.get("HighBit")

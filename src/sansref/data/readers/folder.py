@@ -43,7 +43,7 @@ def find_files(folder: Path) -> list[Path]:
 
     def refuse(error: OSError) -> None:
         problem = f"may not be listed ({error.strerror})"
-        raise FileError(error.filename or folder, problem, "Ask for the right to read it") from error
+        raise FileError(error.filename or folder, problem, "Ask for permission to read it") from error
 
     for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(where, name), visited)]
@@ -97,7 +97,7 @@ def scan_files(
     if not data.is_dir() and data.exists():
         info = open_scan_file(data, options).describe(data)
         if names_labels(data) and info.kind == "magnitude":
-            raise FileError(data, "is a label map or a mask by its name", "Give the image that it belongs to")
+            raise FileError(data, "is a label map or a mask, judging by its name", "Give the image that it belongs to")
         return ScanFiles(with_subjects([info], data.parent, options.subject_from))
     infos: list[FileInfo] = []
     problems: list[FileError] = []
@@ -115,7 +115,7 @@ def scan_files(
         else:
             labels.append(path) if is_label_map(info, options, data) else infos.append(info)
     if not infos and not problems:
-        raise FileError(data, f"holds label maps and masks only ({labels[0].name}, ...)", "Give images or k-space")
+        raise FileError(data, f"holds only label maps and masks ({labels[0].name}, ...)", "Give images or k-space")
     if not infos:
         first = problems[0]
         problem = f"holds {len(problems)} files, none of them usable; the first, {first.path}, {first.problem}"

@@ -91,7 +91,7 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
     head = head_of(path, 4096)
     if head.replace(b" ", b"").startswith(STREAMS):
         raise FileError(path, MRD2 if b'"Mrd"' in head else "is a stream of yardl that is not MRD", MRD2_CURE)
-    raise FileError(path, "is in no format that is read here", f"Give {FORMATS}")
+    raise FileError(path, "is not in a format that sansref reads", f"Give {FORMATS}")
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
@@ -108,7 +108,7 @@ def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:
     if other is not None and other.startswith("MRD 2"):
         raise FileError(path, MRD2, MRD2_CURE)
     if other is not None:
-        raise FileError(path, f"is HDF5 of {other}, which is not read here", f"Give {FORMATS}")
+        raise FileError(path, f"is HDF5 of {other} that sansref does not read", f"Give {FORMATS}")
     if number is None:
         raise FileError(path, "is HDF5 without an array of numbers", f"Give {FORMATS}")
     return IsolatedReader(readers[number])
@@ -260,7 +260,7 @@ def _arrays_reader(path: Path, options: ReaderOptions) -> ArrayReader:
         asked = partial(reader.recognises, path)
         if in_child(path, asked) if is_hdf5(path) else asked():
             return reader
-    raise FileError(path, "is in no format that coil maps are read from", f"Give {ARRAYS}")
+    raise FileError(path, "is not in a format from which coil maps can be read", f"Give {ARRAYS}")
 
 
 def _blamed_on(path: Path, maps: Path) -> AbstractContextManager[None]:

@@ -160,7 +160,7 @@ class Hdf5Array:
         with reading(self.path, "HDF5"):
             dimensions = self.dataset.ndim
             stored_axis = dimensions - 1 - axis if self.matlab else axis
-            # An axis of length 1 that MATLAB left out is not there to be cut.
+            # An axis of length 1 that MATLAB left out does not exist to be cut.
             cut = (*[slice(None)] * stored_axis, slice(start, stop)) if 0 <= stored_axis < dimensions else ()
             block = np.asarray(self.dataset[cut])
         if block.dtype.names:

@@ -179,11 +179,11 @@ def _checked_shape(path: Path, header: Any, dtype: np.dtype[Any]) -> tuple[int, 
         raise FileError(path, f"holds {what} voxels, not magnitudes", "Convert it to a magnitude volume of numbers")
     count, *sizes = map(int, header["dim"])
     if not 1 <= count <= 7:
-        raise FileError(path, f"declares {count} dimensions (dim[0])", "Repair its header, or leave it out")
+        raise FileError(path, f"declares {count} dimensions in dim[0]", "Repair its header, or leave it out")
     # As nifti1_io.c of the format's authors has it, sizes of 0 behind the third say that there is no such axis.
     shape = (*sizes[: min(count, 3)], *(max(size, 1) for size in sizes[3:count]))
     if len(shape) < 3 or min(shape) < 1:
-        raise FileError(path, f"has the shape {shape}, which is no 3-D volume", "Convert it to a 3-D volume")
+        raise FileError(path, f"has the shape {shape}, which is not a 3-D volume", "Convert it to a 3-D volume")
     if math.prod(shape[3:]) != 1:
         problem = f"has the shape {shape}: several volumes in one file"
         raise FileError(path, problem, "Split it into one file per volume, for example with nibabel.four_to_three")
@@ -268,7 +268,7 @@ def _slice_axis(path: Path, shape: tuple[int, int, int], affine: np.ndarray[Any,
     for axis, code in enumerate(_axis_codes(affine)):
         if code and code in ACROSS[plane]:
             return axis
-    raise FileError(path, f"has an affine that shows no {plane} plane", "Repair its sform or use the native plane")
+    raise FileError(path, f"has an affine without a {plane} plane", "Repair its sform or use the native plane")
 
 
 def _axis_codes(affine: np.ndarray[Any, Any]) -> tuple[str | None, ...]:

@@ -41,12 +41,12 @@ def parse_axes(text: str) -> tuple[str, ...]:
     words = tuple("x" if word.strip() == "-" else word.strip().lower() for word in text.split(","))
     unknown = [word for word in words if word not in WORDS]
     if unknown:
-        raise SettingError(f"axes {text!r}: {unknown[0]!r} is no axis; use {HELP}, with commas between")
+        raise SettingError(f"axes {text!r}: {unknown[0]!r} is not an axis; use {HELP}, with commas between")
     named = [word for word in words if word != "x"]
     if len(set(named)) < len(named):
-        raise SettingError(f"axes {text!r}: a word stands twice; name every axis once")
+        raise SettingError(f"axes {text!r}: a word occurs twice; name every axis once")
     if not {"row", "column"} <= set(named):
-        raise SettingError(f"axes {text!r}: an image has a row and a column")
+        raise SettingError(f"axes {text!r}: both row and column are needed")
     if {"slice", "partition"} <= set(named):
         raise SettingError(f"axes {text!r}: give slice or partition, not both; split the file into its slabs")
     return words
@@ -87,8 +87,8 @@ def ruled_axes(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[
         rows, columns = (axis for axis in long if axis != across)
         return _spread(shape, {across: "slice", rows: "row", columns: "column"})
     what = "k-space" if dtype.kind == "c" else "images"
-    problem = f"holds {what} of shape {_size(shape)} and does not say what its axes are"
-    raise FileError(path, problem, f"Say it, for example {' or '.join(_examples(shape, long, dtype))}")
+    problem = f"holds {what} of shape {_size(shape)} whose axes have no names"
+    raise FileError(path, problem, f"Name them, for example {' or '.join(_examples(shape, long, dtype))}")
 
 
 def _spread(shape: Sequence[int], words: dict[int, str]) -> tuple[str, ...]:
@@ -150,6 +150,8 @@ class FileInfo:
         For k-space, the share of the encoded grid that was measured; None for magnitude images.
     stored_rows
         How many rows the file has, and the first that is kept, where the reader cuts off oversampling of the readout.
+    axes
+        What the axes of an array are, where the reader was told (``--axes``); None where the file or a rule says so.
     notes
         What a person should know about how the file is read, as sentences.
     """
@@ -166,6 +168,7 @@ class FileInfo:
     spacing: tuple[float, float] | None = None
     acquired_fraction: float | None = None
     stored_rows: tuple[int, int] | None = None
+    axes: str | None = None
     notes: tuple[str, ...] = ()
     recognised_by: str = BY_NAME
 

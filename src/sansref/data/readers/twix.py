@@ -335,7 +335,7 @@ class TwixReader(RawReader):
                 heads = heads_of(blocks, dwell_of(protocol))
                 image = is_role(heads, Role.IMAGE)
                 if not image.any():
-                    problem = "holds no line of an image in its last measurement"
+                    problem = "holds no imaging line in its last measurement"
                     raise FileError(path, problem, "Give a complete measurement of a scan")
                 header = encoding_of(path, protocol, heads[image], _centers(file, blocks, heads))
                 noise = _noise(path, file, earlier, modern)

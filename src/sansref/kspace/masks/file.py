@@ -67,7 +67,7 @@ def _load(path: Path) -> Values:
     if reader is None:
         raise FileError(path, "is not a mask format that can be read", f"Save the mask as {', '.join(readers)}")
     if not path.is_file():
-        raise FileError(path, "is not there", "Give the path of a mask file")
+        raise FileError(path, "does not exist", "Check the path of the mask file")
     try:
         return reader(path)
     except FileError:
@@ -106,7 +106,7 @@ def _only_mask(path: Path, variables: Mapping[str, Any]) -> Values:
         raise FileError(path, "holds no 2-D numeric array", "Save the mask as a matrix named mask")
     if len(candidates) > 1:
         problem = f"holds several arrays ({', '.join(candidates)})"
-        raise FileError(path, problem, "Leave only the mask, or name only it mask")
+        raise FileError(path, problem, "Keep only the mask in the file, or give the name mask to it alone")
     return arrays[candidates[0]]
 
 

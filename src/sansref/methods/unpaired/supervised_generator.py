@@ -42,7 +42,7 @@ class SupervisedGenerator(ImageTranslation[SupervisedGeneratorOptions]):
         """One example: the zero-filled image and the reference of the same scan."""
         scan = sample.scan
         if scan.reference is None:
-            raise ValueError(f"supervised training was handed {scan.meta.source} without its reference")
+            raise ValueError(f"supervised training got {scan.meta.source} without its reference")
         return [self.pair(scan, scan.reference.to(torch.complex64)[None], draw)]
 
     def step(self, batch: ImagePair) -> Iterator[Update]:

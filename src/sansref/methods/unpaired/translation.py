@@ -31,7 +31,7 @@ class ImageOptions:
         zero_filled: one scale per scan, its brightest zero-filled pixel; grey values keep their meaning. image: every
         image by its own minimum and maximum, as in the papers, which leaves only relative grey values.
     headroom
-        How much brighter than the zero-filled image a full one may be, with scaling zero_filled.
+        With scaling zero_filled: how much brighter than the zero-filled image a full one may be.
     data_consistency
         hard puts the acquired samples into the reconstruction at the end: exact for one coil, before a magnitude is
         taken; a step towards them for several. none leaves it as the networks return it.
