@@ -1,9 +1,10 @@
 """Run the tutorials: their blocks in order, in an empty folder, where they must print what stands below them.
 
-python tools/tutorials.py [--quick] [--out docs/_build/tutorials] [PAGE ...]
+python tools/tutorials.py [--quick] [--jobs N] [--out docs/_build/tutorials] [PAGE ...]
 
 Without pages it runs all of docs/tutorial-*.md. OUT then has a folder for each page with what the page made, such as
-the pictures that the site shows; it is kept as long as neither the page nor the package changes.
+the pictures that the site shows; it is kept as long as neither the page nor the package changes. N pages run side by
+side, by default one for each processor.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,9 +103,31 @@ def digitless(line: str) -> str:
 def digest(page: Path) -> str:
     """Of a page and the package."""
     found = hashlib.sha256(page.read_bytes())
-    for file in sorted((ROOT / "src").rglob("*.py")):
-        found.update(file.read_bytes())
+    for file in sorted((ROOT / "src" / "sansref").rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts:
+            found.update(file.read_bytes())
     return found.hexdigest()
+
+
+def kept(page: Path, out: Path = OUT) -> bool:
+    """Whether ``out`` has what the page made at full length, and neither the page nor the package has changed since."""
+    mark = out / page.stem / DIGEST
+    return mark.is_file() and mark.read_text() == digest(page)
+
+
+def make(page: Path, out: Path, quick: bool) -> str:
+    """Run a page in its folder of ``out`` unless that is kept, and tell what was done."""
+    if kept(page, out):
+        return f"{page.name}: not changed"
+    work, now, begun = out / page.stem, digest(page), time.perf_counter()
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        ran = run(page.read_text(encoding="utf-8"), work, out / "bin" / page.stem, quick)
+    except TutorialError as error:
+        raise TutorialError(f"{page.name}: {error}") from None
+    (work / DIGEST).write_text("quick" if quick else now)
+    return f"{page.name}: {ran} blocks in {time.perf_counter() - begun:.0f} s"
 
 
 def main() -> None:
@@ -112,21 +136,14 @@ def main() -> None:
     parser.add_argument("pages", nargs="*", type=Path, help="instead of all tutorials")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true", help="train only briefly")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="pages that run side by side")
     given = parser.parse_args()
-    for page in given.pages or pages():
-        work, now = given.out / page.stem, digest(page)
-        if (work / DIGEST).is_file() and (work / DIGEST).read_text() == now:
-            print(f"{page.name}: not changed")
-            continue
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        begun = time.perf_counter()
-        try:
-            ran = run(page.read_text(encoding="utf-8"), work, given.out / "bin", given.quick)
-        except TutorialError as error:
-            sys.exit(f"{page.name}: {error}")
-        (work / DIGEST).write_text("quick" if given.quick else now)
-        print(f"{page.name}: {ran} blocks in {time.perf_counter() - begun:.0f} s")
+    try:
+        with ThreadPoolExecutor(given.jobs) as jobs:
+            for told in jobs.map(lambda page: make(page, given.out, given.quick), given.pages or pages()):
+                print(told, flush=True)
+    except TutorialError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
