@@ -36,7 +36,7 @@ def test_table_has_the_zero_filled_image_twice_and_no_lpips(evaluated):
     code, out, err, summary = evaluated()
     assert (code, err) == (0, "")
     rows = [line.split("  ")[1].strip() for line in out.splitlines() if "±" in line and "standard" not in line]
-    assert rows == 2 * ["zero-filled", "zero-filled, best scale", "idr"]
+    assert rows == 2 * ["zero-filled", "zero-filled, best scale", "total variation", "idr"]
     assert "PSNR in the body (dB)" in out
     assert "LPIPS" not in out
     assert summary["normalise"] == "none"
@@ -46,7 +46,7 @@ def test_missing_weights_are_told_in_the_table_and_below_it(evaluated):
     code, out, err, summary = evaluated("--lpips", "alex")
     assert (code, err) == (0, "")
     assert "LPIPS (alex)" in out
-    assert out.count("no weights") == 3
+    assert out.count("no weights") == 4
     (line,) = [line for line in out.splitlines() if line.startswith("without LPIPS: ")]
     assert "put https://download.pytorch.org/models/alexnet-owt-7be5be79.pth at " in line
     assert summary["lpips"] == "alex"
@@ -79,7 +79,7 @@ def test_grey_values_can_be_made_relative(evaluated):
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        ([], []),
+        ([], ["total variation"]),
         (["--classical"], ["L1-wavelet", "total variation"]),
         (["--classical", "true"], ["L1-wavelet", "total variation"]),
         (["--classical", "false"], []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -125,3 +126,28 @@ def test_info_loads_no_more_than_it_needs(loaded, trained, tmp_path):
 )
 def test_what_cannot_be_told_early_is_left_to_the_command(words):
     check_early(words[0], words[1:], METHODS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are not there")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "ssdu", "--data", ".", "--wrong", "3"], b"preparing to train ...\r\n"),
+        (["zeroshot", __file__, "--wrong", "3"], b"preparing to learn from one scan ...\r\n"),
+        (["train", "ssdu", "--help"], b""),
+    ],
+)
+def test_people_are_told_what_begins_before_pytorch_is_loaded(words, said):
+    import pty
+
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "sansref", *words]
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=theirs, check=False, timeout=120)
+    os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        try:
+            told = terminal.read(4096)
+        except OSError:  # nothing was written
+            told = b""
+    assert told.startswith(said) if said else told == b""
+    assert done.returncode == (2 if said else 0)

@@ -139,6 +139,7 @@ def demo(arguments: list[str]) -> None:
 
     parser.add_class_arguments(DemoOptions, None)
     options = parse(parser, arguments).as_dict()
+    _begin("learning from one undersampled slice")
     from sansref.commands.demo import explained, run_demo
     from sansref.results.render import show
 
@@ -154,6 +155,7 @@ def train(arguments: list[str]) -> None:
         sys.stdout.write("usage: sansref train METHOD --data DIR --out RUN [options]\n\n")
         sys.stdout.write("".join(f"  {name:<21} {line}\n" for name, line in METHOD_LINES.items()))
         return
+    _begin("preparing to train", arguments)
     from dataclasses import fields
 
     from sansref.methods import Needs
@@ -210,6 +212,7 @@ def zeroshot(arguments: list[str]) -> None:
     Compressed sensing comes first. Its image is kept unless the network predicts unseen acquired samples better. Run
     the same command again to continue.
     """
+    _begin("preparing to learn from one scan", arguments)
     from sansref.commands.zero_shot import DEFAULTS, ZeroShotOptions, zero_shot
     from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.training.config import RunConfig, add_settings
@@ -286,6 +289,7 @@ def reconstruct(arguments: list[str]) -> None:
     check_run(options.run, options.files)
     for file in options.files:
         check_place(file)
+    _begin(f"reconstructing with {options.run}")
     from sansref.commands.reconstruct import Job, reconstruct_files
     from sansref.metrics.contradiction import SEEN
     from sansref.metrics.error_maps import ErrorMapOptions
@@ -339,16 +343,17 @@ def evaluate(arguments: list[str]) -> None:
     from sansref.commands.options import ScoreOptions
 
     parser.add_class_arguments(ScoreOptions, None, skip={"classical"})
-    classical_help = "also score compressed sensing: l1_wavelet, total_variation; both if no name, or true, is given"
+    classical_help = "compressed sensing beside the run: l1_wavelet, total_variation, true for both, or false for none"
     names = ("l1_wavelet", "total_variation")
     kinds = Literal["l1_wavelet", "total_variation", True, False]
-    parser.add_argument("--classical", type=kinds, nargs="*", default=[False], help=classical_help)
+    parser.add_argument("--classical", type=kinds, nargs="*", default=["total_variation"], help=classical_help)
     options = parse(parser, arguments).as_dict()
     asked = options["classical"] or [True]
     options["classical"] = tuple(name for name in names if name in asked or True in asked)
     _refuse_swapped("evaluate", options["run"], [options["data"]])
     check_run(options["run"], [options["data"]])
     check_place(options["data"])
+    _begin(f"scoring {options['run']} on {options['data']}")
     from sansref.commands.evaluate import evaluate as run_evaluation
     from sansref.results.render import show
     from sansref.training.run import RunDirectory
@@ -387,6 +392,7 @@ def compare(arguments: list[str]) -> None:
     preset_file(options["plan"])
     for folder in filter(None, (options["data"], options["full"])):
         check_place(folder)
+    _begin(f"comparing methods by {options['plan']}")
     from sansref.commands.compare.compare import compare as run_comparison
     from sansref.commands.compare.plan import load_plan
     from sansref.commands.compare.workplace import Workplace
@@ -444,6 +450,7 @@ def serve(arguments: list[str]) -> None:
     )
     trust_code = options.pop("trust_code")
     check_run(run)
+    _begin(f"starting a server with {run}")
     from sansref.serving.serve import serve as run_server
 
     run_server(run, ServeOptions(**options), limits, trust_code)
@@ -494,6 +501,12 @@ def _refuse_swapped(command: str, run: Path, scans: Sequence[Path]) -> None:
         raise SettingError(
             f"{runs[0]} is a run, and {run} is not: the run comes first, as in 'sansref {command} {runs[0]} {scan}'"
         )
+
+
+def _begin(what: str, words: Sequence[str] = ()) -> None:
+    """Say what a command is about to do, before PyTorch takes its seconds; to people at a terminal alone."""
+    if sys.stderr.isatty() and not {"-h", "--help"} & {*words}:
+        sys.stderr.write(f"{what} ...\n")
 
 
 def _list_bad(bad: Sequence[FileError]) -> None:

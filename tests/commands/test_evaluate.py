@@ -17,12 +17,14 @@ from sansref.commands.evaluate import evaluate
 from sansref.commands.options import ScoreOptions
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
+from sansref.methods.classical.regularisation import Choice
 from sansref.metrics.held_out import HeldOut, held_out_mask
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import psnr
 from sansref.results.scorer import BEST_SCALE, Scorer, scored_reference, zero_filled
 from sansref.results.scores import METRICS, ScoredSlice, read_scores
 from sansref.training.batches import WithoutHeldOut
+from sansref.training.history import read_history
 from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
@@ -269,7 +271,7 @@ def test_scores_say_whether_the_run_was_trained_on_the_scans(play, trained):
     split = trained.subjects()
     learned = sorted(split["training"] + split["validation"])
     assert found.learned == learned == json.loads((out / "summary.json").read_text())["learned_from"]
-    assert any(note.startswith(f"the run was trained on {', '.join(learned)}:") for note in found.notes())
+    assert any(note.startswith(f"the run was trained on {', '.join(learned)}, which") for note in found.notes())
     found, out = play(subjects="test")
     assert found.learned == [] == json.loads((out / "summary.json").read_text())["learned_from"]
     assert "none of the scored subjects was used for training" in list(found.notes())
@@ -287,6 +289,50 @@ def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["reference_noise"], summary["psnr_of_a_perfect_image"]) == (level, limit)
     assert play()[0].noise is None  # simulated
+
+
+def of_held_out(own, others, validated=None):
+    """An evaluation whose slices have these errors on held-out samples, by the run and by total variation."""
+    labels = ("idr", "total variation", "zero-filled")
+    slices = [
+        module.EvaluatedSlice(
+            None,
+            number,
+            {
+                label: ScoredSlice(label, 4, 0, 0, "a", number, held_out=value)
+                for label, value in zip(labels, (*errors, 1.0), strict=True)
+            },
+        )
+        for number, errors in enumerate(zip(own, others, strict=True))
+    ]
+    choice = Choice(0.01, 0.5, ())
+    return module.Evaluation(slices, chosen={"total variation": choice}, method="idr", validated=validated)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "warned"),
+    [
+        ([0.1, 0.12, 0.11], [0.2, 0.21, 0.22], False),
+        ([0.1, 0.12, 0.11], [0.1, 0.13, 0.1], True),  # no clear difference
+        ([0.3, 0.3], [0.2, 0.2], True),
+        ([0.2], [0.25], False),
+        ([0.2], [0.2], True),
+        ([math.nan, 0.1], [0.2, 0.2], False),
+    ],
+)
+def test_a_run_that_is_no_better_than_compressed_sensing_is_warned_of(own, others, warned):
+    notes = list(of_held_out(own, others, 0.09).notes())
+    assert any("sansref zeroshot" in note for note in notes) == warned
+    (told,) = [note for note in notes if note.startswith("error on held-out samples: idr ")]
+    assert "total variation" in told
+    assert told.endswith("validation scans the run had 0.09")
+
+
+@pytest.mark.slow
+def test_what_the_run_had_at_home_is_what_its_log_says(play, trained):
+    found, _ = play()
+    rows = read_history(trained.path / "metrics.csv")
+    assert found.validated == pytest.approx(min(float(row["score"]) for row in rows))
 
 
 @pytest.mark.slow

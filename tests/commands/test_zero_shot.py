@@ -613,7 +613,7 @@ def test_the_shipped_start_fits_the_defaults_and_is_small(tmp_path):
         assert start_of(name, config).path == module.SHIPPED
     assert start_of("none", config) is None
     assert start_of("auto", config.changed(**{"network.channels": 8})) is None
-    with pytest.raises(SettingError, match="the start shipped has another network"):
+    with pytest.raises(SettingError, match="the start shipped has a different network"):
         start_of("shipped", config.changed(**{"network.channels": 8}))
     files = [path for path in module.SHIPPED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 3e6

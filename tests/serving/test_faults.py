@@ -361,7 +361,7 @@ def test_few_lines_of_a_huge_matrix_are_refused_before_work_begins(measurement, 
     monkeypatch.setattr(engine, "_reconstruct", lambda *_: pytest.fail("work has begun"))
     images, (text,) = play(connect(), expensive(measurement))
     assert images == []
-    assert "one sample was sent for 42.7 points of the declared matrix, and 24 are taken" in text
+    assert "one sample was sent for 42.7 points of the declared matrix; at most 24 are accepted" in text
     assert "--" not in text
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import isnan
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Literal
 
 from rich.console import Console
@@ -43,6 +43,7 @@ from sansref.results.viewer.contents import Contents, Curve, Distribution, Viewe
 from sansref.results.viewer.page import write_page
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
+from sansref.training.history import kept_row, read_history
 from sansref.training.run import RunDirectory, environment
 from sansref.training.subjects import home_of, knows, learned_subjects
 
@@ -111,6 +112,8 @@ class Evaluation:
         Which label maps and masks were left out, None without any.
     method
         Name of the run's method.
+    validated
+        Error on held-out samples of the run's own validation scans; None where it was validated by references.
     """
 
     slices: list[EvaluatedSlice] = field(default_factory=list)
@@ -122,6 +125,7 @@ class Evaluation:
     missing: str = ""
     note: str | None = None
     method: str = ""
+    validated: float | None = None
 
     @property
     def estimated(self) -> Estimated | None:
@@ -147,6 +151,7 @@ class Evaluation:
 
     def notes(self) -> Iterator[str]:
         """What a reader of the scores must know, a line each."""
+        yield from self._told_by_held_out()
         if self.missing:
             yield f"without LPIPS: {self.missing}"
         for name, choice in self.chosen.items():
@@ -175,6 +180,27 @@ class Evaluation:
         if self.left_out:
             names = ", ".join(map(printable, self.left_out))
             yield f"left out, because the run learned from them or did not set them aside: {names}"
+
+    def _told_by_held_out(self) -> Iterator[str]:
+        """What can be told without references: how the run stands beside others, and whether it is of use here."""
+        labels = (self.method, *self.chosen, ZERO_FILLED)
+        rows = [[one.scores[label].held_out for label in labels] for one in self.slices]
+        rows = [row for row in rows if not any(map(isnan, row))]
+        if not rows:
+            return
+        errors = dict(zip(labels, zip(*rows, strict=True), strict=True))
+        own = errors[self.method]
+        told = ", ".join(f"{label} {fmean(values):.3g}" for label, values in errors.items())
+        home = "" if self.validated is None else f"; on its own validation scans the run had {self.validated:.3g}"
+        yield f"error on held-out samples: {told}{home}"
+        for name in self.chosen:
+            gains = [theirs - ours for ours, theirs in zip(own, errors[name], strict=True)]
+            doubt = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+            if fmean(gains) <= doubt:
+                yield (
+                    f"warning: {name} predicts the held-out samples of these scans as well as the run does: train on "
+                    "scans like these, or reconstruct each by 'sansref zeroshot'"
+                )
 
 
 def _mapping(
@@ -240,7 +266,7 @@ def evaluate(
     scale = relative if options.normalise == "auto" else options.normalise
     scoring = Scoring(scale, options.backbone, weights=not missing)
     mapped = _mapping(options, method, config, cache(config.sampling.family))
-    evaluation = Evaluation(scoring=scoring, missing=missing, method=config.method)
+    evaluation = Evaluation(scoring=scoring, missing=missing, method=config.method, validated=_validated(run, config))
     reading = replace(config.slices, subject_from=subject_from or config.slices.subject_from).reader_options
     found = scan_files(data, reading, skip_bad=skip_bad, home=home_of(run))
     files, evaluation.bad_files, evaluation.note = found.files, found.bad, found.left_out
@@ -283,13 +309,20 @@ def evaluate(
     return evaluation
 
 
+def _validated(run: RunDirectory, config: RunConfig) -> float | None:
+    rows = read_history(run.path / "metrics.csv")
+    if not rows or config.training.score != "held_out":
+        return None
+    return float(kept_row(rows, config.training.keep)["score"])
+
+
 def _chosen(files: list[FileInfo], run: RunDirectory, subjects: Subjects) -> tuple[list[FileInfo], list[str]]:
     set_aside = set(run.subjects()["test"]) if knows(run, files) else set()
     found = {info.subject for info in files}
     wanted = {"all": found, "test": found & set_aside, "auto": found - learned_subjects(run, files)}[subjects]
     if not wanted:
         raise SettingError(
-            f"no subject of {len(found)} is left to evaluate on: train with --test 0.2 to set some aside, "
+            f"none of the {len(found)} subject(s) is left to evaluate on: train with --test 0.2 to set some aside, "
             "give other data, or use --subjects all to score what was trained on"
         )
     return [info for info in files if info.subject in wanted], sorted(found - wanted)

@@ -120,7 +120,7 @@ def _needed(side: int) -> str:
 def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     from sansref.data.scan_store import PreparedScans
     from sansref.networks import NetworkOptions
-    from sansref.training.history import read_history
+    from sansref.training.history import kept_row, read_history
 
     config = run.config()
     rows = read_history(run.path / "metrics.csv")
@@ -141,7 +141,7 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     yield "state", "finished" if run.finished else f"not finished, {len(rows)} epochs done"
     if rows:
         keep = config.training.keep
-        kept = rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
+        kept = kept_row(rows, keep)
         yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
     for split, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
         yield split, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from sansref.errors import FileError
 from sansref.files import csv_text, write_text
@@ -75,3 +76,8 @@ def read_history(path: Path) -> list[dict[str, str]]:
     except (ValueError, KeyError, TypeError, csv.Error):
         raise FileError(path, "is not a log of epochs", cure) from None
     return rows
+
+
+def kept_row(rows: Sequence[dict[str, str]], keep: Literal["best", "last"]) -> dict[str, str]:
+    """The row of the epoch whose weights a run keeps; ``rows`` are not empty."""
+    return rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))

@@ -170,6 +170,17 @@ def test_generators_fool_and_undo_each_other(make: Any, build: Build, gan: str, 
     assert not any(part.requires_grad for part in parts.values())
 
 
+def test_what_is_in_a_domain_already_stays_on_demand(make: Any, build: Build) -> None:
+    method, plain, batch = build(identity_weight=0.7), build(), make.pictures(2)
+    plain.load_state_dict(method.state_dict())
+    x, y = batch.undersampled, batch.full
+    kept = make.l1(method.generators.restorer(y), y) + make.l1(method.generators.degrader(x), x)
+    loss, parts = make.loss(method, "generator", batch)
+    without, _ = make.loss(plain, "generator", batch)
+    assert float(parts["identity"]) == pytest.approx(kept, rel=1e-5)
+    assert float(loss.detach() - without.detach()) == pytest.approx(0.7 * kept, rel=1e-4)
+
+
 @pytest.mark.parametrize("complex", [False, True])
 @pytest.mark.parametrize(("norm", "power"), [("backward", 1), ("ortho", 1), ("backward", 2)])
 def test_translations_keep_acquired_samples_on_demand(

@@ -163,7 +163,9 @@ def test_shares_lie_between_none_and_all(share: float) -> None:
         ISCLOptions(generator_share=share)
 
 
-@pytest.mark.parametrize("weight", ["cycle_weight", "sampling_weight", "bypass_weight", "boosting_weight"])
+@pytest.mark.parametrize(
+    "weight", ["cycle_weight", "identity_weight", "sampling_weight", "bypass_weight", "boosting_weight"]
+)
 @pytest.mark.parametrize("value", [-0.5, math.nan])
 def test_weights_are_not_negative(weight: str, value: float) -> None:
     with pytest.raises(SettingError, match=f"{weight} must not be negative, got {value}"):

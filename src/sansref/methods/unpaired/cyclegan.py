@@ -27,6 +27,10 @@ class CycleGANOptions(ImageOptions):
         lsgan (least squares), or hinge as in ISCL's code.
     cycle_weight
         Weight of the cycle loss, next to 1 for the adversarial one.
+    identity_weight
+        Weight of the identity loss, that G leaves full images and F undersampled ones as they are. CycleGAN's authors
+        take half of the cycle weight where colours are to be kept; without it a translation may turn grey values over,
+        which cycle and adversarial loss hardly see.
     sampling_weight
         Weight of the sampling-consistency loss of switchable ISCL.
     sampling_norm
@@ -37,6 +41,7 @@ class CycleGANOptions(ImageOptions):
 
     gan: AdversarialName = "lsgan"
     cycle_weight: float = 30.0
+    identity_weight: float = 0.0
     sampling_weight: float = 0.0
     sampling_norm: FourierNorm = "backward"
     sampling_power: Literal[1, 2] = 1

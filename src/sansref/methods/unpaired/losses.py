@@ -82,6 +82,11 @@ def cycle_loss(x: Tensor, back_to_x: Tensor, y: Tensor, back_to_y: Tensor) -> Te
     return l1_loss(back_to_x, x) + l1_loss(back_to_y, y)
 
 
+def identity_loss(x: Tensor, kept_x: Tensor, y: Tensor, kept_y: Tensor) -> Tensor:
+    """|F(x) - x| + |G(y) - y|: what is in a domain already stays (Zhu et al., ICCV 2017, section 5.2)."""
+    return l1_loss(kept_x, x) + l1_loss(kept_y, y)
+
+
 def bypass_loss(restored: Tensor, x: Tensor, noise: Tensor, y: Tensor, restored_y: Tensor) -> Tensor:
     """|G(x) - (x - H(x))| + |G(y + H(x)) - y|: the generator agrees with the extractor.
 

@@ -19,6 +19,7 @@ from sansref.methods.unpaired.losses import (
     FourierNorm,
     bypass_loss,
     cycle_loss,
+    identity_loss,
     noise_consistency_loss,
     pseudo_loss,
     sampling_loss,
@@ -54,6 +55,11 @@ class CycleWeights(Protocol):
     @property
     def cycle_weight(self) -> float:
         """Weight of the cycle loss."""
+        ...
+
+    @property
+    def identity_weight(self) -> float:
+        """Weight of the identity loss."""
         ...
 
     @property
@@ -115,7 +121,7 @@ def generator_loss(
     restored: Tensor,
     degraded: Tensor,
 ) -> Taught:
-    """Adversarial, cycle and sampling loss.
+    """Adversarial, cycle, identity and sampling loss.
 
     ``sampling_residual`` is the relative k-space error of G(x) on the acquired samples.
     """
@@ -126,6 +132,10 @@ def generator_loss(
     cycle = cycle_loss(x, back_to_x, y, generators.full(degraded))
     loss = fooled + weights.cycle_weight * cycle
     parts = {"adversarial": fooled, "cycle": cycle, "output_spread": restored.std()}
+    if weights.identity_weight > 0:
+        identity = identity_loss(x, generators.undersampled(x, noise), y, generators.full(y))
+        loss = loss + weights.identity_weight * identity
+        parts["identity"] = identity
     if weights.sampling_weight > 0:
         norm, power = weights.sampling_norm, weights.sampling_power
         sampling = sampling_loss(x, restored, mask, norm, power, coils)
