@@ -1,9 +1,9 @@
 """What a slice of an archive costs, from 10 slices to 10,000, without Ray and with ``--ray local``.
 
 Generated fastMRI files of 10 slices, 128 x 128, a single coil, half of the columns acquired; a network of 3 phases with
-16 channels. Times are of the whole command, its start included. The peak is that of the command's own process: on a
-cluster, workers have theirs. Ray's workers run at the usual priority here (``RAY_worker_niceness=0``). ``--again`` also
-times the command when everything has been done before.
+16 channels. Times are of the whole command, its start included. The peak and the time of the processor are those of the
+command's own process: on a cluster, workers have theirs. Ray's workers run at the usual priority here
+(``RAY_worker_niceness=0``). ``--again`` also times the command when everything has been done before.
 
 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python benchmarks/archive.py [--slices 10 100 1000 10000] [--again]
 """
@@ -27,7 +27,7 @@ from sansref.networks.reconstructor import NetworkOptions
 
 SIZE, SLICES_PER_FILE = 128, 10
 WAYS = {"alone": [], "--ray local": ["--ray", "local"]}
-HEADER = ["command", "slices", "seconds", "ms a slice", "peak MB"]
+HEADER = ["command", "slices", "seconds", "ms a slice", "of the processor", "peak MB"]
 
 
 def write_archive(folder: Path, slices: int) -> Path:
@@ -46,7 +46,7 @@ def write_archive(folder: Path, slices: int) -> Path:
 def play(words: list[str]) -> dict[str, float]:
     """A child's work: one command."""
     cli.main(["reconstruct", *words])
-    return {"peak": _measure.peak_megabytes()}
+    return {"peak": _measure.peak_megabytes(), "cpu": _measure.cpu_clock()}
 
 
 def timed(way: str, words: list[object]) -> dict[str, float]:
@@ -61,6 +61,7 @@ def row(name: str, slices: int, found: dict[str, float]) -> list[str]:
         f"{slices:,}",
         f"{found['seconds']:.1f}",
         f"{1000 * found['seconds'] / slices:.1f}",
+        f"{1000 * found['cpu'] / slices:.1f}",
         f"{found['peak']:.0f}",
     ]
 

@@ -4,7 +4,7 @@ Discs in phase with the image at random places of the inner body, their contrast
 body. Added: the method adds the disc to every image. Erased: the disc is in the scan, and the method takes its samples
 out of what it is given. In both cases acquired samples are put back, so that the image agrees with all it was given.
 
-Four maps that take about as many reconstructions: contradiction and error bound (25 together), an ensemble of three
+Four maps that take about as many reconstructions: contradiction and error bound (20 together), an ensemble of three
 runs with eight mirrored and conjugate views each (24), and dropout of a tenth of the features of each phase in the
 trained network (25). An ensemble is seen twice: with the lesion by one of its members, and by all of them, as where
 training data are to blame. The spread of magnitudes over an ensemble or dropout is smoothed as the bound is, and

@@ -80,7 +80,7 @@ def test_all_images_share_a_window_and_all_errors_a_scale() -> None:
     assert {axes.images[0].get_clim() for axes in maps} == {(0, 5)}
     for axes, error in zip(maps, errors, strict=True):
         np.testing.assert_allclose(axes.images[0].get_array(), 100 * error / float(reference.max()), rtol=1e-4)
-    assert "|image − reference|\n0 to 5 % of the\nreference's maximum" in _texts(figure)
+    assert "|image − reference|\n0 to 5 % of the\nreference's maximum,\nblue beyond" in _texts(figure)
     assert "5 %" in _texts(figure)
 
 
@@ -88,13 +88,21 @@ def test_all_images_share_a_window_and_all_errors_a_scale() -> None:
     ("levels", "limit"), [((3.0,), 3), ((3.1,), 5), ((40, 9, 2), 10), ((0,), 0.1), ((0, 0), 0.1), ((400, 400), 100)]
 )
 def test_error_limit_holds_all_maps_but_the_worst(levels: Sequence[float], limit: float) -> None:
-    assert common_error_limit([np.full((4, 4), float(level)) for level in levels]) == limit
+    assert common_error_limit({str(item): np.full((4, 4), float(level)) for item, level in enumerate(levels)}) == limit
+
+
+def test_error_limit_is_that_of_methods_that_improve_on_their_input() -> None:
+    levels = {"zero-filled": 20.0, "zero-filled, best scale": 19.0, "CycleGAN": 90.0, "failed": 80.0, "IDR": 2.0}
+    errors = {label: np.full((4, 4), level) for label, level in levels.items()}
+    assert common_error_limit(errors) == 2
+    del errors["IDR"]  # and where there is none, the worst is left out
+    assert common_error_limit(errors) == 100
 
 
 def test_error_limit_ignores_a_few_pixels() -> None:
     error = np.full((100, 100), 1.5)
     error[0, :20] = 60
-    assert common_error_limit([error]) == 2
+    assert common_error_limit({"one": error}) == 2
 
 
 def test_error_limit_can_be_given() -> None:

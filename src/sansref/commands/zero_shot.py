@@ -628,7 +628,7 @@ class _Work:
         notes: list[str] = []
         if mapped is not None:
             shown = [with_maps(one, choice.label, mapped.kept[one.number]) for one in shown]
-            notes = [f"Error maps, of the written image: {note}" for note in (*mapped.notes(), SEEN)]
+            notes = [f"Error maps of the written image: {'; '.join(mapped.notes())}. {SEEN}"]
         write_report(self.out, self.record, choice.reason, rows, shown, self.run, self._middle, notes)
         self._note(seeds={"judging": self.seed, "stopping": self.config.training.seed})
         if self.run.finished or not self.stopped:  # else the same command is to train

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sansref.errors import printable
+from sansref.results.scorer import ZERO_FILLED
 from sansref.results.viewer.contents import ViewerSlice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
@@ -37,6 +39,9 @@ _TITLE_CHARACTERS = 24
 # Characters of the title above all in an inch.
 _TITLE_DENSITY = 8.5
 _BOX_COLOUR = "#F0E442"
+
+BEYOND = "#56B4E9"
+"""Colour of errors above the scale, which is none of its own."""
 
 
 def build_error_figure(
@@ -70,9 +75,9 @@ def build_error_figure(
     """
     if not shown.images:
         raise ValueError(f"{shown.name}: images must not be empty")
-    truth, guide, images = shown.reference, shown.guide.astype(np.float64), list(shown.images.values())
+    truth, guide = shown.reference, shown.guide.astype(np.float64)
     region = _region(zoom, guide.shape)
-    errors = [] if truth is None else [100 * np.abs(image.astype(np.float64) - truth) / truth.max() for image in images]
+    errors = {} if truth is None else errors_of(shown)
     limit = common_error_limit(errors) if error_limit is None and errors else error_limit
     if limit is not None and not limit > 0:
         raise ValueError(f"error_limit must be positive, got {limit}")
@@ -91,27 +96,38 @@ def build_error_figure(
         if region is not None:
             _box(axes, region)
             grid.cell("zoom", column).imshow(image[region], cmap="gray", vmin=0, vmax=white)
-    for column, error in enumerate(errors, start=1):
-        grid.cell("error", column).imshow(error, cmap="inferno", vmin=0, vmax=limit)
+    for column, error in enumerate(errors.values(), start=1):
+        grid.cell("error", column).imshow(error, cmap=_error_colours(), vmin=0, vmax=limit)
     if errors and limit is not None:
         _write_scale(grid.figure, grid.cell("error", 0), limit)
     return grid.figure
 
 
-def common_error_limit(errors: Sequence[Array]) -> float:
+def errors_of(shown: ViewerSlice) -> dict[str, Array]:
+    """By method, the absolute errors of a slice with a reference, in percent of the reference's maximum."""
+    assert shown.reference is not None
+    truth = shown.reference.astype(np.float64)
+    return {label: 100 * np.abs(image - truth) / truth.max() for label, image in shown.images.items()}
+
+
+def common_error_limit(errors: Mapping[str, Array]) -> float:
     """Upper end of one colour scale for several error maps.
 
-    It is the 99.5th percentile of the worst map but one, rounded up to one of :data:`ERROR_LIMITS`. The worst is left
-    out, unless it is the only one, because most often it is the zero-filled image: a scale that held its errors would
-    show the methods to be compared black. Errors above the scale are drawn in its last colour.
+    It is the largest 99.5th percentile of the methods that improve on the zero-filled image, rounded up to one of
+    :data:`ERROR_LIMITS`: a scale that held the errors of that image, or of a method that failed, would show the methods
+    to be compared black. Where no method improves on it, or it is not there, the worst map is left out, unless it is
+    the only one. Errors above the scale are drawn in :data:`BEYOND`.
 
     Parameters
     ----------
     errors
-        At least one map of absolute errors, in percent of the reference's maximum.
+        By method, at least one map of absolute errors, in percent of the reference's maximum.
     """
-    highest = sorted(float(np.percentile(error, ERROR_PERCENTILE)) for error in errors)
-    needed = highest[max(len(highest) - 2, 0)]
+    squares = {label: float(np.square(error).mean()) for label, error in errors.items()}
+    learned = [label for label in errors if not label.startswith(ZERO_FILLED)]
+    better = [label for label in learned if squares[label] < squares.get(ZERO_FILLED, 0.0)]
+    kept = better or sorted(errors, key=squares.__getitem__)[: max(len(errors) - 1, 1)]
+    needed = max(float(np.percentile(errors[label], ERROR_PERCENTILE)) for label in kept)
     return float(next((limit for limit in ERROR_LIMITS if limit >= needed), ERROR_LIMITS[-1]))
 
 
@@ -198,10 +214,16 @@ def _write_scale(figure: Figure, axes: Axes, limit: float) -> None:
     from matplotlib.colors import Normalize
 
     axes.set_axis_off()
-    words = f"|image \N{MINUS SIGN} reference|\n0 to {limit:g} % of the\nreference's maximum"
+    words = f"|image \N{MINUS SIGN} reference|\n0 to {limit:g} % of the\nreference's maximum,\nblue beyond"
     axes.text(0.5, 0.55, words, fontsize=10, ha="center", va="bottom", linespacing=1.4)
     bar = axes.inset_axes((0.1, 0.4, 0.8, 0.07))
     scale = figure.colorbar(
-        ScalarMappable(Normalize(0, limit), "inferno"), cax=bar, orientation="horizontal", extend="max"
+        ScalarMappable(Normalize(0, limit), _error_colours()), cax=bar, orientation="horizontal", extend="max"
     )
     scale.set_ticks([0, limit / 2, limit], labels=["0", f"{limit / 2:g}", f"{limit:g} %"], fontsize=10)
+
+
+def _error_colours() -> Colormap:
+    from matplotlib import colormaps
+
+    return colormaps["inferno"].with_extremes(over=BEYOND)

@@ -20,6 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from helpers.browser import chromium, needs_browser
+from sansref.results.error_figure import BEYOND
 from sansref.results.tables import Entry, Heading, Table
 from sansref.results.viewer.contents import Contents, Curve, Distribution, Figure, Section, ViewerSlice
 from sansref.results.viewer.page import write_page
@@ -308,14 +309,15 @@ def test_numbers_of_a_pixel_are_the_image_and_its_error(page: Page) -> None:
 def test_error_maps_share_a_scale_that_the_reader_can_set(page: Page) -> None:
     page.choose("left", "error of SSDU")
     page.choose("right", "error of zero-filled")
+    colours = colormaps["inferno"].with_extremes(over=BEYOND)
     limit = float(page["limit"].get_attribute("value") or "")
     for scale in (limit, 40.0):
         page["limit"].send_keys(Keys.CONTROL, "a", Keys.NULL, f"{scale:g}", Keys.TAB)
-        assert page.texts("#error-ends span") == ["0 %", f"{scale / 2:g} %", f"≥ {scale:g} %"]
+        assert page.texts("#error-ends span") == ["0 %", f"{scale / 2:g} %", f"{scale:g} %"]
         for name, columns in [("SSDU", slice(0, 8)), ("zero-filled", slice(8, None))]:
             shares = abs(image(0, name) - image(0))[:, columns] / scale
             # Neighbouring colours of the scale differ by a few levels.
-            assert page.painted()[:, columns] == pytest.approx(255 * colormaps["inferno"](shares)[..., :3], abs=8)
+            assert page.painted()[:, columns] == pytest.approx(255 * colours(shares)[..., :3], abs=8)
     page["reset-limit"].click()
     assert float(page["limit"].get_attribute("value") or "") == limit
 

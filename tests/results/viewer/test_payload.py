@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.cbook import boxplot_stats
 
+from sansref.results.error_figure import BEYOND
 from sansref.results.viewer.contents import Contents, Curve, Distribution, ViewerSlice
 from sansref.results.viewer.page import (
     STEPS,
@@ -106,7 +107,8 @@ def test_an_error_scale_holds_all_slices_of_its_acceleration() -> None:
 
 def test_error_colours_grow_brighter_from_black() -> None:
     digits = error_colours()
-    table = np.array([int(digits[item : item + 2], 16) for item in range(0, len(digits), 2)]).reshape(256, 3)
+    assert digits.endswith(BEYOND[1:].lower())
+    table = np.array([int(digits[item : item + 2], 16) for item in range(0, 6 * 256, 2)]).reshape(256, 3)
     for place in (0, 100, 255):
         assert table[place] == pytest.approx(255 * np.array(colormaps["inferno"](place)[:3]), abs=1)
     luminance = table @ [0.2126, 0.7152, 0.0722]

@@ -19,7 +19,7 @@ from sansref import __version__
 from sansref.errors import FileError
 from sansref.files import write_text
 from sansref.outputs.overlay import OVERLAYS
-from sansref.results.error_figure import DISPLAY_PERCENTILE, DPI, common_error_limit
+from sansref.results.error_figure import BEYOND, DISPLAY_PERCENTILE, DPI, common_error_limit, errors_of
 from sansref.results.tables import finite
 from sansref.results.viewer.contents import Contents, Curve, Distribution, Image, ViewerSlice
 
@@ -217,21 +217,19 @@ def error_limits(slices: Sequence[ViewerSlice]) -> dict[str, float]:
     for shown in slices:
         if shown.reference is None:
             continue
-        truth = shown.reference.astype(np.float64)
-        errors = [100 * np.abs(image - truth) / truth.max() for image in shown.images.values()]
-        if errors:
+        if errors := errors_of(shown):
             limit = common_error_limit(errors)
             limits[shown.acceleration] = max(limit, limits.get(shown.acceleration, 0.0))
     return limits
 
 
 def error_colours() -> str:
-    """The 256 colours of the error scale, perceptually uniform, as six hexadecimal digits each."""
+    """The 256 colours of the error scale, perceptually uniform, and of larger errors; six hexadecimal digits each."""
     from matplotlib import colormaps
 
     # 256 whole numbers pick the entries of the map's table.
     table: npt.NDArray[np.uint8] = colormaps["inferno"](range(256), bytes=True)
-    return table[:, :3].tobytes().hex()
+    return table[:, :3].tobytes().hex() + BEYOND.removeprefix("#").lower()
 
 
 def pixels(shown: ViewerSlice) -> dict[str, Any]:

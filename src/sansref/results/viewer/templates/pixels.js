@@ -56,9 +56,9 @@ function errorMap(values, reference) {
 
 const errorTable = study.colours.match(/.{6}/g).map((digits) => Number.parseInt(digits, 16));
 
-/** The colour of an error at a share of the scale, as one number 0xRRGGBB. */
+/** The colour of an error at a share of the scale, as one number 0xRRGGBB; the last one lies beyond it. */
 function errorColour(share) {
-  return errorTable[clamp(Math.floor(256 * share), 0, 255)];
+  return share > 1 ? errorTable[256] : errorTable[clamp(Math.floor(256 * share), 0, 255)];
 }
 
 /** The grey at a share of the window, as one number 0xRRGGBB. */

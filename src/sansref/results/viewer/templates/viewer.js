@@ -107,7 +107,6 @@ class Viewer {
     byId("limit").value = rounded(this.limit);
     byId("grey-ends").replaceChildren(...[from, (from + to) / 2, to].map(scaleMark));
     byId("error-ends").replaceChildren(...[0, this.limit / 2, this.limit].map(scaleMark));
-    byId("error-ends").lastChild.prepend("\u2265 ");
     byId("zoom").textContent = `${Math.round(100 * this.stage.zoom)} %`;
     const share = Math.round(100 * this.stage.divider);
     byId("divider").ariaValueNow = String(share);
