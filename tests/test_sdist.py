@@ -16,7 +16,7 @@ pytest.importorskip("setuptools")
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("src", "tests", "docs", "benchmarks", "tools", "conda", "container")
-MADE = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*", "runs")
+MADE = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*", "runs", "_build")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
 
 

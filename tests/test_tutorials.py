@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
+import time
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-#: What is shortened here, so that the tests stay quick.
-QUICK = {"--minutes 1 ": "--minutes 0.1 ", "--epochs 10 ": "--epochs 1 "}
+tutorials = SimpleNamespace(**run_path(str(ROOT / "tools" / "tutorials.py"), run_name="tutorials"))
 
 
-def digitless(line: str) -> str:
-    """A line with every number replaced: they differ from machine to machine."""
-    return " ".join(re.sub(r"\d+(\.\d+)?", "#", line).split())
-
-
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("tutorial-*.md")))
-def test_a_tutorial_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "sansref").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sansref "$@"\n')
-    (tmp_path / "bin" / "sansref").chmod(0o755)
+@pytest.mark.parametrize("page", tutorials.pages(), ids=lambda page: page.stem)
+def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+    if tutorials.kept(page):
+        pytest.skip("`make docs` has run it, and neither the page nor the package has changed since")
     (tmp_path / "work").mkdir()
-    environ = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    printed, ran = "", 0
-    for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S):
-        if language == "text":
-            lines = {digitless(line) for line in printed.splitlines()}
-            assert [line for line in code.splitlines() if digitless(line) not in lines] == [], printed
-            continue
-        for long, short in QUICK.items():
-            code = code.replace(long, short)
-        line = ["sh", "-ec", code] if language == "sh" else [sys.executable, "-c", code]
-        done = subprocess.run(line, cwd=tmp_path / "work", env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
-        printed, ran = done.stdout, ran + 1
-    assert ran >= 3
+    assert tutorials.run(page.read_text(encoding="utf-8"), tmp_path / "work", tmp_path / "bin", quick=True) >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```sh\nfalse\n```\n", "false"),
+        ("```python\nprint('2 slices')\n```\n```text\n3 files\n```\n", "not printed: .*3 files"),
+    ],
+)
+def test_a_page_that_does_not_keep_its_word_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(tutorials.TutorialError, match=message):
+        tutorials.run(text, tmp_path, tmp_path / "bin")
+
+
+def test_what_a_page_made_is_kept_until_the_page_changes(tmp_path: Path) -> None:
+    page, out = tmp_path / "tutorial-one.md", tmp_path / "out"
+    page.write_text("```sh\ntouch first\n```\n")
+    tutorials.make(page, out, True)
+    assert not tutorials.kept(page, out)
+    tutorials.make(page, out, False)
+    assert tutorials.kept(page, out)
+    (out / "tutorial-one" / "mine").touch()
+    tutorials.make(page, out, False)
+    assert (out / "tutorial-one" / "mine").exists()
+    page.write_text("```sh\ntouch second\n```\n")
+    assert not tutorials.kept(page, out)
+    tutorials.make(page, out, False)
+    made = {path.name for path in (out / "tutorial-one").iterdir()}
+    assert made == {"second", tutorials.DIGEST}
+    page.write_text("```sh\nfalse\n```\n")
+    with pytest.raises(tutorials.TutorialError, match=r"^tutorial-one\.md: false"):
+        tutorials.make(page, out, False)
+    assert not tutorials.kept(page, out)
+
+
+def test_what_a_page_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    text = "```sh\n(sleep 1; touch late) > /dev/null 2>&1 &\n```\n```python\nprint('4 coils')\n```\n"
+    assert tutorials.run(f"{text}```text\n8 coils\n```\n", tmp_path, tmp_path / "bin") == 2
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists()

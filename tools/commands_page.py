@@ -21,7 +21,7 @@ HEAD = """# Commands and options
 This page is made from the code by `python tools/commands_page.py`. `sansref COMMAND --help all` prints the same.
 
 The last part of an option's name is enough if it is unique: `--epochs` means `--training.epochs`. Dashes and
-underscores are the same. `--config` reads the settings of `train` from a YAML file ([settings](data.md#settings)).
+underscores are the same. `--config` reads the settings of `train` from a YAML file ([settings](configuration.md)).
 """
 
 

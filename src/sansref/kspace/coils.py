@@ -21,8 +21,8 @@ RING_RADIUS = 1.5
 def combine(images: Tensor, maps: Tensor) -> Tensor:
     """Coil images (..., coils, height, width) to one image (..., height, width), sum over coils of conj(map) * image.
 
-    This is the least-squares image for maps with sum |map|^2 = 1 (Roemer et al., MRM 16(2), 1990). Images and maps are
-    complex, and broadcast against each other.
+    This is the least-squares image for maps with ``sum |map|^2 = 1`` (Roemer et al., MRM 16(2), 1990). Images and maps
+    are complex, and broadcast against each other.
     """
     return (maps.conj() * images).sum(dim=-3)
 

@@ -75,13 +75,13 @@ class Measurement:
     Attributes
     ----------
     kspace
-        Samples, complex64 (batch, coils, *samples), zero where ``mask`` is False.
+        Samples, complex64 ``(batch, coils, *samples)``, zero where ``mask`` is False.
     mask
-        Which samples were acquired, bool (batch, *samples).
+        Which samples were acquired, bool ``(batch, *samples)``.
     maps
         Coil sensitivity maps, complex64 (batch, coils, height, width); None for one coil.
     trajectory
-        Places of the samples in k-space, float32 (batch, *samples, 2), in cycles per field of view; None for a
+        Places of the samples in k-space, float32 ``(batch, *samples, 2)``, in cycles per field of view; None for a
         Cartesian grid with DC in the center.
     noise
         Standard deviation of the noise in the real, and of the imaginary, part in each coil, float32
@@ -113,13 +113,13 @@ class Measurement:
         return Cartesian(self.mask, self.maps)
 
     def restricted(self, mask: Tensor) -> Self:
-        """Only the acquired samples under ``mask``, bool (batch, *samples)."""
+        """Only the acquired samples under ``mask``, bool ``(batch, *samples)``."""
         kept = self.mask & mask
         # Not a product: that would leave the signs of the dropped samples in negative zeros.
         return replace(self, kspace=self.kspace.masked_fill(~kept.unsqueeze(-3), 0), mask=kept)
 
     def disturbed(self, noise: Tensor) -> Self:
-        """The same with something added to the acquired samples, complex (batch, coils, *samples)."""
+        """The same with something added to the acquired samples, complex ``(batch, coils, *samples)``."""
         return replace(self, kspace=self.kspace + noise * self.mask.unsqueeze(-3))
 
     def data_consistent(self, image: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from sansref.kspace.fourier import PLANE
 class Physics(Protocol):
     """A linear acquisition y = E x, batched.
 
-    Samples have the shape (batch, coils, *samples), where ``samples`` is the shape of a mask: (height, width) on a
+    Samples have the shape ``(batch, coils, *samples)``, where ``samples`` is the shape of a mask: (height, width) on a
     Cartesian grid, (spokes, readout) along radial lines. Where ``mask`` is False nothing was acquired: :meth:`forward`
     gives zero there, and :meth:`adjoint` reads nothing.
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        """E x: complex image (batch, height, width) to the acquired samples (batch, coils, *samples)."""
+        """E x: complex image (batch, height, width) to the acquired samples ``(batch, coils, *samples)``."""
         ...
 
     def transform(self, image: Tensor) -> Tensor:

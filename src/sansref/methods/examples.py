@@ -47,9 +47,9 @@ class KspaceExample(NamedTuple):
     given
         The network's input.
     target
-        K-space to be met, complex64 (batch, coils, *samples).
+        K-space to be met, complex64 ``(batch, coils, *samples)``.
     weight
-        Weight of each sample's squared error, float32 (batch, *samples); 0 where there is no target.
+        Weight of each sample's squared error, float32 ``(batch, *samples)``; 0 where there is no target.
     """
 
     given: Measurement

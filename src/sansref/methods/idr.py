@@ -4,7 +4,7 @@ The first stage learns to predict a part of the acquired samples from the rest, 
 from refined data: the training scans as the best network so far reconstructs them, with the acquired samples kept.
 The loop over stages is in :mod:`sansref.training.stages`; here is what one step of a stage learns from. What the
 paper prints is in :mod:`sansref.methods.idr_paper`; these choices reached the best reference-free score
-(docs/results-development.md).
+(docs/appendix/2026-11-defaults.md).
 """
 
 from __future__ import annotations
