@@ -1,4 +1,4 @@
-"""Start: ``import sansref`` and help in fresh processes, beside Python alone and PyTorch, and the slowest imports.
+"""Start: what a fresh process takes, beside Python alone and PyTorch, and the slowest imports.
 
 python benchmarks/startup.py [--rounds 15]
 """
@@ -6,10 +6,15 @@ python benchmarks/startup.py [--rounds 15]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+
+import nibabel
+import numpy as np
 
 import _measure
 
@@ -25,11 +30,20 @@ COMMANDS = {
     "sansref demo --help": ["-m", "sansref", "demo", "--help"],
     "sansref zeroshot --help": ["-m", "sansref", "zeroshot", "--help"],
     "sansref train ssdu --help": ["-m", "sansref", "train", "ssdu", "--help"],
+    "sansref info of a missing file": ["-m", "sansref", "info", "missing.nii.gz"],
+    "sansref info of a NIfTI file": ["-m", "sansref", "info", "head.nii.gz"],
 }
 
 
 def start(words: list[str]) -> Callable[[], object]:
-    return lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    wrong = "missing.nii.gz" in words
+
+    def run() -> None:
+        done = subprocess.run([sys.executable, *words], check=False, capture_output=True)
+        if done.returncode != (2 if wrong else 0):
+            sys.exit(f"stopped: {' '.join(words)} failed: {done.stderr.decode()}")
+
+    return run
 
 
 def slowest_imports(words: list[str], number: int) -> list[tuple[str, float]]:
@@ -45,7 +59,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--imports", type=int, default=5, help="how many of the slowest imports are listed")
     options = parser.parse_args()
-    times = _measure.interleaved({name: start(words) for name, words in COMMANDS.items()}, options.rounds)
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        volume = nibabel.Nifti1Image(np.zeros((64, 64, 8), dtype=np.int16), np.eye(4))
+        nibabel.save(volume, "head.nii.gz")
+        times = _measure.interleaved({name: start(words) for name, words in COMMANDS.items()}, options.rounds)
     rows = [[name, f"{1000 * taken:.0f}"] for name, taken in times.items()]
     print(_measure.table(["fresh process", "ms"], rows))
     for name in ("sansref --help", "sansref train ssdu --help"):

@@ -61,6 +61,11 @@ def test_half_precision_is_about_as_near_as_pytorchs(inputs: int, outputs: int) 
         assert distance(one, truth) <= 1.5 * distance(other, truth) + 1e-6
 
 
+def test_an_image_without_a_batch_axis() -> None:
+    layer, image = conv3x3(4, 2, True), torch.randn(4, 5, 6)
+    torch.testing.assert_close(layer(image), layer(image[None])[0])
+
+
 def test_only_what_is_asked_for_is_computed() -> None:
     layer = conv3x3(3, 2, False)
     layer.weight.requires_grad_(False)

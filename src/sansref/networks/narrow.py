@@ -31,7 +31,7 @@ class NarrowConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (batch, inputs, height, width); memory order channels last saves a copy."""
-        if input.device.type != "cpu":
+        if input.device.type != "cpu" or input.ndim != 4:  # such as one image without a batch axis
             return super().forward(input)
         given: tuple[Tensor | None, ...] = (input, self.weight, self.bias)
         if torch.is_autocast_enabled("cpu"):
