@@ -321,6 +321,8 @@ def _is_sound(record: object) -> bool:
         and bool(classical)
         and classical.keys() <= {"", *CLASSICAL}
         and all(isinstance(one, dict) and one.keys() == {"regularisation", "stopping"} for one in classical.values())
+        and all(isinstance(number, float) for one in classical.values() for number in one.values())
+        and isinstance(record.get("non_local_means", 0.0), float)
     )
 
 
@@ -460,6 +462,8 @@ class _Work:
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             if set(names) <= WRITTEN:  # other files of the same training
+                if "error_map" in names:  # maps and page that are there belong to the earlier bound
+                    self.record.pop("choice", None)
                 self._note(settings=settings)
                 return
             if names == ["content"]:
