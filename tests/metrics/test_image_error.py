@@ -18,7 +18,7 @@ from sansref.kspace.noise import noise_of, white_noise
 from sansref.methods.classical.regularisation import choose_regularisation
 from sansref.methods.classical.total_variation import total_variation
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
-from sansref.metrics.image_error import ImageError, best_share
+from sansref.metrics.image_error import Answer, ImageError, best_share
 from sansref.metrics.sure import sure
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -148,3 +148,13 @@ def test_on_acquired_samples_it_tells_what_sure_tells() -> None:
     given = scan.batch()
     other = sure(varied(0.01), given, noise_of(given), seeded("probe"), probes=4)
     assert found == pytest.approx(other.risk, abs=4 * other.doubt)
+
+
+def test_zeros_that_were_filled_in_have_no_noise_where_they_are_held_out() -> None:
+    scan, sampling = scan_of(2.0)
+    received = torch.arange(SIDE)[:, None] >= 12
+    judge = judge_of(replace(scan, kspace=scan.kspace * received), sampling)
+    nothing = torch.zeros_like(scan.kspace)
+    held_out = judge.held_out & ~received
+    assert held_out.any()
+    assert (judge.terms(Answer(nothing, nothing, nothing))[held_out] == 0).all()

@@ -125,8 +125,7 @@ class ImageError:
 
     def terms(self, answer: Answer) -> Tensor:
         """The error of every sample over the noise, real (height, width); their sum is the error."""
-        mean = self._variance.sum((-2, -1), keepdim=True) / (self._variance > 0).sum((-2, -1), keepdim=True)
-        others = self._weight * (answer.missed.abs().square() - mean)
+        others = self._weight * (answer.missed.abs().square() - self._variance)
         return (self._acquired(answer) + others).sum(0) / self._noise
 
     def _acquired(self, answer: Answer) -> Tensor:
