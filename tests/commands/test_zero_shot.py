@@ -678,6 +678,8 @@ def test_other_settings_and_another_scan_need_another_folder(scan_file, played, 
     np.save(copy, 2 * np.load(scan_file))
     with pytest.raises(FileError, match=r"head.npy: has changed since"):
         play(copy, tmp_path / "out", epochs=1, stages=1)
+    with pytest.raises(FileError, match=r"head.npy: has changed since"):
+        play(copy, tmp_path / "out", replace(BY_EPOCHS, formats=("png",)), epochs=1, stages=1)
 
 
 def test_foreign_files_are_safe(scan_file, tmp_path):

@@ -461,18 +461,17 @@ class _Work:
                 raise FileError(path, "is not a record that this version can continue", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-            if set(names) <= WRITTEN:  # other files of the same training
-                if "error_map" in names:  # maps and page that are there belong to the earlier bound
-                    self.record.pop("choice", None)
-                self._note(settings=settings)
-                return
-            if names == ["content"]:
+            refused = [name for name in names if name not in WRITTEN]
+            if refused == ["content"]:
                 raise FileError(self.file, f"has changed since {self.out} was begun", cure)
-            if names:
-                changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names)
+            if refused:
+                changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in refused)
                 raise SettingError(
                     f"{self.out} holds a reconstruction with other settings ({changes}): choose another --out"
                 )
+            if "error_map" in names:  # maps and page that are there belong to the earlier bound
+                self.record.pop("choice", None)
+            self._note(settings=settings)  # other files of the same training
         else:
             self._note(settings=settings)
 
