@@ -453,7 +453,11 @@ def test_images_are_written_where_maps_are_impossible(tmp_path):
     [
         *({"choice": 5}, {"choice": {"label": "x"}}, {"settings": 3}, {"before": "x"}),
         *({"classical": 3}, {"classical": {}}, {"classical": {"x": {"regularisation": 1, "stopping": 1}}}),
-        *({"classical": {"l1_wavelet": {"regularisation": "x", "stopping": 0.1}}}, {"non_local_means": "x"}),
+        *(
+            {"classical": {"l1_wavelet": {"regularisation": "x", "stopping": 0.1}}},
+            {"non_local_means": "x"},
+            {"mixture": 3},
+        ),
     ],
 )
 def test_a_damaged_record_is_one_line(scan_file, played, tmp_path, damage):

@@ -323,6 +323,8 @@ def _is_sound(record: object) -> bool:
         and all(isinstance(one, dict) and one.keys() == {"regularisation", "stopping"} for one in classical.values())
         and all(isinstance(number, float) for one in classical.values() for number in one.values())
         and isinstance(record.get("non_local_means", 0.0), float)
+        and isinstance(mixture := record.get("mixture", {}), dict)
+        and all(isinstance(share, float) for share in mixture.values())
     )
 
 
