@@ -158,3 +158,18 @@ def test_zeros_that_were_filled_in_have_no_noise_where_they_are_held_out() -> No
     held_out = judge.held_out & ~received
     assert held_out.any()
     assert (judge.terms(Answer(nothing, nothing, nothing))[held_out] == 0).all()
+
+
+def test_held_out_samples_stand_for_no_place_that_was_padded_with_zeros() -> None:
+    scan, sampling = scan_of(3.0)
+    reached = torch.arange(SIDE) < 72
+    padded = replace(scan, kspace=scan.kspace * reached, mask=scan.mask & reached)
+    held_out = held_out_mask(padded, 0.1, 0, 0)
+    padded = replace(padded, meta=replace(scan.meta, columns=(0, 72)))
+    judge = ImageError(padded, held_out, sampling.family(True).density(padded.mask))
+    nothing = torch.zeros_like(scan.kspace)
+    one = torch.ones_like(scan.kspace)
+    more = judge.terms(Answer(nothing, nothing, one)).sum() - judge.terms(Answer(nothing, nothing, nothing)).sum()
+    variance = 2 * scan.meta.noise[0] ** 2
+    # Of an error of 1 at each missing place, over the noise of all places that were reached.
+    assert float(more) == pytest.approx(float((~padded.mask & reached).sum()) / (variance * 72 * SIDE), rel=1e-3)
