@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from helpers.scans import full_head, undersampled_head
-from sansref.commands.denoised import Denoised, denoised, shown_slice, told, warned, worth
+from sansref.commands.denoised import Denoised, denoised, shown_slice, told, too_good, warned, worth
 from sansref.commands.reconstruct import Job, reconstruct_files, with_file_noise
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import with_noise
@@ -195,6 +195,17 @@ def test_structure_that_shows_in_the_difference_is_warned_of():
     assert not air.proof.shows_structure
     assert not air.left_alone
     assert not warned([(scan.meta, air.numbers())])
+
+
+@pytest.mark.parametrize(("over", "warned_of"), [(1.0, False), (1.5, True)])
+def test_a_level_of_noise_that_is_too_high_shows_in_a_negative_error(over, warned_of):
+    scan = full_head(0)
+    truth = scan.batch().physics.adjoint(scan.kspace[None])
+    noisy = scan.kspace + white_noise(scan.kspace, SIGMA, seeded("noise"))
+    scan = replace(scan, kspace=noisy, meta=replace(scan.meta, noise=(over * SIGMA,)))
+    line = too_good([denoised(lambda given: truth, scan)])
+    assert bool(line) == warned_of
+    assert ("the noise is weaker than was estimated" in line) == warned_of
 
 
 def test_the_page_shows_the_difference_and_where_structure_was_lost():

@@ -210,6 +210,15 @@ def test_mirrored_folders_hit_neither_scans_nor_other_images(trained, heads, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("other", ["x_denoised", "x_error_bound"])
+def test_no_image_takes_the_place_of_what_another_file_may_write(trained, heads, tmp_path, other):
+    """The image without noise of ``x`` is ``x_denoised_recon.nii.gz``, and so is the image of ``x_denoised``."""
+    data = study(heads, tmp_path / "data", "x.nii.gz", f"{other}.nii.gz")
+    with pytest.raises(SettingError, match=rf"x\.nii\.gz and .*{other}\.nii\.gz could both write {other}_recon"):
+        play(trained, [data], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_link_is_not_replaced_by_its_image(trained, write_knee, tmp_path):
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.h5").symlink_to(write_knee(tmp_path / "knee.h5"))

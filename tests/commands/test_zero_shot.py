@@ -408,6 +408,21 @@ def test_other_formats_and_maps_need_no_other_training(scan_file, tmp_path, monk
     assert again.images == mapped.images
 
 
+def test_another_bound_is_not_answered_by_the_maps_of_the_first(scan_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    few = ErrorMapOptions(0.9, replicates=1, folds=4)
+    play(scan_file, out, ZeroShotOptions(minutes=None, error_map=few), epochs=1, stages=1)
+    with h5py.File(out / "head.h5") as file:
+        wide = file["error_bound"][()]
+    monkeypatch.setattr(module, "learn", None)
+    play(scan_file, out, ZeroShotOptions(minutes=None, error_map=replace(few, bound=0.5)), epochs=1, stages=1)
+    with h5py.File(out / "head.h5") as file:
+        assert (file["error_bound"][()] < wide)[wide > 0].all()
+    assert json.loads((out / "head_error_maps.json").read_text())["bound"] == 0.5
+    play(scan_file, out, epochs=1, stages=1)
+    assert "Neither map can see" not in (out / "report.html").read_text()
+
+
 def test_the_run_knows_what_it_has_learned_from(scan_file, played, tmp_path):
     run = RunDirectory(played[1] / "run")
     reader = open_scan_file(scan_file, config_of().slices.reader_options)
@@ -438,6 +453,11 @@ def test_images_are_written_where_maps_are_impossible(tmp_path):
     [
         *({"choice": 5}, {"choice": {"label": "x"}}, {"settings": 3}, {"before": "x"}),
         *({"classical": 3}, {"classical": {}}, {"classical": {"x": {"regularisation": 1, "stopping": 1}}}),
+        *(
+            {"classical": {"l1_wavelet": {"regularisation": "x", "stopping": 0.1}}},
+            {"non_local_means": "x"},
+            {"mixture": 3},
+        ),
     ],
 )
 def test_a_damaged_record_is_one_line(scan_file, played, tmp_path, damage):
@@ -662,6 +682,8 @@ def test_other_settings_and_another_scan_need_another_folder(scan_file, played, 
     np.save(copy, 2 * np.load(scan_file))
     with pytest.raises(FileError, match=r"head.npy: has changed since"):
         play(copy, tmp_path / "out", epochs=1, stages=1)
+    with pytest.raises(FileError, match=r"head.npy: has changed since"):
+        play(copy, tmp_path / "out", replace(BY_EPOCHS, formats=("png",)), epochs=1, stages=1)
 
 
 def test_foreign_files_are_safe(scan_file, tmp_path):

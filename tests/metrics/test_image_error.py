@@ -18,7 +18,7 @@ from sansref.kspace.noise import noise_of, white_noise
 from sansref.methods.classical.regularisation import choose_regularisation
 from sansref.methods.classical.total_variation import total_variation
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
-from sansref.metrics.image_error import ImageError, best_share
+from sansref.metrics.image_error import Answer, ImageError, best_share
 from sansref.metrics.sure import sure
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
@@ -148,3 +148,28 @@ def test_on_acquired_samples_it_tells_what_sure_tells() -> None:
     given = scan.batch()
     other = sure(varied(0.01), given, noise_of(given), seeded("probe"), probes=4)
     assert found == pytest.approx(other.risk, abs=4 * other.doubt)
+
+
+def test_zeros_that_were_filled_in_have_no_noise_where_they_are_held_out() -> None:
+    scan, sampling = scan_of(2.0)
+    received = torch.arange(SIDE)[:, None] >= 12
+    judge = judge_of(replace(scan, kspace=scan.kspace * received), sampling)
+    nothing = torch.zeros_like(scan.kspace)
+    held_out = judge.held_out & ~received
+    assert held_out.any()
+    assert (judge.terms(Answer(nothing, nothing, nothing))[held_out] == 0).all()
+
+
+def test_held_out_samples_stand_for_no_place_that_was_padded_with_zeros() -> None:
+    scan, sampling = scan_of(3.0)
+    reached = torch.arange(SIDE) < 72
+    padded = replace(scan, kspace=scan.kspace * reached, mask=scan.mask & reached)
+    held_out = held_out_mask(padded, 0.1, 0, 0)
+    padded = replace(padded, meta=replace(scan.meta, columns=(0, 72)))
+    judge = ImageError(padded, held_out, sampling.family(True).density(padded.mask))
+    nothing = torch.zeros_like(scan.kspace)
+    one = torch.ones_like(scan.kspace)
+    more = judge.terms(Answer(nothing, nothing, one)).sum() - judge.terms(Answer(nothing, nothing, nothing)).sum()
+    variance = 2 * scan.meta.noise[0] ** 2
+    # Of an error of 1 at each missing place, over the noise of all places that were reached.
+    assert float(more) == pytest.approx(float((~padded.mask & reached).sum()) / (variance * 72 * SIDE), rel=1e-3)

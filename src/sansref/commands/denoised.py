@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import fsum
 from pathlib import Path
 from statistics import fmean
 
@@ -38,6 +39,9 @@ STRENGTHENED = 5
 
 WORTH = 0.8
 """Of the error as measured: where denoising leaves more, nothing is said of it."""
+
+CHANCE = 3.0
+"""Standard errors below 0 from which on an estimated error is told to be too low: no error is negative."""
 
 SHOWN = 6
 """Slices that a page shows, at most."""
@@ -163,6 +167,15 @@ def warned(found: Sequence[tuple[ScanMeta, Denoised]]) -> str:
         return ""
     slices = ", ".join(map(str, seen[:10])) + (", ..." if len(seen) > 10 else "")
     return f"warning: structure shows in what was taken away, in {len(seen)} of {len(found)} slices ({slices})"
+
+
+def too_good(found: Sequence[Denoised]) -> str:
+    """A warning in one line where the estimated errors of a file are further below 0 than chance; empty elsewhere."""
+    risk = fmean(one.proof.risk for one in found)
+    doubt = fsum(one.proof.doubt**2 for one in found) ** 0.5 / len(found)
+    if not risk < -CHANCE * doubt:
+        return ""
+    return f"warning: these numbers are too low, by {-risk:.2f} or more: the noise is weaker than was estimated"
 
 
 def shown_slice(found: Denoised, scan: Scan, label: str = CLEAN) -> ViewerSlice:
@@ -294,4 +307,6 @@ class DenoisedFile:
         """What is to be told of the noise, a line each."""
         yield told([one for _, one in self.found])
         if warning := warned(self.found):
+            yield warning
+        if warning := too_good([one for _, one in self.found]):
             yield warning

@@ -198,8 +198,8 @@ class Evaluation:
             doubt = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
             if fmean(gains) <= doubt:
                 yield (
-                    f"warning: {name} predicts the held-out samples of these scans as well as the run does: train on "
-                    "scans like these, or reconstruct each by 'sansref zeroshot'"
+                    f"warning: the run predicts the held-out samples of these scans no better than {name} does: train "
+                    "on scans like these, or reconstruct each by 'sansref zeroshot'"
                 )
 
 

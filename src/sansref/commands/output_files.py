@@ -189,8 +189,8 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
 
     Outputs lie in one folder where the names of files allow it; else in subfolders, as their files lie below ``root``:
     a DICOM series beside its folder's place, other files in their own folder. A file that ``out`` has images of already
-    keeps their name. Raises ``SettingError`` if two files have one name all the same, or one's folder the name of
-    another's output, and ``FileError`` if the record of ``out`` cannot be read.
+    keeps their name. Raises ``SettingError`` if two files have one name all the same, or one's output or folder the
+    name of another's output, and ``FileError`` if the record of ``out`` cannot be read.
     """
     record = _read(out / RECORD)
     names_of: dict[str, list[str]] = {}
@@ -212,10 +212,15 @@ def output_names(files: Iterable[Path], root: Path, out: Path) -> dict[Path, str
                 f"{other} and {path} would have the same output name: reconstruct them into different folders"
             )
     folders = {str(folder): path for name, path in names.items() for folder in Path(name).parents}
+    targets: dict[str, Path] = {}
     for name, path in names.items():
-        for ending in _endings():
-            if (inside := folders.get(f"{name}{ending}")) is not None:
+        for target in (f"{name}{ending}" for ending in _endings()):
+            if (inside := folders.get(target)) is not None:
                 raise SettingError(f"{path} and the folder of {inside} would have the same name in {out}: rename one")
+            if (other := targets.setdefault(target, path)) != path:
+                raise SettingError(
+                    f"{other} and {path} could both write {target}: reconstruct them into different folders"
+                )
     return {path: name for name, path in names.items()}
 
 

@@ -321,6 +321,10 @@ def _is_sound(record: object) -> bool:
         and bool(classical)
         and classical.keys() <= {"", *CLASSICAL}
         and all(isinstance(one, dict) and one.keys() == {"regularisation", "stopping"} for one in classical.values())
+        and all(isinstance(number, float) for one in classical.values() for number in one.values())
+        and isinstance(record.get("non_local_means", 0.0), float)
+        and isinstance(mixture := record.get("mixture", {}), dict)
+        and all(isinstance(share, float) for share in mixture.values())
     )
 
 
@@ -459,16 +463,17 @@ class _Work:
                 raise FileError(path, "is not a record that this version can continue", cure)
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-            if set(names) <= WRITTEN:  # other files of the same training
-                self._note(settings=settings)
-                return
-            if names == ["content"]:
+            refused = [name for name in names if name not in WRITTEN]
+            if refused == ["content"]:
                 raise FileError(self.file, f"has changed since {self.out} was begun", cure)
-            if names:
-                changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names)
+            if refused:
+                changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in refused)
                 raise SettingError(
                     f"{self.out} holds a reconstruction with other settings ({changes}): choose another --out"
                 )
+            if "error_map" in names:  # maps and page that are there belong to the earlier bound
+                self.record.pop("choice", None)
+            self._note(settings=settings)  # other files of the same training
         else:
             self._note(settings=settings)
 

@@ -31,7 +31,7 @@ from sansref.metrics.error_bound import (
     noise_doubt,
     two_sided_quantile,
 )
-from sansref.metrics.held_out import Reconstruct, held_out_folds
+from sansref.metrics.held_out import Reconstruct, held_out_folds, reachable
 from sansref.metrics.quality import body_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -163,7 +163,7 @@ def error_maps(
     noise = 2 * float(level.double().square().sum())
     followed = 2 * float((nudge.conj() * (nudged - predicted)).real.double().sum()) / NUDGE**2
     taken = noise * int(scan.mask.sum()) - followed
-    missing = int((_reachable(scan, family) & ~scan.mask).sum())
+    missing = int((reachable(scan, family.density(scan.mask)) & ~scan.mask).sum())
     power = residual.abs().double().square().sum(0) - noise
     energy = error_energy(
         acquired=float((predicted - scan.kspace)[:, scan.mask].abs().double().square().sum()) - taken,
@@ -234,16 +234,6 @@ def _folds(scan: Scan, options: ErrorMapOptions, unseen: Tensor | None) -> list[
     return folds
 
 
-def _reachable(scan: Scan, family: MaskFamily) -> Tensor:
-    """Where the law may acquire, and a zero-padded scan reached, bool (height, width)."""
-    reachable = family.density(scan.mask) > 0
-    if scan.meta.columns is None:
-        return reachable
-    first, stop = scan.meta.columns
-    columns = torch.arange(scan.mask.shape[1])
-    return reachable & (columns >= first) & (columns < stop)
-
-
 def _at(places: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
     """Residuals (coils, height, width) each at its own places, zero elsewhere."""
     found = torch.zeros_like(residuals[0])
@@ -272,7 +262,7 @@ def _scan_of(
 ) -> Measurement:
     """A view of the image as another mask of the scan's kind and its noise would have acquired it."""
     maps = None if scan.maps is None else view.image(scan.maps)
-    mask = family.another(scan.mask, FIRST_MASK + number) & _reachable(scan, family)
+    mask = family.another(scan.mask, FIRST_MASK + number) & reachable(scan, family.density(scan.mask))
     full = Cartesian(mask[None], None if maps is None else maps[None]).transform(view.image(image)[None])[0]
     noise = white_noise(full, level, _stream(scan, options, "replicate", number))
     return replace(scan.measurement, kspace=(full + noise).masked_fill(~mask, 0), mask=mask, maps=maps)

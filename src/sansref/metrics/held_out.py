@@ -68,6 +68,16 @@ def held_out_folds(scan: Scan, count: int, seed: int, among: Tensor | None = Non
     return folds
 
 
+def reachable(scan: Scan, density: Tensor) -> Tensor:
+    """Where the law may acquire (its ``density`` is not 0), and a zero-padded scan reached, bool (height, width)."""
+    found = density > 0
+    if scan.meta.columns is None:
+        return found
+    first, stop = scan.meta.columns
+    columns = torch.arange(scan.mask.shape[1])
+    return found & (columns >= first) & (columns < stop)
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Which samples of scans are held out, to score reconstructions from the others.

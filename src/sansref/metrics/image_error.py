@@ -8,8 +8,8 @@ Omega the acquired samples, V those held out, p the probability with which a loc
 .. math:: \sum_\Omega \left( |f(y) - y|^2 - 2 \sigma^2 + 2 \, \mathrm{Re} \, b^* J b \right)
           + \sum_V w \left( |f(y_{\Omega \setminus V}) - y|^2 - 2 \sigma^2 \right), \qquad w \propto (1 - p) / p,
 
-where the weights of V add up to the number of locations that were not acquired. All of it is given over the energy of
-the noise that these locations would have: 1 is a full scan as it is measured.
+where the weights of V add up to the number of locations that were not acquired and may have been. All of it is given
+over the energy of the noise that these locations would have: 1 is a full scan as it is measured.
 
 Of a network that has learned from this very scan SURE is too good: the network knows the noise by heart, which no probe
 tells. It has then to learn from :math:`y_1 = y + \tau b` instead, with noise b of the law of the scan's own, held out
@@ -29,7 +29,7 @@ from torch import Tensor
 from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import is_columns
 from sansref.kspace.noise import noise_of
-from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
+from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask, reachable
 from sansref.metrics.sure import response
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -90,9 +90,10 @@ class ImageError:
         variance = 2 * self.sigma[0].square() * scan.mask
         if not bool((variance > 0).any()):
             raise ValueError("no noise is known of this scan")
+        missing = ~scan.mask & reachable(scan, density)
         density = density.clamp(min=1e-3)
         weight = held_out * (1 - density) / density
-        stood_for = float((~scan.mask).sum()) if bool(weight.any()) else 0.0
+        stood_for = float(missing.sum()) if bool(weight.any()) else 0.0
         self._weight = weight * stood_for / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
         self._variance = variance
         self._noise = float(variance.sum()) * (1 + stood_for / float(scan.mask.sum()))
@@ -125,8 +126,7 @@ class ImageError:
 
     def terms(self, answer: Answer) -> Tensor:
         """The error of every sample over the noise, real (height, width); their sum is the error."""
-        mean = self._variance.sum((-2, -1), keepdim=True) / (self._variance > 0).sum((-2, -1), keepdim=True)
-        others = self._weight * (answer.missed.abs().square() - mean)
+        others = self._weight * (answer.missed.abs().square() - self._variance)
         return (self._acquired(answer) + others).sum(0) / self._noise
 
     def _acquired(self, answer: Answer) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sansref.errors import printable
+from sansref.outputs.overlay import DISPLAY_PERCENTILE
 from sansref.results.scorer import ZERO_FILLED
 from sansref.results.viewer.contents import ViewerSlice
 
@@ -23,9 +24,6 @@ Zoom = tuple[int, int, int, int]
 
 DPI = 150
 """Pixels per inch."""
-
-DISPLAY_PERCENTILE = 99.8
-"""The reference's percentile that is shown white: a few bright vessels must not darken the rest."""
 
 ERROR_PERCENTILE = 99.5
 """Percentile of an error map that the colour scale must hold."""

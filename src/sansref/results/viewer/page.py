@@ -18,8 +18,8 @@ from markupsafe import Markup
 from sansref import __version__
 from sansref.errors import FileError
 from sansref.files import write_text
-from sansref.outputs.overlay import OVERLAYS
-from sansref.results.error_figure import BEYOND, DISPLAY_PERCENTILE, DPI, common_error_limit, errors_of
+from sansref.outputs.overlay import DISPLAY_PERCENTILE, OVERLAYS
+from sansref.results.error_figure import BEYOND, DPI, common_error_limit, errors_of
 from sansref.results.tables import finite
 from sansref.results.viewer.contents import Contents, Curve, Distribution, Image, ViewerSlice
 
