@@ -40,8 +40,8 @@ def main() -> None:
             "zero-filled": magnitude(zero_filled(scan.batch())[0], scan) * scan.meta.scale,
             f"compressed sensing\n({CLASSICAL[name]})": magnitude(classical, scan) * scan.meta.scale,
         }
-    pictures[f"sansref\n({record['choice']['label']})"] = written(options.out / f"{file.stem}.h5")
-    bound = written(options.out / f"{file.stem}_error_bound.h5")
+    pictures[f"sansref\n({record['choice']['label']})"] = written(options.out / f"{file.stem}.h5", "reconstruction")
+    bound = written(options.out / f"{file.stem}.h5", "error_bound")
     image = list(pictures.values())[-1]
     top = float(image.quantile(0.998))
     figure, axes = plt.subplots(1, 4, figsize=(10, 3.6), layout="constrained")
@@ -56,10 +56,10 @@ def main() -> None:
     figure.savefig(options.picture, dpi=90)
 
 
-def written(path: Path) -> torch.Tensor:
-    """The first image of a file, float32 (height, width)."""
+def written(path: Path, name: str) -> torch.Tensor:
+    """The first image of a file, or its map, float32 (height, width)."""
     with h5py.File(path) as file:
-        return torch.from_numpy(file["reconstruction"][0])
+        return torch.from_numpy(file[name][0])
 
 
 if __name__ == "__main__":

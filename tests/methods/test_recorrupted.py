@@ -53,6 +53,20 @@ def noisy_head(snr: float = 10, acceleration: float = 1.0) -> tuple[Scan, Scan]:
     return scan(snr), scan(None)
 
 
+class Filling(Network):
+    """A stand-in that puts something into every place of k-space."""
+
+    penalty_weight = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, given: Measurement) -> Tensor:
+        added = 0.1 * given.kspace.abs().amax()
+        return ifft2c(given.kspace[:, 0] * self.gain + added)
+
+
 class Smoothing(Network):
     """A linear stand-in: it keeps the middle of k-space, at a share of its strength, and nothing else."""
 
@@ -233,3 +247,20 @@ def test_soft_consistency_needs_no_method_that_denoises() -> None:
         image = method.reconstruct(scan.batch())
     assert image.shape == (1, *scan.mask.shape)
     assert bool(image.isfinite().all())
+
+
+@pytest.mark.parametrize("data_consistency", ["none", "soft"])
+@torch.inference_mode()
+def test_nothing_is_filled_in_where_the_scanner_of_a_full_scan_never_went(data_consistency: Any) -> None:
+    scan, _ = noisy_head()
+    padded = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    padded[:, :3] = padded[:, -4:] = False
+    method = SSDU(Filling(), SSDUOptions(denoise=True, data_consistency=data_consistency), FAMILY)
+    given = scan.batch().restricted(padded)
+    filled = fft2c(method.reconstruct(given))[0]
+    assert float(filled[~padded].abs().max()) < 1e-6 * float(filled.abs().max())
+    whole = fft2c(method.reconstruct(scan.batch()))[0]
+    assert float(whole[~padded].abs().max()) > 1e-3 * float(whole.abs().max())
+    gaps = noisy_head(acceleration=2.0)[0].batch()  # which are to be filled
+    kspace = fft2c(method.reconstruct(gaps))[0]
+    assert float(kspace[~gaps.mask[0]].abs().max()) > 1e-3 * float(kspace.abs().max())

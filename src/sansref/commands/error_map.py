@@ -87,7 +87,7 @@ def options_for(
     elif config.coils.map_sets > 1:
         why = "with two sets of coil maps (--map_sets 2) images have two components, and the bound is derived for one"
     elif method.denoises and config.sampling.acceleration == 1:
-        why = "it learned from full scans to denoise them, and reconstructs nothing without a sample that is held out"
+        why = "it learned to denoise scans as they are (--acceleration 1), and predicts no sample that is held out"
     if why is not None:
         raise SettingError(f"method {config.method!r} can have no error map: {why}; {cure}")
     return replace(options, batch=1) if method.denoises else options

@@ -571,13 +571,11 @@ class _Work:
                 regularisation = choose_regularisation(name, chosen, masks, family, denoise=denoise).regularisation
                 score = self._stopping_error(Classical(name, regularisation, seed=seed).reconstruct)
                 found[name] = {"regularisation": regularisation, "stopping": score}
-                self.say(
-                    f"{CLASSICAL[name]}: error on stopping samples {score:.4f}, regularisation {regularisation:.2g}"
-                )
+                self.say(f"{CLASSICAL[name]}: {self._errors_by} {score:.4f}, regularisation {regularisation:.2g}")
             if self._only_denoises:
                 score = self._stopping_error(non_local_means)
                 self._note(non_local_means=score)
-                self.say(f"{NON_LOCAL}: error on stopping samples {score:.4f}")
+                self.say(f"{NON_LOCAL}: {self._errors_by} {score:.4f}")
             self._note(classical=dict(sorted(found.items(), key=lambda item: item[1]["stopping"])))
         return {
             CLASSICAL[name]: Classical(name, found["regularisation"], seed=seed)
@@ -595,7 +593,7 @@ class _Work:
             network = self._reconstruct(self.start)
             with torch.inference_mode():
                 before = self._stopping_error(network)
-            self.say(f"initial weights: error on stopping samples {before:.4f}, before learning from this scan")
+            self.say(f"initial weights: {self._errors_by} {before:.4f}, before learning from this scan")
             if before < error:
                 better = network
         draw(better, self._middle, self.picture)
@@ -615,6 +613,11 @@ class _Work:
             return fmean(self.stopping.score(reconstruct, scan, item) for item, scan in scans)
         judges = [ImageError.of(scan, self.stopping, item) for item, scan in scans]
         return fmean(judge.error(judge.answer(reconstruct)) for judge in judges)
+
+    @property
+    def _errors_by(self) -> str:
+        """What the errors before judging are told by."""
+        return "error by SURE" if self._only_denoises else "error on stopping samples"
 
     @property
     def _only_denoises(self) -> bool:

@@ -35,7 +35,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sansref.kspace.grid import distance
+from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.grid import distance, is_full
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of, white_noise
 from sansref.metrics.sure import response
@@ -62,6 +63,26 @@ def recorrupted(kspace: Tensor, sigma: Tensor, alpha: float, generator: torch.Ge
     """
     noise = white_noise(kspace, sigma, generator)
     return kspace + alpha * noise, kspace - noise / alpha
+
+
+def within_reach(image: Tensor, given: Measurement) -> Tensor:
+    """Images of full scans without what lies where their scanner never went, such as zero-padded columns.
+
+    Nothing was learned there, and no sample tells whether it is right: what a network fills in are stripes.
+
+    Parameters
+    ----------
+    image
+        Complex (batch, height, width), or the components of several sets of coil maps below one another.
+    given
+        What they were made of; images of scans with gaps stay as they are.
+    """
+    full = torch.tensor([is_full(mask) for mask in given.mask.cpu()], device=image.device)
+    if not bool(full.any()) or bool(given.mask.all()):
+        return image
+    components = image.reshape(len(image), -1, *given.mask.shape[-2:])
+    reached = ifft2c(fft2c(components) * given.mask[:, None])
+    return torch.where(full[:, None, None, None], reached, components).flatten(-3, -2)
 
 
 def softly_consistent(network: Network, given: Measurement) -> Tensor:

@@ -14,7 +14,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of
 from sansref.methods.base import Method, Turn, Update
 from sansref.methods.examples import KspaceExample
-from sansref.methods.recorrupted import recorrupted, softly_consistent
+from sansref.methods.recorrupted import recorrupted, softly_consistent, within_reach
 from sansref.networks.reconstructor import Network
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -74,9 +74,9 @@ class UnrolledMethod(Method[Options, KspaceExample]):
 
     def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width) from all the samples given."""
-        if self.data_consistency == "soft":
-            return softly_consistent(self.network, given)
-        image = self.network(given)
+        image = softly_consistent(self.network, given) if self.data_consistency == "soft" else self.network(given)
+        if self.alpha is not None:
+            image = within_reach(image, given)
         return given.data_consistent(image) if self.data_consistency == "hard" else image
 
     def refine(self, given: Measurement) -> Tensor:
