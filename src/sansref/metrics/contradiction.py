@@ -23,8 +23,7 @@ THRESHOLD = 5.0
 """|z| from which on a region is listed, see ``docs/error-maps.md`` for how often honest images reach it."""
 
 FALSE_ALARMS = (
-    "of honest images, 35 of 160 slices had one at 4x too, and 84 of 160 where the scanner was another than that of the "
-    "training"
+    "of honest images, 35 of 160 slices had one at 4x too, and 84 of 160 where training was with another scanner"
 )
 """How often a region is listed where a method is honest, as measured in ``docs/error-maps.md``."""
 
