@@ -88,7 +88,7 @@ def test_grey_values_can_be_made_relative(evaluated):
 )
 def test_classical_methods_by_name(evaluated, monkeypatch, words, names):
     choice = Choice(0.01, 0.5, ())
-    monkeypatch.setattr("sansref.commands.evaluate.choose_regularisation", lambda *_: choice)
+    monkeypatch.setattr("sansref.commands.evaluate.choose_regularisation", lambda *_, **__: choice)
     code, out, _, summary = evaluated(*words)
     assert code == 0
     assert list(summary["regularisation"]) == names

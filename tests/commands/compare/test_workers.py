@@ -239,7 +239,7 @@ def test_an_unwritable_folder_is_one_clear_line(heads, tmp_path):
 
 @pytest.mark.parametrize(("jobs", "address"), [(0, None), (2, "auto")])
 def test_impossible_numbers_of_jobs_are_refused(alone, jobs, address):
-    with pytest.raises(SettingError, match=f"jobs must be at least 1, and 1 on a Ray cluster.*got {jobs}"):
+    with pytest.raises(SettingError, match=f"jobs must be at least 1, and exactly 1 on a Ray cluster.*got {jobs}"):
         train_all(alone, jobs, address, QUIET)
 
 
