@@ -68,11 +68,11 @@ class MappedImages(NamedTuple):
         Standard deviations by which acquired samples that were held out want more signal than the image has, or less;
         float32 (slices, height, width), 0 outside the body.
     psnr
-        Of each slice, estimated, in dB: ``value``, ``low`` and ``high``, an interval of 95 %. None for slices without
-        any signal.
+        The estimated PSNR of each slice in dB: ``value``, ``low`` and ``high``, an interval of 95 %. None for slices
+        without any signal.
     regions
-        Of each slice, where the contradiction reaches 5 standard deviations, the strongest first: ``row``, ``column``,
-        ``pixels``, ``z`` and ``meaning``.
+        The regions of each slice where the contradiction reaches 5 standard deviations, the strongest first: ``row``,
+        ``column``, ``pixels``, ``z`` and ``meaning``.
     """
 
     images: Tensor

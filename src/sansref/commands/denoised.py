@@ -32,13 +32,13 @@ LEARNED = "what was learned from noisy scans alone (Recorrupted-to-Recorrupted)"
 """How a trained method takes noise out."""
 
 PROBES = 2
-"""Of SURE for each slice: chance is told by the difference of two."""
+"""How many times SURE probes each slice; the difference of two probes tells the part of chance."""
 
 STRENGTHENED = 5
 """How many times the difference of both images is shown."""
 
 WORTH = 0.8
-"""Of the error as measured: where denoising leaves more, nothing is said of it."""
+"""Share of the measured error: where denoising leaves more than this, nothing is said of it."""
 
 CHANCE = 3.0
 """Standard errors below 0 from which on an estimated error is told to be too low: no error is negative."""
@@ -130,7 +130,8 @@ def denoised(
     device
         Where the method works, None is the CPU.
     risk
-        Of the denoised image, where it is known better: SURE is too good for what has learned from this very scan.
+        The error of the denoised image where it is known better than by SURE, which is too good for a network that has
+        learned from this very scan.
     """
     given = scan.batch().to(device or torch.device("cpu"))
     image = reconstruct(given)
@@ -146,10 +147,15 @@ def denoised(
     proof = sure(reconstruct, given, sigma, seeded("proof"), PROBES)
     if risk is not None:
         proof = replace(proof, risk=risk, lost=risk - proof.kept)
-    measured = 1.0 if given.maps is None else sure(imposed, given, sigma, seeded("proof")).risk
+    measured = _as_measured(imposed, given, sigma)
     # NaN is no proof.
     left_alone = not proof.risk < measured
     return Denoised(hard, hard if left_alone else image[0], left_alone, proof, measured)
+
+
+def _as_measured(imposed: Callable[[Measurement], Tensor], given: Measurement, sigma: Tensor) -> float:
+    """The risk of an image that keeps the acquired samples: 1 for one coil, less for several."""
+    return 1.0 if given.maps is None else sure(imposed, given, sigma, seeded("proof")).risk
 
 
 def told(found: Sequence[Denoised]) -> str:
@@ -225,7 +231,7 @@ def worth(scan: Scan) -> str:
         found = sure(non_local_means, given, sigma, seeded("proof"))
     except SettingError:  # without the package that it needs
         return ""
-    measured = 1.0 if given.maps is None else sure(zero_filled, given, sigma, seeded("proof")).risk
+    measured = _as_measured(zero_filled, given, sigma)
     left = found.risk / measured
     if not left < WORTH:
         return ""
