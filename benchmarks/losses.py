@@ -10,8 +10,12 @@ torchvision; and the acquired samples are put into what SSDU returns, since this
 consistency. deepinv's weighted SSDU is not here: its weights are those of column masks. The same loss for 2-D masks
 is ``ssdu`` with ``k_weighting``.
 
+For noisy scans there are the robust ones of the same benchmark: Robust SSDU, whose weights are those of its masks of
+columns, and MO-EI beside Stein's unbiased risk estimate. Both are told the level of each scan's noise as it is found here.
+
     make peers
     PYTHONPATH=benchmarks sansref compare benchmarks/study/losses.yaml --data DIR --out runs/study-losses
+    PYTHONPATH=benchmarks sansref compare benchmarks/study/losses-noisy.yaml --data DIR --out runs/study-losses-noisy
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from torch.nn import functional as F
 import _peers
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import noise_of
 from sansref.methods import Draw, KspaceExample, Needs, Sample, Update
 from sansref.methods.unrolled import UnrolledMethod
 from sansref.networks.reconstructor import Reconstructor
@@ -58,9 +63,10 @@ class DeepinvMethod(UnrolledMethod):
     def __init__(self, network: Reconstructor, options: LossOptions, family: MaskFamily) -> None:
         super().__init__(network, "mse")
         self.masks = Masks(family, options.pool)
-        # In a list: the weights belong to the network alone.
+        # In lists: the weights belong to the network alone.
         self._callable: list[nn.Module] = [Callable(network)]
         self._losses: list[Any] = []
+        self.noise: list[Any] = []  # deepinv's, of losses that measure again with noise
 
     @abstractmethod
     def losses(self, shape: tuple[int, int]) -> list[Any]:
@@ -82,13 +88,13 @@ class DeepinvMethod(UnrolledMethod):
     def step(self, batch: KspaceExample) -> Iterator[Update]:
         """As deepinv's trainer does it."""
         shape = batch.weight.shape[-2:]
-        model: Any = self.adapted((shape[0], shape[1]))
-        operator = operator_of(batch.given.mask)
-        y = to_channels(batch.given.kspace[:, 0])
         self.masks.like = batch.given.mask[0]
+        model: Any = self.adapted((shape[0], shape[1]))
+        operator = operator_of(batch.given.mask, *self.noise)
+        y = to_channels(batch.given.kspace[:, 0])
         x_net = model.train()(y, operator, update_parameters=True)
         parts = [loss(x_net=x_net, y=y, physics=operator, model=model) for loss in self._losses]
-        total = torch.stack(parts).sum()
+        total = torch.stack([part.mean() for part in parts]).sum()
         yield Update(self.turns[0], total, {"data": total.detach()})
 
 
@@ -131,6 +137,58 @@ class DeepinvMOEI(DeepinvMethod):
         """Of rotations and masks like the scan's."""
         deepinv = _peers.load("deepinv")
         return [deepinv.loss.MCLoss(), deepinv.loss.MOEILoss(transform=rotated, physics_generator=self.masks)]
+
+
+class DeepinvRobust(DeepinvMethod):
+    """Losses that know how noisy a scan is."""
+
+    @abstractmethod
+    def tell(self, level: Tensor) -> None:
+        """Tell the losses the noise of each scan, (batch,)."""
+
+    def step(self, batch: KspaceExample) -> Iterator[Update]:
+        """As without noise, once all losses know it."""
+        shape = batch.weight.shape[-2:]
+        self.masks.like = batch.given.mask[0]
+        self.adapted((shape[0], shape[1]))
+        acquired = batch.given.mask.sum((-2, -1))
+        self.tell((noise_of(batch.given)[:, 0].square().sum((-2, -1)) / acquired).sqrt())
+        yield from super().step(batch)
+
+
+class DeepinvRobustSSDU(DeepinvRobust):
+    """Robust SSDU: K-weights, and more noise on what is given."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of Gaussian columns, every second one, as in the benchmark; alpha as deepinv has it."""
+        deepinv = _peers.load("deepinv")
+        generator = deepinv.physics.generator
+        columns = generator.GaussianMaskGenerator(shape, acceleration=2)
+        split = generator.MultiplicativeSplittingMaskGenerator((1, *shape), columns)
+        return [deepinv.loss.mri.RobustSplittingLoss(split, self.masks)]
+
+    def tell(self, level: Tensor) -> None:
+        """The loss adds noise in proportion."""
+        (loss,) = self._losses
+        loss.noise_model.update_parameters(sigma=loss.alpha * level)
+
+
+class DeepinvRobustMOEI(DeepinvRobust):
+    """MO-EI with Stein's risk for the measurement consistency, and noise on what is measured again."""
+
+    def losses(self, shape: tuple[int, int]) -> list[Any]:
+        """Of rotations and masks like the scan's."""
+        deepinv = _peers.load("deepinv")
+        self.noise = [deepinv.physics.GaussianNoise()]
+        return [
+            deepinv.loss.SureGaussianLoss(sigma=0.1),
+            deepinv.loss.MOEILoss(transform=rotated, physics_generator=self.masks),
+        ]
+
+    def tell(self, level: Tensor) -> None:
+        """Of the samples, and of those that are measured again."""
+        self._losses[0].sigma2 = level.square()
+        self.noise[0].update_parameters(sigma=level)
 
 
 class DeepinvES(DeepinvMethod):
@@ -237,11 +295,15 @@ class Masks:
         mask = self.family.another(self.like, int(torch.randint(self.pool, ())))
         return {"mask": mask.float().expand(1, 2, *mask.shape)}
 
+    def average(self, img_size: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        """Probability of each sample, (1, 1, height, width)."""
+        return {"mask": self.family.density(self.like)[None, None]}
 
-def operator_of(mask: Tensor) -> Any:
-    """deepinv's operator of masks (batch, height, width)."""
+
+def operator_of(mask: Tensor, noise: Any = None) -> Any:
+    """deepinv's operator of masks (batch, height, width), with the noise of what it measures."""
     both = mask.float()[:, None].expand(-1, 2, -1, -1)
-    return _peers.load("deepinv").physics.MRI(mask=both, img_size=tuple(both.shape[1:]))
+    return _peers.load("deepinv").physics.MRI(mask=both, img_size=tuple(both.shape[1:]), noise_model=noise)
 
 
 def rotated(images: Tensor) -> Tensor:

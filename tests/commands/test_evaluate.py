@@ -291,7 +291,7 @@ def test_measured_references_are_said_to_be_noisy(play, write_knee, tmp_path):
     assert play()[0].noise is None  # simulated
 
 
-def of_held_out(own, others, validated=None):
+def of_held_out(own, others, validated=None, subjects="aaa"):
     """An evaluation whose slices have these errors on held-out samples, by the run and by total variation."""
     labels = ("idr", "total variation", "zero-filled")
     slices = [
@@ -299,7 +299,7 @@ def of_held_out(own, others, validated=None):
             None,
             number,
             {
-                label: ScoredSlice(label, 4, 0, 0, "a", number, held_out=value)
+                label: ScoredSlice(label, 4, 0, 0, subjects[number], number, held_out=value)
                 for label, value in zip(labels, (*errors, 1.0), strict=True)
             },
         )
@@ -326,6 +326,13 @@ def test_a_run_that_is_no_better_than_compressed_sensing_is_warned_of(own, other
     (told,) = [note for note in notes if note.startswith("error on held-out samples: idr ")]
     assert "total variation" in told
     assert told.endswith("validation scans the run had 0.09")
+
+
+def test_slices_of_one_person_are_no_further_witnesses():
+    own, others = [0.1] * 12, [0.2] * 6 + [0.09] * 6
+    for subjects, warned in (("abcdefghijkl", False), ("aaaaaabbbbbb", True)):
+        notes = of_held_out(own, others, subjects=subjects).notes()
+        assert any("no better than total variation" in note for note in notes) == warned
 
 
 @pytest.mark.slow

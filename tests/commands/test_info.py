@@ -101,7 +101,7 @@ def test_a_run_that_has_just_begun(tiny, tmp_path):
     (run.path / "metrics.csv").write_text("stage,epoch,score\n0,0,0.5\n0,1,0.25\n0,2,0.75\n")
     facts = told(run.path)
     assert facts["state"] == "not finished, 3 epochs done"
-    assert facts["best score"] == "0.25 (stage 0, epoch 1)"
+    assert facts["best score"] == "0.25 (stage 1, epoch 2)"
 
 
 def test_a_run_that_keeps_its_last_weights_shows_their_score(tiny, tmp_path):
@@ -109,7 +109,7 @@ def test_a_run_that_keeps_its_last_weights_shows_their_score(tiny, tmp_path):
     run.start(tiny("iscl"), "/data")
     (run.path / "metrics.csv").write_text("stage,epoch,score\n0,0,0.5\n0,1,0.25\n0,2,0.75\n")
     facts = told(run.path)
-    assert facts["last score"] == "0.75 (stage 0, epoch 2)"
+    assert facts["last score"] == "0.75 (stage 1, epoch 3)"
     assert facts["network"].startswith("generator of width 2, ")
     assert facts["method"] == "iscl (needs unpaired scans)"
 

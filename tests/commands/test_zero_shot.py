@@ -551,7 +551,7 @@ def test_an_interrupt_keeps_the_best_weights_and_goes_on(scan_file, tmp_path, mo
     monkeypatch.setattr(Loop, "train", interrupted_at(Loop.train, 3))
     said, out = [], tmp_path / "out"
     found = play(scan_file, out, say=said.append)
-    assert "training stopped; press Ctrl-C again to stop the command" in said
+    assert "training ended; press Ctrl-C again to stop before the images are made" in said
     assert "the best weights so far are used" in said
     assert NETWORK in found.choice.errors
     run = RunDirectory(out / "run")

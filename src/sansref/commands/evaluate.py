@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import isnan
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Literal
 
 from rich.console import Console
@@ -37,7 +38,7 @@ from sansref.results.scorer import (
     zero_filled,
 )
 from sansref.results.scores import Normalise, ScoredSlice, file_in, write_scores
-from sansref.results.statistics import Estimate
+from sansref.results.statistics import Estimate, standard_error
 from sansref.results.tables import Scoring, Summary, data_note, finite, summarise
 from sansref.results.viewer.contents import Contents, Curve, Distribution, ViewerSlice, telling_places, worst_places
 from sansref.results.viewer.page import write_page
@@ -184,19 +185,19 @@ class Evaluation:
     def _told_by_held_out(self) -> Iterator[str]:
         """What can be told without references: how the run stands beside others, and whether it is of use here."""
         labels = (self.method, *self.chosen, ZERO_FILLED)
-        rows = [[one.scores[label].held_out for label in labels] for one in self.slices]
-        rows = [row for row in rows if not any(map(isnan, row))]
-        if not rows:
+        known = [one.scores for one in self.slices if not any(isnan(one.scores[label].held_out) for label in labels)]
+        if not known:
             return
-        errors = dict(zip(labels, zip(*rows, strict=True), strict=True))
-        own = errors[self.method]
-        told = ", ".join(f"{label} {fmean(values):.3g}" for label, values in errors.items())
+        told = ", ".join(f"{label} {fmean(scores[label].held_out for scores in known):.3g}" for label in labels)
         home = "" if self.validated is None else f"; on its own validation scans the run had {self.validated:.3g}"
         yield f"error on held-out samples: {told}{home}"
         for name in self.chosen:
-            gains = [theirs - ours for ours, theirs in zip(own, errors[name], strict=True)]
-            doubt = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-            if fmean(gains) <= doubt:
+            people: dict[str, list[float]] = defaultdict(list)
+            for scores in known:
+                people[scores[name].subject].append(scores[name].held_out - scores[self.method].held_out)
+            # Slices of one person are alike: they count as one, unless there is nobody else.
+            gains = [*map(fmean, people.values())] if len(people) > 1 else next(iter(people.values()))
+            if fmean(gains) <= standard_error(gains):
                 yield (
                     f"warning: the run predicts the held-out samples of these scans no better than {name} does: train "
                     "on scans like these, or reconstruct each by 'sansref zeroshot'"

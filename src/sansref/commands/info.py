@@ -146,7 +146,8 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     if rows:
         keep = config.training.keep
         kept = kept_row(rows, keep)
-        yield f"{keep} score", f"{float(kept['score']):.5g} (stage {kept['stage']}, epoch {kept['epoch']})"
+        stage, epoch = int(kept["stage"]) + 1, int(kept["epoch"]) + 1  # as while training
+        yield f"{keep} score", f"{float(kept['score']):.5g} (stage {stage}, epoch {epoch})"
     for split, subjects in (run.subjects() if run.splits_file.exists() else {}).items():
         yield split, f"{len(subjects)} subject{'' if len(subjects) == 1 else 's'}: {', '.join(subjects) or 'none'}"
 

@@ -661,7 +661,7 @@ class _Work:
             return
         except KeyboardInterrupt:
             kept = end_here(config, self.run, len(self.scans))
-            self.say("training stopped; press Ctrl-C again to stop the command")
+            self.say("training ended; press Ctrl-C again to stop before the images are made")
             self.stopped = True
         except TrainingError as error:
             kept = end_here(config, self.run, len(self.scans))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from statistics import fmean, stdev
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from sansref.kspace.grid import is_full
 from sansref.kspace.noise import noise_of, white_noise
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_error, held_out_folds, held_out_mask
 from sansref.randomness import seeded
+from sansref.results.statistics import standard_error
 from sansref.scan import Scan
 
 JUDGED = 0.1
@@ -25,9 +26,6 @@ JUDGED = 0.1
 ADDED = 0.3
 """Noise that is added to what a network learns to denoise from, over the scan's own: it tells what is known by heart.
 The noise becomes 4 % stronger by it. With less, chance in the judgement grows with the inverse."""
-
-ONE_SIGMA = 0.8413
-"""Share of a normal distribution below one standard deviation."""
 
 PARTS = 10
 """Parts of the samples for judging, of all slices together, whose errors tell how sure the choice is; at least."""
@@ -141,16 +139,6 @@ def choose(
         return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
     tie = ", too little to decide" if gain >= 0 else ""
     return Choice(classical, f"{classical} was chosen: {told}{tie}{over}", means)
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean, as large as Student's distribution makes it where values are few; 0 for a single one."""
-    if len(values) < 2 or not all(map(isfinite, values)):
-        return 0.0
-    from scipy.stats import t
-
-    few = float(t.ppf(ONE_SIGMA, len(values) - 1))
-    return few * stdev(values) / len(values) ** 0.5
 
 
 def mixing_weight(
