@@ -97,6 +97,15 @@ def test_snr_is_mean_signal_over_the_noise_of_each_part(snr: float, coils: int) 
     assert float(signal / corner.real.std()) == pytest.approx(snr, rel=0.06)
 
 
+def test_scans_know_their_noise_as_if_they_came_with_a_scan_of_it() -> None:
+    scan = _scan(Simulation(snr=10.0, coils=2, noise_scan=True), image=_object(160, 160))
+    assert scan.maps is not None
+    noise = scan.kspace - fft2c(scan.maps * _reference(scan))
+    assert scan.meta.noise == pytest.approx([float(coil.real.std()) for coil in noise], rel=0.02)
+    assert _scan(Simulation(snr=10.0)).meta.noise is None
+    assert _scan(Simulation(snr=None, noise_scan=True)).meta.noise is None
+
+
 def test_dim_background_does_not_count_as_signal() -> None:
     image = _object()
     hazy = torch.where(image > 0, image, torch.full_like(image, 0.05 * float(image.max())))

@@ -65,6 +65,18 @@ def test_the_noise_of_an_undersampled_scan_lies_between_the_bounds(snr: float, l
         assert float(found.level) == pytest.approx(sigma, rel=0.15)
 
 
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_haze_in_the_air_is_neither_noise_nor_a_colour(strength: float) -> None:
+    """As the floor of a magnitude image is and as ghosts are: nearly as strong as the noise, but smooth."""
+    made, sigma = scan(10)
+    rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, 128)] * 2, indexing="ij")
+    haze = strength * torch.polar(sigma * (1 + 0.3 * rows), 2 * columns)
+    found = estimate_noise(made.kspace + fft2c(haze), made.mask)
+    assert found.source == "air"
+    assert float(found.level) == pytest.approx(sigma, rel=0.04)
+    assert float(found.colour.min()) == 1.0
+
+
 @pytest.mark.parametrize("snr", [5, 50])
 def test_a_zero_padded_scan_has_the_noise_of_the_samples_that_it_has(snr: float) -> None:
     made, sigma = scan(snr)

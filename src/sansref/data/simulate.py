@@ -59,12 +59,15 @@ class Simulation:
         Number of receive coils; more than 1 gets simulated birdcage sensitivity maps.
     normalise
         "minmax" first stretches each slice to [0, 1], as Hu et al. (MICCAI 2021) emulate their data.
+    noise_scan
+        The scans know how strong their noise is, as files do that come with a scan of noise; otherwise it is estimated.
     """
 
     phase: float = 1.0
     snr: float | None = 30.0
     coils: int = 1
     normalise: Literal["none", "minmax"] = "none"
+    noise_scan: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.phase < math.inf:
@@ -119,6 +122,8 @@ def simulate(image: Tensor, options: Simulation, generator: torch.Generator, met
     if options.snr is not None:
         sigma = image[image > FOREGROUND * image.max()].mean() / options.snr
         kspace = kspace + white_noise(kspace, sigma, generator)
+        if options.noise_scan:
+            meta = replace(meta, noise=(float(sigma),) * options.coils)
     return Scan(
         kspace=kspace,
         mask=torch.ones(height, width, dtype=torch.bool),

@@ -147,16 +147,22 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
         air = _air(ifft2c(kspace * filled).abs().square())
         # The image spreads the noise of the samples received over all of its pixels.
         spread = filled.numel() / filled.sum()
-        colour = None if air is None else _colour(kspace, filled, air)
     else:
         rows, columns = filled.any(1), filled.any(0)
         whole_columns = bool((filled == rows[:, None] & columns).all()) and _without_gaps(rows[:, None])
         air = _air(ifft1c(kspace, -2)[..., columns].abs().square()) if whole_columns else None
-        spread, colour = rows.numel() / rows.sum(), None
+        spread = rows.numel() / rows.sum()
     if air is None:
         return Noise(rim[0], rim[1], rim[2], white, "spectrum")
     level = (spread * air.power.mean(1) / 2).sqrt()[:, None, None]
-    if colour is None:
+    if _without_gaps(filled):
+        power = _spectrum(kspace, filled, air)
+        variance = _colour(power, filled)
+        # Without haze, as the colour; of noise alone this factor is 1. Where noise is weak, the colour is least sure.
+        strong = filled & (variance >= variance[filled].median())
+        alone = (power[:, strong] / variance[strong]).median(1).values / math.log(2) / power[:, filled].mean(1)
+        level, colour = level * alone.clamp(max=1).sqrt()[:, None, None], variance.sqrt()
+    else:
         # White noise is no weaker in air than what edges alone cannot explain at the rim, and no stronger than the rim:
         # a receive filter along the columns makes air too quiet, and what is seen there need not be noise alone.
         level, colour = level.clamp(rim[1], rim[2]), white
@@ -275,22 +281,33 @@ def _quiet(power: Tensor, smooth: Tensor) -> Tensor | None:
     return air if EXPONENTIAL[0] < ratio < EXPONENTIAL[1] and air.float().mean() > LEAST_AIR else None
 
 
-def _colour(kspace: Tensor, filled: Tensor, air: _Air) -> Tensor | None:
-    """Relative standard deviation of the noise of each sample (height, width); None where it is white."""
+def _spectrum(kspace: Tensor, filled: Tensor, air: _Air) -> Tensor:
+    """Power in k-space of what is seen in the air, brought to one level along the readout (coils, height, width)."""
     bands = air.power.repeat_interleave(torch.tensor(_heights(kspace.shape[1])), dim=1)[..., None]
     noise = ifft2c(kspace * filled) * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
-    power = fft2c(noise).abs().square().mean(0) * filled
+    return fft2c(noise).abs().square() * filled
+
+
+def _colour(power: Tensor, filled: Tensor) -> Tensor:
+    """Relative variance of the noise of each sample (height, width), 1 in the mean of all that were received.
+
+    Haze in the air, such as ghosts and the floor of a magnitude image, is smooth and so lies near DC: the medians along
+    lines leave it out, the means would take it for noise.
+    """
     profiles = []
     for axis in (0, 1):
-        along, count = power.sum(1 - axis), filled.sum(1 - axis).to(power.dtype)
+        lines, received = power.movedim(1 + axis, 1), filled.movedim(axis, 0)
+        count = received.sum(1)
+        along = torch.where(received, lines, math.nan).nanmedian(-1).values.nan_to_num().mean(0)
         width = max(1.0, len(along) / 32)
-        profile = _smoothed(along[None], width)[0] / _smoothed(count[None], width)[0].clamp(min=1e-6)
+        known = (count > 0).to(along.dtype)
+        profile = _smoothed(along[None], width)[0] / _smoothed(known[None], width)[0].clamp(min=1e-6)
         profiles.append(torch.where(count > 0, profile, 0.0))
     seen = [profile[profile > 0] for profile in profiles]
     if all(profile.amax() < COLOURED**2 * profile.amin() for profile in seen):
-        return None
-    product = (profiles[0][:, None] * profiles[1]).clamp(min=0).sqrt() * filled
-    return product / product[filled].square().mean().sqrt()
+        return filled.to(power.dtype)
+    product = profiles[0][:, None] * profiles[1] * filled
+    return product / product[filled].mean()
 
 
 def _heights(rows: int) -> list[int]:
