@@ -11,7 +11,7 @@ consistency. deepinv's weighted SSDU is not here: its weights are those of colum
 is ``ssdu`` with ``k_weighting``.
 
 For noisy scans there are the robust ones of the same benchmark: Robust SSDU, whose weights are those of its masks of
-columns, and MO-EI beside Stein's unbiased risk estimate. Both are told the level of each scan's noise as it is found here.
+columns, and MO-EI beside Stein's unbiased risk estimate. Both are told the level of noise that is found in each scan.
 
     make peers
     PYTHONPATH=benchmarks sansref compare benchmarks/study/losses.yaml --data DIR --out runs/study-losses

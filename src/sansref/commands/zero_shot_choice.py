@@ -14,7 +14,7 @@ from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.grid import is_full
-from sansref.kspace.noise import noise_of, white_noise
+from sansref.kspace.noise import noise_of, probing_noise
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_error, held_out_folds, held_out_mask
 from sansref.randomness import seeded
 from sansref.results.statistics import standard_error
@@ -85,10 +85,10 @@ def noisier(scan: Scan, seed: int) -> Scan:
 
     Raises ``ValueError`` where no noise is known or can be found.
     """
-    sigma = noise_of(scan.batch())[0]
+    sigma = noise_of(scan.batch())
     if not bool((sigma > 0).any()):
         raise ValueError(f"none is found in slice {scan.meta.slice}")
-    added = white_noise(scan.kspace, ADDED * sigma, seeded(seed, "held-out noise", scan.meta.slice)) * scan.mask
+    added = probing_noise(ADDED * sigma * scan.mask, seeded(seed, "held-out noise", scan.meta.slice))[0]
     level = scan.meta.noise and tuple((1 + ADDED**2) ** 0.5 * one for one in scan.meta.noise)
     return replace(scan, kspace=scan.kspace + added, meta=replace(scan.meta, noise=level))
 

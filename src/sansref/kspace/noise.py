@@ -209,6 +209,18 @@ def white_noise(kspace: Tensor, level: Tensor | float, generator: torch.Generato
     return math.sqrt(2) * level * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
 
 
+def probing_noise(sigma: Tensor, generator: torch.Generator) -> Tensor:
+    """White noise as strong in all as is expected, neither more nor less by chance, complex like ``sigma``.
+
+    ``sigma`` is the standard deviation of each part of each sample, real (batch, coils, height, width). An image that
+    keeps all noise then keeps exactly all of a probe.
+    """
+    noise = white_noise(torch.zeros_like(sigma, dtype=sigma.dtype.to_complex(), device="cpu"), sigma.cpu(), generator)
+    energy = noise.abs().square().sum((1, 2, 3), keepdim=True)
+    expected = 2 * sigma.cpu().square().sum((1, 2, 3), keepdim=True)
+    return (noise * (expected / energy.clamp(min=torch.finfo(sigma.dtype).tiny)).sqrt()).to(sigma.device)
+
+
 def pooled_levels(found: Sequence[Noise], scales: Sequence[float]) -> list[Tensor]:
     """One level for all slices of a file, in the units of each.
 

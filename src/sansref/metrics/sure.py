@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import blurred, white_noise
+from sansref.kspace.noise import blurred, probing_noise
 
 STEP = 0.1
 """Of a probe, as a part of the noise: small, but far above the rounding of single precision."""
@@ -115,8 +115,7 @@ def response(
     step
         See :data:`STEP`.
     """
-    probe = white_noise(torch.empty_like(given.kspace, device="cpu"), sigma.cpu(), generator).to(given.kspace.device)
-    probe = probe * given.mask.unsqueeze(-3)
+    probe = probing_noise(sigma * given.mask.unsqueeze(-3), generator).to(given.kspace)
     image = reconstruct(given)
     disturbed = reconstruct(given.disturbed(step * probe))
     return Response(image, probe, given.physics.transform((disturbed - image) / step))
