@@ -112,6 +112,17 @@ def test_a_receive_filter_does_not_make_the_level_too_low() -> None:
     assert float(noise_level(kspace, made.mask)) == pytest.approx(sigma * float(gain.square().mean().sqrt()), rel=0.05)
 
 
+def test_rows_full_of_signal_are_as_noisy_as_the_louder_of_their_neighbours() -> None:
+    """A receive filter is quiet at the ends of the readout and passes its middle."""
+    made, sigma = scan(10)
+    gain = torch.ones(128, 1)
+    gain[:16] = gain[-16:] = 0.45
+    filled = torch.zeros(128, 128)
+    filled[80:112] = 40 * sigma
+    kspace = fft2c(ifft2c(made.kspace + fft2c(filled)) * gain)
+    assert float(noise_level(kspace, made.mask)) == pytest.approx(sigma * float(gain.square().mean().sqrt()), rel=0.05)
+
+
 def test_every_coil_has_its_own_level() -> None:
     made, sigma = scan(20, coils=4)
     gains = torch.tensor([0.5, 1.0, 2.0, 30.0])[:, None, None]

@@ -50,6 +50,9 @@ EXPONENTIAL = (1.2, 1.75)
 LOUDEST = 6.0
 """Ratio of the power in air between bands. More is no receive filter but faint signal in a band without air."""
 
+FILTERED = 3.0
+"""Ratio of the power in air between bands along an axis from which on a receive filter has made some of it quiet."""
+
 COLOURED = 1.25
 """Ratio of the strongest to the weakest noise along an axis from which on noise counts as coloured."""
 
@@ -143,8 +146,10 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     if int(filled.sum()) < 2 * RINGS:
         return Noise(zero, zero, zero, white, "spectrum")
     rim = _from_spectrum(kspace, filled)
-    if _without_gaps(filled):
-        air = _air(ifft2c(kspace * filled).abs().square())
+    full = _without_gaps(filled)
+    if full:
+        image = ifft2c(kspace * filled).abs().square()
+        air = _air(image)
         # The image spreads the noise of the samples received over all of its pixels.
         spread = filled.numel() / filled.sum()
     else:
@@ -154,22 +159,22 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
         spread = rows.numel() / rows.sum()
     if air is None:
         return Noise(rim[0], rim[1], rim[2], white, "spectrum")
-    level = (spread * air.power.mean(1) / 2).sqrt()[:, None, None]
-    if _without_gaps(filled):
+    level, colour = (spread * air.power.mean(1) / 2).sqrt()[:, None, None], white
+    if full:
         power = _spectrum(kspace, filled, air)
         variance = _colour(power, filled)
         # Without haze, as the colour; of noise alone this factor is 1. Where noise is weak, the colour is least sure.
         strong = filled & (variance >= variance[filled].median())
         alone = (power[:, strong] / variance[strong]).median(1).values / math.log(2) / power[:, filled].mean(1)
         level, colour = level * alone.clamp(max=1).sqrt()[:, None, None], variance.sqrt()
-    else:
+    if not full or (bool((colour == white).all()) and _quietened(air, _air(image.mT))):
         # White noise is no weaker in air than what edges alone cannot explain at the rim, and no stronger than the rim:
-        # a receive filter along the columns makes air too quiet, and what is seen there need not be noise alone.
-        level, colour = level.clamp(rim[1], rim[2]), white
+        # a receive filter makes air too quiet, and what is seen there need not be noise alone.
+        level = level.clamp(rim[1], rim[2])
     doubt = max(0.03, 1 / math.sqrt(air.pixels))
     low = (1 - doubt) * level
     # Rows are few, and faint signal in them is easily overlooked.
-    low = low if _without_gaps(filled) else torch.minimum(low, rim[1])
+    low = low if full else torch.minimum(low, rim[1])
     return Noise(level, low, (1 + doubt) * level, colour, "air")
 
 
@@ -275,9 +280,13 @@ def _air(power: Tensor) -> _Air | None:
         air = levels[coil] <= LOUDEST * found_levels.min()
         for band in (~air).nonzero().flatten().tolist():
             where[coil, edges[band] : edges[band + 1]] = False
-        known = air.nonzero().flatten()
-        for band in range(BANDS):  # one full of signal is as noisy as the nearest where noise can be seen
-            levels[coil, band] = levels[coil, known[(known - band).abs().argmin()]]
+        known = air.nonzero().flatten().tolist()
+        for band in range(
+            BANDS
+        ):  # one full of signal is as noisy as its neighbours: a receive filter passes the middle
+            beside = [max((one for one in known if one <= band), default=known[0])]
+            beside.append(min((one for one in known if one >= band), default=known[-1]))
+            levels[coil, band] = levels[coil, beside].max()
     return _Air(levels, where, int(where.sum()) // len(power))
 
 
@@ -291,6 +300,11 @@ def _quiet(power: Tensor, smooth: Tensor) -> Tensor | None:
             return None
     ratio = float(power[air].mean() / power[air].median().clamp(min=torch.finfo(power.dtype).tiny))
     return air if EXPONENTIAL[0] < ratio < EXPONENTIAL[1] and air.float().mean() > LEAST_AIR else None
+
+
+def _quietened(*axes: _Air | None) -> bool:
+    """Whether a receive filter shows along an axis."""
+    return any(air is not None and bool((air.power.amax(1) > FILTERED * air.power.amin(1)).any()) for air in axes)
 
 
 def _spectrum(kspace: Tensor, filled: Tensor, air: _Air) -> Tensor:
