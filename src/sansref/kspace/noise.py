@@ -129,8 +129,9 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     complex noise, exponentially distributed: its median over ln 2 is its mean, and a few strong samples do not count.
     How far off it is, is in ``docs/denoise.md``.
 
-    Colour is taken from air alone: the noise there is transformed back to k-space, where its power is taken as a
-    product of a smooth profile along each axis.
+    Colour is taken from air alone: what is seen there is transformed back to k-space, where its power is taken as a
+    product of a smooth profile along each axis. Haze in the air, such as ghosts and the floor of a magnitude image, is
+    smooth, and so lies near DC: medians leave it out of both colour and level.
 
     Parameters
     ----------
@@ -161,12 +162,8 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
         return Noise(rim[0], rim[1], rim[2], white, "spectrum")
     level, colour = (spread * air.power.mean(1) / 2).sqrt()[:, None, None], white
     if full:
-        power = _spectrum(kspace, filled, air)
-        variance = _colour(power, filled)
-        # Without haze, as the colour; of noise alone this factor is 1. Where noise is weak, the colour is least sure.
-        strong = filled & (variance >= variance[filled].median())
-        alone = (power[:, strong] / variance[strong]).median(1).values / math.log(2) / power[:, filled].mean(1)
-        level, colour = level * alone.clamp(max=1).sqrt()[:, None, None], variance.sqrt()
+        colour, share = _without_haze(kspace, filled, air)
+        level = share * level
     if not full or (bool((colour == white).all()) and _quietened(air, _air(image.mT))):
         # White noise is no weaker in air than what edges alone cannot explain at the rim, and no stronger than the rim:
         # a receive filter makes air too quiet, and what is seen there need not be noise alone.
@@ -307,30 +304,29 @@ def _quietened(*axes: _Air | None) -> bool:
     return any(air is not None and bool((air.power.amax(1) > FILTERED * air.power.amin(1)).any()) for air in axes)
 
 
-def _spectrum(kspace: Tensor, filled: Tensor, air: _Air) -> Tensor:
-    """Power in k-space of what is seen in the air, brought to one level along the readout (coils, height, width)."""
+def _without_haze(kspace: Tensor, filled: Tensor, air: _Air) -> tuple[Tensor, Tensor]:
+    """Colour of what is seen in air, as :class:`Noise` has it, and the share of its level that is noise (coils, 1, 1)."""
     bands = air.power.repeat_interleave(torch.tensor(_heights(kspace.shape[1])), dim=1)[..., None]
-    noise = ifft2c(kspace * filled) * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
-    return fft2c(noise).abs().square() * filled
+    even = ifft2c(kspace * filled) * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
+    power = fft2c(even).abs().square()
+    variance = _variance(power, filled)
+    # Where noise is weak, the smooth profiles are least exact.
+    strong = filled & (variance >= variance[filled].median())
+    share = (power[:, strong] / variance[strong]).median(1).values / math.log(2) / power[:, filled].mean(1)
+    return variance.sqrt(), share.clamp(max=1).sqrt()[:, None, None]
 
 
-def _colour(power: Tensor, filled: Tensor) -> Tensor:
-    """Relative variance of the noise of each sample (height, width), 1 in the mean of all that were received.
-
-    Haze in the air, such as ghosts and the floor of a magnitude image, is smooth and so lies near DC: the medians along
-    lines leave it out, the means would take it for noise.
-    """
+def _variance(power: Tensor, filled: Tensor) -> Tensor:
+    """Variance of each sample (height, width) by the power of noise (coils, height, width), 1 in the mean."""
     profiles = []
     for axis in (0, 1):
         lines, received = power.movedim(1 + axis, 1), filled.movedim(axis, 0)
-        count = received.sum(1)
         along = torch.where(received, lines, math.nan).nanmedian(-1).values.nan_to_num().mean(0)
+        known = received.any(1)
         width = max(1.0, len(along) / 32)
-        known = (count > 0).to(along.dtype)
-        profile = _smoothed(along[None], width)[0] / _smoothed(known[None], width)[0].clamp(min=1e-6)
-        profiles.append(torch.where(count > 0, profile, 0.0))
-    seen = [profile[profile > 0] for profile in profiles]
-    if all(profile.amax() < COLOURED**2 * profile.amin() for profile in seen):
+        profile = _smoothed(along[None], width)[0] / _smoothed(known[None].to(along.dtype), width)[0].clamp(min=1e-6)
+        profiles.append(torch.where(known, profile, 0.0))
+    if all(seen.amax() < COLOURED**2 * seen.amin() for seen in (profile[profile > 0] for profile in profiles)):
         return filled.to(power.dtype)
     product = profiles[0][:, None] * profiles[1] * filled
     return product / product[filled].mean()
