@@ -305,7 +305,7 @@ def _quietened(*axes: _Air | None) -> bool:
 
 
 def _without_haze(kspace: Tensor, filled: Tensor, air: _Air) -> tuple[Tensor, Tensor]:
-    """Colour of what is seen in air, as :class:`Noise` has it, and the share of its level that is noise (coils, 1, 1)."""
+    """Colour of the noise in air, as :class:`Noise` has it, and its share of the level seen there, (coils, 1, 1)."""
     bands = air.power.repeat_interleave(torch.tensor(_heights(kspace.shape[1])), dim=1)[..., None]
     even = ifft2c(kspace * filled) * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
     power = fft2c(even).abs().square()
