@@ -80,6 +80,9 @@ class DeepinvMethod(UnrolledMethod):
                 self._callable.append(loss.adapt_model(self._callable[-1]))
         return self._callable[-1]
 
+    def prepare(self, given: Measurement) -> None:
+        """Tell losses that want to know it how noisy a batch is."""
+
     def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:
         """All that was acquired; what is split or masked again is the losses' own business."""
         scan = sample.scan
@@ -90,6 +93,7 @@ class DeepinvMethod(UnrolledMethod):
         shape = batch.weight.shape[-2:]
         self.masks.like = batch.given.mask[0]
         model: Any = self.adapted((shape[0], shape[1]))
+        self.prepare(batch.given)
         operator = operator_of(batch.given.mask, *self.noise)
         y = to_channels(batch.given.kspace[:, 0])
         x_net = model.train()(y, operator, update_parameters=True)
@@ -139,24 +143,7 @@ class DeepinvMOEI(DeepinvMethod):
         return [deepinv.loss.MCLoss(), deepinv.loss.MOEILoss(transform=rotated, physics_generator=self.masks)]
 
 
-class DeepinvRobust(DeepinvMethod):
-    """Losses that know how noisy a scan is."""
-
-    @abstractmethod
-    def tell(self, level: Tensor) -> None:
-        """Tell the losses the noise of each scan, (batch,)."""
-
-    def step(self, batch: KspaceExample) -> Iterator[Update]:
-        """As without noise, once all losses know it."""
-        shape = batch.weight.shape[-2:]
-        self.masks.like = batch.given.mask[0]
-        self.adapted((shape[0], shape[1]))
-        acquired = batch.given.mask.sum((-2, -1))
-        self.tell((noise_of(batch.given)[:, 0].square().sum((-2, -1)) / acquired).sqrt())
-        yield from super().step(batch)
-
-
-class DeepinvRobustSSDU(DeepinvRobust):
+class DeepinvRobustSSDU(DeepinvMethod):
     """Robust SSDU: K-weights, and more noise on what is given."""
 
     def losses(self, shape: tuple[int, int]) -> list[Any]:
@@ -167,13 +154,13 @@ class DeepinvRobustSSDU(DeepinvRobust):
         split = generator.MultiplicativeSplittingMaskGenerator((1, *shape), columns)
         return [deepinv.loss.mri.RobustSplittingLoss(split, self.masks)]
 
-    def tell(self, level: Tensor) -> None:
+    def prepare(self, given: Measurement) -> None:
         """The loss adds noise in proportion."""
         (loss,) = self._losses
-        loss.noise_model.update_parameters(sigma=loss.alpha * level)
+        loss.noise_model.update_parameters(sigma=loss.alpha * levels(given))
 
 
-class DeepinvRobustMOEI(DeepinvRobust):
+class DeepinvRobustMOEI(DeepinvMethod):
     """MO-EI with Stein's risk for the measurement consistency, and noise on what is measured again."""
 
     def losses(self, shape: tuple[int, int]) -> list[Any]:
@@ -185,10 +172,10 @@ class DeepinvRobustMOEI(DeepinvRobust):
             deepinv.loss.MOEILoss(transform=rotated, physics_generator=self.masks),
         ]
 
-    def tell(self, level: Tensor) -> None:
-        """Of the samples, and of those that are measured again."""
-        self._losses[0].sigma2 = level.square()
-        self.noise[0].update_parameters(sigma=level)
+    def prepare(self, given: Measurement) -> None:
+        """The noise of the samples is that of those that are measured again."""
+        self._losses[0].sigma2 = levels(given).square()
+        self.noise[0].update_parameters(sigma=levels(given))
 
 
 class DeepinvES(DeepinvMethod):
@@ -304,6 +291,11 @@ def operator_of(mask: Tensor, noise: Any = None) -> Any:
     """deepinv's operator of masks (batch, height, width), with the noise of what it measures."""
     both = mask.float()[:, None].expand(-1, 2, -1, -1)
     return _peers.load("deepinv").physics.MRI(mask=both, img_size=tuple(both.shape[1:]), noise_model=noise)
+
+
+def levels(given: Measurement) -> Tensor:
+    """Standard deviation of each part of the noise of each scan of one coil, (batch,)."""
+    return (noise_of(given)[:, 0].square().sum((-2, -1)) / given.mask.sum((-2, -1))).sqrt()
 
 
 def rotated(images: Tensor) -> Tensor:

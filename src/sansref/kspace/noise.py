@@ -212,10 +212,10 @@ def white_noise(kspace: Tensor, level: Tensor | float, generator: torch.Generato
 
 
 def probing_noise(sigma: Tensor, generator: torch.Generator) -> Tensor:
-    """White noise as strong in all as is expected, neither more nor less by chance, complex like ``sigma``.
+    """Noise whose energy is that expected, neither more nor less by chance, complex (batch, coils, height, width).
 
-    ``sigma`` is the standard deviation of each part of each sample, real (batch, coils, height, width). An image that
-    keeps all noise then keeps exactly all of a probe.
+    ``sigma`` is the standard deviation of each part of each sample, real and of this shape. An image that keeps all
+    noise then keeps exactly all of a probe.
     """
     noise = white_noise(torch.zeros_like(sigma, dtype=sigma.dtype.to_complex(), device="cpu"), sigma.cpu(), generator)
     energy = noise.abs().square().sum((1, 2, 3), keepdim=True)
@@ -278,9 +278,8 @@ def _air(power: Tensor) -> _Air | None:
         for band in (~air).nonzero().flatten().tolist():
             where[coil, edges[band] : edges[band + 1]] = False
         known = air.nonzero().flatten().tolist()
-        for band in range(
-            BANDS
-        ):  # one full of signal is as noisy as its neighbours: a receive filter passes the middle
+        # One full of signal is as noisy as the louder of its neighbours: a receive filter passes the middle.
+        for band in range(BANDS):
             beside = [max((one for one in known if one <= band), default=known[0])]
             beside.append(min((one for one in known if one >= band), default=known[-1]))
             levels[coil, band] = levels[coil, beside].max()
