@@ -30,7 +30,7 @@ class TranslatorOptions:
         Two channels for real and imaginary part; False works on magnitudes, as the papers do.
     start
         published: the generator begins at noise, as in the papers; identity: it begins as the identity, and learns what
-        to add to an image.
+        to add to an image. That is for supervised_generator: unpaired methods hardly leave it.
     """
 
     width: int = 32
