@@ -277,12 +277,13 @@ def _air(power: Tensor) -> _Air | None:
         air = levels[coil] <= LOUDEST * found_levels.min()
         for band in (~air).nonzero().flatten().tolist():
             where[coil, edges[band] : edges[band + 1]] = False
-        known = air.nonzero().flatten().tolist()
-        # One full of signal is as noisy as the louder of its neighbours: a receive filter passes the middle.
-        for band in range(BANDS):
-            beside = [max((one for one in known if one <= band), default=known[0])]
-            beside.append(min((one for one in known if one >= band), default=known[-1]))
-            levels[coil, band] = levels[coil, beside].max()
+        known = air.nonzero().flatten()
+        filtered = bool(levels[coil, known].max() > FILTERED * levels[coil, known].min())
+        for band in range(BANDS):  # one full of signal is as noisy as the nearest where noise can be seen
+            nearest = known[(known - band).abs().argmin()].reshape(1)
+            if filtered:  # a receive filter passes the middle: as the louder of both neighbours
+                nearest = torch.cat([known[known <= band][-1:], known[known >= band][:1]])
+            levels[coil, band] = levels[coil, nearest].max()
     return _Air(levels, where, int(where.sum()) // len(power))
 
 
