@@ -174,8 +174,9 @@ class DeepinvRobustMOEI(DeepinvMethod):
 
     def prepare(self, given: Measurement) -> None:
         """The noise of the samples is that of those that are measured again."""
-        self._losses[0].sigma2 = levels(given).square()
-        self.noise[0].update_parameters(sigma=levels(given))
+        level = levels(given)
+        self._losses[0].sigma2 = level.square()
+        self.noise[0].update_parameters(sigma=level)
 
 
 class DeepinvES(DeepinvMethod):

@@ -149,8 +149,9 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     rim = _from_spectrum(kspace, filled)
     full = _without_gaps(filled)
     if full:
-        image = ifft2c(kspace * filled).abs().square()
-        air = _air(image)
+        image = ifft2c(kspace * filled)
+        power = image.abs().square()
+        air = _air(power)
         # The image spreads the noise of the samples received over all of its pixels.
         spread = filled.numel() / filled.sum()
     else:
@@ -162,9 +163,9 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
         return Noise(rim[0], rim[1], rim[2], white, "spectrum")
     level, colour = (spread * air.power.mean(1) / 2).sqrt()[:, None, None], white
     if full:
-        colour, share = _without_haze(kspace, filled, air)
+        colour, share = _without_haze(image, filled, air)
         level = share * level
-    if not full or (bool((colour == white).all()) and _quietened(air, _air(image.mT))):
+    if not full or (bool((colour == white).all()) and _quietened(air, _air(power.mT))):
         # White noise is no weaker in air than what edges alone cannot explain at the rim, and no stronger than the rim:
         # a receive filter makes air too quiet, and what is seen there need not be noise alone.
         level = level.clamp(rim[1], rim[2])
@@ -278,7 +279,7 @@ def _air(power: Tensor) -> _Air | None:
         for band in (~air).nonzero().flatten().tolist():
             where[coil, edges[band] : edges[band + 1]] = False
         known = air.nonzero().flatten()
-        filtered = bool(levels[coil, known].max() > FILTERED * levels[coil, known].min())
+        filtered = _filtered(levels[coil, known])
         for band in range(BANDS):  # one full of signal is as noisy as the nearest where noise can be seen
             nearest = known[(known - band).abs().argmin()].reshape(1)
             if filtered:  # a receive filter passes the middle: as the louder of both neighbours
@@ -299,15 +300,20 @@ def _quiet(power: Tensor, smooth: Tensor) -> Tensor | None:
     return air if EXPONENTIAL[0] < ratio < EXPONENTIAL[1] and air.float().mean() > LEAST_AIR else None
 
 
+def _filtered(levels: Tensor) -> bool:
+    """Whether a receive filter shows in the levels of some coil's bands, (..., bands)."""
+    return bool((levels.amax(-1) > FILTERED * levels.amin(-1)).any())
+
+
 def _quietened(*axes: _Air | None) -> bool:
     """Whether a receive filter shows along an axis."""
-    return any(air is not None and bool((air.power.amax(1) > FILTERED * air.power.amin(1)).any()) for air in axes)
+    return any(air is not None and _filtered(air.power) for air in axes)
 
 
-def _without_haze(kspace: Tensor, filled: Tensor, air: _Air) -> tuple[Tensor, Tensor]:
+def _without_haze(image: Tensor, filled: Tensor, air: _Air) -> tuple[Tensor, Tensor]:
     """Colour of the noise in air, as :class:`Noise` has it, and its share of the level seen there, (coils, 1, 1)."""
-    bands = air.power.repeat_interleave(torch.tensor(_heights(kspace.shape[1])), dim=1)[..., None]
-    even = ifft2c(kspace * filled) * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
+    bands = air.power.repeat_interleave(torch.tensor(_heights(image.shape[1])), dim=1)[..., None]
+    even = image * air.where / bands.clamp(min=torch.finfo(bands.dtype).tiny).sqrt()
     power = fft2c(even).abs().square()
     variance = _variance(power, filled)
     # Where noise is weak, the smooth profiles are least exact.
