@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -317,3 +318,19 @@ def test_it_can_begin_as_the_identity_and_learn(switchable: bool, size: tuple[in
         plain = TranslatorOptions(width=WIDTH, blocks=BLOCKS).generator(switchable).double()
         plain.load_state_dict(made.state_dict())
         torch.testing.assert_close(plain(image, code), made(image, code) - image)
+
+
+@pytest.mark.parametrize("switchable", [False, True])
+def test_a_blank_image_can_be_left_in_mixed_precision(switchable: bool) -> None:
+    """As generators pass through blank images, to lose the gradient there is to stay."""
+    made, image = Generator(1, WIDTH, BLOCKS, switchable), scans.noise(1, 1, 16, 12, dtype=torch.float32)
+    with torch.no_grad():
+        made.out.weight.mul_(0.1)
+        made.out.bias.fill_(-5.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        blank = made(image)
+    assert blank.dtype == torch.float32
+    least, most = blank.detach().aminmax()
+    assert -1 < float(least) <= float(most) < -0.999
+    (slope,) = torch.autograd.grad(blank.mean(), made.out.bias)
+    torch.testing.assert_close(slope, torch.tensor([1 - math.tanh(5.0) ** 2]), rtol=0.1, atol=0.0)

@@ -88,7 +88,7 @@ class Generator(nn.Module):
         Returns
         -------
         Tensor
-            In [-1, 1], of the same shape; within 1 of the image with ``identity``.
+            In [-1, 1], of the same shape and dtype; within 1 of the image with ``identity``.
 
         Raises
         ------
@@ -111,7 +111,8 @@ class Generator(nn.Module):
                     features = block(features)
             features = convolution(symmetric_pad(features, pad) if pad else features)
             features = leaky(norm(features) if style is None else norm(features, style))
-        output = torch.tanh(self.out(symmetric_pad(features, 3)))[..., :height, :width]
+        # A tanh of half precision is exactly 1 or -1 where its argument exceeds 4, and has no gradient to come back by.
+        output = torch.tanh(self.out(symmetric_pad(features, 3)).to(image.dtype))[..., :height, :width]
         return image + output if self.identity else output
 
 

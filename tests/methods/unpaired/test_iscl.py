@@ -145,7 +145,6 @@ def test_the_mixture_is_cut_to_the_range_and_not_its_halves(build: Build) -> Non
 
 
 def test_mixed_precision_trains_and_reconstructs(make: Any, build: Build) -> None:
-    """The generator's images are of half precision there, the extractor's differences from the input are not."""
     method, batch = build(), make.pictures()
     exact = method.restore(batch.undersampled)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -121,8 +121,7 @@ class _Alternating(ImageTranslation[Options]):
         clean = image - self.extractor(image)
         if self.options.output == "extractor":
             return clean
-        # In mixed precision the generator's images are of half precision, a difference from the input is not.
-        return torch.lerp(clean, self.generators.full(image).to(clean.dtype), self.options.generator_share)
+        return torch.lerp(clean, self.generators.full(image), self.options.generator_share)
 
     def failure(self, parts: Mapping[str, float]) -> str | None:
         """Whether discriminator or generator has collapsed."""
