@@ -264,6 +264,16 @@ def test_a_plan_says_only_how_it_differs_from_another(tmp_path):
     assert list(base.methods) == list(METHODS)
 
 
+def test_options_are_added_to_a_bare_name(tmp_path):
+    plain = {**METHODS, "SSDU": {"method": "ssdu"}, "IDR": {"method": "idr"}}
+    changes = {"SSDU": {"method": {"k_weighting": True}}, "IDR": {"method": {"name": "idr_paper", "stages": 3}}}
+    write_plans(tmp_path, base={"methods": plain}, own={"extends": "base.yaml", "methods": changes})
+    own = load_plan(str(tmp_path / "own.yaml"))
+    assert own.methods["SSDU"] == {"method": {"name": "ssdu", "k_weighting": True}}
+    assert own.methods["IDR"] == {"method": {"name": "idr_paper", "stages": 3}}
+    assert own.methods["Input"] == METHODS["Input"]
+
+
 def test_a_plan_can_extend_a_packaged_one_and_what_extends_that(tmp_path):
     write_plans(tmp_path, one={"extends": "switchable-table1-small", "run_folds": [2]})
     write_plans(tmp_path, two={"extends": "one.yaml", "accelerations": {6: None}})
