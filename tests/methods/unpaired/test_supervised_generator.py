@@ -136,7 +136,7 @@ def test_mixtures_are_brought_back_after_an_update(build: Build) -> None:
 
 def test_a_scan_is_reconstructed_by_the_generator(build: Build) -> None:
     one, method = scan().without_reference(), build()
-    brightest = 2 * zero_filled(one).max()
+    brightest = method.options.headroom * zero_filled(one).max()
     unit = torch.from_numpy(2 * np.fft.fftshift(zero_filled(one)) / brightest - 1).float()
     expected: Tensor = (method.generator(unit[None, None])[0, 0] + 1) / 2 * brightest
     image = method.reconstruct(one.batch())[0]

@@ -31,14 +31,15 @@ class ImageOptions:
         zero_filled: one scale per scan, its brightest zero-filled pixel; grey values keep their meaning. image: every
         image by its own minimum and maximum, as in the papers, which leaves only relative grey values.
     headroom
-        With scaling zero_filled: how much brighter than the zero-filled image a full one may be.
+        With scaling zero_filled: how much brighter than the zero-filled image a full one may be. With 2, images fill
+        half of what a generator can draw, and switchable ISCL of the default width ended in blank images.
     data_consistency
         hard puts the acquired samples into the reconstruction at the end: exact for one coil, before a magnitude is
         taken; a step towards them for several. none leaves it as the networks return it.
     """
 
     scaling: Literal["zero_filled", "image"] = "zero_filled"
-    headroom: float = 2.0
+    headroom: float = 1.25
     data_consistency: Literal["none", "hard"] = "none"
 
     def __post_init__(self) -> None:
