@@ -32,7 +32,7 @@ class ImageOptions:
         image by its own minimum and maximum, as in the papers, which leaves only relative grey values.
     headroom
         With scaling zero_filled: how much brighter than the zero-filled image a full one may be. With 2, images fill
-        half of what a generator can draw, and switchable ISCL of the default width ended in blank images.
+        half of what a generator can draw.
     data_consistency
         hard puts the acquired samples into the reconstruction at the end: exact for one coil, before a magnitude is
         taken; a step towards them for several. none leaves it as the networks return it.
