@@ -14,6 +14,7 @@ from sansref.training.config import RunConfig
 
 FOLDER = Path(__file__).parent / "goldens"
 TRANSLATORS = {"width": 2, "blocks": 1, "extractor_layers": 3}
+ROOM = {"headroom": 2.0}  # as in the configuration of a run of that time
 ISTA = {"phases": 2, "channels": 4}
 RUNS: dict[str, dict[str, Any]] = {
     "ssdu": {"method": "ssdu", "network": ISTA},
@@ -23,10 +24,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "idr": {"method": "idr", "network": ISTA},
     "supervised": {"method": {"name": "supervised", "data_consistency": "hard"}, "network": ISTA},
     "supervised_real": {"method": "supervised", "network": {**ISTA, "complex": False, "name": "ista"}},
-    "switchable": {"method": "switchable", "network": TRANSLATORS},
-    "iscl": {"method": "iscl", "network": TRANSLATORS},
-    "cyclegan": {"method": "cyclegan", "network": TRANSLATORS},
-    "supervised_generator": {"method": "supervised_generator", "network": TRANSLATORS},
+    "switchable": {"method": {"name": "switchable", **ROOM}, "network": TRANSLATORS},
+    "iscl": {"method": {"name": "iscl", **ROOM}, "network": TRANSLATORS},
+    "cyclegan": {"method": {"name": "cyclegan", **ROOM}, "network": TRANSLATORS},
+    "supervised_generator": {"method": {"name": "supervised_generator", **ROOM}, "network": TRANSLATORS},
 }
 
 
