@@ -138,10 +138,15 @@ def grouped(parser: ArgumentParser, named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings on top of others: groups are merged at every depth; anything else replaces what stood there."""
+    """Settings on top of others: groups are merged at every depth; anything else replaces what stood there.
+
+    A method that is a bare name is a group too, where options are laid on top of it.
+    """
     found = dict(base)
     for name, value in own.items():
         below = base.get(name)
+        if name == "method" and isinstance(below, str):
+            below = named_method(below)
         found[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return found
 

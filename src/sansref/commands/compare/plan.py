@@ -62,7 +62,7 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if listed:
         known = below.pop("accelerations", {})
         own["accelerations"] = {value: known.get(value, {}) for value in own["accelerations"]}
-    values = merged(_with_groups(below, own), own)
+    values = merged(below, own)
     for group in REMOVABLE:
         there = below.get(group)
         for entry in _left_out(own.get(group)):
@@ -87,22 +87,8 @@ def _accelerations(path: Path, given: object) -> dict[float, Mapping[str, Any] |
     return found
 
 
-def _with_groups(below: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan below, in which a method that is a bare name becomes a group wherever options are added to it."""
-    groups = {}
-    for label, settings in _mapping(own.get("methods")).items():
-        name = _mapping(_mapping(below.get("methods")).get(label)).get("method")
-        if isinstance(name, str) and isinstance(_mapping(settings).get("method"), Mapping):
-            groups[label] = {"method": named_method(name)}
-    return merged(below, {"methods": groups}) if groups else below
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _left_out(group: object) -> list[Any]:
-    return [name for name, settings in _mapping(group).items() if settings is None]
+    return [name for name, settings in group.items() if settings is None] if isinstance(group, Mapping) else []
 
 
 CHOSEN = get_args(ClassicalName)
