@@ -47,10 +47,12 @@ def test_a_method_brings_defaults_of_its_own(method):
     config, own = RunConfig.from_values({"method": method}), METHODS[method].defaults
     training = {name.removeprefix("training."): value for name, value in own.items() if name.startswith("training.")}
     assert config.training == replace(TrainingOptions(), **training)
-    assert (config.training.optimizer == "radam") == (METHODS[method].network_type is TranslatorOptions)
+    rectified = METHODS[method].network_type is TranslatorOptions and method != "cyclegan"
+    assert config.training.optimizer == ("radam" if rectified else "adam")
     assert getattr(config.network, "symmetry", 0.0) == (0.01 if method == "idr_paper" else 0.0)
-    given = RunConfig.from_values({"method": method, "training": {"optimizer": "adam"}})
-    assert given.training.optimizer == "adam"
+    other = "adam" if rectified else "radam"
+    given = RunConfig.from_values({"method": method, "training": {"optimizer": other}})
+    assert given.training.optimizer == other
 
 
 def test_options_of_another_method_are_a_mistake():

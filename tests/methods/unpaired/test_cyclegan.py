@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sansref.methods import ISCL, CycleGAN, ImagePair, Method, Needs, SwitchableISCL
 from sansref.networks.norms import BatchInstanceNorm
+from sansref.training.config import RunConfig
 
 KINDS = {"cyclegan": CycleGAN, "iscl": ISCL, "switchable": SwitchableISCL}
 MOVED = {
@@ -28,6 +29,14 @@ Build = Callable[..., Any]
 def build(tiny: Callable[..., Any]) -> Build:
     """A small method: ``build("iscl", cycle_weight=5.0)``."""
     return lambda name="cyclegan", **changes: tiny(name, **changes).build()
+
+
+def test_weights_and_optimiser_are_those_of_its_authors_and_do_not_reach_iscl() -> None:
+    config, descendant = (RunConfig.from_values({"method": name}) for name in ("cyclegan", "iscl"))
+    assert (config.options.cycle_weight, config.options.identity_weight, config.options.gan) == (10, 5, "lsgan")
+    assert (config.training.optimizer, config.training.learning_rate) == ("adam", 2e-4)
+    assert (descendant.options.cycle_weight, descendant.options.identity_weight) == (30, 0)
+    assert (descendant.training.optimizer, descendant.training.learning_rate) == ("radam", 1e-4)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -152,7 +161,7 @@ def test_discriminators_tell_real_from_made(make: Any, build: Build, gan: str, s
 @pytest.mark.parametrize("gan", ["lsgan", "hinge"])
 @pytest.mark.parametrize("weight", [30.0, 0.5])
 def test_generators_fool_and_undo_each_other(make: Any, build: Build, gan: str, weight: float) -> None:
-    method, batch = build(gan=gan, cycle_weight=weight), make.pictures(2)
+    method, batch = build(gan=gan, cycle_weight=weight, identity_weight=0.0), make.pictures(2)
     x, y = batch.undersampled, batch.full
     loss, parts = make.loss(method, "generator", batch)
     restorer, degrader = method.generators.restorer, method.generators.degrader
@@ -171,7 +180,7 @@ def test_generators_fool_and_undo_each_other(make: Any, build: Build, gan: str, 
 
 
 def test_what_is_in_a_domain_already_stays_on_demand(make: Any, build: Build) -> None:
-    method, plain, batch = build(identity_weight=0.7), build(), make.pictures(2)
+    method, plain, batch = build(identity_weight=0.7), build(identity_weight=0.0), make.pictures(2)
     plain.load_state_dict(method.state_dict())
     x, y = batch.undersampled, batch.full
     kept = make.l1(method.generators.restorer(y), y) + make.l1(method.generators.degrader(x), x)

@@ -19,7 +19,7 @@ from sansref.networks.translators import TranslatorOptions, TwoDiscriminators, T
 
 @dataclass(frozen=True)
 class CycleGANOptions(ImageOptions):
-    """CycleGAN with the networks of ISCL.
+    """CycleGAN with the networks of ISCL and the weights of its authors.
 
     Attributes
     ----------
@@ -28,9 +28,9 @@ class CycleGANOptions(ImageOptions):
     cycle_weight
         Weight of the cycle loss, next to 1 for the adversarial one.
     identity_weight
-        Weight of the identity loss, that G leaves full images and F undersampled ones as they are. CycleGAN's authors
-        take half of the cycle weight where colours are to be kept; without it a translation may turn grey values over,
-        which cycle and adversarial loss hardly see.
+        Weight of the identity loss, that G leaves full images and F undersampled ones as they are: half of the cycle
+        weight, as CycleGAN's authors have it where colours are to be kept. Without it a translation may turn grey
+        values over, which cycle and adversarial loss hardly see. ISCL does without.
     sampling_weight
         Weight of the sampling-consistency loss of switchable ISCL.
     sampling_norm
@@ -40,8 +40,8 @@ class CycleGANOptions(ImageOptions):
     """
 
     gan: AdversarialName = "lsgan"
-    cycle_weight: float = 30.0
-    identity_weight: float = 0.0
+    cycle_weight: float = 10.0
+    identity_weight: float = 5.0
     sampling_weight: float = 0.0
     sampling_norm: FourierNorm = "backward"
     sampling_power: Literal[1, 2] = 1
@@ -58,7 +58,11 @@ class CycleGAN(ImageTranslation[CycleGANOptions]):
 
     needs: ClassVar[Needs] = Needs.UNPAIRED
     options_type: ClassVar[type[Any]] = CycleGANOptions
-    defaults: ClassVar[Mapping[str, Any]] = turns.UNPAIRED_TRAINING
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **turns.UNPAIRED_TRAINING,
+        "training.learning_rate": 2e-4,
+        "training.optimizer": "adam",
+    }
 
     def __init__(self, network: TranslatorOptions, options: CycleGANOptions) -> None:
         super().__init__(network, options)

@@ -46,6 +46,8 @@ class ISCLOptions(CycleGANOptions):
     """
 
     gan: AdversarialName = "hinge"
+    cycle_weight: float = 30.0
+    identity_weight: float = 0.0
     bypass_weight: float = 30.0
     boosting_weight: float = 1.0
     output: Literal["ensemble", "generator", "extractor"] = "ensemble"
