@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from helpers import scans
 from sansref.kspace.fourier import ifft2c
+from sansref.kspace.noise import noise_level
 from sansref.scan import Geometry, Scan, ScanMeta
 
 META = ScanMeta(subject="s", source="f.h5", slice=2, geometry=Geometry(((1.0, 0.0, 0.0, 0.0),) * 4, 2))
@@ -81,3 +83,13 @@ def test_a_scan_cannot_be_changed_but_can_be_sent_to_another_process() -> None:
     copy = pickle.loads(pickle.dumps(one))
     assert copy.meta == one.meta
     assert torch.equal(copy.kspace, one.kspace)
+
+
+def test_the_noise_is_as_it_is_known_or_as_the_samples_have_it() -> None:
+    kspace = 3 * noise(2, 64, 64)
+    unknown = scan(kspace=kspace, mask=torch.ones(64, 64, dtype=torch.bool), maps=torch.ones_like(kspace))
+    told = replace(unknown, meta=replace(META, noise=(0.5, 4.0)))
+    assert torch.equal(unknown.noise_level, noise_level(unknown.kspace, unknown.mask))
+    assert told.noise_level.tolist() == [[[0.5]], [[4.0]]]
+    assert unknown.batch().noise is None
+    assert torch.equal(told.batch().noise, told.noise_level[None])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sansref.errors import FileError
 from sansref.kspace.measurement import Measurement
+from sansref.kspace.noise import noise_level
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +160,14 @@ class Scan:
             For several coils without sensitivity maps.
         """
         self.require_maps()
-        known = self.meta.noise
-        noise = None if known is None else torch.tensor(known)[:, None, None]
+        noise = None if self.meta.noise is None else self.noise_level
         return Measurement(self.kspace, self.mask, self.maps, noise=noise)
+
+    @property
+    def noise_level(self) -> Tensor:
+        """Standard deviation of the noise in each coil, real (coils, 1, 1): as it is known, or found in the samples."""
+        known = self.meta.noise
+        return noise_level(self.kspace, self.mask) if known is None else torch.tensor(known)[:, None, None]
 
     def batch(self) -> Measurement:
         """The measurement as a batch of one."""

@@ -134,6 +134,14 @@ def test_refined_samples_of_the_input_are_given_the_noise_of_the_acquired_ones()
     assert not torch.equal(again.given.kspace, noisy.given.kspace)
 
 
+def test_the_noise_of_the_input_is_that_which_is_known_where_it_is() -> None:
+    found = scan(2)
+    known = replace(found, meta=replace(found.meta, noise=(0.5, 3.0)))
+    plain, noisy = (later(known, input_noise=factor) for factor in (0.0, 1.0))
+    added = (noisy.given.kspace - plain.given.kspace)[:, plain.given.mask & ~known.mask]
+    assert torch.view_as_real(added).std(dim=(1, 2)).tolist() == pytest.approx([0.5, 3.0], rel=0.25)
+
+
 def test_negative_noise_is_refused() -> None:
     with pytest.raises(SettingError, match="input_noise must not be negative, got -1"):
         IDROptions(input_noise=-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides, is_full
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.noise import estimate_noise, noise_level, white_noise
+from sansref.kspace.noise import white_noise
 from sansref.kspace.partitions import Partition, k_weights, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
@@ -49,8 +49,8 @@ class IDROptions:
         Weight of a refined sample in the loss of later stages, next to 1 for an acquired one.
     input_noise
         Noise that is added to the refined samples of the input of later stages, drawn anew for each step, as a multiple
-        of the scan's own (:func:`~sansref.kspace.noise.noise_level`). Refined samples are nearly free of noise; with 1
-        the input is as noisy as the scans that are reconstructed later.
+        of the scan's own, known or found (:func:`~sansref.kspace.noise.noise_level`). Refined samples are nearly free
+        of noise; with 1 the input is as noisy as the scans that are reconstructed later.
     k_weighting
         Let every location that the network does not see count alike in expectation: an acquired sample outside the
         input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
@@ -145,9 +145,7 @@ class IDR(UnrolledMethod[IDROptions]):
             scan, scan.mask & mask, self._weight(scan, mask, torch.zeros(mask.shape)), generator
         )
         # Refined samples are nearly free of noise: they get as much as the others have then.
-        known = scan.measurement.noise
-        level = estimate_noise(scan.kspace, scan.mask).level if known is None else known
-        predicted = refined + white_noise(refined, math.sqrt(1 + self.alpha**2) * level, generator)
+        predicted = refined + white_noise(refined, math.sqrt(1 + self.alpha**2) * scan.noise_level, generator)
         kspace = torch.where(scan.mask, measured.given.kspace, predicted)
         given = replace(scan.measurement, kspace=kspace, mask=torch.ones_like(mask)).restricted(mask)
         target = torch.where(scan.mask, measured.target, refined)
@@ -157,7 +155,7 @@ class IDR(UnrolledMethod[IDROptions]):
         """Refined k-space whose predicted samples have noise too."""
         if self.options.input_noise == 0:
             return refined
-        level = self.options.input_noise * noise_level(scan.kspace, scan.mask)
+        level = self.options.input_noise * scan.noise_level
         return torch.where(scan.mask, refined, refined + white_noise(refined, level, generator))
 
     def _weight(self, scan: Scan, given: Tensor, selected: Tensor) -> Tensor:

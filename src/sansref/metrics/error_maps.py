@@ -148,7 +148,7 @@ def error_maps(
     if scan.sets > 1:
         raise SettingError("images with two sets of coil maps (--map_sets 2) have no error maps: leave out --error_map")
     found, folds = estimate_noise(scan.kspace, scan.mask), _folds(scan, options, unseen)
-    level = found.level if scan.meta.noise is None else torch.tensor(scan.meta.noise)[:, None, None]
+    level = found.level if scan.meta.noise is None else scan.noise_level
     nudge = NUDGE * white_noise(scan.kspace, level, _stream(scan, options, "nudge")).masked_fill(~scan.mask, 0)
     asked = [scan.measurement, replace(scan.measurement, kspace=scan.kspace + nudge)]
     asked += [scan.restricted(~held_out).measurement for held_out in folds]

@@ -15,7 +15,7 @@ from sansref.data.placement import for_people
 from sansref.kspace.coils import magnitude_of_sets
 from sansref.kspace.grid import center_crop, is_full
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_level, noise_of
+from sansref.kspace.noise import noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import best_scale, body_mask, nmse, psnr, ssim
@@ -141,7 +141,7 @@ class Scorer:
             {label: _caption(score) for label, score in scores.items()},
             {label: _details(score) for label, score in scores.items()},
             scan.mask.numpy(),
-            float(noise_level(scan.kspace, scan.mask).square().mean().sqrt()) if noisy else None,
+            float(scan.noise_level.square().mean().sqrt()) if noisy else None,
             among_worst,
             is_median,
         )
@@ -211,13 +211,13 @@ def reference_noise(scan: Scan) -> tuple[float, float] | None:
     Returns
     -------
     tuple or None
-        Standard deviation of its noise as a share of its maximum, estimated from the scan's acquired samples; and the
-        PSNR in decibels, against it, of an image without noise or any other error. In the object the squared error is
-        the variance of one part of a complex number, beside it that of both. None without a measured reference.
+        Standard deviation of its noise, that of the scan's samples, as a share of its maximum; and the PSNR in
+        decibels, against it, of an image without noise or any other error. In the object the squared error is the
+        variance of one part of a complex number, beside it that of both. None without a measured reference.
     """
     if scan.reference is None or scan.meta.synthetic:
         return None
-    variance = float(noise_level(scan.kspace, scan.mask).square().mean())
+    variance = float(scan.noise_level.square().mean())
     truth = scored_reference(scan)
     peak = float(truth.max())
     if not variance > 0 or not peak > 0:

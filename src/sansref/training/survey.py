@@ -15,7 +15,6 @@ from sansref.data.readers import FileInfo, ScanFiles
 from sansref.data.slices import Slices
 from sansref.errors import FileError
 from sansref.kspace.grid import is_full
-from sansref.kspace.noise import noise_level
 from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
 from sansref.networks import NetworkOptions
@@ -169,7 +168,7 @@ def _changed(options: Any) -> list[str]:
 
 
 def _noise(scan: Scan) -> str:
-    level = float(noise_level(scan.kspace, scan.mask).mean())
+    level = float(scan.noise_level.mean())
     size = "x".join(map(str, scan.mask.shape))
     if not level > 0:
         return f"unknown ({size})"
