@@ -11,11 +11,11 @@ from helpers.scans import noise_scan
 from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
-from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.grid import Shape, central_mask, distance
 from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_level
+from sansref.kspace.noise import estimate_noise, noise_level
 from sansref.methods import IDR, SSDU, Draw, IDROptions, KspaceExample, Needs, Sample, SSDUOptions
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
@@ -126,12 +126,25 @@ def test_refined_samples_of_the_input_are_given_the_noise_of_the_acquired_ones()
     assert not noisy.given.kspace[:, ~mask].any()
     added = (noisy.given.kspace - plain.given.kspace)[:, mask & ~one.mask]
     assert torch.view_as_real(added).std(dim=(1, 2)).tolist() == pytest.approx(
-        (2 * noise_level(one.kspace, one.mask)).flatten().tolist(), rel=0.25
+        (2 * estimate_noise(one.kspace, one.mask).low).flatten().tolist(), rel=0.25
     )
     assert torch.equal(noisy.target, plain.target)
     assert torch.equal(noisy.weight, plain.weight)
     again = later(one, epoch=1, input_noise=2.0)
     assert not torch.equal(again.given.kspace, noisy.given.kspace)
+
+
+def test_edges_at_the_rim_of_kspace_are_hardly_taken_for_noise_of_the_input() -> None:
+    falling = distance((96, 96)).float().clamp(min=1) ** -1.5
+    added, found = 0.0, 0.0
+    for number in range(5):
+        one = noise_scan(law((96, 96), seeded(f"acquired {number}")).array, 1, None)
+        edges = replace(one, kspace=one.kspace * falling)
+        example = only(method(input_noise=1.0).examples(Sample(edges, edges.kspace), Draw(0, 0, 0)))
+        predicted = example.given.kspace[:, example.given.mask & ~edges.mask]
+        added += float(torch.view_as_real(predicted).std())
+        found += float(noise_level(edges.kspace, edges.mask))
+    assert added < 0.6 * found
 
 
 def test_the_noise_of_the_input_is_that_which_is_known_where_it_is() -> None:

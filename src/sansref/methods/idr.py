@@ -19,7 +19,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides, is_full
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.noise import white_noise
+from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.kspace.partitions import Partition, k_weights, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
@@ -152,10 +152,12 @@ class IDR(UnrolledMethod[IDROptions]):
         return KspaceExample(given, target, torch.where(scan.mask, measured.weight, self.options.refined_weight))
 
     def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
-        """Refined k-space whose predicted samples have noise too."""
+        """Refined k-space whose predicted samples have noise too, as much as is noise for sure."""
         if self.options.input_noise == 0:
             return refined
-        level = self.options.input_noise * scan.noise_level
+        known = scan.measurement.noise
+        sure = estimate_noise(scan.kspace, scan.mask).low if known is None else known
+        level = self.options.input_noise * sure
         return torch.where(scan.mask, refined, refined + white_noise(refined, level, generator))
 
     def _weight(self, scan: Scan, given: Tensor, selected: Tensor) -> Tensor:
