@@ -1,7 +1,9 @@
 """How far the noise level found in a scan's own samples is from the truth.
 
 Simulates scans of two people of each folder at known noise, sampled and filtered as real ones are, and prints the level
-found over the true one, for one slice of each and their mean; then the same of one file's slices, pooled.
+found over the true one, for one slice of each and their mean; then the same of one file's slices, pooled. A folder may
+also hold the test scans of a comparison (RUN/test/4x-fold0), simulated at one SNR. Of these it prints the lower end of
+the range that is found, and what lies half way from there to the level, too.
 
 OMP_WAIT_POLICY=passive python benchmarks/noise_level.py FOLDER... [--snr 5 10 20 50 100 200] [--coils 1]
 """
@@ -18,6 +20,7 @@ from torch import Tensor
 
 import _measure
 from sansref.data.readers import open_scan_file
+from sansref.data.scan_store import PreparedScans
 from sansref.data.simulate import FOREGROUND, Simulation, simulate
 from sansref.data.slices import Slices
 from sansref.kspace.fourier import fft2c, ifft2c
@@ -62,6 +65,20 @@ def acquisitions(image: Tensor, snr: float, coils: int, seed: int) -> Iterator[S
     yield "full, Hamming filter", scan.kspace * window, scan.mask, sigma * float(window.square().mean().sqrt())
 
 
+def prepared(folder: Path, snr: float) -> str:
+    """A table of the test scans of a comparison, averaged: lower end, half way and level over the true level."""
+    ratios = []
+    for scan in PreparedScans(folder):
+        assert scan.reference is not None
+        full = scan.reference.abs()
+        truth = float(full[full > FOREGROUND * full.max()].mean()) / snr
+        found = estimate_noise(scan.kspace, scan.mask)
+        ends = (found.low, (found.low + found.level) / 2, found.level)
+        ratios.append([float(end.mean()) / truth for end in ends])
+    row = [f"{mean(column):.2f}" for column in zip(*ratios, strict=True)]
+    return _measure.table(["scans", "lower end", "half way", "level"], [[str(folder), *row]])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+")
@@ -70,6 +87,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for folder in options.folders:
+        if (folder / "scans.json").exists():
+            print(prepared(folder, options.snr[0]), end="\n\n")
+            continue
         people = [images(file) for file in sorted(folder.glob("*.nii.gz"))[:PEOPLE]]
         ratios: dict[str, dict[float, list[float]]] = {}
         sure: dict[str, dict[float, bool]] = {}

@@ -49,8 +49,8 @@ class IDROptions:
         Weight of a refined sample in the loss of later stages, next to 1 for an acquired one.
     input_noise
         Noise that is added to the refined samples of the input of later stages, drawn anew for each step, as a multiple
-        of the scan's own, known or found (:func:`~sansref.kspace.noise.noise_level`). Refined samples are nearly free
-        of noise; with 1 the input is as noisy as the scans that are reconstructed later.
+        of the scan's own, known or found in its samples. Refined samples are nearly free of noise; with 1 the input is
+        as noisy as the scans that are reconstructed later.
     k_weighting
         Let every location that the network does not see count alike in expectation: an acquired sample outside the
         input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
@@ -152,12 +152,10 @@ class IDR(UnrolledMethod[IDROptions]):
         return KspaceExample(given, target, torch.where(scan.mask, measured.weight, self.options.refined_weight))
 
     def _as_noisy(self, refined: Tensor, scan: Scan, generator: torch.Generator) -> Tensor:
-        """Refined k-space whose predicted samples have noise too, as much as is noise for sure."""
+        """Refined k-space whose predicted samples have noise too."""
         if self.options.input_noise == 0:
             return refined
-        known = scan.measurement.noise
-        sure = estimate_noise(scan.kspace, scan.mask).low if known is None else known
-        level = self.options.input_noise * sure
+        level = self.options.input_noise * _input_noise(scan)
         return torch.where(scan.mask, refined, refined + white_noise(refined, level, generator))
 
     def _weight(self, scan: Scan, given: Tensor, selected: Tensor) -> Tensor:
@@ -166,6 +164,17 @@ class IDR(UnrolledMethod[IDROptions]):
             return torch.ones(scan.mask.shape)
         density = self.family.density(scan.mask, scan.meta.calibration)
         return torch.where(given, 1.0, k_weights(density, selected).square())
+
+
+def _input_noise(scan: Scan) -> Tensor:
+    """The level as it is known, or the middle between what was found and its lower end, real (coils, 1, 1).
+
+    Where edges reach the rim of k-space, the one is too high and the other too low (docs/appendix/2026-11-defaults.md).
+    """
+    if scan.measurement.noise is not None:
+        return scan.measurement.noise
+    found = estimate_noise(scan.kspace, scan.mask)
+    return (found.low + found.level) / 2
 
 
 def another_mask(family: MaskFamily, scan: Scan, others: int, generator: torch.Generator) -> Tensor:
