@@ -73,8 +73,7 @@ def prepared(folder: Path, snr: float) -> str:
         full = scan.reference.abs()
         truth = float(full[full > FOREGROUND * full.max()].mean()) / snr
         found = estimate_noise(scan.kspace, scan.mask)
-        ends = (found.low, (found.low + found.level) / 2, found.level)
-        ratios.append([float(end.mean()) / truth for end in ends])
+        ratios.append([float(level.mean()) / truth for level in (found.low, found.middle, found.level)])
     row = [f"{mean(column):.2f}" for column in zip(*ratios, strict=True)]
     return _measure.table(["scans", "lower end", "half way", "level"], [[str(folder), *row]])
 

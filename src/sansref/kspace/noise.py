@@ -94,6 +94,15 @@ class Noise:
         """Whether the level is known to a fifth."""
         return bool((self.high <= 1.2 * self.level).all() and (self.low >= 0.8 * self.level).all())
 
+    @property
+    def middle(self) -> Tensor:
+        """Half way from the lower end to the level, real (coils, 1, 1).
+
+        Where edges reach the rim of k-space, the one is too low and the other too high
+        (docs/appendix/2026-11-defaults.md).
+        """
+        return (self.low + self.level) / 2
+
     def with_level(self, level: Tensor) -> Noise:
         """The same colour with a level that is known otherwise, real (coils, 1, 1)."""
         level = level.to(self.level).expand(self.level.shape)

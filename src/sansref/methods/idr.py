@@ -155,7 +155,9 @@ class IDR(UnrolledMethod[IDROptions]):
         """Refined k-space whose predicted samples have noise too."""
         if self.options.input_noise == 0:
             return refined
-        level = self.options.input_noise * _input_noise(scan)
+        known = scan.measurement.noise
+        own = estimate_noise(scan.kspace, scan.mask).middle if known is None else known
+        level = self.options.input_noise * own
         return torch.where(scan.mask, refined, refined + white_noise(refined, level, generator))
 
     def _weight(self, scan: Scan, given: Tensor, selected: Tensor) -> Tensor:
@@ -164,17 +166,6 @@ class IDR(UnrolledMethod[IDROptions]):
             return torch.ones(scan.mask.shape)
         density = self.family.density(scan.mask, scan.meta.calibration)
         return torch.where(given, 1.0, k_weights(density, selected).square())
-
-
-def _input_noise(scan: Scan) -> Tensor:
-    """The level as it is known, or the middle between what was found and its lower end, real (coils, 1, 1).
-
-    Where edges reach the rim of k-space, the one is too high and the other too low (docs/appendix/2026-11-defaults.md).
-    """
-    if scan.measurement.noise is not None:
-        return scan.measurement.noise
-    found = estimate_noise(scan.kspace, scan.mask)
-    return (found.low + found.level) / 2
 
 
 def another_mask(family: MaskFamily, scan: Scan, others: int, generator: torch.Generator) -> Tensor:
