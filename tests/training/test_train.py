@@ -491,6 +491,13 @@ def test_the_precision_is_that_of_the_processor_and_said(play, monkeypatch, fast
     assert f"precision: {'bf16-mixed' if fast else '32-true'}, of --precision auto" in log
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_said_to_be_slow_where_the_processor_has_no_instructions_for_it(play, monkeypatch, fast):
+    monkeypatch.setattr(processes, "has_fast_bfloat16", lambda: fast)
+    log = (play(precision="bf16-mixed", accelerator="cpu").run.path / "log.txt").read_text()
+    assert ("has no instructions for it: use --precision auto" in log) is not fast
+
+
 def test_a_number_of_threads_that_is_none_is_refused(tiny):
     with pytest.raises(SettingError, match=r"threads takes a whole number"):
         tiny("ssdu", threads="many")

@@ -205,8 +205,23 @@ def real_precision(machine: MachineOptions, precision: Precision) -> Precision:
     """The precision that ``auto`` stands for on this machine; the others stand for themselves."""
     if precision != "auto":
         return precision
-    on_cpu = machine.accelerator in ("auto", "cpu") and device_of(machine.accelerator).type == "cpu"
-    return "bf16-mixed" if on_cpu and has_fast_bfloat16() else "32-true"
+    return "bf16-mixed" if _on_cpu(machine) and has_fast_bfloat16() else "32-true"
+
+
+def precision_note(machine: MachineOptions, precision: Precision) -> str | None:
+    """What a user is to know of the precision on this machine: what ``auto`` stands for, or that it is slow."""
+    if precision == "auto":
+        return f"precision: {real_precision(machine, 'auto')}, of --precision auto"
+    if precision == "bf16-mixed" and _on_cpu(machine) and not has_fast_bfloat16():
+        return (
+            "precision: bf16-mixed can take ten times as long as 32-true on this processor, which has no instructions"
+            " for it: use --precision auto"
+        )
+    return None
+
+
+def _on_cpu(machine: MachineOptions) -> bool:
+    return machine.accelerator in ("auto", "cpu") and device_of(machine.accelerator).type == "cpu"
 
 
 def _started() -> int:

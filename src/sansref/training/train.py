@@ -24,7 +24,7 @@ from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig, Threads
 from sansref.training.loop import StageResult
-from sansref.training.processes import Processes, alone, real_precision, together
+from sansref.training.processes import Processes, alone, precision_note, together
 from sansref.training.progress import Progress
 from sansref.training.run import RunDirectory, environment, load_weights
 from sansref.training.stages import best_so_far, run_stages
@@ -213,8 +213,8 @@ def learn(
     threads = config.machine.threads
     if threads == "auto":
         threads = _quickest_threads(config, training.shapes, progress_bar, processes)
-    if options.precision == "auto" and processes.leader:
-        progress_bar.say(f"precision: {real_precision(config.machine, 'auto')}, of --precision auto")
+    if processes.leader and (note := precision_note(config.machine, options.precision)) is not None:
+        progress_bar.say(note)
     with on_threads(threads), progress_bar as progress:
         others = {} if watcher is None else {"watcher": watcher}
         with tracked(run, config.machine, options.epochs, processes.leader, others) as trackers:
