@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,26 @@ import torch
 from torch import Tensor
 
 from helpers.scans import noise
+from sansref.errors import SettingError
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.coils import birdcage_maps
+from sansref.kspace.coils import birdcage_maps, unstacked
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.masks.laws import draw_mask
-from sansref.kspace.measurement import Measurement
-from sansref.methods import IDR, SSDU, Draw, KspaceExample, Sample, Supervised, SupervisedOptions, collate
+from sansref.kspace.measurement import VIEWS, Measurement, View
+from sansref.methods import (
+    IDR,
+    SSDU,
+    Draw,
+    IDROptions,
+    IDRPaperOptions,
+    KspaceExample,
+    Sample,
+    SSDUOptions,
+    Supervised,
+    SupervisedOptions,
+    collate,
+)
 from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.networks.istanet import symmetry_penalty
@@ -168,6 +182,62 @@ def test_one_turn_moves_the_whole_network(name: str) -> None:
 def test_reconstructs_what_the_network_gives() -> None:
     learned, given = method(), batch(3).given
     assert torch.equal(learned.reconstruct(given), learned.network(given))
+
+
+def several_sets() -> Measurement:
+    """Two coils, two sets of maps: the components of the image lie below one another."""
+    mask = torch.rand(2, 12, 10, generator=seeded(1)) < 0.5
+    kspace = noise(2, 2, 12, 10, dtype=torch.complex64) * mask.unsqueeze(1)
+    return Measurement(kspace, mask, noise(2, 2, 24, 10, seed=3, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("views", [2, 4, 8])
+@pytest.mark.parametrize("data_consistency", ["none", "hard"])
+@pytest.mark.parametrize(
+    "given", [batch().given, batch(3).given, several_sets()], ids=["one coil", "three", "two sets"]
+)
+@pytest.mark.parametrize("name", ["ista_plus", "unet"])
+def test_the_mean_over_views_commutes_with_each_of_them(name, given, data_consistency, views) -> None:
+    network = Reconstructor(NetworkOptions(name, phases=2, channels=4, pools=2, init="xavier"))
+    once = Supervised(network, SupervisedOptions(data_consistency=data_consistency))
+    learned = Supervised(network, SupervisedOptions(data_consistency=data_consistency, views=views))
+
+    def image_of(method: UnrolledMethod, view: View) -> Tensor:
+        image = method.reconstruct(given.seen(view))
+        return view.image(unstacked(image, given.mask.shape[-2]))
+
+    with torch.no_grad():
+        images = torch.stack([image_of(learned, view) for view in VIEWS[:views]])
+        single = torch.stack([image_of(once, view) for view in VIEWS[:views]])
+    torch.testing.assert_close(images, images[:1].expand_as(images), rtol=1e-4, atol=1e-5)
+    assert float((single - single[:1]).abs().max()) > 1e-3  # the network itself does not
+    torch.testing.assert_close(images[0], single.mean(0), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_refined_data_are_of_the_mean_over_views() -> None:
+    given, network = batch().given, Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
+    for options in (IDROptions(views=8), IDROptions(views=8, denoise=True)):
+        learned = IDR(network, options, MaskFamily())
+        image = learned.predicted(given) if options.denoise else learned.reconstruct(given)
+        refined = learned.refine(given)
+        missing = ~given.mask.unsqueeze(1)
+        torch.testing.assert_close(refined[missing], given.grid.transform(image)[missing])
+        assert float((refined - IDR(network, replace(options, views=1), MaskFamily()).refine(given)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("options", [SupervisedOptions, SSDUOptions, IDROptions, IDRPaperOptions])
+def test_a_number_of_views_that_is_no_group_is_refused(options) -> None:
+    with pytest.raises(SettingError, match="views must be 1, 2, 4 or 8, got 3"):
+        options(views=3)
+
+
+def test_a_trajectory_has_no_mirrored_views() -> None:
+    given = batch().given
+    radial = replace(given, trajectory=torch.zeros(2, 12, 10, 2))
+    learned = Supervised(Reconstructor(NetworkOptions(phases=1, channels=2)), SupervisedOptions(views=2))
+    with pytest.raises(SettingError, match=r"needs samples on a Cartesian grid: use .*--views 1 with a trajectory"):
+        learned.reconstruct(radial)
 
 
 @pytest.mark.parametrize("kind", [SSDU, IDR])

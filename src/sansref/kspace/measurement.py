@@ -109,7 +109,9 @@ class Measurement:
             If the samples lie on a trajectory.
         """
         if self.trajectory is not None:
-            raise SettingError("this needs samples on a Cartesian grid: use --data_consistency none with a trajectory")
+            raise SettingError(
+                "this needs samples on a Cartesian grid: use --data_consistency none and --views 1 with a trajectory"
+            )
         return Cartesian(self.mask, self.maps)
 
     def restricted(self, mask: Tensor) -> Self:

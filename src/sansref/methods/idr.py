@@ -23,7 +23,7 @@ from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.kspace.partitions import Partition, k_weights, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, check_alpha
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions, check_alpha
 from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
@@ -32,7 +32,7 @@ CENTER = 16 / 256
 
 
 @dataclass(frozen=True)
-class IDROptions:
+class IDROptions(UnrolledOptions):
     """Iterative data refinement.
 
     Attributes
@@ -80,6 +80,7 @@ class IDROptions:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stages < 1:
             raise SettingError(f"stages must be at least 1, got {self.stages}")
         if self.pool < 2:
@@ -101,7 +102,7 @@ class IDR(UnrolledMethod[IDROptions]):
 
     def __init__(self, network: Network, options: IDROptions, family: MaskFamily) -> None:
         alpha = options.alpha if options.denoise else None
-        super().__init__(network, options.loss, options.data_consistency, alpha)
+        super().__init__(network, options.loss, options.data_consistency, alpha, options.views)
         self.options = options
         self.family = family
         self.stages = options.stages

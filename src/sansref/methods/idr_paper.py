@@ -23,12 +23,12 @@ from sansref.kspace.partitions import select_variable_density
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.idr import CENTER, within_reach
-from sansref.methods.unrolled import UnrolledMethod
+from sansref.methods.unrolled import UnrolledMethod, UnrolledOptions
 from sansref.networks.reconstructor import Network
 
 
 @dataclass(frozen=True)
-class IDRPaperOptions:
+class IDRPaperOptions(UnrolledOptions):
     """IDR as printed.
 
     Attributes
@@ -49,6 +49,7 @@ class IDRPaperOptions:
     reading: Literal["A", "B"] = "A"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stages < 1 or self.pool < 1:
             raise SettingError(f"stages and pool must be at least 1, got {self.stages} and {self.pool}")
         if not 0 < self.selection < 1:
@@ -63,7 +64,7 @@ class IDRPaper(UnrolledMethod[IDRPaperOptions]):
     defaults: ClassVar[Mapping[str, Any]] = {"network.symmetry": 0.01}
 
     def __init__(self, network: Network, options: IDRPaperOptions, family: MaskFamily) -> None:
-        super().__init__(network, "mse")
+        super().__init__(network, "mse", views=options.views)
         self.options = options
         self.family = family
         self.stages = options.stages

@@ -32,6 +32,8 @@ expectation the mixture is no worse than either.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,6 @@ from sansref.kspace.grid import distance, is_full
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of, white_noise
 from sansref.metrics.sure import response
-from sansref.networks.reconstructor import Network
 from sansref.randomness import seeded
 
 RING = 8.0
@@ -85,13 +86,13 @@ def within_reach(image: Tensor, given: Measurement) -> Tensor:
     return torch.where(full[:, None, None, None], reached, components).flatten(-3, -2)
 
 
-def softly_consistent(network: Network, given: Measurement) -> Tensor:
+def softly_consistent(reconstruct: Callable[[Measurement], Tensor], given: Measurement) -> Tensor:
     """Reconstruct complex images (batch, height, width) whose samples are mixed with the measured ones, ring by ring.
 
     The probe is the same for the same shape, so that the same scan gives the same image.
     """
     sigma = noise_of(given)
-    found = response(network, given, sigma, seeded("probe", *given.kspace.shape))
+    found = response(reconstruct, given, sigma, seeded("probe", *given.kspace.shape))
     predicted = given.grid.transform(found.image)
     weight = soft_weights(predicted, given, sigma, found.probe, found.passed)
     return given.grid.data_consistent(found.image, given.kspace + weight * (predicted - given.kspace))

@@ -14,13 +14,13 @@ from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.partitions import Partition, k_weights, multi, split_gaussian, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, check_alpha
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions, check_alpha
 from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
 
 @dataclass(frozen=True)
-class SSDUOptions:
+class SSDUOptions(UnrolledOptions):
     """SSDU and its variants.
 
     Attributes
@@ -68,6 +68,7 @@ class SSDUOptions:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.ratio < 1:
             raise SettingError(f"ratio must lie between 0 and 1, got {self.ratio:g}")
         if not 0 <= self.split_center < 1:
@@ -85,7 +86,7 @@ class SSDU(UnrolledMethod[SSDUOptions]):
 
     def __init__(self, network: Network, options: SSDUOptions, family: MaskFamily) -> None:
         alpha = options.alpha if options.denoise else None
-        super().__init__(network, options.loss, options.data_consistency, alpha)
+        super().__init__(network, options.loss, options.data_consistency, alpha, options.views)
         self.options = options
         self.family = family
 

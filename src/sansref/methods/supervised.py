@@ -9,12 +9,12 @@ import torch
 
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions
 from sansref.networks.reconstructor import Network
 
 
 @dataclass(frozen=True)
-class SupervisedOptions:
+class SupervisedOptions(UnrolledOptions):
     """Supervised training.
 
     Attributes
@@ -41,7 +41,7 @@ class Supervised(UnrolledMethod[SupervisedOptions]):
     options_type: ClassVar[type[Any]] = SupervisedOptions
 
     def __init__(self, network: Network, options: SupervisedOptions) -> None:
-        super().__init__(network, options.loss, options.data_consistency)
+        super().__init__(network, options.loss, options.data_consistency, views=options.views)
         self.options = options
 
     def examples(self, sample: Sample, draw: Draw) -> list[KspaceExample]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.measurement import Measurement
+from sansref.kspace.coils import unstacked
+from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.kspace.noise import noise_of
 from sansref.methods.base import Method, Turn, Update
 from sansref.methods.examples import KspaceExample
@@ -22,6 +23,24 @@ from sansref.scan import Scan
 LossName = Literal["mse", "mixed"]
 Consistency = Literal["none", "hard", "soft"]
 Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class UnrolledOptions:
+    """What all of these methods can do.
+
+    Attributes
+    ----------
+    views
+        Average the image over so many views of the scan: 2 are the scan and its complex conjugate, 4 these and their
+        mirror images, left and right, 8 these and theirs, up and down. Reconstruction takes as many times as long.
+    """
+
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        if self.views not in (1, 2, 4, 8):
+            raise SettingError(f"views must be 1, 2, 4 or 8, got {self.views}")
 
 
 class UnrolledMethod(Method[Options, KspaceExample]):
@@ -40,12 +59,20 @@ class UnrolledMethod(Method[Options, KspaceExample]):
     alpha
         Of a method that denoises, see :mod:`sansref.methods.recorrupted`; None for one that does not. hard would bring
         the noise back: soft takes its place.
+    views
+        Average the network's image over the first of the :data:`~sansref.kspace.measurement.VIEWS`.
     """
 
     def __init__(
-        self, network: Network, loss: LossName, data_consistency: Consistency = "none", alpha: float | None = None
+        self,
+        network: Network,
+        loss: LossName,
+        data_consistency: Consistency = "none",
+        alpha: float | None = None,
+        views: int = 1,
     ) -> None:
         super().__init__()
+        self.views = VIEWS[:views]
         self.alpha, self.denoises = alpha, alpha is not None
         softened = alpha is not None and data_consistency == "hard"
         self.data_consistency: Consistency = "soft" if softened else data_consistency
@@ -74,15 +101,27 @@ class UnrolledMethod(Method[Options, KspaceExample]):
 
     def reconstruct(self, given: Measurement) -> Tensor:
         """Reconstruct complex images (batch, height, width) from all the samples given."""
-        image = softly_consistent(self.network, given) if self.data_consistency == "soft" else self.network(given)
+        image = softly_consistent(self.predicted, given) if self.data_consistency == "soft" else self.predicted(given)
         if self.alpha is not None:
             image = within_reach(image, given)
         return given.data_consistent(image) if self.data_consistency == "hard" else image
 
+    def predicted(self, given: Measurement) -> Tensor:
+        """What the network makes of the samples given, complex (batch, height, width), in the mean over views.
+
+        The mean belongs to a network that commutes with mirroring, which an image's statistics ask for; what a network
+        adds in one view alone is averaged out (Lim et al., CVPR workshops 2017; Sechaud et al., ICLR 2026).
+        """
+        if len(self.views) == 1:
+            return self.network(given)
+        height = given.grid.mask.shape[-2]
+        images = [view.image(unstacked(self.network(given.seen(view)), height)) for view in self.views]
+        return torch.stack(images).mean(0).flatten(-3, -2)
+
     def refine(self, given: Measurement) -> Tensor:
         """The k-space of the reconstruction, with the acquired samples put back where they are not denoised."""
         if self.alpha is not None:
-            return given.grid.transform(self.network(given))
+            return given.grid.transform(self.predicted(given))
         return given.grid.impose(given.grid.transform(self.reconstruct(given)), given.kspace)
 
     def recorrupted_example(
