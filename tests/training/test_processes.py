@@ -47,10 +47,11 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "
 # A process that waits for a signal from outside once a file is there; run as a file, which its twin runs too. Only the
 # leader waits: the other one is held up in its next exchange.
 WAITING = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from sansref.cli import main
 from sansref.training.loop import Loop, _shared_out
 original, awaited = Loop.save, pathlib.Path({awaited!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
 
 def waiting(*arguments):
     original(*arguments)
