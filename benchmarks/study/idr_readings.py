@@ -15,7 +15,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.measurement import VIEWS, Measurement
+from sansref.kspace.measurement import Measurement, mean_over_views
 from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partitions import Partition, k_weights, select_variable_density, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
@@ -135,7 +135,7 @@ class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
 
     def refine(self, given: Measurement) -> Tensor:
         """The k-space of the reconstruction, with the acquired samples put back if asked for."""
-        image = self._mean_image(given) if self.options.ensemble else self.reconstruct(given)
+        image = mean_over_views(self.reconstruct, given) if self.options.ensemble else self.reconstruct(given)
         predicted = given.grid.transform(image)
         return given.grid.impose(predicted, given.kspace) if self.options.keep_acquired else predicted
 
@@ -148,9 +148,6 @@ class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
         ):
             return [self._first(scan, generator)]
         return [self._later(scan, refined, generator)]
-
-    def _mean_image(self, given: Measurement) -> Tensor:
-        return torch.stack([view.image(self.reconstruct(given.seen(view))) for view in VIEWS]).mean(0)
 
     def _first(self, scan: Scan, generator: torch.Generator) -> KspaceExample:
         partition = self._select(scan.mask, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -159,3 +159,16 @@ class Measurement:
         values = {"kspace": self.kspace, "mask": self.mask, "maps": self.maps, "trajectory": self.trajectory}
         values["noise"] = self.noise
         return {name: value for name, value in values.items() if value is not None}
+
+
+def mean_over_views(
+    reconstruct: Callable[[Measurement], Tensor], given: Measurement, views: Sequence[View] = VIEWS
+) -> Tensor:
+    """The mean image (batch, height, width) of what is reconstructed from views of samples on a grid.
+
+    It is that of a reconstruction that commutes with the views; what is added in one view alone is averaged out (Lim et
+    al., CVPR workshops 2017; Sechaud et al., ICLR 2026).
+    """
+    height = given.grid.mask.shape[-2]
+    images = [view.image(unstacked(reconstruct(given.seen(view)), height)) for view in views]
+    return torch.stack(images).mean(0).flatten(-3, -2)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.coils import unstacked
-from sansref.kspace.measurement import VIEWS, Measurement
+from sansref.kspace.measurement import VIEWS, Measurement, mean_over_views
 from sansref.kspace.noise import noise_of
 from sansref.methods.base import Method, Turn, Update
 from sansref.methods.examples import KspaceExample
@@ -107,16 +106,8 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         return given.data_consistent(image) if self.data_consistency == "hard" else image
 
     def predicted(self, given: Measurement) -> Tensor:
-        """What the network makes of the samples given, complex (batch, height, width), in the mean over views.
-
-        The mean belongs to a network that commutes with mirroring, which an image's statistics ask for; what a network
-        adds in one view alone is averaged out (Lim et al., CVPR workshops 2017; Sechaud et al., ICLR 2026).
-        """
-        if len(self.views) == 1:
-            return self.network(given)
-        height = given.grid.mask.shape[-2]
-        images = [view.image(unstacked(self.network(given.seen(view)), height)) for view in self.views]
-        return torch.stack(images).mean(0).flatten(-3, -2)
+        """What the network makes of the samples given, complex (batch, height, width), in the mean over views."""
+        return self.network(given) if len(self.views) == 1 else mean_over_views(self.network, given, self.views)
 
     def refine(self, given: Measurement) -> Tensor:
         """The k-space of the reconstruction, with the acquired samples put back where they are not denoised."""
