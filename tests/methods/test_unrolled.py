@@ -17,7 +17,7 @@ from sansref.kspace.coils import birdcage_maps, unstacked
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.masks.laws import draw_mask
-from sansref.kspace.measurement import VIEWS, Measurement, View
+from sansref.kspace.measurement import VIEWS, Measurement, View, mean_over_views
 from sansref.methods import (
     IDR,
     SSDU,
@@ -224,6 +224,25 @@ def test_refined_data_are_of_the_mean_over_views() -> None:
         missing = ~given.mask.unsqueeze(1)
         torch.testing.assert_close(refined[missing], given.grid.transform(image)[missing])
         assert float((refined - IDR(network, replace(options, views=1), MaskFamily()).refine(given)).abs().max()) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("denoise", [False, True])
+def test_held_out_samples_judge_the_mean_over_views(denoise: bool) -> None:
+    given, measured = batch().given, batch().target
+    network = Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
+
+    def error(network: Any, views: int) -> float:
+        learned = SSDU(network, SSDUOptions(views=views, denoise=denoise), MaskFamily())
+        return float(learned.validation_error(given, measured, ~given.mask, torch.full(given.mask.shape, 0.5)).mean())
+
+    class Averaged(Reconstructor):
+        def forward(self, given: Measurement) -> Tensor:
+            return mean_over_views(network, given, VIEWS[:2])
+
+    averaged = Averaged(NetworkOptions(phases=2, channels=4))
+    assert error(network, 2) == pytest.approx(error(averaged, 1), rel=1e-5)
+    assert error(network, 2) != pytest.approx(error(network, 1), rel=1e-2)
 
 
 @pytest.mark.parametrize("options", [SupervisedOptions, SSDUOptions, IDROptions, IDRPaperOptions])

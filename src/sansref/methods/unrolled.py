@@ -148,7 +148,7 @@ class UnrolledMethod(Method[Options, KspaceExample]):
             return super().validation_error(given, measured, held_out, density)
         sigma = noise_of(replace(given, kspace=measured, mask=given.mask | held_out)).cpu()
         noisy, target = recorrupted(given.kspace.cpu(), sigma, self.alpha, seeded("validation"))
-        predicted = given.physics.transform(self.network(replace(given, kspace=noisy.to(measured.device))))
+        predicted = given.physics.transform(self.predicted(replace(given, kspace=noisy.to(measured.device))))
         shown = given.mask.unsqueeze(-3)
         target = torch.where(shown, target.to(measured.device), measured)
         share = held_out.sum() / (held_out | given.mask).sum()
