@@ -229,7 +229,8 @@ def test_refined_data_are_of_the_mean_over_views() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("denoise", [False, True])
 def test_held_out_samples_judge_the_mean_over_views(denoise: bool) -> None:
-    given, measured = batch().given, batch().target
+    example = batch()
+    given, measured = example.given, example.target
     network = Reconstructor(NetworkOptions(phases=2, channels=4, init="xavier"))
 
     def error(network: Any, views: int) -> float:
