@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sansref.errors import FileError
-from sansref.networks.narrow import conv3x3
+from sansref.networks.convolution import conv3x3
 
 Variant = Literal["plus", "plain"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sansref.kspace.physics import regularised_inverse
+from sansref.networks.convolution import conv3x3
 from sansref.networks.istanet import to_channels, to_complex
-from sansref.networks.narrow import conv3x3
 
 LOG_MU = -3.0
 """Logarithm of mu before training: little beside the largest eigenvalue of E^H E, which is 1."""

@@ -20,6 +20,7 @@ from sansref.files import atomic_path, keep_outside, write_text, writing
 from sansref.machine import quickest, seconds_by_threads
 from sansref.methods import Method, Needs
 from sansref.networks import NetworkOptions
+from sansref.networks.convolution import conv3x3
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig, Threads
@@ -244,7 +245,7 @@ def _quickest_threads(
     channels = config.network.channels if isinstance(config.network, NetworkOptions) else config.network.width
     height, width = max((shape[-2:] for shape in shapes), key=math.prod)
     images = torch.zeros(config.training.batch_size, channels, height, width, requires_grad=True)
-    convolution = torch.nn.Conv2d(channels, channels, 3, padding=1)
+    convolution = conv3x3(channels, channels, True)
     given = images.to(memory_format=torch.channels_last)
 
     def work() -> None:
