@@ -31,6 +31,7 @@ from sansref.machine import keep_freed_memory
 from sansref.methods.base import Draw, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.ssdu import SSDU, SSDUOptions
+from sansref.networks import convolution
 from sansref.networks.istanet import to_channels
 from sansref.networks.reconstructor import NetworkOptions, Reconstructor
 from sansref.scan import Scan, ScanMeta
@@ -52,6 +53,7 @@ CONTENDERS = {
     "sansref": ("ours", True, "32"),
     "sansref, bf16": ("ours", True, "bf16"),
     "sansref, no symmetry term": ("ours-plain-loss", True, "32"),
+    "sansref, oneDNN's gradients of kernels": ("onednn", True, "32"),
     "sansref, freed memory returned": ("ours", False, "32"),
     "plain PyTorch": ("plain", False, "32"),
     "plain PyTorch, freed memory kept": ("plain", True, "32"),
@@ -130,6 +132,8 @@ def build(network: str, size: int, batch: int) -> Losing:
         return with_deepinv(size, batch)
     if network == "unet":
         return with_unet(size, batch)
+    if network == "onednn":
+        convolution._products_are_faster = lambda features: False
     return with_ssdu(size, batch, 0.0 if network == "ours-plain-loss" else GAMMA, network == "plain")
 
 
