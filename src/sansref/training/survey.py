@@ -244,7 +244,7 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
         groups = [method.examples(sample, Draw(config.training.seed, number, item)) for item in range(together)]
         for update in method.step(collate(groups).to(device)):
             method.zero_grad()
-            update.loss.backward()  # type: ignore[no-untyped-call]
+            update.loss.backward(inputs=update.turn.parameters)  # type: ignore[no-untyped-call]
 
     def reconstruct() -> None:
         with torch.inference_mode():
