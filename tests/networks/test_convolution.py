@@ -82,7 +82,7 @@ def without_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def own(output: Tensor) -> bool:
-    return "_Wide" in type(output.grad_fn).__name__
+    return "_ToMany" in type(output.grad_fn).__name__
 
 
 @pytest.mark.usefixtures("without_avx512")

@@ -47,7 +47,7 @@ class NarrowConv2d(nn.Conv2d):
         if torch.is_autocast_enabled("cpu"):
             half = torch.get_autocast_dtype("cpu")
             given = tuple(None if one is None else one.to(half) for one in given)
-        kind: type[torch.autograd.Function] = _ToFew if self.out_channels <= NARROW else _FromFew
+        kind: type[torch.autograd.Function] = _ToFew if self.out_channels <= NARROW else _ToMany
         output: Tensor = kind.apply(*given)  # type: ignore[no-untyped-call]
         return output
 
@@ -59,7 +59,7 @@ class WideConv2d(nn.Conv2d):
         """Convolve (batch, inputs, height, width); faster in memory order channels last alone."""
         if not (torch.is_grad_enabled() and self.weight.requires_grad and _products_are_faster(input)):
             return super().forward(input)
-        output: Tensor = _Wide.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        output: Tensor = _ToMany.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return output
 
 
@@ -94,42 +94,27 @@ class _ToFew(torch.autograd.Function):
         )
 
 
-class _FromFew(torch.autograd.Function):
+class _ToMany(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(image, kernel)
-        return conv2d(image, kernel, bias, padding=1)
+    def forward(ctx: Any, given: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(given, kernel)
+        return conv2d(given, kernel, bias, padding=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, kernel = ctx.saved_tensors
-        for_image, for_kernel, for_bias = ctx.needs_input_grad
-        return (
-            # The adjoint of a convolution is the one with the kernel turned by half a turn.
-            _few(gradient, kernel.flip(2, 3).transpose(0, 1)) if for_image else None,
-            _pytorchs(gradient, image, kernel, 1) if for_kernel else None,
-            gradient.sum((0, 2, 3)) if for_bias else None,
-        )
-
-
-class _Wide(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(features, kernel)
-        return conv2d(features, kernel, bias, padding=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, kernel = ctx.saved_tensors
-        for_features, for_kernel, for_bias = ctx.needs_input_grad
+        given, kernel = ctx.saved_tensors
+        for_given, for_kernel, for_bias = ctx.needs_input_grad
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return (
-            _pytorchs(gradient, features, kernel, 0) if for_features else None,
-            _by_rows(features, gradient) if for_kernel else None,
-            gradient.sum((0, 2, 3)) if for_bias else None,
-        )
+        found: list[Tensor | None] = [None, None, gradient.sum((0, 2, 3)) if for_bias else None]
+        few = given.shape[1] <= NARROW
+        if for_given:
+            # The adjoint of a convolution is the one with the kernel turned by half a turn.
+            turned = kernel.flip(2, 3).transpose(0, 1)
+            found[0] = _few(gradient, turned) if few else _pytorchs(gradient, given, kernel, 0)
+        if for_kernel:
+            found[1] = _pytorchs(gradient, given, kernel, 1) if few else _by_rows(given, gradient)
+        return tuple(found)
 
 
 def _pytorchs(gradient: Tensor, given: Tensor, kernel: Tensor, which: int) -> Tensor:
