@@ -6,9 +6,9 @@ product of all nine taps with the features at once, (9 k, channels) x (channels,
 added where they belong; the gradient of the kernel is the product of the nine moved images with the features. Where the
 many channels are the output, oneDNN stays.
 
-Between many and many: on a processor without AVX-512, oneDNN finds the gradient of the kernel at a fifth of its other
-speed where features lie channels last. Here it is a product of the gradient with what each row of the kernel sees of
-the features, some rows of the image at a time. Values and the gradient of the features stay oneDNN's.
+Between many and many: on a processor without AVX-512, oneDNN is slow at the gradient of the kernel where features lie
+channels last. Here it is a product of the gradient with what each row of the kernel sees of the features, some rows of
+the image at a time. Values and the gradient of the features stay oneDNN's.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ class _ToMany(torch.autograd.Function):
         few = given.shape[1] <= NARROW
         if for_given:
             # The adjoint of a convolution is the one with the kernel turned by half a turn.
-            turned = kernel.flip(2, 3).transpose(0, 1)
-            found[0] = _few(gradient, turned) if few else _pytorchs(gradient, given, kernel, 0)
+            found[0] = (
+                _few(gradient, kernel.flip(2, 3).transpose(0, 1)) if few else _pytorchs(gradient, given, kernel, 0)
+            )
         if for_kernel:
             found[1] = _pytorchs(gradient, given, kernel, 1) if few else _by_rows(given, gradient)
         return tuple(found)
