@@ -1,4 +1,4 @@
-"""One table of a comparison whose folds were trained in several places: machines, sittings, colleagues.
+"""One table of a comparison whose folds were trained in several places: machines, days, colleagues.
 
 Reads the ``scores.csv`` of each place, the scores of every slice, and the plan, which names methods, baseline and gap.
 No scan is needed.
