@@ -17,7 +17,6 @@ import torch
 import _measure
 from noisy_pair import draw
 from sansref.commands.reconstruct import whole_files, with_file_noise
-from sansref.data.readers import open_scan_file
 from sansref.kspace.noise import noise_of
 from sansref.methods.classical.non_local_means import non_local_means
 from sansref.metrics.sure import sure
@@ -37,14 +36,14 @@ def main() -> None:
     methods = {"non-local means": non_local_means, "the run": method.reconstruct}
     rows = []
     for file in options.files:
-        slices = open_scan_file(file, recipe.slices.reader_options).describe(file).slices
         proofs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
-        for scan in with_file_noise(recipe, file, slices):
+        info = recipe.describe(file)
+        for scan in with_file_noise(recipe, info):
             given = scan.batch()
             for name, reconstruct in methods.items():
                 found = sure(reconstruct, given, noise_of(given), seeded("proof"))
                 proofs[name].append((found.risk, found.kept, found.lost))
-            if scan.meta.slice == slices // 2:
+            if scan.meta.slice == info.slices // 2:
                 with torch.inference_mode():
                     shown = {"as measured": zero_filled(given)[0]}
                     shown |= {name: reconstruct(given)[0] for name, reconstruct in methods.items()}

@@ -60,11 +60,11 @@ def main() -> None:
     head = clean.abs() > HEAD * clean.abs().max()
     truth = seen_alike(clean, found.hard, head).abs()
     peak = float(truth[head].max())
-    images = {"as measured": found.hard, "non-local means": non_local_means(given)[0], options.run.name: found.image}
+    images = {"as measured": found.hard, "non-local means": non_local_means(given)[0], "learned": found.image}
     for name, image in images.items():
         score = float(psnr(image.abs(), truth, peak, head))
         print(f"{name:16s} PSNR in the head {score:.2f} dB")
-    methods = {"as measured": zero_filled, "non-local means": non_local_means, options.run.name: method.reconstruct}
+    methods = {"as measured": zero_filled, "non-local means": non_local_means, "learned": method.reconstruct}
     for name, reconstruct in methods.items():
         proof = sure(reconstruct, given, noise_of(given), seeded("proof"))
         print(f"{name:16s} risk {proof.risk:.3f} = noise kept {proof.kept:.3f} + structure lost {proof.lost:.3f}")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import _measure
-from sansref.commands.reconstruct import with_file_noise
+from sansref.commands.reconstruct import scans_of
 from sansref.commands.zero_shot import DEFAULTS, DENOISING, ZeroShotOptions, zero_shot
 from sansref.commands.zero_shot_choice import ADDED, noisier
 from sansref.data.simulate import Simulation, simulate
@@ -55,7 +55,7 @@ def main() -> None:
     config = config.changed(denoise=True, axes="slice,coil,row,column", threads=1)
     found = zero_shot(config, file, options.out / "zeroshot", ZeroShotOptions(options.minutes), say=print)
     network = RunDirectory(options.out / "zeroshot" / "run").load().eval().reconstruct
-    (scan,) = with_file_noise(config.preparation, file, 1)
+    (scan,) = scans_of(config, config.preparation.describe(file))
     given, clean = scan.batch(), fft2c(whole.reference / scan.meta.scale)[None, None]
     nothing, energy = torch.zeros_like(scan.mask), float((given.kspace - clean).abs().square().sum())
     judge = ImageError(scan, nothing, nothing.float(), noisier(scan, config.data_seed + 1), ADDED)

@@ -2,9 +2,9 @@
 
 Every contender runs in a process of its own, in interleaved rounds, and is timed by the processor (with more threads on
 the wall). The work of the convolutions is counted by hooks in the first step, times three for forward and backward; the
-peak is that of one 3x3 convolution 32 -> 32, forward and backward. sansref, plain PyTorch and deepinv draw a new
-partition of the samples in every step. Keeping freed memory (``sansref.machine``) helps whoever asks for it, so that
-the peers are shown with it too.
+peak is that of one of sansref's 3x3 convolutions 32 -> 32, forward and backward. sansref, plain PyTorch and deepinv
+draw a new partition of the samples in every step. Keeping freed memory (``sansref.machine``) helps whoever asks for it,
+so that the peers are shown with it too.
 
 OMP_WAIT_POLICY=passive python benchmarks/training_step.py [--batch 1 4] [--rounds 5] [--precision bf16]
 """

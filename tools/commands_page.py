@@ -47,11 +47,10 @@ def page() -> str:
     parts = [HEAD]
     for command in COMMANDS:
         if command != "train":
-            told = help_of(command)
-            parts.append(section(command, told, {n: t for n, t in told.options.items() if shared.get(n) != t}, shared))
+            parts.append(section(command, help_of(command), shared))
             continue
         told = first._replace(usage="sansref train METHOD --data DIR --out RUN [options]")
-        parts.append(section("train", told, shared, {}))
+        parts.append(section("train", told._replace(options=shared), {}))
         for kind in dict.fromkeys(METHODS[method].network_type for method in training):
             family = {method: one for method, one in training.items() if METHODS[method].network_type is kind}
             alike = common(family.values())
@@ -88,11 +87,15 @@ def help_of(*words: str) -> Help:
     return Help(usage.removeprefix("usage: "), " ".join(about.split()), options)
 
 
-def section(command: str, told: Help, own: dict[str, str], shared: dict[str, str]) -> str:
-    """One command."""
+def section(command: str, told: Help, shared: dict[str, str]) -> str:
+    """One command; of one that trains, the options that are not those of train."""
+    trains = any(name.startswith("--training.") for name in told.options)
+    own = {name: text for name, text in told.options.items() if not trains or shared.get(name) != text}
     text = f"## sansref {command}\n\n{told.about}\n\n```sh\n{told.usage}\n```\n\n{table(own)}"
-    if any(told.options.get(name) == about for name, about in shared.items() if name.startswith("--training.")):
-        text += "\nThe [options that all methods of train share](#sansref-train) apply here too.\n"
+    if trains and shared:
+        missing = ", ".join(f"`{name}`" for name in shared if name not in told.options)
+        text += "\nThe [options that all methods of train share](#sansref-train) apply here too"
+        text += f", except {missing}.\n" if missing else ".\n"
     return text
 
 

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from sansref.commands.denoised import denoised
 from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.output_files import Format
 from sansref.commands.reconstruct import (
@@ -23,14 +24,16 @@ from sansref.commands.reconstruct import (
 )
 from sansref.commands.zero_shot import DEFAULTS, DENOISING, ZeroShot, ZeroShotOptions
 from sansref.commands.zero_shot import zero_shot as run_zero_shot
-from sansref.data.readers import FileInfo, open_scan_file
+from sansref.data.prepare import Preparation
+from sansref.data.readers import FileInfo
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of
 from sansref.methods import Needs
 from sansref.metrics.contradiction import Region
 from sansref.metrics.error_bound import Estimated
 from sansref.metrics.error_maps import ErrorMapOptions
-from sansref.scan import ScanMeta
+from sansref.results.scorer import magnitude
+from sansref.scan import Scan, ScanMeta
 from sansref.training import train as training
 from sansref.training.config import RunConfig
 from sansref.training.run import RunDirectory
@@ -119,7 +122,8 @@ class Model:
         Returns
         -------
         Images
-            Slices without any signal are zero.
+            Slices without any signal are zero. Of a run that learned to denoise, those that the command names
+            ``_denoised``: without noise, but where more than noise would go.
 
         Raises
         ------
@@ -127,8 +131,15 @@ class Model:
             If the file cannot be read.
         """
         path, recipe = Path(file), whole_files(self._recipe, array, axes, maps)
-        info = open_scan_file(path, recipe.slices.reader_options).describe(path)
+        info = recipe.describe(path)
+        if self._method.denoises:
+            return Images(*_volume(self._without_noise(recipe, info), info))
         return Images(*_volume(reconstruct_slices(self._method, recipe, path, self._device), info))
+
+    def _without_noise(self, recipe: Preparation, info: FileInfo) -> Iterator[tuple[Tensor, ScanMeta]]:
+        for scan in with_file_noise(recipe, info):
+            image = denoised(self._method.reconstruct, scan, self._device).image.cpu()
+            yield magnitude(image, scan) * scan.meta.scale, scan.meta
 
     def error_maps(
         self,
@@ -152,7 +163,7 @@ class Model:
         Returns
         -------
         MappedImages
-            Images of a run that learned to denoise are those without noise.
+            Images of a run that learned to denoise are those of :meth:`reconstruct`.
 
         Raises
         ------
@@ -164,15 +175,22 @@ class Model:
         config = self.run.config()
         options = options_for(self._method, config, ErrorMapOptions(bound), "take reconstruct")
         path, recipe = Path(file), whole_files(self._recipe, array, axes, maps)
-        info = open_scan_file(path, recipe.slices.reader_options).describe(path)
+        info = recipe.describe(path)
         found: dict[int, MappedSlice] = {}
 
         def reconstruct(given: Measurement) -> Tensor:
             return self._method.reconstruct(given.to(self._device)).cpu()
 
+        def imposed(given: Measurement) -> Tensor:
+            return given.data_consistent(reconstruct(given))
+
+        def left_alone(scan: Scan) -> bool:
+            return self._method.denoises and denoised(self._method.reconstruct, scan, self._device).left_alone
+
         def layers() -> Iterator[tuple[Tensor, ScanMeta]]:
-            for scan in with_file_noise(recipe, path, info.slices):
-                one = mapped_slice(reconstruct, scan, config.sampling.family(scan.meta.emulated), options)
+            for scan in with_file_noise(recipe, info):
+                how = imposed if left_alone(scan) else reconstruct
+                one = mapped_slice(how, scan, config.sampling.family(scan.meta.emulated), options)
                 found[scan.meta.slice] = one
                 yield one.layers, scan.meta
 

@@ -167,9 +167,11 @@ def train(arguments: list[str]) -> None:
     method, *rest = arguments
     unpaired = find_method(method).needs is Needs.UNPAIRED
     parser = new_parser(f"sansref train {method}", train.__doc__)
-    parser.add_argument("--data.folder", type=Path, default=None, help="folder of scans, or one file")
+    data_help = "folder of scans, or one file; --data for short"
+    parser.add_argument("--data.folder", type=Path, default=None, help=data_help)
     if unpaired:
-        full_help = "folder of full scans of other people; without it, half of the training subjects are used"
+        full_help = "folder of full scans of other people, beside --undersampled, another name of --data; without it, "
+        full_help += "half of the training subjects are used"
         parser.add_argument("--data.full", type=Path, default=None, help=full_help)
     parser.add_argument("--out", type=Path, default=None, help="run directory")
     parser.add_argument("--config", action="config", help="YAML file of settings, or the name of a preset")

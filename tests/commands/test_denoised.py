@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from helpers.scans import full_head, undersampled_head
+from sansref.api import load
 from sansref.commands.denoised import Denoised, denoised, shown_slice, told, too_good, warned, worth
-from sansref.commands.reconstruct import Job, reconstruct_files, with_file_noise
+from sansref.commands.reconstruct import Job, reconstruct_files, scans_of, with_file_noise
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import with_noise
 from sansref.data.simulate import Sampling, Simulation
@@ -51,6 +52,17 @@ def noisy_file(heads, tmp_path_factory):
 
 def play(run, file, out, *formats):
     return list(reconstruct_files(Job(run, out, formats or ("hdf5",), axes="slice,row,column"), [file], console=QUIET))
+
+
+def test_python_gives_the_denoised_image_of_the_command(denoiser, noisy_file, tmp_path):
+    file, _ = noisy_file
+    play(denoiser, file, tmp_path)
+    images, metas = load(denoiser.path, "cpu").reconstruct(file, axes="slice,row,column")
+    assert [meta.slice for meta in metas] == list(range(len(images)))
+    with h5py.File(tmp_path / "low-field_denoised.h5") as written:
+        np.testing.assert_allclose(images.numpy(), written["reconstruction"], rtol=1e-5, atol=1e-7)
+    with h5py.File(tmp_path / "low-field.h5") as written:  # the one with its noise
+        assert not np.allclose(images.numpy(), written["reconstruction"], rtol=1e-2)
 
 
 def test_both_images_of_a_full_scan_are_written(denoiser, noisy_file, tmp_path):
@@ -133,11 +145,25 @@ def test_all_slices_of_a_file_have_the_level_of_a_few(noisy_file):
     file, _ = noisy_file
     recipe = Preparation(sampling=Sampling(acceleration=1.0))
     recipe = replace(recipe, slices=replace(recipe.slices, axes="slice,row,column"))
-    levels = [scan.meta.noise[0] * scan.meta.scale for scan in with_file_noise(recipe, file, 4)]
+    info = recipe.describe(file)
+    levels = [scan.meta.noise[0] * scan.meta.scale for scan in with_file_noise(recipe, info)]
     assert levels == pytest.approx([levels[0]] * 4)
     assert levels[0] == pytest.approx(SIGMA, rel=0.1)
-    known = [scan.meta.noise[0] * scan.meta.scale for scan in with_file_noise(replace(recipe, noise=0.5), file, 4)]
+    known = [
+        scan.meta.noise[0] * scan.meta.scale
+        for scan in with_file_noise(replace(recipe, noise=0.5), recipe.describe(file))
+    ]
     assert known == pytest.approx([0.5] * 4)
+
+
+def test_scans_of_a_method_that_denoises_share_the_noise_of_their_file(denoiser, noisy_file):
+    config = denoiser.config().changed(axes="slice,row,column")
+    info = config.preparation.describe(noisy_file[0])
+    levels = [scan.meta.noise[0] * scan.meta.scale for scan in scans_of(config, info)]
+    assert levels == pytest.approx([levels[0]] * 4)
+    assert all(scan.meta.noise is None for scan in scans_of(config.changed(denoise=False), info))
+    (one,) = scans_of(config, info, [2])
+    assert one.meta.noise[0] * one.meta.scale == pytest.approx(levels[0])
 
 
 def test_simulated_slices_keep_the_noise_that_each_was_given(heads):
@@ -145,7 +171,7 @@ def test_simulated_slices_keep_the_noise_that_each_was_given(heads):
     recipe = Preparation(simulation=Simulation(snr=5.0), sampling=Sampling(acceleration=1.0))
     file = heads / "sub-01_T1w.nii.gz"
     scans = list(recipe.scans(file))
-    assert all(scan.meta.noise is None for scan in with_file_noise(recipe, file, len(scans)))
+    assert all(scan.meta.noise is None for scan in with_file_noise(recipe, recipe.describe(file)))
     found = [estimate_noise(scan.kspace, scan.mask) for scan in scans]
     metas = with_noise([scan.meta for scan in scans], found)
     for scan, meta in zip(scans, metas, strict=True):

@@ -88,13 +88,13 @@ def test_zero_padded_columns_stay_not_acquired() -> None:
 @pytest.mark.parametrize("per", ["dataset", "scan"])
 def test_a_mask_file_is_used_as_it_is(tmp_path: Path, per: Any) -> None:
     path = mask_file(tmp_path / "mask.npy")
-    sampled = Sampling(str(path), mask_per=per, mask_dc="centre").undersample(scan(), seeded(0))
+    sampled = Sampling(str(path), mask_per=per, mask_dc="center").undersample(scan(), seeded(0))
     assert torch.equal(sampled.mask, torch.from_numpy(np.load(path)))
 
 
 def test_a_line_of_columns_is_a_mask_of_any_height(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "columns.npy", (40,))
-    mask = Sampling(str(path), mask_dc="centre").fixed(SHAPE)
+    mask = Sampling(str(path), mask_dc="center").fixed(SHAPE)
     assert mask.columns
     assert mask.array.shape == SHAPE
 
@@ -108,9 +108,9 @@ def test_the_place_of_dc_in_a_mask_file_can_be_said(tmp_path: Path) -> None:
 def test_a_mask_file_of_another_size_is_one_line(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "mask.npy", (48, 64))
     with pytest.raises(SettingError, match=r"mask\.npy: the mask is \(48, 64\), the scans are \(48, 40\)"):
-        Sampling(str(path), mask_dc="centre").undersample(scan(), seeded(0))
+        Sampling(str(path), mask_dc="center").undersample(scan(), seeded(0))
     with pytest.raises(FileError, match=r"mask\.npy: has 48 rows where 64 are needed"):
-        Sampling(str(path), mask_dc="centre").undersample(scan(shape=(64, 64)), seeded(0))
+        Sampling(str(path), mask_dc="center").undersample(scan(shape=(64, 64)), seeded(0))
 
 
 def test_an_unknown_name_is_one_line_with_the_choices() -> None:

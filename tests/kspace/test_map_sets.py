@@ -148,6 +148,8 @@ def test_what_takes_one_set_says_so(folded):
         CoilOptions(map_sets=3)
     with pytest.raises(SettingError, match=r"learns from magnitudes: leave out coils.map_sets"):
         RunConfig.from_values({"method": "switchable", "coils": {"map_sets": 2}})
+    with pytest.raises(SettingError, match=r"tells nothing of each set .* set coils.reference to combined"):
+        RunConfig.from_values({"method": "supervised", "coils": {"map_sets": 2, "reference": "rss"}})
     with pytest.raises(ValueError, match="must have the shape of kspace"):
         replace(scan, maps=scan.maps[:, :-1])
     assert isinstance(scan.measurement, Measurement)

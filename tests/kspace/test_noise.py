@@ -179,6 +179,15 @@ def test_empty_scans_have_no_noise() -> None:
         assert float(noise_level(filtered, EVERYWHERE)) == pytest.approx(1.0, rel=0.1)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 8])
+def test_a_scan_of_a_few_rows_can_be_looked_at(rows: int) -> None:
+    kspace = noise(2, shape=(rows, 64))
+    everywhere = torch.ones(rows, 64, dtype=torch.bool)
+    assert bool(torch.isfinite(noise_level(kspace, everywhere)).all())
+    every_other = everywhere & (torch.arange(64) % 2 == 0)
+    assert bool(torch.isfinite(noise_level(kspace * every_other, every_other)).all())
+
+
 def test_a_picture_without_air_is_not_taken_for_noise() -> None:
     """Neither its smooth nor its textured parts are distributed as noise is."""
     rows, columns = torch.meshgrid(torch.linspace(0, 9, 96), torch.linspace(0, 7, 80), indexing="ij")

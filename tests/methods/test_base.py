@@ -1,16 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from sansref.commands.error_map import options_for
 from sansref.kspace.measurement import Measurement
 from sansref.methods import Draw, KspaceExample, Method, Needs, Sample, Turn, Update, collate
+from sansref.methods.registry import METHODS
+from sansref.metrics.error_maps import ErrorMapOptions
+from sansref.networks.translators import TranslatorOptions
 from sansref.scan import Scan, ScanMeta
+from sansref.training.config import RunConfig
 
 
 class Smallest(Method):
@@ -50,6 +55,29 @@ def test_a_method_has_one_stage_and_refines_nothing_unless_it_says_so() -> None:
     assert (method.stages, method.warm_start) == (1, True)
     with pytest.raises(NotImplementedError, match="Smallest has one stage and refines nothing"):
         method.refine(scan().measurement)
+
+
+KINDS = [(name, {}) for name in METHODS] + [("ssdu", {"data_consistency": "soft"}), ("idr", {"denoise": True})]
+
+
+@pytest.mark.parametrize(("name", "options"), KINDS)
+def test_a_method_says_whether_the_images_of_a_batch_depend_on_each_other(
+    make_scans: Callable[..., list[Scan]], tiny: Callable[..., RunConfig], name: str, options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    moving = {} if issubclass(METHODS[name].network_type, TranslatorOptions) else {"init": "xavier"}  # no identity
+    config = tiny(name, network=moving, **options)
+    method = config.build().eval()
+    one, other = (given.batch() for given in make_scans((80, 80), (80, 80)))
+    both = replace(one, kspace=torch.cat([one.kspace, 7 * other.kspace]), mask=torch.cat([one.mask, other.mask]))
+    with torch.inference_mode():
+        alone, beside = method.reconstruct(one)[0], method.reconstruct(both)[0]
+    if method.independent:
+        torch.testing.assert_close(beside, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+        return
+    assert float((beside - alone).abs().max()) > 1e-3 * float(alone.abs().max())
+    if not method.relative:  # error maps then give it one scan at a time
+        assert options_for(method, config, ErrorMapOptions()).batch == 1
 
 
 def test_a_network_is_given_samples_mask_and_maps_of_a_scan() -> None:

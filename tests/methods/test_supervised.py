@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sansref.errors import FileError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.methods import Draw, Needs, Sample, Supervised, SupervisedOptions, collate
@@ -72,6 +74,14 @@ def test_with_several_coils_and_normalised_maps_the_loss_is_that_of_the_image_pe
     image = learned.reconstruct(examples.given).detach()
     assert one.reference is not None
     assert float(loss.detach()) == pytest.approx(error_of(image[0], one.reference) / 3, rel=1e-5)
+
+
+def test_a_full_scan_whose_samples_are_imposed_teaches_nothing_and_is_refused() -> None:
+    full = scan()
+    full = replace(full, mask=torch.ones_like(full.mask))
+    with pytest.raises(FileError, match=r"head\.nii: is fully sampled, .* Use --data_consistency none"):
+        method("hard").examples(Sample(full), Draw(0, 0, 0))
+    method().examples(Sample(full), Draw(0, 0, 0))
 
 
 def test_imposed_samples_are_in_the_reconstruction_and_not_in_the_loss() -> None:

@@ -125,12 +125,14 @@ def test_the_maps_say_where() -> None:
     assert found.kept_map[:, inner[1]].mean() == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_batch_is_probed_at_once() -> None:
+def test_the_scans_of_a_batch_are_probed_as_each_alone_is() -> None:
     scan, _ = head()
     both = Measurement.stacked([scan.measurement, scan.measurement])
     found = response(as_measured, both, levels(both), seeded("probe"))
     torch.testing.assert_close(found.passed, found.probe, rtol=1e-3, atol=1e-3)
-    assert not torch.equal(found.probe[0], found.probe[1])
+    alone = response(as_measured, scan.batch(), levels(scan.batch()), seeded("probe"))
+    assert torch.equal(found.probe[0], alone.probe[0])
+    assert torch.equal(found.probe[1], alone.probe[0])
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:

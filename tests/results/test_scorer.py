@@ -137,6 +137,20 @@ def test_best_scale_is_the_best_that_one_factor_can_do(scan, normalise):
     assert all(math.isnan(getattr(bare, name)) for name in METRICS)
 
 
+def test_a_reference_of_one_grey_value_scores_nothing(scan):
+    """As where the maps of an edge slice see nothing: it must not end a comparison."""
+    score, _ = scored(replace(scan, reference=torch.zeros_like(scan.reference)))
+    numbers = score.psnr, score.ssim, score.nmse, score.psnr_body, score.ssim_body, score.nmse_body
+    assert all(math.isnan(number) for number in numbers)
+    assert score.held_out > 0
+
+
+def test_an_image_smaller_than_the_window_has_no_ssim(make_scans):
+    score, _ = scored(make_scans((6, 64))[0])
+    assert math.isnan(score.ssim) and math.isnan(score.ssim_body)
+    assert score.psnr > 0
+
+
 def test_without_a_reference_only_the_reference_free_score_is_a_number(scan):
     with_reference, image = scored(scan)
     without, same = scored(scan.without_reference())

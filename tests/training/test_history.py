@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sansref.training.history import History, read_history
+from sansref.training.history import History, kept_row, read_history
 
 
 def record(path: Path, stage: int, epochs: list[int], **means: float) -> None:
@@ -26,6 +26,14 @@ def test_history_has_a_row_per_epoch_of_every_stage(tmp_path):
     row = read_history(path)[1]
     assert list(row) == ["stage", "epoch", "loss", "score", "learning_rate", "seconds"]
     assert list(row.values()) == ["0", "1", "1e-07", "0.25", "0.002", "1.250"]
+
+
+def test_the_row_that_is_kept_is_of_the_best_stage():
+    scores = [(0, 0, 0.3), (0, 1, 0.1), (1, 0, 0.12), (1, 1, 0.2)]
+    rows = [{"stage": str(stage), "epoch": str(epoch), "score": str(score)} for stage, epoch, score in scores]
+    assert kept_row(rows, "last") == rows[1]
+    assert kept_row(rows[:1] + rows[2:], "last") == rows[3]
+    assert kept_row([rows[0], rows[2], rows[3]], "best") == rows[2]
 
 
 def test_history_forgets_epochs_that_are_trained_again(tmp_path):

@@ -12,18 +12,19 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers.scans import full_head
 from sansref.data.scan_store import ArrayStore, ArrayWriter
 from sansref.errors import SettingError, TrainingError
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.methods import KspaceExample, Method, Turn, Update
+from sansref.methods import Draw, KspaceExample, Method, Sample, Turn, Update, collate
 from sansref.methods.ssdu import SSDU
 from sansref.metrics.held_out import held_out_error
 from sansref.training.batches import ValidationSet
 from sansref.training.config import MachineOptions, TrainingOptions
 from sansref.training.history import History, read_history
 from sansref.training.loop import Loop, StageFiles, fit
-from sansref.training.processes import alone
+from sansref.training.processes import Means, alone
 from sansref.training.progress import Progress
 
 SHAPES = [(32, 32), (32, 24), (32, 32), (32, 32)]
@@ -77,6 +78,22 @@ def test_score_against_references_is_the_nmse_of_the_magnitudes(loop_of, validat
     for item in (validation[0], validation[1]):
         image, truth = loop.method.reconstruct(item.given)[0].abs().detach(), item.reference[0].abs()
         assert loop.score([item], 0) == pytest.approx(float(((image - truth) ** 2).sum() / (truth**2).sum()), rel=1e-5)
+
+
+def test_score_of_two_sets_of_maps_is_that_of_the_image_that_is_shown(loop_of, validation):
+    loop, item = loop_of(score="reference"), validation[0]
+    both = torch.cat([item.reference, 0.5j * item.reference], -2)
+    loop.method.reconstruct = lambda given: both
+    shown = both.unflatten(-2, (2, -1)).abs().square().sum(-3).sqrt()
+    reference = torch.cat([shown, torch.zeros_like(shown)], -2)  # by root sum of squares
+    assert loop.score([item._replace(reference=reference)], 0) == pytest.approx(0, abs=1e-9)
+
+
+def test_means_over_an_epoch_are_not_those_of_half_precision():
+    means = Means()
+    for _ in range(1000):
+        means.add({"judgement": torch.tensor(0.5, dtype=torch.bfloat16)}, 1)
+    assert means.over(alone(CPU)) == {"judgement": 0.5}
 
 
 def test_scoring_against_references_needs_them(loop_of, validation):
@@ -644,7 +661,7 @@ def test_a_precision_that_the_processor_does_not_have_is_named(play):
         play(precision="16-mixed")
 
 
-@pytest.mark.parametrize("name", ["ista_plus", "ista", "unet"])
+@pytest.mark.parametrize("name", ["ista_plus", "ista", "modl", "unet"])
 @pytest.mark.parametrize(("precision", "weights"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
 def test_every_network_trains_in_every_precision_without_a_warning(play, name, precision, weights):
     with warnings.catch_warnings():
@@ -652,6 +669,19 @@ def test_every_network_trains_in_every_precision_without_a_warning(play, name, p
         _, trained, files = play(network={"name": name}, precision=precision, epochs=1)
     assert all(value.dtype == weights for value in trained.state_dict().values() if value.is_floating_point())
     assert len(rows(files)) == 1
+
+
+@pytest.mark.parametrize("method", ["cyclegan", "iscl", "switchable", "supervised_generator"])
+def test_unpaired_networks_work_in_double_precision(tiny, make_scans, method):
+    config = tiny(method, precision="64-true", network={"width": 4, "blocks": 1, "extractor_layers": 3})
+    processes = alone(CPU, "64-true")
+    learned = processes.placed(config.build())
+    (scan,) = make_scans((80, 80))
+    batch = collate([learned.examples(Sample(scan, full=full_head(1)), Draw(0, 0, 0))])
+    for update in learned.step(batch):
+        update.loss.backward(inputs=update.turn.parameters)
+        assert all(one.grad.dtype == torch.float64 for one in update.turn.parameters if one.grad is not None)
+    assert learned.reconstruct(scan.batch()).dtype == torch.complex64
 
 
 def test_a_first_gradient_that_overflows_half_precision_is_left_out_without_a_warning(make_scans):

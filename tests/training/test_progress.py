@@ -46,6 +46,13 @@ def test_log_tells_the_best_score_so_far(caplog):
     assert caplog.messages[-1].endswith("score 0.7 best 0.5")
 
 
+def test_a_training_that_goes_on_knows_the_best_score_of_before(caplog):
+    progress = Progress("T", 1, 2, 1, Console(quiet=True), best=0.4)
+    with caplog.at_level(logging.INFO, logger="sansref"), progress:
+        progress.epoch(2, 1.0, 0.7)
+    assert caplog.messages[-1].endswith("score 0.7 best 0.4")
+
+
 def completed(progress: Progress) -> float:
     return progress._bar.tasks[0].completed
 

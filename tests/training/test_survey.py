@@ -148,6 +148,23 @@ def test_a_file_that_cannot_be_prepared_raises_or_is_passed_over(tiny, write_hea
     assert told["expected time"].startswith("unknown")
 
 
+def test_the_precision_of_the_training_is_tried(tiny, make_scans, monkeypatch):
+    config, seen = tiny("ssdu", precision="bf16-mixed"), []
+    method = config.build()
+    real = method.network.forward
+    monkeypatch.setattr(
+        method.network, "forward", lambda given: [seen.append(torch.is_autocast_enabled("cpu")), real(given)][1]
+    )
+    tried(config, method, make_scans((32, 32))[0].without_reference(), 1)
+    assert len(seen) >= 2 and all(seen)
+
+
+@pytest.mark.parametrize(("method", "idle"), [("cyclegan", True), ("supervised_generator", True), ("iscl", False)])
+def test_layers_of_an_extractor_that_a_method_does_not_have_are_without_effect(tiny, heads, method, idle):
+    told = facts(survey_of(tiny(method, test=0.0, network={"extractor_layers": 3}), heads))
+    assert ("has no extractor" in str(told)) == idle
+
+
 def test_options_of_another_network_are_without_effect(tiny, heads):
     config = tiny("ssdu")
     other = replace(config, network=replace(config.network, name="modl", pools=3, cg_steps=2))

@@ -79,7 +79,7 @@ def options_for(
 ) -> ErrorMapOptions:
     """How error maps of a method are made; a ``SettingError`` that says why where none can be.
 
-    Methods that denoise probe the noise of a batch as a whole, so that they get one scan at a time.
+    Methods whose images depend on the others of a batch get one scan at a time.
     """
     why = None
     if method.relative:
@@ -90,7 +90,7 @@ def options_for(
         why = "it learned to denoise scans as they are (--acceleration 1), and predicts no sample that is held out"
     if why is not None:
         raise SettingError(f"method {config.method!r} can have no error map: {why}; {cure}")
-    return replace(options, batch=1) if method.denoises else options
+    return options if method.independent else replace(options, batch=1)
 
 
 def meanings(options: ErrorMapOptions) -> dict[str, str]:

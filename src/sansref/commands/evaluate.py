@@ -17,6 +17,7 @@ from rich.progress import track
 
 from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.options import ScoreOptions
+from sansref.commands.reconstruct import scans_of
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
 from sansref.errors import FileError, SettingError, printable
@@ -312,7 +313,7 @@ def evaluate(
 
 def _validated(run: RunDirectory, config: RunConfig) -> float | None:
     rows = read_history(run.path / "metrics.csv")
-    if not rows or config.training.score != "held_out":
+    if not rows or config.training.score != "held_out" or config.denoises:  # no held-out errors
         return None
     return float(kept_row(rows, config.training.keep)["score"])
 
@@ -358,7 +359,7 @@ def _scored(
 ) -> list[EvaluatedSlice]:
     """Score every slice of a file; their held-out samples follow from ``first`` on, None for the slices' numbers."""
     found = []
-    for place, scan in enumerate(config.preparation.scans(info), start=first or 0):
+    for place, scan in enumerate(scans_of(config, info), start=first or 0):
         rows = scorer.score(scan, scan.meta.slice if first is None else place)
         scores = {row.label: replace(row, file=file_in(data, info.path)) for row in rows}
         # A reference by rss is made of all coils, also that of one virtual coil.
@@ -412,7 +413,7 @@ def _shown(
     found = []
     for at in telling_places(len(ranked), SHOWN):
         one = ranked[at]
-        (scan,) = config.preparation.scans(one.info, [one.slice])
+        (scan,) = scans_of(config, one.info, [one.slice])
         shown = scorer.show(scan, list(one.scores.values()), "", at < worst, at == middle)
         found.append(with_maps(shown, config.method, mapped(scan)) if mapped else shown)
         learned = " (trained on)" if one.info.subject in evaluation.learned else ""

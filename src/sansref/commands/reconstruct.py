@@ -27,7 +27,7 @@ from sansref.commands.output_files import (
     write_images,
 )
 from sansref.data.prepare import Preparation
-from sansref.data.readers import FileInfo, find_files, open_scan_file
+from sansref.data.readers import FileInfo, find_files
 from sansref.data.readers.dicom import first_files
 from sansref.data.readers.reader import Kind
 from sansref.data.slices import Slices
@@ -40,6 +40,7 @@ from sansref.methods import Method
 from sansref.metrics.error_maps import ErrorMapOptions
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
+from sansref.training.config import RunConfig
 from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
 
@@ -269,7 +270,7 @@ class Worker:
             return error
 
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
-        info = open_scan_file(path, self.recipe.slices.reader_options).describe(path)
+        info = self.recipe.describe(path)
         done = self._images(info, name, console, title)
         if info.axes is None or self.job.axes is not None:
             return done
@@ -293,7 +294,7 @@ class Worker:
     def _mapped(self, mapped: MappedFile, console: Console | None, title: str) -> Reconstructed:
         info, family = mapped.outputs.info, self.job.run.config().sampling.family
         self._announce(mapped, console)
-        scans = with_file_noise(self.recipe, info.path, info.slices)
+        scans = with_file_noise(self.recipe, info)
         slices = with_bar(mapped.slices(self.reconstruct, scans, family), title, info.slices, console)
         emulated = mapped.write(whole_volume(slices, info))
         notes = (*mapped.notes(), *self._learned(info))
@@ -332,7 +333,7 @@ class Worker:
             return Reconstructed(path, info.kind, written, earlier=True)
         if mapped is not None:
             self._announce(mapped, console)
-        scans = with_file_noise(self.recipe, path, info.slices)
+        scans = with_file_noise(self.recipe, info)
         images = with_bar(file.slices(self.method.reconstruct, scans, self.device), title, info.slices, console)
         emulated = file.write(whole_volume(images, info))
         facts = {"Slices": str(info.slices), "Run": str(self.job.run.path)}
@@ -344,7 +345,7 @@ class Worker:
             family = self.job.run.config().sampling.family
 
             def with_maps() -> Iterator[tuple[Tensor, ScanMeta]]:
-                again = with_file_noise(self.recipe, path, info.slices)
+                again = with_file_noise(self.recipe, info)
                 for scan, (_, one) in zip(again, file.found, strict=True):
                     reconstruct = self._imposed if one.left_alone else self.reconstruct
                     yield mapped.slice(reconstruct, scan, family(scan.meta.emulated)), scan.meta
@@ -354,21 +355,26 @@ class Worker:
         return Reconstructed(path, info.kind, written, emulated=emulated, notes=tuple(notes))
 
 
-def with_file_noise(
-    recipe: Preparation, path: Path, slices: int, wanted: Sequence[int] | None = None
-) -> Iterator[Scan]:
+def scans_of(config: RunConfig, info: FileInfo, wanted: Sequence[int] | None = None) -> Iterator[Scan]:
+    """The scans of a file; of a method that denoises with one level of noise for all, as it was taught."""
+    if config.denoises:
+        return with_file_noise(config.preparation, info, wanted)
+    return config.preparation.scans(info, wanted)
+
+
+def with_file_noise(recipe: Preparation, info: FileInfo, wanted: Sequence[int] | None = None) -> Iterator[Scan]:
     """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known.
 
     ``wanted`` are the numbers of the slices, None for those that the recipe wants.
     """
-    few = [*recipe.scans(path, sorted({slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
+    few = [*recipe.scans(info, sorted({info.slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
     if any(scan.meta.synthetic for scan in few):  # with noise in proportion to the signal of each slice
         few = []
     noises = [estimate_noise(scan.kspace, scan.mask) for scan in few]
     alike = [(scan, noise) for scan, noise in zip(few, noises, strict=True) if len(scan.kspace) == len(few[0].kspace)]
     levels = [noise for _, noise in alike], [scan.meta.scale for scan, _ in alike]
     pooled = pooled_levels(*levels)[0] * few[0].meta.scale if few else None
-    for scan in recipe.scans(path, wanted):
+    for scan in recipe.scans(info, wanted):
         if pooled is not None and scan.meta.noise is None and len(pooled) == len(scan.kspace):
             level = tuple((pooled / scan.meta.scale).flatten().tolist())
             scan = replace(scan, meta=replace(scan.meta, noise=level))

@@ -29,7 +29,7 @@ from sansref.commands.denoised import LEARNED, MEANING, WATCH, DenoisedFile, wor
 from sansref.commands.error_map import MappedFile
 from sansref.commands.evaluate import CLASSICAL, with_maps
 from sansref.commands.output_files import Format, Outputs, check_finite, undersampling, write_images
-from sansref.commands.reconstruct import whole_volume, with_file_noise
+from sansref.commands.reconstruct import scans_of, whole_volume
 from sansref.commands.zero_shot_choice import (
     ADDED,
     AS_MEASURED,
@@ -49,7 +49,6 @@ from sansref.commands.zero_shot_choice import (
 )
 from sansref.commands.zero_shot_report import PROMISED, chosen_first, marked, write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
-from sansref.data.readers import open_scan_file
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.files import claim, keep_outside, locked, remove_leftovers, write_text
@@ -396,7 +395,7 @@ class _Work:
         """Everything, or what is left of it."""
         keep_outside(self.out, self.file)
         self._check()
-        self.info = open_scan_file(self.file, self.config.slices.reader_options).describe(self.file)
+        self.info = self.config.preparation.describe(self.file)
         with locked(self.out):
             claim(self.out, "zeroshot")
             return self._found()
@@ -495,12 +494,7 @@ class _Work:
 
     def _scans(self, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Scans of the file with all their samples, on the scale of those that are not for judging."""
-        preparation = self.config.preparation
-        if self.config.denoises:
-            scans = with_file_noise(preparation, self.info.path, self.info.slices, slices)
-        else:
-            scans = preparation.scans(self.info, slices)
-        for scan in scans:
+        for scan in scans_of(self.config, self.info, slices):
             ready = scaled_without(scan, self._apart(scan))
             # A full scan is no reference for its image without noise.
             noisy = self.config.denoises and is_full(scan.mask) and not scan.meta.synthetic

@@ -51,7 +51,7 @@ def write_report(
         slices=shown,
         curves=_curves(record, run),
         sections=_maps(out / "maps.png", scan),
-        curve_label="held-out error on the samples for stopping",
+        curve_label=f"{'loss' if run.config().denoises else 'held-out error'} on the samples for stopping",
         curve_axis="seconds of training",
         config=run.config_file.read_text(encoding="utf-8"),
         versions={name: str(value) for name, value in environment().items()},

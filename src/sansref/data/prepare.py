@@ -66,6 +66,10 @@ class Preparation:
         named = [(name, Path(value)) for name, value in values.items() if isinstance(value, str | Path)]
         return values | {name: fingerprint(path) for name, path in named if path.is_absolute() and path.is_file()}
 
+    def describe(self, path: Path) -> FileInfo:
+        """What a file holds, read as the scans are; ``FileError`` if it cannot be read."""
+        return open_scan_file(path, self.slices.reader_options).describe(path)
+
     def scans(self, file: Path | FileInfo, slices: Sequence[int] | None = None) -> Iterator[Scan]:
         """Yield a file's scans, undersampled and scaled, one at a time; without ``slices``, those of ``self.slices``.
 

@@ -205,7 +205,7 @@ class Sampling:
     center: float | None = None
     exact: bool = True
     mask_seed: int = 0
-    mask_dc: Literal["auto", "centre", "corner"] = "auto"
+    mask_dc: Literal["auto", "center", "corner"] = "auto"
     mask_per: Literal["dataset", "scan"] = "dataset"
 
     def __post_init__(self) -> None:

@@ -115,7 +115,8 @@ class Cartesian:
     def largest_gain(self) -> Tensor:
         """Upper bound of the largest eigenvalue of E^H E, real (batch, 1, 1): 1 for one coil or normalised maps."""
         if self.maps is None:
-            return torch.ones(len(self.mask), 1, 1, device=self.mask.device)
+            batch = 1 if self.mask.ndim == 2 else len(self.mask)
+            return torch.ones(batch, 1, 1, device=self.mask.device)
         power = self.maps.abs().square().sum(-3)
         if self.sets > 1:  # of the matrix of all pairs of sets, the trace is no less than the largest eigenvalue
             power = unstacked(power, self.mask.shape[-2]).sum(-3)

@@ -225,9 +225,10 @@ def probing_noise(sigma: Tensor, generator: torch.Generator) -> Tensor:
     """Noise whose energy is that expected, neither more nor less by chance, complex (batch, coils, height, width).
 
     ``sigma`` is the standard deviation of each part of each sample, real and of this shape. An image that keeps all
-    noise then keeps exactly all of a probe.
+    noise then keeps exactly all of a probe. All scans of a batch are probed alike, so that none depends on the others.
     """
-    noise = white_noise(torch.zeros_like(sigma, dtype=sigma.dtype.to_complex(), device="cpu"), sigma.cpu(), generator)
+    one = torch.zeros(1, *sigma.shape[1:], dtype=sigma.dtype.to_complex())
+    noise = white_noise(one, sigma.cpu(), generator)
     energy = noise.abs().square().sum((1, 2, 3), keepdim=True)
     expected = 2 * sigma.cpu().square().sum((1, 2, 3), keepdim=True)
     return (noise * (expected / energy.clamp(min=torch.finfo(sigma.dtype).tiny)).sqrt()).to(sigma.device)
@@ -276,6 +277,8 @@ def _air(power: Tensor) -> _Air | None:
     for coil, (values, means) in enumerate(zip(power, smooth, strict=True)):
         for band in range(BANDS):
             rows = slice(edges[band], edges[band + 1])
+            if rows.start == rows.stop:  # fewer rows than bands
+                continue
             found = _quiet(values[rows], means[rows])
             if found is not None:
                 where[coil, rows] = found

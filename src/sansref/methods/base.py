@@ -104,8 +104,9 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     method that declares ``UNDERSAMPLED`` never meets a reference. ``stages`` is how often it is fitted; before each
     fit but the first the training data are refined, and the fit begins with the best weights so far if ``warm_start``
     is true, with new ones if not. ``relative`` is true where every image is put on a scale of its own, so that scores
-    must not compare absolute values. ``denoises`` is true where it takes noise out of acquired samples. ``defaults``
-    are the settings whose default is another one for this method, by their whole names.
+    must not compare absolute values. ``denoises`` is true where it takes noise out of acquired samples. ``independent``
+    is false where the image of a scan depends on those that it shares a batch with. ``defaults`` are the settings whose
+    default is another one for this method, by their whole names.
     """
 
     needs: ClassVar[Needs]
@@ -114,6 +115,7 @@ class Method(nn.Module, ABC, Generic[Options, AnyBatch]):
     defaults: ClassVar[Mapping[str, Any]] = {}
     relative: bool = False
     denoises: bool = False
+    independent: bool = True
     stages: int = 1
     warm_start: bool = True
     options: Options

@@ -61,9 +61,9 @@ class IDROptions(UnrolledOptions):
     loss
         mse (the paper), or mixed: SSDU's normalised l1 plus l2.
     denoise
-        Learn to take out noise as well, see :mod:`sansref.methods.recorrupted`. The acquired samples are then not
-        imposed, nor put back into refined data, and the input of later stages has the noise of the first one's; full
-        scans are learned from as they are (--acceleration 1).
+        Learn to take out noise as well, by Recorrupted-to-Recorrupted (Pang et al., CVPR 2021). The acquired samples
+        are then not imposed, nor put back into refined data, and the input of later stages has the noise of the first
+        one's; full scans are learned from as they are (--acceleration 1).
     alpha
         With denoise, the noise that is added to the input over that of the scan; the target has 1 / alpha more.
     """

@@ -92,7 +92,7 @@ def softly_consistent(reconstruct: Callable[[Measurement], Tensor], given: Measu
     The probe is the same for the same shape, so that the same scan gives the same image.
     """
     sigma = noise_of(given)
-    found = response(reconstruct, given, sigma, seeded("probe", *given.kspace.shape))
+    found = response(reconstruct, given, sigma, seeded("probe", 1, *given.kspace.shape[1:]))
     predicted = given.grid.transform(found.image)
     weight = soft_weights(predicted, given, sigma, found.probe, found.passed)
     return given.grid.data_consistent(found.image, given.kspace + weight * (predicted - given.kspace))

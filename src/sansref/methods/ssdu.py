@@ -43,14 +43,14 @@ class SSDUOptions(UnrolledOptions):
         mixed: SSDU's normalised l1 plus l2; or mse, as in the baseline of arXiv 2211.13440.
     k_weighting
         Weight the loss by 1 / (1 - K), which makes up for unequal sampling and split densities (Millard and
-        Chiew, IEEE TCI 2023).
+        Chiew, IEEE TCI 2023). With denoise it always is.
     data_consistency
         hard puts the acquired samples into the reconstruction, as the layer does that SSDU's original network ends in;
         none leaves it as the network returns it. The loss never compares the network with its own input, so that what
         it returns there is arbitrary. soft weighs both against each other, which is what denoise makes of hard.
     denoise
-        Learn to take out noise as well, see :mod:`sansref.methods.recorrupted`. The acquired samples are then not
-        imposed; full scans are learned from as they are (--acceleration 1).
+        Learn to take out noise as well, by Recorrupted-to-Recorrupted (Pang et al., CVPR 2021). The acquired samples
+        are then not imposed; full scans are learned from as they are (--acceleration 1).
     alpha
         With denoise, the noise that is added to the input over that of the scan; the target has 1 / alpha more.
     """

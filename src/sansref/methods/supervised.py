@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from sansref.errors import FileError
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions
@@ -51,4 +52,7 @@ class Supervised(UnrolledMethod[SupervisedOptions]):
             raise ValueError(f"supervised training got {scan.meta.source} without its reference")
         target = scan.measurement.physics.transform(scan.reference.to(torch.complex64))
         weight = self.unless_consistent(torch.ones(scan.mask.shape), scan.mask)
+        if not bool(weight.any()):
+            problem = "is fully sampled, so that data_consistency hard leaves nothing to learn from it"
+            raise FileError(scan.meta.source, problem, "Use --data_consistency none, or a higher --acceleration")
         return [KspaceExample(scan.measurement, target, weight)]

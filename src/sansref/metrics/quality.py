@@ -23,6 +23,9 @@ K1, K2 = 0.01, 0.03
 GAUSSIAN_SIGMA, GAUSSIAN_RADIUS = 1.5, 5
 """The 11x11 window of the same paper."""
 
+WINDOW = 7
+"""Side of the uniform window."""
+
 
 def psnr(image: Tensor, reference: Tensor, data_range: float | Tensor, mask: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio of each slice, in dB.
@@ -85,7 +88,7 @@ def ssim(
     image: Tensor,
     reference: Tensor,
     data_range: float | Tensor,
-    window: int | Literal["gaussian"] = 7,
+    window: int | Literal["gaussian"] = WINDOW,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Structural similarity of each slice (Wang et al., IEEE TIP 13(4), 2004).

@@ -100,7 +100,8 @@ class Generator(nn.Module):
             raise SettingError(
                 f"an image of {height}x{width} is too small for the generator: one side must exceed {_MULTIPLE}"
             )
-        features = F.pad(image, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
+        enlarged = F.pad(image, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
+        features = enlarged.to(self.out.weight.dtype)
         styles = [None] * len(self.norms) if code is None else code
         pads = (3, 1, 1, 0, 0)
         for index, (convolution, norm, style, pad) in enumerate(
@@ -159,7 +160,7 @@ class CodeGenerator(nn.Module):
 
     def forward(self, vector: Tensor) -> list[Style]:
         """Map (batch, 64) to the styles of all switchable layers, each (batch, channels)."""
-        shared = self.trunk(vector)
+        shared = self.trunk(vector.to(next(self.parameters()).dtype))
         return [Style(mean(shared), torch.relu(std(shared))) for mean, std in zip(self.means, self.stds, strict=True)]
 
 

@@ -37,7 +37,8 @@ class Denoiser(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Denoise images, float (batch, in_channels, height, width)."""
-        corrections = self.correction(images.contiguous(memory_format=torch.channels_last))
+        given = images.to(next(self.parameters()).dtype)
+        corrections = self.correction(given.contiguous(memory_format=torch.channels_last))
         return images + corrections.to(images.dtype)
 
     def begin_as_identity(self) -> None:
@@ -67,7 +68,8 @@ class MoDL(nn.Module):
     layers
         Convolutions of the denoiser, at least 2.
     cg_steps
-        Steps of conjugate gradients in each iteration, which begin at the image before it. Two are exact for one coil.
+        Steps of conjugate gradients in each iteration, which begin at the image before it. Two are exact for one coil,
+        three in a real network.
     shared
         One denoiser for all iterations; else each has its own.
     """
@@ -130,7 +132,7 @@ class MoDL(nn.Module):
     def begin_as_identity(self) -> None:
         """Make the denoiser the identity, so that training starts at a regularised SENSE image.
 
-        For one coil that is the zero-filled image.
+        For one coil that is the zero-filled image, but in a real network.
         """
         for denoiser in self.denoisers:
             assert isinstance(denoiser, Denoiser)

@@ -48,7 +48,7 @@ class NetworkOptions:
     layers
         Convolutions of MoDL's denoiser.
     cg_steps
-        Steps of conjugate gradients in each iteration of MoDL. Two are exact for one coil.
+        Steps of conjugate gradients in each iteration of MoDL. Two are exact for one coil, three in a real network.
     shared
         One denoiser for all iterations of MoDL; False gives each its own.
     bias

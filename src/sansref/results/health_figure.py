@@ -53,7 +53,7 @@ _PANELS = (
         {"d_spread": "discriminator's output", "output_spread": "generator's images"},
         log=True,
     ),
-    _Panel("held-out error (lower is better)", {"score": "error"}),
+    _Panel("validation score (lower is better)", {"score": "score"}),
     _Panel(
         "loss of each turn",
         {"loss_discriminator": "discriminator", "loss_generator": "generator", "loss_extractor": "extractor"},

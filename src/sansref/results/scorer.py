@@ -18,7 +18,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct
 from sansref.metrics.lpips import LPIPS
-from sansref.metrics.quality import best_scale, body_mask, nmse, psnr, ssim
+from sansref.metrics.quality import WINDOW, best_scale, body_mask, nmse, psnr, ssim
 from sansref.metrics.sure import sure
 from sansref.randomness import seeded
 from sansref.results.scores import METRICS, Normalise, ScoredSlice
@@ -90,14 +90,17 @@ class Scorer:
 
     def _against_reference(self, image: Tensor, scan: Scan, body: Tensor) -> dict[str, Any]:
         truth = scored_reference(scan, self.normalise)
+        if not bool(truth.amax() > truth.amin()):  # of one grey value, as where coil maps see nothing
+            return {}
         peak = 1.0 if self.normalise == "minmax" else float(truth.max())
+        sees_structure = min(truth.shape) >= WINDOW
         return {
             "psnr": float(psnr(image, truth, peak)),
-            "ssim": float(ssim(image, truth, peak)),
+            "ssim": float(ssim(image, truth, peak)) if sees_structure else nan,
             "nmse": float(nmse(image, truth)),
             "lpips": nan if self.lpips is None else float(self.lpips(image, truth, peak)),
             "psnr_body": float(psnr(image, truth, peak, body)),
-            "ssim_body": float(ssim(image, truth, peak, mask=body)),
+            "ssim_body": float(ssim(image, truth, peak, mask=body)) if sees_structure else nan,
             "nmse_body": float(nmse(image, truth, body)),
         }
 

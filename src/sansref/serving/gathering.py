@@ -100,7 +100,7 @@ class Work:
 
     ``whitening`` is the matrix, complex64 (coils, coils), that makes the coils' noise white; ``bytes`` the memory of
     the lines; ``units`` what it costs to reconstruct, see :func:`sansref.serving.options.cost`; ``acceleration`` the
-    points of the declared matrix for each place of it that a sample was sent of.
+    points of the declared matrix for each one that was sampled.
     """
 
     group: Group

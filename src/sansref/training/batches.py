@@ -264,6 +264,10 @@ class ValidationSet(Dataset[ValidationItem]):
         )
 
 
+REMEMBERED = 4096
+"""Masks that are kept in memory, at most."""
+
+
 class WithoutHeldOut(Sequence[Scan]):
     """Training scans without the samples that :class:`ValidationSet` holds out of the same scans."""
 
@@ -282,5 +286,7 @@ class WithoutHeldOut(Sequence[Scan]):
         if self._spare_full and is_full(scan.mask):
             return scan
         if item not in self._kept:
+            if len(self._kept) >= REMEMBERED:  # memory is bounded where scans are many
+                self._kept.clear()
             self._kept[item] = ~held_out_mask(scan, self._fraction, self._seed, item)
         return scan.restricted(self._kept[item])

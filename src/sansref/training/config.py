@@ -36,7 +36,8 @@ class SplitOptions:
         Fraction of the subjects kept for validation. A single subject is validated on held-out samples of its own
         scans.
     test
-        Fraction of the subjects set aside for testing; training and validation never read them.
+        Fraction of the subjects set aside for testing. Nothing is learned from them; of their files only headers are
+        read, and one slice where only it shows the mask.
     folds
         Number of parts for cross-validation, one of which is set aside for testing; 0 uses test instead.
     fold
@@ -95,7 +96,7 @@ class TrainingOptions:
     plateau_factor
         Multiply the learning rate by this when the validation score stops falling.
     plateau_patience
-        Number of epochs without a better score before the learning rate is lowered.
+        Number of epochs without a better score that are borne; the next one lowers the learning rate.
     patience
         Number of epochs without a better score before a stage ends early; only with keep best and the plateau schedule.
     keep
@@ -113,7 +114,8 @@ class TrainingOptions:
     snapshots
         Keep the weights of every epoch, to study how training went.
     precision
-        Precision of the network, as Lightning Fabric names it; transforms are always float32. 16-mixed needs a GPU.
+        Precision of the network, as Lightning Fabric names it; transforms are never in half precision. 16-mixed needs a
+        GPU.
         auto is bf16-mixed on a processor with instructions for bfloat16 (AVX512-BF16 or AMX), and 32-true elsewhere.
     seed
         Seed of weights, partitions and batches, and of the data if split.seed is null.
@@ -265,6 +267,9 @@ class RunConfig:
             )
         if self.coils.map_sets > 1 and not isinstance(self.network, NetworkOptions):
             raise SettingError(f"method {self.method!r} learns from magnitudes: leave out coils.map_sets")
+        if self.coils.map_sets > 1 and self.coils.reference == "rss" and self.needs is Needs.PAIRED:
+            problem = "a root sum of squares tells nothing of each set of maps, and is no target"
+            raise SettingError(f"{problem}: set coils.reference to combined, or leave out coils.map_sets")
         if self.training.mirror and not isinstance(self.network, NetworkOptions):
             raise SettingError(f"method {self.method!r} learns from images: leave out training.mirror")
         if self.simulation.coils > 1 and isinstance(self.network, NetworkOptions) and not self.network.complex:

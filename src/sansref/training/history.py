@@ -79,5 +79,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
 
 
 def kept_row(rows: Sequence[dict[str, str]], keep: Literal["best", "last"]) -> dict[str, str]:
-    """The row of the epoch whose weights a run keeps; ``rows`` are not empty."""
-    return rows[-1] if keep == "last" else min(rows, key=lambda row: float(row["score"]))
+    """The row of the epoch whose weights a run keeps, of its best stage; ``rows`` are not empty."""
+    if keep == "last":
+        rows = list({row["stage"]: row for row in rows}.values())
+    return min(rows, key=lambda row: float(row["score"]))

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import FileError, TrainingError
 from sansref.files import write_bytes
+from sansref.kspace.coils import magnitude_of_sets
 from sansref.machine import keep_freed_memory
 from sansref.methods import Method, Update, collate
 from sansref.methods.examples import AnyBatch
@@ -289,7 +290,8 @@ class Loop(Generic[AnyBatch]):
             image = self.method.reconstruct(item.given)
         if item.reference is None:
             raise ValueError("validation against references was asked for, but a scan has none")
-        return nmse(image.abs(), item.reference.abs()).mean()
+        height = item.given.mask.shape[-2]
+        return nmse(*(magnitude_of_sets(one.abs(), height) for one in (image, item.reference))).mean()
 
     def check(self, means: dict[str, float], epoch: int) -> None:
         """Stop where the method says that training has failed, before the epoch replaces the last good one.

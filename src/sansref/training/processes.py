@@ -132,15 +132,18 @@ class Means:
         self._items = 0
 
     def add(self, parts: dict[str, Tensor], items: int) -> None:
-        """Take in what one step has logged, scalars, of so many items."""
+        """Take in what one step has logged, scalars, of so many items.
+
+        In half precision a sum would stand still before an epoch is over.
+        """
         for name, value in parts.items():
-            self._totals[name] = self._totals.get(name, 0) + value * items
+            self._totals[name] = self._totals.get(name, 0) + value.float() * items
         self._items += items
 
     def over(self, processes: Processes) -> dict[str, float]:
         """The means over all processes, by name."""
         names = sorted(self._totals)
-        values = torch.stack([self._totals[name].float() for name in names])
+        values = torch.stack([self._totals[name] for name in names])
         *totals, items = processes.summed(torch.cat([values, values.new_tensor([self._items])])).unbind()
         return {name: float(total / items) for name, total in zip(names, totals, strict=True)}
 

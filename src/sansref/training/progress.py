@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable
+from math import inf
 from types import TracebackType
 from typing import TypeVar
 
@@ -37,15 +38,24 @@ class Progress:
         instead of a bar.
     beside
         Stands behind each score, such as the score of another method.
+    best
+        The best score of earlier epochs, where a training goes on.
     """
 
     def __init__(
-        self, title: str, stages: int, epochs: int, steps: int, console: Console | None = None, beside: str = ""
+        self,
+        title: str,
+        stages: int,
+        epochs: int,
+        steps: int,
+        console: Console | None = None,
+        beside: str = "",
+        best: float = inf,
     ) -> None:
         self._beside = f" ({beside})" if beside else ""
         self._stages, self._epochs, self._steps = stages, epochs, steps
         self._stage = 0
-        self._best = float("inf")
+        self._best = best
         self._title = title
         self._console = console or Console(stderr=True)
         self._bar = RichProgress(

@@ -21,6 +21,7 @@ from sansref.networks import NetworkOptions
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
+from sansref.training.processes import real_precision
 
 MOST_SHAPES = 6
 """Sizes of slices of which one is looked at."""
@@ -148,6 +149,8 @@ def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scan
     """Which settings do nothing to these scans, and why."""
     if isinstance(config.network, NetworkOptions) and (idle := config.network.without_effect):
         yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such part"
+    if "extractor_layers" in _changed(config.network) and not hasattr(config.build(), "extractor"):
+        yield f"--network.extractor_layers: method {config.method!r} has no extractor"
     if config.split.test and not splits.get("test") and not config.split.folds:
         yield f"--test {config.split.test:g}: with a single subject, nobody can be set aside"
     if any(not scan.meta.emulated and not is_full(scan.mask) for scan in scans):
@@ -233,7 +236,12 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
     """
     device = device_of(config.machine.accelerator)
     sample = Sample(scan, full=companion)
+    precision = real_precision(config.machine, config.training.precision)
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    computing = torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
     method.to(device).train()
+    if precision == "64-true":
+        method.double()
     on_gpu = device.type == "cuda"
     together = batch_size if on_gpu else 1
     if on_gpu:
@@ -242,12 +250,17 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
 
     def step(number: int) -> None:
         groups = [method.examples(sample, Draw(config.training.seed, number, item)) for item in range(together)]
-        for update in method.step(collate(groups).to(device)):
+        updates = method.step(collate(groups).to(device))
+        while True:
+            with computing:
+                update = next(updates, None)
+            if update is None:
+                return
             method.zero_grad()
             update.loss.backward(inputs=update.turn.parameters)  # type: ignore[no-untyped-call]
 
     def reconstruct() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing:
             method.reconstruct(scan.batch().to(device))
 
     with torch.random.fork_rng(), peak_of_memory() as peak:

@@ -24,6 +24,7 @@ from sansref.networks.convolution import conv3x3
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches, UnpairedScans, ValidationSet, WithoutHeldOut
 from sansref.training.config import RunConfig, Threads
+from sansref.training.history import read_history
 from sansref.training.loop import StageResult
 from sansref.training.processes import Processes, alone, precision_note, together
 from sansref.training.progress import Progress
@@ -203,7 +204,8 @@ def learn(
     judged = training if validation is None else validation
     scored = ValidationSet(judged, family, config.split.held_out, options.seed, config.denoises)
     steps = len(ShapeBatches(training.shapes * options.repeats, options.batch_size, options.seed))
-    progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console, beside)
+    earlier = min((float(row["score"]) for row in read_history(run.path / "metrics.csv")), default=math.inf)
+    progress_bar = Progress(config.method.upper(), stages, options.epochs, steps, console, beside, earlier)
 
     def build(stage: int) -> Method:
         method = config.build(stage, learned)

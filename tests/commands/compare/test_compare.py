@@ -471,6 +471,24 @@ def test_shown_slices_are_upright(finished):
         assert np.array_equal(one.images["Input"], given.T.flip(0).numpy())
 
 
+@pytest.mark.parametrize("denoise", [True, False])
+def test_scans_that_denoisers_are_scored_on_share_the_noise_of_their_file(tiny_plan, write_knee, tmp_path, denoise):
+    """As those that they learn from do."""
+    (tmp_path / "knees").mkdir()
+    for seed in range(4):
+        write_knee(tmp_path / "knees" / f"knee{seed}.h5", seed)
+    plan = tiny_plan(methods={"SSDU": {"method": {"name": "ssdu", "denoise": denoise}}}, gap=None)
+    place = Workplace(plan, tmp_path / "knees", None, tmp_path / "out")
+    metas = place.test_scans(plan.cells[0]).metas
+    assert len(metas) >= 2
+    if not denoise:
+        assert all(meta.noise is None for meta in metas)
+        return
+    for meta in metas:
+        alike = [np.multiply(one.noise, one.scale) for one in metas if one.source == meta.source]
+        assert np.allclose(alike, alike[0]) and np.all(alike[0] > 0)
+
+
 def test_unusable_comparisons_are_one_clear_line(place, quiet, heads, tmp_path):
     inside = Workplace(place().plan, heads, None, heads / "out")
     with pytest.raises(SettingError, match="lies inside --data"):

@@ -71,8 +71,8 @@ def test_finds_the_corner_of_radial_masks(tmp_path: Path, spokes: int) -> None:
     np.testing.assert_array_equal(mask.array.numpy(), centered.astype(bool))
 
 
-@pytest.mark.parametrize(("dc", "shifted"), [("centre", False), ("corner", True)])
-def test_dc_can_be_told(tmp_path: Path, dc: Literal["centre", "corner"], shifted: bool) -> None:
+@pytest.mark.parametrize(("dc", "shifted"), [("center", False), ("corner", True)])
+def test_dc_can_be_told(tmp_path: Path, dc: Literal["center", "corner"], shifted: bool) -> None:
     array = np.random.default_rng(0).random((31, 40)) < 0.3
     path = save(tmp_path / "m.npy", array)
     expected = np.fft.fftshift(array) if shifted else array

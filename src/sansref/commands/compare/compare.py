@@ -212,7 +212,7 @@ def draw_curves(folder: Path, curves: Sequence[Curve]) -> None:
     labels = list(dict.fromkeys(curve.method for curve in curves))
     look = dict(zip(labels, looks(len(labels)), strict=True))
     for acceleration in dict.fromkeys(curve.acceleration for curve in curves):
-        figure, axes = new_axes(f"epoch, {acceleration}", "held-out error (lower is better)")
+        figure, axes = new_axes(f"epoch, {acceleration}", "validation score (lower is better)")
         axes.set_yscale("log")
         named = {}
         for curve in (curve for curve in curves if curve.acceleration == acceleration):

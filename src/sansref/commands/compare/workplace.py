@@ -213,6 +213,7 @@ class Workplace:
             "subjects": sorted({info.subject for info in chosen}),
             "files": fingerprints(chosen, self.data),
             "recipe": self.recipe(cell),
+            "noise": self.plan.denoises,
         }
         record = folder.with_name(f"{cell.test_set}.json")
         with locked(folder.parent, patience=600):  # another command on this folder may be writing them
@@ -221,7 +222,8 @@ class Workplace:
             if not known:  # of another comparison in this folder, or half of one
                 remove_made(folder, PREPARED)
             remove_leftovers(folder.parent)
-            scans = prepare(unchanged(chosen), cell.config.preparation, folder, references=True)
+            recipe, noise = cell.config.preparation, self.plan.denoises
+            scans = prepare(unchanged(chosen), recipe, folder, references=True, noise=noise)
             if not known:
                 write_text(record, json.dumps({"sha256": hash_of(scans), "scans": len(scans), **wanted}, indent=2))
         return scans

@@ -18,7 +18,7 @@ from sansref.kspace.grid import full_center
 from sansref.kspace.masks.mask import SamplingMask, estimated_density
 
 Values = NDArray[Any]
-DCPlace = Literal["auto", "centre", "corner"]
+DCPlace = Literal["auto", "center", "corner"]
 
 EVIDENCE = math.log(1000)
 """DC is found where chance would fully sample the low frequencies less than once in a thousand masks."""
@@ -36,7 +36,7 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     height
         Rows of the grid, needed where the file holds a single line of columns.
     dc
-        Where the file has DC: at index ``n // 2`` (``"centre"``), at index 0 (``"corner"``, as the masks of
+        Where the file has DC: at index ``n // 2`` (``"center"``), at index 0 (``"corner"``, as the masks of
         ISTA-Net), or where the low frequencies are fully sampled (``"auto"``).
 
     Returns
@@ -50,8 +50,8 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     FileError
         If the file cannot be read, does not hold one mask, or does not show where DC is.
     """
-    if dc not in ("auto", "centre", "corner"):
-        raise ValueError(f"dc must be 'auto', 'centre' or 'corner', got {dc!r}")
+    if dc not in ("auto", "center", "corner"):
+        raise ValueError(f"dc must be 'auto', 'center' or 'corner', got {dc!r}")
     path = Path(path)
     array = _of_height(path, _binary(path, _load(path)), height)
     columns = bool((array == array[:1]).all())
@@ -158,7 +158,7 @@ def _dc_in_corner(path: Path, array: Tensor, columns: bool) -> bool:
     if corner >= EVIDENCE and corner > 2 * center:
         return True
     problem = "does not show whether DC is in the center or in the corner: neither alone is fully sampled"
-    raise FileError(path, problem, "Say which with --mask-dc centre or --mask-dc corner")
+    raise FileError(path, problem, "Say which with --mask-dc center or --mask-dc corner")
 
 
 def _evidence(array: Tensor, columns: bool) -> float:

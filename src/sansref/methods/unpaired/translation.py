@@ -77,6 +77,7 @@ class ImageTranslation(Method[Options, ImagePair]):
     """
 
     network_type: ClassVar[type[Any]] = TranslatorOptions
+    independent = False  # the networks normalise by the statistics of their batch
     options: Options
 
     def __init__(self, network: TranslatorOptions, options: Options) -> None:

@@ -233,7 +233,7 @@ class Contents:
     slices: Sequence[ViewerSlice] = ()
     curves: Sequence[Curve] = ()
     sections: Sequence[Section] = ()
-    curve_label: str = "held-out error"
+    curve_label: str = "validation score"
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     curve_axis: str = "epoch"
