@@ -24,7 +24,7 @@ from sansref.data.scan_store import store_scans
 from sansref.errors import FileError
 from sansref.files import unrefused
 from sansref.outputs.writers import fastmri_slices, nifti_slices, png_slices
-from sansref.results.figures import stage_figure
+from sansref.results.figures import build_stage_figure, save_figure
 from sansref.results.scores import ScoredSlice, write_scores
 from sansref.results.viewer.contents import Contents, ViewerSlice
 from sansref.results.viewer.page import write_page
@@ -71,8 +71,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "prepared": store,
     "report.html": page,
     "scores.csv": lambda path: write_scores(path, [ScoredSlice("a", 4, 0, 0, "b", 1)] * 100),
-    "stages.png": lambda path: stage_figure(path, {"a": [1, 2]}),
-    "stages.svg": lambda path: stage_figure(path, {"a": [1, 2]}),
+    "stages.png": lambda path: save_figure(build_stage_figure({"a": [1, 2]}), path),
+    "stages.svg": lambda path: save_figure(build_stage_figure({"a": [1, 2]}), path),
 }
 
 

@@ -20,8 +20,9 @@ from sansref.kspace.noise import noise_level, white_noise
 from sansref.kspace.partitions import Partition, k_weights, select_variable_density, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.idr import another_mask, within_reach
+from sansref.methods.idr import another_mask
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod
+from sansref.metrics.held_out import reachable
 from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
@@ -184,7 +185,7 @@ class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
         if number == 0:
             partition = self._select(scan.mask, generator)
             return partition.input, partition.selected
-        another = within_reach(self.family.another(scan.mask, number - 1), scan)
+        another = reachable(scan, self.family.another(scan.mask, number - 1))
         return self._select(another, generator).input, independent
 
     def _weight(self, scan: Scan, seen: Tensor, selected: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sansref.errors import FileError
+from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_level
 
@@ -84,6 +85,10 @@ class ScanMeta:
     crop: tuple[int, int] | None = None
     geometry: Geometry | None = None
     noise: tuple[float, ...] | None = None
+
+    def cropped(self, image: Tensor) -> Tensor:
+        """The part of an image (..., height, width) that is scored and exported."""
+        return image if self.crop is None else center_crop(image, self.crop)
 
 
 def _fit(maps: Tensor, kspace: Tensor) -> bool:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sansref.errors import FileError
-from sansref.outputs.writers import check_nifti_name, real_image, save_nifti, save_png
+from sansref.outputs.writers import real_image, save_nifti, save_png
 from sansref.scan import Geometry
 
 VOLUME = np.arange(6 * 8 * 10, dtype=np.float32).reshape(6, 8, 10)
@@ -65,13 +64,6 @@ def test_nifti_of_a_geometry_that_gives_no_place_keeps_its_sizes(
         assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (0, 0)
         assert written.header.get_zooms()[:3] == pytest.approx(sizes)
         np.testing.assert_array_equal(written.get_fdata(), array)
-
-
-def test_a_nifti_needs_its_ending() -> None:
-    assert check_nifti_name("a.nii.gz") == Path("a.nii.gz")
-    for name in ("a.nifti", "a.gz", "nii"):
-        with pytest.raises(FileError, match=r"is not a NIfTI name\. Let it end in \.nii or \.nii\.gz\."):
-            check_nifti_name(name)
 
 
 def test_png_maps_the_window_to_grey(tmp_path: Path) -> None:

@@ -17,11 +17,10 @@ from torch import Tensor
 from sansref.errors import FileError
 from sansref.results.error_figure import DPI, build_error_figure, common_error_limit, worst_region
 from sansref.results.figures import (
-    agreement_figure,
     build_agreement_figure,
     build_stage_figure,
     error_figure,
-    stage_figure,
+    save_figure,
 )
 from sansref.results.viewer.contents import ViewerSlice
 
@@ -188,20 +187,20 @@ def test_error_figure_refuses_a_region_outside(zoom: tuple[int, int, int, int]) 
 
 def test_figures_touch_no_global_state(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    stage_figure(tmp_path / "stages.png", {"idr": [1.0, 2.0]})
+    save_figure(build_stage_figure({"idr": [1.0, 2.0]}), tmp_path / "stages.png")
     assert dict(matplotlib.rcParams) == before
 
 
 def test_unwritable_figure_is_a_file_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot be written"):
-        stage_figure(tmp_path / "file" / "figure.png", {"idr": [1.0]})
+        save_figure(build_stage_figure({"idr": [1.0]}), tmp_path / "file" / "figure.png")
 
 
 def test_stage_figure_draws_curves_and_baselines(tmp_path: Path) -> None:
     curves = {"idr": [30.0, 33.0, 33.5], "other $1": [29.0, 34.0]}
     baselines = {"supervised": 35.0, "zero-filled": 24.0}
-    figure = build_stage_figure(curves, "SSIM", "round", baselines)
+    figure = build_stage_figure(curves, baselines)
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines["idr"].get_xdata()) == [1, 2, 3]
@@ -209,10 +208,10 @@ def test_stage_figure_draws_curves_and_baselines(tmp_path: Path) -> None:
     assert set(lines["zero-filled"].get_ydata()) == {24.0}
     assert lines["idr"].get_marker() != lines["other $1"].get_marker()
     assert lines["supervised"].get_linestyle() != lines["zero-filled"].get_linestyle() != "-"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("round", "SSIM")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("stage", "PSNR (dB)")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["supervised", "other $1", "idr", "zero-filled"]
-    stage_figure(tmp_path / "stages.png", curves, "SSIM", "round", baselines)
+    save_figure(figure, tmp_path / "stages.png")
     with Image.open(tmp_path / "stages.png") as image:
         assert image.format == "PNG"
 
@@ -233,14 +232,12 @@ def test_stage_figure_refuses_empty_curves(curves: Mapping[str, Sequence[float]]
         build_stage_figure(curves)
 
 
-def test_rho_is_one_when_the_score_ranks_perfectly(tmp_path: Path) -> None:
+def test_rho_is_one_when_the_score_ranks_perfectly() -> None:
     score = {"idr": [0.5, 0.3, 0.2], "ssdu": [0.4, 0.25]}
     truth = {"ssdu": [31.0, 33.0], "idr": [30.0, 32.0, 34.0]}
-    assert agreement_figure(tmp_path / "figure.png", score, truth) == pytest.approx(1)
+    assert build_agreement_figure(score, truth)[1] == pytest.approx(1)
     worst = {name: [-value for value in values] for name, values in truth.items()}
     assert build_agreement_figure(score, worst)[1] == pytest.approx(-1)
-    with Image.open(tmp_path / "figure.png") as image:
-        assert image.format == "PNG"
 
 
 def test_rho_is_that_of_scipy_over_all_methods() -> None:

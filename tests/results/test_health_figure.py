@@ -13,7 +13,8 @@ from PIL import Image
 
 from sansref.errors import FileError
 from sansref.results.error_figure import DPI
-from sansref.results.health_figure import build_health_figure, health_figure
+from sansref.results.figures import save_figure
+from sansref.results.health_figure import build_health_figure
 from sansref.training.history import read_history
 
 GROUPS = [
@@ -153,7 +154,7 @@ def test_the_log_of_a_run_is_drawn_as_png(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("stage,epoch,cycle,score\n0,0,0.2,0.5\n0,1,0.1,0.4\n")
     before = dict(matplotlib.rcParams)
-    health_figure(tmp_path / "new" / "health.png", read_history(path))
+    save_figure(build_health_figure(read_history(path)), tmp_path / "new" / "health.png")
     with Image.open(tmp_path / "new" / "health.png") as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
@@ -164,4 +165,4 @@ def test_the_log_of_a_run_is_drawn_as_png(tmp_path: Path) -> None:
 def test_unwritable_figure_is_a_file_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot be written"):
-        health_figure(tmp_path / "file" / "health.png", _rows(2))
+        save_figure(build_health_figure(_rows(2)), tmp_path / "file" / "health.png")

@@ -33,7 +33,7 @@ from sansref.metrics.quality import psnr
 from sansref.networks import NetworkOptions
 from sansref.outputs.writers import save_png
 from sansref.randomness import seeded
-from sansref.results.figures import agreement_figure, error_figure, stage_figure
+from sansref.results.figures import build_agreement_figure, build_stage_figure, error_figure, save_figure
 from sansref.results.render import markdown
 from sansref.results.scorer import ZERO_FILLED, Scorer, zero_filled
 from sansref.results.scores import write_scores
@@ -189,12 +189,12 @@ def _uncover(options: DemoOptions, truth: Scan, runs: dict[str, RunDirectory], o
     error_figure(out / "reconstructions.png", shown, zoom=(zoom[0], zoom[1], zoom[2], zoom[3]))
     snapshots = {_NAMES[name]: list_snapshots(run, truth) for name, run in runs.items()}
     curves = {name: _psnr_per_stage(found, options) for name, found in snapshots.items()}
-    stage_figure(out / "stages.png", curves, baselines={ZERO_FILLED: scores[0].psnr})
-    rho = agreement_figure(
-        out / "agreement.png",
+    save_figure(build_stage_figure(curves, {ZERO_FILLED: scores[0].psnr}), out / "stages.png")
+    agreement, rho = build_agreement_figure(
         {name: [snapshot.score for snapshot in found] for name, found in snapshots.items()},
         {name: [snapshot.psnr for snapshot in found] for name, found in snapshots.items()},
     )
+    save_figure(agreement, out / "agreement.png")
     write_text(out / "table.md", markdown(summary.scores()))
     write_scores(out / "scores.csv", scores)
     _report(options, truth, summary, shown, rho, runs, out)

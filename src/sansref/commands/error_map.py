@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from math import ceil
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.commands.output_files import MAPS_RECORD, Outputs, check_finite
+from sansref.commands.output_files import MAPS_RECORD, Outputs, check_finite, write_images
 from sansref.data.placement import in_plane_axes, is_placing
 from sansref.errors import SettingError
 from sansref.files import write_text
@@ -26,7 +25,6 @@ from sansref.metrics.error_bound import Estimated, mean_of
 from sansref.metrics.error_maps import ErrorMapOptions, error_maps
 from sansref.metrics.held_out import Reconstruct
 from sansref.outputs.overlay import OVERLAYS
-from sansref.outputs.writers import PutSlice
 from sansref.results.scorer import magnitude
 from sansref.scan import Scan, ScanMeta
 from sansref.training.config import RunConfig
@@ -176,19 +174,12 @@ class MappedFile:
 
     def write(self, slices: Iterable[tuple[Tensor, ScanMeta]]) -> bool:
         """Write slices as they come; tells whether any of them was undersampled here."""
-        puts: list[list[PutSlice]] = []
-        emulated = False
-        with ExitStack() as opened:
-            for layers, meta in slices:
-                image, *maps = layers
-                shown = [layers, *(torch.stack([image, one]) for one in maps)]
-                if not puts:
-                    every = zip((self.outputs, *self._maps), shown, strict=True)
-                    puts = [outputs.open(opened, what, meta) for outputs, what in every]
-                for what, writers in zip(shown, puts, strict=True):
-                    for put in writers:
-                        put(meta.slice, what)
-                emulated |= meta.emulated
+
+        def shown(layers: Tensor) -> list[Tensor]:
+            image, *maps = layers
+            return [layers, *(torch.stack([image, one]) for one in maps)]
+
+        emulated = write_images((self.outputs, *self._maps), ((shown(layers), meta) for layers, meta in slices))
         told = [
             {
                 "slice": meta.slice,

@@ -31,7 +31,6 @@ from sansref.outputs.writers import (
     fastmri_slices,
     mrd_slices,
     nifti_slices,
-    overlay_slices,
     png_name,
     png_slices,
 )
@@ -96,9 +95,7 @@ class Outputs:
         writers = {
             "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing, self.made.noise),
             "hdf5": lambda path: fastmri_slices(path, shape, self.maps),
-            "png": lambda path: (
-                overlay_slices(path, self.overlay, meta.geometry) if self.overlay else png_slices(path, meta.geometry)
-            ),
+            "png": lambda path: png_slices(path, meta.geometry, self.overlay),
             "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),
             "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made, [*map(self._made, self.maps)]),
         }
@@ -140,17 +137,19 @@ class Outputs:
         return {name: self.out / f"{self.begin}{ENDINGS[name]}" for name in names}
 
 
-def write_images(outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor, ScanMeta]]) -> bool:
+def write_images(
+    outputs: Outputs | Sequence[Outputs], images: Iterator[tuple[Tensor | Sequence[Tensor], ScanMeta]]
+) -> bool:
     """Write slices as they come, one in memory at a time; tells whether any of them was undersampled here.
 
-    With several outputs, a slice holds an image for each of them, (outputs, height, width).
+    With several outputs, a slice holds what each of them is given, such as (outputs, height, width).
     """
     several = (outputs,) if isinstance(outputs, Outputs) else outputs
     puts: list[list[PutSlice]] | None = None
     emulated = False
     with ExitStack() as opened:
         for image, meta in images:
-            layers = image[None] if isinstance(outputs, Outputs) else image
+            layers = [image] if isinstance(image, Tensor) and isinstance(outputs, Outputs) else image
             if puts is None:
                 puts = [one.open(opened, layer, meta) for one, layer in zip(several, layers, strict=True)]
             for layer, own in zip(layers, puts, strict=True):

@@ -20,7 +20,7 @@ from sansref.data.slices import Slices, resized_image, resized_kspace
 from sansref.errors import FileError, SizeError
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.grid import center_crop, is_full
+from sansref.kspace.grid import is_full
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 from sansref.settings import by_name
@@ -136,9 +136,7 @@ def magnitude_of(scan: Scan) -> ImageSlice:
     if not is_full(scan.mask):
         problem = "is undersampled and has no full image"
         raise FileError(scan.meta.source, problem, "Train without --magnitude to use the measured k-space")
-    image = rss(ifft2c(scan.kspace))
-    if scan.meta.crop is not None:
-        image = center_crop(image, scan.meta.crop)
+    image = scan.meta.cropped(rss(ifft2c(scan.kspace)))
     return ImageSlice(image, replace(scan.meta, synthetic=True, crop=None, noise=None))
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.grid import center_crop
 from sansref.scan import Scan
 
 
@@ -60,8 +59,7 @@ class ScanFile:
         found = self[index]
         if isinstance(found, ImageSlice):
             return found.image
-        image = rss(ifft2c(found.kspace))
-        return image if found.meta.crop is None else center_crop(image, found.meta.crop)
+        return found.meta.cropped(rss(ifft2c(found.kspace)))
 
     def __repr__(self) -> str:
         info = self.info

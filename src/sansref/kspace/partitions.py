@@ -272,17 +272,6 @@ def select_variable_density(
     return in_units(acquired, unit, select)
 
 
-def multi(split: Callable[[], Partition], count: int) -> list[Partition]:
-    """Several partitions of the same samples, for multi-mask SSDU (Yaman et al., NMR Biomed. 2022).
-
-    ``split`` draws one, for instance ``lambda: split_uniform(acquired, 0.4, generator)``. Raises ``SettingError`` if
-    ``count`` is below 1.
-    """
-    if count < 1:
-        raise SettingError(f"{count} partitions are impossible: give at least 1")
-    return [split() for _ in range(count)]
-
-
 def _set_apart(
     acquired: Tensor, log_weight: Tensor, ratio: float, generator: Generator, block: Shape, unit: Unit
 ) -> Partition:

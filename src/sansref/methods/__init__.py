@@ -28,7 +28,7 @@ from sansref.methods.ssdu import SSDU, SSDUOptions
 from sansref.methods.supervised import Supervised, SupervisedOptions
 from sansref.methods.unpaired.cyclegan import CycleGAN, CycleGANOptions
 from sansref.methods.unpaired.iscl import ISCL, ISCLOptions, SwitchableISCL, SwitchableOptions
-from sansref.methods.unpaired.supervised_generator import SupervisedGenerator, SupervisedGeneratorOptions
+from sansref.methods.unpaired.supervised_generator import SupervisedGenerator
 from sansref.methods.unpaired.translation import ImageTranslation
 from sansref.methods.unrolled import UnrolledMethod, mixed_l1_l2, weighted_mse
 
@@ -53,7 +53,6 @@ __all__ = [
     "Sample",
     "Supervised",
     "SupervisedGenerator",
-    "SupervisedGeneratorOptions",
     "SupervisedOptions",
     "SwitchableISCL",
     "SwitchableOptions",

@@ -24,6 +24,7 @@ from sansref.kspace.partitions import Partition, k_weights, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions, check_alpha
+from sansref.metrics.held_out import reachable
 from sansref.networks.reconstructor import Network
 from sansref.scan import Scan
 
@@ -192,19 +193,10 @@ def another_mask(family: MaskFamily, scan: Scan, others: int, generator: torch.G
     """
     first = int(torch.randint(others, (), generator=generator))
     for step in range(others):
-        mask = within_reach(family.another(scan.mask, (first + step) % others), scan)
+        mask = reachable(scan, family.another(scan.mask, (first + step) % others))
         if (scan.mask & ~mask).any():
             return mask
     raise SettingError(
         f"{scan.meta.source}: none of {others} masks of its kind leaves out anything that it has acquired: "
         "use a larger --pool"
     )
-
-
-def within_reach(mask: Tensor, scan: Scan) -> Tensor:
-    """A mask (height, width) without the columns that a zero-padded scan never reached."""
-    if scan.meta.columns is None:
-        return mask
-    reached = torch.zeros_like(mask)
-    reached[:, slice(*scan.meta.columns)] = True
-    return mask & reached

@@ -22,8 +22,9 @@ from sansref.kspace.measurement import Measurement
 from sansref.kspace.partitions import select_variable_density
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
-from sansref.methods.idr import CENTER, within_reach
+from sansref.methods.idr import CENTER
 from sansref.methods.unrolled import UnrolledMethod, UnrolledOptions
+from sansref.metrics.held_out import reachable
 from sansref.networks.reconstructor import Network
 
 
@@ -77,7 +78,7 @@ class IDRPaper(UnrolledMethod[IDRPaperOptions]):
             given = self._selected(scan.measurement, generator)
             return [KspaceExample(given, scan.kspace, scan.mask.float())]
         number = int(torch.randint(self.options.pool, (), generator=generator))
-        omega = scan.mask if number == 0 else within_reach(self.family.another(scan.mask, number - 1), scan)
+        omega = scan.mask if number == 0 else reachable(scan, self.family.another(scan.mask, number - 1))
         given = self._selected(replace(scan.measurement, kspace=refined, mask=omega), generator)
         if self.options.reading == "B":
             return [KspaceExample(given, scan.kspace, scan.mask.float())]

@@ -11,7 +11,7 @@ from torch import Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides, is_full
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.partitions import Partition, k_weights, multi, split_gaussian, split_uniform
+from sansref.kspace.partitions import Partition, k_weights, split_gaussian, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions, check_alpha
@@ -99,9 +99,10 @@ class SSDU(UnrolledMethod[SSDUOptions]):
             return [self.recorrupted_example(scan, scan.mask, nothing, noise) for _ in range(options.partitions)]
         split = split_gaussian if options.split == "gaussian" else split_uniform
         block = fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), options.split_center)
-        partitions = multi(
-            lambda: split(scan.mask, options.ratio, generator, block=block, unit=options.unit), options.partitions
-        )
+        partitions = [
+            split(scan.mask, options.ratio, generator, block=block, unit=options.unit)
+            for _ in range(options.partitions)
+        ]
         if options.denoise:
             noise = draw.fresh()  # also where partitions stay
             weights = [torch.where(part.target, self._k_weights(scan, part), 0.0) for part in partitions]

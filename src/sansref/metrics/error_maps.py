@@ -15,7 +15,6 @@ from torch import Tensor
 
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.grid import center_crop
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS, Measurement, View
 from sansref.kspace.noise import estimate_noise, white_noise
@@ -192,16 +191,16 @@ def _maps(
     options: ErrorMapOptions,
 ) -> ErrorMaps:
     body = body_mask(image.abs())
-    shape = _cropped(error_shape(image, replicates, body), scan)
+    shape = scan.meta.cropped(error_shape(image, replicates, body))
     safe, error = ((one * shape).sqrt() for one in (energy.safe, energy.value))
     # In air, image and residual are of the same noise, and their phases with them: z would be of one sign.
-    z = _cropped(torch.where(body, z, 0.0), scan)
+    z = scan.meta.cropped(torch.where(body, z, 0.0))
     return ErrorMaps(
         image,
         (two_sided_quantile(options.bound) * safe).float(),
         z,
-        tuple(regions(z, _cropped(body, scan))),
-        estimated_psnr(*_peak(_cropped(image.abs(), scan), error, wanted, scan, body), error, energy.spread),
+        tuple(regions(z, scan.meta.cropped(body))),
+        estimated_psnr(*_peak(scan.meta.cropped(image.abs()), error, wanted, scan, body), error, energy.spread),
     )
 
 
@@ -213,13 +212,9 @@ def _peak(image: Tensor, error: Tensor, wanted: Tensor | None, scan: Scan, body:
     at = image.argmax()
     peak, aside = image.flatten()[at], error.flatten()[at]
     if wanted is not None:
-        peak = torch.maximum(peak + _cropped(wanted, scan).flatten()[at], peak / 2)
+        peak = torch.maximum(peak + scan.meta.cropped(wanted).flatten()[at], peak / 2)
         aside = robust(wanted[body])[1]
     return float(peak), float(aside / peak.clamp(min=1e-15))
-
-
-def _cropped(data: Tensor, scan: Scan) -> Tensor:
-    return data if scan.meta.crop is None else center_crop(data, scan.meta.crop)
 
 
 def _stream(scan: Scan, options: ErrorMapOptions, purpose: str, *number: int) -> torch.Generator:

@@ -69,7 +69,7 @@ def held_out_folds(scan: Scan, count: int, seed: int, among: Tensor | None = Non
 
 
 def reachable(scan: Scan, density: Tensor) -> Tensor:
-    """Where the law may acquire (its ``density`` is not 0), and a zero-padded scan reached, bool (height, width)."""
+    """Where a law may acquire (its ``density``, or a mask, is not 0), and a zero-padded scan reached, bool."""
     found = density > 0
     if scan.meta.columns is None:
         return found

@@ -22,20 +22,12 @@ from sansref import __version__
 from sansref.data.placement import Placement, for_people, is_placing, placement_of
 from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.reader import FileInfo
-from sansref.errors import FileError, SettingError
+from sansref.errors import SettingError
 from sansref.files import atomic_folder, atomic_path, remove_made, room_on_disk, unrefused
 from sansref.outputs.overlay import DISPLAY_PERCENTILE, Overlay
 from sansref.scan import Geometry, ScanMeta
 
 Array = npt.NDArray[np.floating]
-
-
-def check_nifti_name(path: str | Path) -> Path:
-    """The path, if it ends as NIfTI must; raises ``FileError`` otherwise."""
-    path = Path(path)
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise FileError(path, "is not a NIfTI name", "Let it end in .nii or .nii.gz")
-    return path
 
 
 def save_nifti(
@@ -123,21 +115,6 @@ def save_png(
     Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(path, format="PNG")
 
 
-@contextmanager
-def overlay_slices(folder: str | Path, overlay: Overlay, geometry: Geometry | None = None) -> Iterator[PutSlice]:
-    """As :func:`png_slices`, in colour, of pairs (2, height, width) of an image and the map that is laid over it."""
-    from PIL import Image
-
-    with atomic_folder(Path(folder)) as temporary:
-
-        def put(index: int, pair: Tensor | Array) -> None:
-            image, values = (for_people(real_image(one), geometry) for one in pair)
-            Image.fromarray(overlay.over(image, values)).save(temporary / png_name(index), format="PNG")
-
-        yield put
-        remove_made(Path(folder), r"slice-\d+\.png")
-
-
 def real_image(data: Tensor | Array) -> npt.NDArray[np.float32]:
     """As float32 in memory, (height, width); raises ``ValueError`` if it is not real, finite and 2-D."""
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
@@ -163,10 +140,8 @@ def nifti_slices(
     """A float32 NIfTI volume, in the place of the patient that it was cut from; a fourth axis counts several volumes.
 
     The shape is (slices, height, width); the array's axes are put back in the source's order, as :func:`save_nifti`
-    does. Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file. Raises
-    ``FileError`` if the name does not end in .nii or .nii.gz.
+    does. Slices may lie along any axis of the file, so they are gathered in an array on disk, beside the file.
     """
-    path = check_nifti_name(path)
     slice_axis = 2 if geometry is None else geometry.slice_axis
     stack = (geometry and geometry.stack) or shape[0]
     sizes = list(shape[1:])
@@ -227,13 +202,27 @@ def fastmri_slices(
 
 
 @contextmanager
-def png_slices(folder: str | Path, geometry: Geometry | None = None) -> Iterator[PutSlice]:
+def png_slices(
+    folder: str | Path, geometry: Geometry | None = None, overlay: Overlay | None = None
+) -> Iterator[PutSlice]:
     """A folder of 8-bit images as :func:`save_png` writes them, named by :func:`png_name`.
 
-    It appears in the place of one that there was before.
+    It appears in the place of one that there was before. With an ``overlay``, slices are pairs (2, height, width) of an
+    image and the map that is laid over it in colour.
     """
+    from PIL import Image
+
     with atomic_folder(Path(folder)) as temporary:
-        yield lambda index, image: save_png(temporary / png_name(index), image, geometry=geometry)
+
+        def put(index: int, image: Tensor | Array) -> None:
+            path = temporary / png_name(index)
+            if overlay is None:
+                save_png(path, image, geometry=geometry)
+                return
+            below, values = (for_people(real_image(one), geometry) for one in image)
+            Image.fromarray(overlay.over(below, values)).save(path, format="PNG")
+
+        yield put
         remove_made(Path(folder), r"slice-\d+\.png")  # a folder cannot be renamed to one that holds something
 
 

@@ -40,26 +40,6 @@ def error_figure(
     save_figure(build_error_figure(shown, title, zoom, error_limit), path)
 
 
-def stage_figure(
-    path: str | Path,
-    curves: Mapping[str, Sequence[float]],
-    ylabel: str = "PSNR (dB)",
-    xlabel: str = "stage",
-    baselines: Mapping[str, float] | None = None,
-) -> None:
-    """Write :func:`build_stage_figure`; FileError if the system refuses."""
-    save_figure(build_stage_figure(curves, ylabel, xlabel, baselines), path)
-
-
-def agreement_figure(
-    path: str | Path, score: Mapping[str, Sequence[float]], truth: Mapping[str, Sequence[float]]
-) -> float:
-    """Write :func:`build_agreement_figure` and return its rho; FileError if the system refuses."""
-    figure, rho = build_agreement_figure(score, truth)
-    save_figure(figure, path)
-    return rho
-
-
 def maps_figure(path: str | Path, maps: Mapping[str, npt.NDArray[np.floating[Any]]]) -> None:
     """Write the magnitudes of coil sensitivity maps by name, (height, width) each, side by side on one grey scale.
 
@@ -84,20 +64,13 @@ def maps_figure(path: str | Path, maps: Mapping[str, npt.NDArray[np.floating[Any
     save_figure(figure, path)
 
 
-def build_stage_figure(
-    curves: Mapping[str, Sequence[float]],
-    ylabel: str = "PSNR (dB)",
-    xlabel: str = "stage",
-    baselines: Mapping[str, float] | None = None,
-) -> Figure:
-    """Draw a line per method over stages 1, 2, ..., and a level line for each method without stages.
+def build_stage_figure(curves: Mapping[str, Sequence[float]], baselines: Mapping[str, float] | None = None) -> Figure:
+    """Draw the PSNR of each method over stages 1, 2, ..., and a level line for each method without stages.
 
     Parameters
     ----------
     curves
         Values by stage for each method; NaN leaves a gap.
-    ylabel, xlabel
-        What is drawn, with its unit, and over what.
     baselines
         One value for each method without stages.
 
@@ -111,7 +84,7 @@ def build_stage_figure(
     lengths = {name: len(values) for name, values in curves.items()}
     if not lengths or 0 in lengths.values():
         raise ValueError(f"curves must be at least one, none of them empty, got the lengths {lengths}")
-    figure, axes = new_axes(xlabel, ylabel)
+    figure, axes = new_axes("stage", "PSNR (dB)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ends: list[tuple[float, Any]] = []
     for (name, values), look in zip(curves.items(), looks(len(curves)), strict=True):
@@ -190,11 +163,16 @@ def new_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel, fontsize=11, parse_math=False)
     axes.set_ylabel(ylabel, fontsize=11, parse_math=False)
+    style_axes(axes)
+    return figure, axes
+
+
+def style_axes(axes: Axes) -> None:
+    """Ticks, frame and grid of all plots."""
     axes.tick_params(which="both", labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.7)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _use_log_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sansref.files import atomic_path, claimed
+from sansref.files import claimed
 from sansref.results.error_figure import DPI
-from sansref.results.figures import COLOURS, DASHES, MARKERS
+from sansref.results.figures import COLOURS, DASHES, MARKERS, save_figure, style_axes
 from sansref.training.history import read_history
 
 if TYPE_CHECKING:
@@ -67,14 +67,7 @@ def draw_health(run: Path) -> None:
     Nothing is written into a folder that is none: a training that was refused is no reason to.
     """
     if claimed(run) == "run" and (rows := read_history(run / "metrics.csv")):
-        health_figure(run / "health.png", rows)
-
-
-def health_figure(path: str | Path, rows: Sequence[Row]) -> None:
-    """Write :func:`build_health_figure` as PNG; FileError if the system refuses."""
-    figure = build_health_figure(rows)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="white")
+        save_figure(build_health_figure(rows), run / "health.png")
 
 
 def build_health_figure(rows: Sequence[Row]) -> Figure:
@@ -82,8 +75,8 @@ def build_health_figure(rows: Sequence[Row]) -> Figure:
 
     Panels are the mean judgements of real and made images of either domain; the consistency losses, in image units
     [-1, 1]; how far generated images are from their acquired samples; how far the two halves of the ensemble are from
-    each other; the spreads that vanish where a network collapses; the held-out error; and the loss of each turn. Epochs
-    are counted from 1 through all stages.
+    each other; the spreads that vanish where a network collapses; the validation score; and the loss of each turn.
+    Epochs are counted from 1 through all stages.
 
     Parameters
     ----------
@@ -127,13 +120,10 @@ def _style(axes: Axes, panel: _Panel, last: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(panel.title, fontsize=11, loc="left", pad=22 if len(panel.curves) > 1 else 6)
-    axes.tick_params(which="both", labelsize=10)
+    style_axes(axes)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if last:
         axes.set_xlabel("epoch", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#DDDDDD", linewidth=0.7)
-    axes.set_axisbelow(True)
 
 
 def _use_log_axis(axes: Axes) -> None:

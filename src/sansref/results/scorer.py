@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sansref.data.placement import for_people
 from sansref.kspace.coils import magnitude_of_sets
-from sansref.kspace.grid import center_crop, is_full
+from sansref.kspace.grid import is_full
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct
@@ -168,7 +168,7 @@ def zero_filled(given: Measurement) -> Tensor:
 
 def magnitude(image: Tensor, scan: Scan) -> Tensor:
     """Magnitude (height, width) of the part of a complex image that is scored and exported."""
-    return _cropped(magnitude_of_sets(image.abs(), scan.mask.shape[0]), scan)
+    return scan.meta.cropped(magnitude_of_sets(image.abs(), scan.mask.shape[0]))
 
 
 def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Tensor:
@@ -188,24 +188,20 @@ def scored_image(image: Tensor, scan: Scan, normalise: Normalise = "none") -> Te
     shown = magnitude_of_sets(image.abs(), height)
     if normalise == "minmax":
         shown = _minmax(shown, magnitude_of_sets(zero_filled(scan.batch())[0].abs(), height))
-    return _cropped(shown, scan)
+    return scan.meta.cropped(shown)
 
 
 def scored_reference(scan: Scan, normalise: Normalise = "none") -> Tensor:
     """Magnitude (height, width) of a scan's reference as images are compared with it; "minmax" is by its own values."""
     assert scan.reference is not None
     truth = magnitude_of_sets(scan.reference.abs(), scan.mask.shape[0])
-    return _cropped(_minmax(truth, truth) if normalise == "minmax" else truth, scan)
+    return scan.meta.cropped(_minmax(truth, truth) if normalise == "minmax" else truth)
 
 
 def _minmax(image: Tensor, by: Tensor) -> Tensor:
     low, high = by.min(), by.max()
     # A blank image has no range of its own.
     return (image - low) / torch.where(high > low, high - low, 1.0)
-
-
-def _cropped(image: Tensor, scan: Scan) -> Tensor:
-    return image if scan.meta.crop is None else center_crop(image, scan.meta.crop)
 
 
 def reference_noise(scan: Scan) -> tuple[float, float] | None:

@@ -87,7 +87,7 @@ def run_stages(
         targets = None
         if stage > 0:
             best = stage_files(folder, _best(results)).best
-            targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, options, processes)
+            targets = _refined(build(stage), best, scans, shapes, folder / "targets", stage, processes)
             if method.warm_start:
                 load_weights(method, best)
         results.append(
@@ -138,7 +138,6 @@ def _refined(
     shapes: Sequence[tuple[int, ...]],
     folder: Path,
     stage: int,
-    options: TrainingOptions,
     processes: Processes,
 ) -> ArrayStore:
     """The refined training data of a stage; written once, and then those of earlier stages are dropped."""

@@ -214,11 +214,8 @@ def test_variable_density_scales_with_the_grid() -> None:
     assert float(small[64, 64 + 20]) == pytest.approx(float(large[128, 128 + 40]), abs=5e-3)
 
 
-def test_center_as_a_fraction_of_the_area() -> None:
-    by_side = uniform_random((100, 100), 4, seeded(), center=0.09)
-    by_area = uniform_random((100, 100), 4, seeded(), center=0.09, center_is="area")
-    assert int((by_side.density == 1).sum()) == 81
-    assert int((by_area.density == 1).sum()) == 900
+def test_center_is_a_fraction_of_each_side() -> None:
+    assert int((uniform_random((100, 100), 4, seeded(), center=0.09).density == 1).sum()) == 81
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -241,8 +238,6 @@ def test_impossible_acceleration_is_refused(law: str, acceleration: float) -> No
 def test_impossible_center_is_refused(law: str, center: float) -> None:
     with pytest.raises(SettingError, match=r"full center of .* is impossible: give a fraction from 0 to 1"):
         draw_mask(law, (32, 32), 4, seeded(), center=center)
-    with pytest.raises(SettingError, match="give a fraction from 0 to 1"):
-        uniform_random((32, 32), 4, seeded(), center=center, center_is="area")
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -7,7 +7,7 @@ Column laws acquire whole columns (phase-encoding lines, the last axis). Point l
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -124,7 +124,6 @@ def uniform_random(
     generator: Generator,
     *,
     center: float = 0.08,
-    center_is: Literal["side", "area"] = "side",
     exact: bool = True,
 ) -> SamplingMask:
     """A full central box, and every other point with the same probability.
@@ -133,14 +132,11 @@ def uniform_random(
     ----------
     shape, acceleration, generator, center
         As for :func:`draw_mask`.
-    center_is
-        ``"side"``: the box takes ``center`` of each side; ``"area"``: of the area of the grid.
     exact
         Take exactly ``round(height * width / acceleration)`` points; False draws each point on its own.
     """
     check_request(shape, acceleration)
-    side = math.sqrt(center) if center_is == "area" and center > 0 else center
-    full = central_mask(shape, fraction_sides(shape, side))
+    full = central_mask(shape, fraction_sides(shape, center))
     wanted = sample_budget(full.numel(), int(full.sum()), acceleration)
     expected = wanted if exact else full.numel() / acceleration
     outer = max(int((~full).sum()), 1)

@@ -8,7 +8,8 @@ of absolute differences. Cycle, bypass, pseudo and noise-consistency loss are th
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +21,8 @@ FourierNorm = Literal["backward", "ortho"]
 AdversarialName = Literal["lsgan", "hinge"]
 
 
-class Judged(Protocol):
-    """A loss of a map of judgements, any shape, to a scalar."""
-
-    def __call__(self, judgement: Tensor) -> Tensor:
-        """Mean over all judgements."""
-        ...
+Judged = Callable[[Tensor], Tensor]
+"""The mean loss of a map of judgements of any shape, a scalar."""
 
 
 class AdversarialLoss(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,19 +16,14 @@ from sansref.methods.unpaired.turns import UNPAIRED_TRAINING, clip_mixtures
 from sansref.networks.translators import TranslatorOptions
 
 
-@dataclass(frozen=True)
-class SupervisedGeneratorOptions(ImageOptions):
-    """ISCL's generator, trained on pairs."""
-
-
-class SupervisedGenerator(ImageTranslation[SupervisedGeneratorOptions]):
+class SupervisedGenerator(ImageTranslation[ImageOptions]):
     """The generator alone, with batch-instance normalisation: L1 error of G(x) against the same scan's reference."""
 
     needs: ClassVar[Needs] = Needs.PAIRED
-    options_type: ClassVar[type[Any]] = SupervisedGeneratorOptions
+    options_type: ClassVar[type[Any]] = ImageOptions
     defaults: ClassVar[Mapping[str, Any]] = UNPAIRED_TRAINING
 
-    def __init__(self, network: TranslatorOptions, options: SupervisedGeneratorOptions) -> None:
+    def __init__(self, network: TranslatorOptions, options: ImageOptions) -> None:
         super().__init__(network, options)
         self.generator = network.generator()
 

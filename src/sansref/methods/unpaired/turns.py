@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from sansref.methods.base import Turn
 from sansref.methods.examples import ImagePair
 from sansref.methods.unpaired.losses import (
     AdversarialLoss,
-    FourierNorm,
     bypass_loss,
     cycle_loss,
     identity_loss,
@@ -26,6 +25,9 @@ from sansref.methods.unpaired.losses import (
 )
 from sansref.networks.norms import BatchInstanceNorm
 from sansref.networks.translators import SwitchableDiscriminator, SwitchableGenerator, TwoDiscriminators, TwoGenerators
+
+if TYPE_CHECKING:
+    from sansref.methods.unpaired.cyclegan import CycleGANOptions
 
 Generators = TwoGenerators | SwitchableGenerator
 Discriminators = TwoDiscriminators | SwitchableDiscriminator
@@ -47,35 +49,6 @@ ALIKE = 1e-4
 
 CONSTANT = 1e-3
 """Pixels of an image in [-1, 1] differ by more than this."""
-
-
-class CycleWeights(Protocol):
-    """How the generators' losses are weighed: options of CycleGAN and of all that build on it."""
-
-    @property
-    def cycle_weight(self) -> float:
-        """Weight of the cycle loss."""
-        ...
-
-    @property
-    def identity_weight(self) -> float:
-        """Weight of the identity loss."""
-        ...
-
-    @property
-    def sampling_weight(self) -> float:
-        """Weight of the sampling loss."""
-        ...
-
-    @property
-    def sampling_norm(self) -> FourierNorm:
-        """Norm of its Fourier transform."""
-        ...
-
-    @property
-    def sampling_power(self) -> Literal[1, 2]:
-        """Power of its moduli."""
-        ...
 
 
 def adversarial_turns(discriminators: Discriminators, generators: Generators) -> list[Turn]:
@@ -116,7 +89,7 @@ def generator_loss(
     generators: Generators,
     judge: Discriminators,
     adversarial: AdversarialLoss,
-    weights: CycleWeights,
+    weights: CycleGANOptions,
     batch: ImagePair,
     restored: Tensor,
     degraded: Tensor,
