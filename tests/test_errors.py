@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sansref
-from sansref.errors import FileError, did_you_mean
+from sansref.errors import FileError, did_you_mean, told
 
 
 def test_an_error_of_a_file_survives_the_way_from_another_process() -> None:
@@ -17,6 +17,10 @@ def test_an_error_of_a_file_survives_the_way_from_another_process() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (FileError, "a.h5: is truncated. Copy it again.")
     assert (again.path, again.problem, again.cure) == (error.path, error.problem, error.cure)
+
+
+def test_a_row_of_a_strangers_words_is_one_line_without_codes_of_the_terminal() -> None:
+    assert told(("test", "\x1b]0;owned\x07\x1b[31mred\nsub-02")) == f"{'test':<16}]0;owned [31mred sub-02"
 
 
 def test_no_message_advises_to_install_this_package_from_an_index() -> None:

@@ -192,6 +192,27 @@ def test_a_lock_in_use_by_another_process_is_named(tmp_path: Path) -> None:
     locked(tmp_path / "a").close()
 
 
+def test_a_lock_file_that_somebody_else_wrote_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "poetry.lock").write_text("package = 1\n")
+    with pytest.raises(FileError, match=r"poetry\.lock: was not made by sansref"):
+        locked(tmp_path / "poetry")
+    assert (tmp_path / "poetry.lock").read_text() == "package = 1\n"
+    (tmp_path / "linked.lock").symlink_to(tmp_path / "poetry.lock")
+    with pytest.raises(FileError, match=r"linked\.lock: cannot be locked"):
+        locked(tmp_path / "linked")
+    monkeypatch.chdir(tmp_path)
+    locked(Path()).close()  # the folder itself, by no name
+
+
+def test_leftovers_of_one_folder_alone_can_be_removed(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "in"):
+        folder.mkdir(exist_ok=True)
+        (folder / f".part-{'0' * 32}-a").touch()
+    remove_leftovers(tmp_path, deep=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert len(list((tmp_path / "in").iterdir())) == 1
+
+
 def test_a_folder_of_the_users_own_is_no_leftover(tmp_path: Path) -> None:
     for name in (".part-1", ".part-of-it", ".part-" + "g" * 32 + "-a"):
         write_text(tmp_path / name / "scan", "kept")

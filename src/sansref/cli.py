@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from io import TextIOWrapper
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Where nobody reads what is written any more, as behind ``| head``, leave without a word, as other programs do.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         try:
             _run(list(sys.argv[1:] if argv is None else argv))
@@ -72,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             sys.stderr.write(f"sansref: {error.filename}: is too long for a path. Check the arguments.\n")
+        elif error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
+            cure = "Ask for the right to use it, or choose another"
+            sys.stderr.write(f"sansref: {error.filename}: cannot be used ({error.strerror}). {cure}.\n")
         elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             # Of what is printed, above all: outputs name their files themselves.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

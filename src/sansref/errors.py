@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 
 def told(row: tuple[str, str]) -> str:
     """A name and its value as one line."""
-    return f"{row[0]:<16}{row[1]}"
+    return f"{row[0]:<16}{printable(row[1])}"
 
 
 def did_you_mean(word: str, names: Iterable[str], cure: str = "", dashes: str = "") -> str:

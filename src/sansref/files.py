@@ -123,16 +123,22 @@ def locked(path: Path, patience: float = 5) -> TextIO:
     file stays: a process may be waiting for it. Raises ``FileError`` if another process does not let go in ``patience``
     seconds, or there can be no such file.
     """
-    lock = path.with_name(f"{path.name}.lock")
+    real = Path(os.path.realpath(path))  # one lock for all names of a folder
+    lock = real.parent / f"{real.name}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        file = os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace")
         if not _got(file, patience):
             with file:
                 file.seek(0)
                 cure = "Wait until it has ended or stop it, then give the same command again"
                 raise FileError(path, f"is in use by {file.read() or 'another process'}", cure)
-        file.truncate(0)
+        if (text := file.read(200)) and not re.fullmatch(r"process \d+ on .*", text):
+            with file:
+                raise FileError(lock, "was not made by sansref", "Move it, or choose another folder")
+        file.seek(0)
+        file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
     except OSError as error:
@@ -284,8 +290,8 @@ def csv_name(cell: str) -> str:
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed left at any depth of a folder of this program's own.
+def remove_leftovers(folder: Path, deep: bool = True) -> None:
+    """Delete what writers that were killed left in a folder of this program's own; ``deep``: at any depth of it.
 
     Folders in it that have a mark for themselves are left alone: somebody may be at work there.
     """
@@ -295,6 +301,8 @@ def remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             elif not leftover.is_symlink():
                 leftover.unlink(missing_ok=True)
+        if not deep:
+            return
         folders[:] = [name for name in folders if not (LEFTOVER.fullmatch(name) or Path(where, name, MARK).exists())]
 
 

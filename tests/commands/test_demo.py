@@ -81,7 +81,7 @@ def test_the_truth_is_never_in_a_run_directory(played):
     assert acquired.reference is None
     missing = truth.reference.numpy().tobytes()
     for name in ("ssdu", "idr"):
-        (scan,) = PreparedScans(out / name / "data")
+        (scan,) = PreparedScans(out / name / "data" / "training")
         assert scan.reference is None
         assert torch.equal(scan.kspace, truth.kspace)
         assert not scan.kspace[0][~truth.mask].any()

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from sansref.commands.reconstruct import Job, reconstruct_files, reconstruct_slices, whole_files
+from sansref.commands.reconstruct import Job, reconstruct_files, reconstruct_slices, usable_device, whole_files
 from sansref.data.prepare import Preparation
 from sansref.data.readers import open_scan_file
 from sansref.data.simulate import Sampling, Simulation
@@ -236,6 +236,25 @@ def test_the_same_command_does_only_what_is_missing(trained, heads, tmp_path, fo
     assert [(one.path, one.earlier) for one, _ in after] == [(files[0], True), (files[1], False)]
     assert after[0][1] == before[0][1]
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_what_others_left_in_a_folder_of_images_stays(trained, heads, tmp_path):
+    """As of a parallel command whose images go into a folder below."""
+    part = f".part-{'0' * 32}-other.nii"
+    for folder in (tmp_path / "out", tmp_path / "out" / "sub"):
+        folder.mkdir()
+        (folder / part).touch()
+    files = [heads / "sub-01_T1w.nii.gz"]
+    play(trained, files, tmp_path / "out")
+    assert names(tmp_path / "out" / "sub") == [part]
+    play(trained, files, tmp_path / "out")
+    assert names(tmp_path / "out" / "sub") == [part]
+    assert part not in names(tmp_path / "out")
+
+
+def test_an_accelerator_that_is_none_is_refused():
+    with pytest.raises(SettingError, match="accelerator must be one of auto, cpu, gpu, got 'cuda'"):
+        usable_device("cuda")
 
 
 def test_a_file_with_one_output_missing_is_done_again(trained, heads, tmp_path):

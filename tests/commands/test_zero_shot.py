@@ -128,6 +128,22 @@ def whole_scans(file):
     return list(config_of().preparation.scans(file))
 
 
+def test_formats_that_are_none_are_told_before_any_work():
+    for formats in ("nifti", ("nifty",)):
+        with pytest.raises(SettingError, match=r"formats must be a list of .*nifti.*, got"):
+            ZeroShotOptions(formats=formats)
+
+
+def test_a_method_of_ones_own_is_learned_and_used(scan_file, tmp_path, monkeypatch):
+    code = "from sansref.methods.idr import IDR\n\n\nclass Mine(IDR):\n    pass\n"
+    (tmp_path / "own_method.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    first = play(scan_file, tmp_path / "out", method="own_method:Mine", stages=1, epochs=1)
+    assert {"network", "mixture"} <= {row.label for row in first.scores}
+    again = play(scan_file, tmp_path / "out", method="own_method:Mine", stages=1, epochs=1)
+    assert again.images == first.images
+
+
 # The three sets
 
 

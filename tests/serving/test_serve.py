@@ -229,6 +229,7 @@ def test_a_port_that_is_taken_is_one_line(sansref, trained):
         (["--max-seconds", "0"], "max_seconds must be positive and at most 86400, got 0"),
         (["--max-acceleration", "0.5"], "max_acceleration must be at least 1, got 0.5"),
         (["--host", "nowhere.invalid"], "cannot listen on nowhere.invalid port 9002"),
+        (["--host", "127..0.0.1"], "cannot listen on 127..0.0.1 port 9002"),
     ],
 )
 def test_impossible_settings_are_one_line(sansref, trained, words, problem):

@@ -142,9 +142,10 @@ def test_the_expectation_follows_what_images_take(monkeypatch):
     before = lanes._rate * 1e6
     lanes.run(1e4, lambda: time.sleep(0.1), always)
     assert lanes._rate * 1e6 == before  # too short to tell
-    for _ in range(2):
+    for number in range(1, 3):
         lanes.run(1e4, lambda: time.sleep(1.1), always)
-    assert lanes._rate * 1e6 > 2 * before
+        # One image that takes a hundred times as long as it should must not have all others refused.
+        assert lanes._rate * 1e6 == pytest.approx(1.2**number * before)
 
 
 def test_closing_waits_for_the_image_in_work(apart):
@@ -160,4 +161,5 @@ def test_coils_cost_their_square_and_pixels_themselves():
     assert cost(2000, 1) == 2 * cost(1000, 1)
     assert cost(1000, 1) < cost(1000, 4) < cost(1000, 16)
     assert cost(1000, 128) > 50 * cost(1000, 8)
+    assert cost(64, 1, 100_000) > 50 * cost(64, 1, 8)
     assert turns.SURELY >= 1

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +16,18 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from sansref import files
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError, TrainingError
+from sansref.files import _got
 from sansref.kspace.fourier import ifft2c
 from sansref.training import processes
 from sansref.training import train as module
 from sansref.training.batches import ValidationSet, WithoutHeldOut
 from sansref.training.history import History, read_history
 from sansref.training.loop import Loop
+from sansref.training.run import RunDirectory
 from sansref.training.train import train
 
 QUIET = Console(quiet=True)
@@ -173,6 +179,7 @@ def test_model_and_card_tell_what_was_learned(play, tiny):
         "splits.json",
         "stages",
         "subjects.json",
+        "training.lock",
     ]
 
 
@@ -190,6 +197,25 @@ def test_log_holds_every_epoch_and_is_let_go(play):
     assert "subjects: {'training': " in log
     assert "stage 1: best score" in log
     assert logging.getLogger("sansref").handlers == handlers
+
+
+def test_a_run_that_another_command_trains_is_left_alone(play, tmp_path, monkeypatch):
+    child = os.fork()
+    if not child:
+        with RunDirectory(tmp_path / "run").locked():
+            (tmp_path / "held").touch()
+            time.sleep(60)
+        os._exit(0)
+    try:
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        with monkeypatch.context() as patch, pytest.raises(FileError, match=f"is in use by process {child}"):
+            patch.setattr(files, "_got", lambda file, patience: _got(file, 0))
+            play()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert play().run.finished
 
 
 def test_a_finished_run_is_left_as_it_is(play, monkeypatch):

@@ -101,19 +101,20 @@ def run_demo(
     """
     truth, acquired = acquire(options)
     claim(out, "demo")
+    runs = {method: RunDirectory(out / method) for method in _NAMES}
+    configs = {method: config_of(options, method) for method in _NAMES}
+    for method, run in runs.items():
+        run.start(configs[method], _SOURCE)
     save_png(out / MASK, acquired.mask.float(), (0, 1))
     for line in scan_in_words(options, acquired):
         say(line)
     say(f"The mask as a picture: {out / MASK}")
     say("Two networks, SSDU and IDR, learn from these samples alone. The true image is read after both have ended.")
-    runs = {}
-    for method in _NAMES:
-        runs[method] = RunDirectory(out / method)
-        config = config_of(options, method)
-        runs[method].start(config, _SOURCE)
+    for method, config in configs.items():
         if not runs[method].finished:
-            with logged_to(runs[method].path / "log.txt"):
-                learn(config, acquired_alone(acquired, runs[method].path / "data"), None, runs[method], console)
+            folder = runs[method].path
+            with logged_to(folder / "log.txt"):
+                learn(config, acquired_alone(acquired, folder / "data/training"), None, runs[method], console)
     # Only from here on does anything look at the truth.
     return _uncover(options, truth, runs, out)
 

@@ -456,7 +456,7 @@ def _write_page(evaluation: Evaluation, shown: Sequence[ViewerSlice], run: RunDi
         summary.tables(),
         [Distribution.of(name, one, summary.lines, {"": evaluation.rows}) for name, one in summary.metrics.items()],
         shown,
-        [Curve.of_run(method, "", run.path)] if (run.path / "metrics.csv").exists() else [],
+        [Curve.of_run(method, "", run.path)] if read_history(run.path / "metrics.csv") else [],
         config=run.config_file.read_text(encoding="utf-8"),
         versions={name: str(value) for name, value in environment().items()},
     )

@@ -274,9 +274,9 @@ def begin(
     for name in ("weights", "formats", "error_map"):
         if record and record.get(name) != settings.get(name):
             raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
-    if out.exists():
-        remove_leftovers(out)
     inputs: dict[str, list[str | int]] = record["inputs"] if record else {}
+    if record:
+        clean(out, inputs)
     changed: list[Path] = []
     for path in filter(os.path.exists, files):
         name, identity = files[path], [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
@@ -295,6 +295,12 @@ def begin(
         else:
             target.unlink()
     write_text(out / RECORD, json.dumps({"version": VERSION, **settings, "inputs": inputs}, indent=1))
+
+
+def clean(out: Path, names: Iterable[str]) -> None:
+    """Remove what killed commands have left half written, in the folders of images of these names alone."""
+    for folder in {(out / name).parent for name in names}:
+        remove_leftovers(folder, deep=False)
 
 
 def _identity(path: Path) -> list[str | int]:

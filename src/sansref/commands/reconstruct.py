@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from rich.console import Console
@@ -21,6 +21,7 @@ from sansref.commands.output_files import (
     Outputs,
     begin,
     check_finite,
+    clean,
     made_by,
     output_names,
     whole_path,
@@ -32,7 +33,7 @@ from sansref.data.readers.dicom import first_files
 from sansref.data.readers.reader import Kind
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
-from sansref.files import keep_outside, remove_leftovers
+from sansref.files import keep_outside
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import estimate_noise, pooled_levels
 from sansref.machine import device_of
@@ -163,7 +164,7 @@ def reconstruct_files(
             else:
                 bad.append(outcome)
                 on_bad(outcome)
-    remove_leftovers(job.out)  # of processes that died on the way
+    clean(job.out, names.values())  # of processes that died on the way
     if not usable:
         raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
 
@@ -239,6 +240,8 @@ def reconstruct_scan(method: Method, scan: Scan, device: torch.device) -> Tensor
 
 def usable_device(accelerator: Accelerator) -> torch.device:
     """Where networks work; SettingError if there is no GPU where one is asked for."""
+    if accelerator not in get_args(Accelerator):
+        raise SettingError(f"accelerator must be one of {', '.join(get_args(Accelerator))}, got {accelerator!r}")
     device = device_of(accelerator)
     if accelerator == "gpu" and device.type == "cpu":
         raise SettingError("accelerator 'gpu' cannot be used: PyTorch sees no GPU; use --accelerator auto")

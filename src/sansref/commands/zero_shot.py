@@ -19,7 +19,7 @@ from functools import cache, cached_property
 from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -173,6 +173,8 @@ class ZeroShotOptions:
     error_map: ErrorMapOptions | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.formats, str) or not {*self.formats} <= {*get_args(Format)}:
+            raise SettingError(f"formats must be a list of {', '.join(get_args(Format))}, got {self.formats!r}")
         if self.minutes is not None and not 0 < self.minutes <= LONGEST:
             raise SettingError(f"minutes must be positive, and at most {LONGEST:g}, got {self.minutes:g}")
 
@@ -380,7 +382,8 @@ class _Work:
         self.config, self.file, self.out, self.options = config, file, out, options
         self.console, self._tell = console, say
         self.began = time.perf_counter()
-        self.run = RunDirectory(out / "run")
+        # What the user has named may be imported again.
+        self.run = RunDirectory(out / "run", trust_code=":" in config.method)
         self.picture = out / "best.png"
         self.seed = config.data_seed + 1  # of the samples for judging
         self.record: dict[str, Any] = {}
@@ -396,8 +399,8 @@ class _Work:
         keep_outside(self.out, self.file)
         self._check()
         self.info = self.config.preparation.describe(self.file)
+        claim(self.out, "zeroshot")
         with locked(self.out):
-            claim(self.out, "zeroshot")
             return self._found()
 
     def _found(self) -> ZeroShot:

@@ -92,7 +92,8 @@ class Turns:
             result = computation.result()
             seconds = time.monotonic() - begin
             if seconds > 1:  # of shorter ones, most is not in proportion to their size
-                self._rate += 0.2 * (seconds / units - self._rate)
+                # What a strange image took must not have all others refused.
+                self._rate += 0.2 * (min(seconds / units, 2 * self._rate) - self._rate)
             return result
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from ismrmrd import Acquisition, AcquisitionHeader
 from torch import Tensor
 
 from sansref.data.mrd.acquisitions import ImageKey, Role, head_of, key_of, role_of
-from sansref.data.mrd.grouping import Collector, Group
+from sansref.data.mrd.grouping import LINE_BYTES, Collector, Group
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.errors import FileError
 from sansref.serving.messages import ClientError
@@ -88,8 +88,6 @@ class Backlog:
         return self._in_work + sum(work.bytes for work in self._waiting)
 
 
-#: Memory of a line besides its samples: its headers, and Python's own.
-LINE_BYTES = 2048
 #: Lines of noise and of calibration that count as progress.
 OTHER_LINES = 65536
 
@@ -186,7 +184,7 @@ class Gathering:
             held = sum(samples.nbytes + LINE_BYTES for samples in data)
             whitening = self._whitening(len(data[0]), line.sample_time_us)
             x, y, z = self.header.encoded
-            units = cost(x * y * z, len(data[0]))
+            units = cost(x * y * z, len(data[0]), len(data))
             ready.append(Work(group, line, whitening, held, units, x * y * z / max(_places(group, x), 1)))
             self._open -= len(data)
         return ready

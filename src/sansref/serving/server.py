@@ -139,6 +139,7 @@ def _listener(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
-        raise SettingError(f"cannot listen on {host} port {port} ({error.strerror or error})") from None
+    except (OSError, UnicodeError) as error:  # a name that is none is no text
+        problem = getattr(error, "strerror", None) or error
+        raise SettingError(f"cannot listen on {host} port {port} ({problem})") from None
     return listener

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import torch
 import yaml
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import sansref
 from sansref.data.scan_store import PREPARED
 from sansref.errors import FileError, SettingError, printable
-from sansref.files import MARK, claim, remove_leftovers, remove_made, write_text
+from sansref.files import MARK, claim, locked, remove_leftovers, remove_made, write_text
 from sansref.methods import Method
 from sansref.methods.registry import METHODS, lies_in
 from sansref.settings import by_name, named_method
@@ -159,6 +159,14 @@ class RunDirectory:
             remove_made(self.path / begun, made)
         for listed in (self.splits_file, self.files_file, self.full_files_file, self.tracker_file):
             listed.unlink(missing_ok=True)
+
+    def locked(self) -> TextIO:
+        """A file that keeps other commands off the folder as long as it is open, see :func:`sansref.files.locked`.
+
+        Raises ``SettingError`` if something else lies there.
+        """
+        claim(self.path, "run")
+        return locked(self.path / "training")
 
     def changes(self, config: RunConfig, data: str, full: str | None = None) -> str:
         """How a configuration differs from the one that the run was started with; empty if it does not, or has not."""

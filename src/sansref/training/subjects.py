@@ -126,9 +126,10 @@ class SubjectReader:
         write_text(self.run.files_file, json.dumps(fingerprints(files, data), indent=1))
         if full is not None:
             write_text(self.run.full_files_file, json.dumps(fingerprints(others, full), indent=1))
-        write_text(self.run.splits_file, json.dumps(splits, indent=2))
         people = {"data": [_person(info) for info in files], "full": [_person(info) for info in others]}
         write_text(_people_file(self.run), json.dumps(people, indent=1))
+        # Last: where it is, a killed command has written the others too.
+        write_text(self.run.splits_file, json.dumps(splits, indent=2))
         logger.info("subjects: %s", splits)
         return splits
 

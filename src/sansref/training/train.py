@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -101,9 +101,10 @@ def train(
     """
     _check(config, data, out, full)
     outcome = Trained(RunDirectory(out))
-    with together(config.machine, config.training.precision) as processes:
+    with ExitStack() as alone_here, together(config.machine, config.training.precision) as processes:
         outcome.leader, console = processes.leader, processes.console(console)
         places = str(data.resolve()), None if full is None else str(full.resolve())
+        processes.by_leader(lambda: outcome.run.finished or alone_here.enter_context(outcome.run.locked()))
         processes.by_leader(lambda: outcome.run.start(config, *places))
         leave_out, say = outcome.leave_out if skip_bad else None, say if processes.leader else None
         reader = SubjectReader(config, outcome.run, leave_out, console, known, say)

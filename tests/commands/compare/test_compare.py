@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
@@ -469,6 +470,20 @@ def test_shown_slices_are_upright(finished):
         assert np.array_equal(one.reference, scan.reference.abs().T.flip(0).numpy())
         given = zero_filled(scan.batch())[0].abs()
         assert np.array_equal(one.images["Input"], given.T.flip(0).numpy())
+
+
+def test_methods_that_change_places_in_a_plan_are_scored_anew(place, quiet):
+    """The folder of a cell has the name of its label."""
+    kinds = {"A": "zero_filled", "B": "zero_filled_best_scale"}
+    for methods in (kinds, {"A": kinds["B"], "B": kinds["A"]}):
+        plain = {label: {"method": method} for label, method in methods.items()}
+        here = place(methods=plain, gap=None, baseline="A")
+        compare(here, console=quiet)
+        rows = read_scores(here.out / "scores.csv")
+        held_out = {label: [math.isnan(row.held_out) for row in rows if row.label == label] for label in methods}
+        for label, method in methods.items():
+            assert all(held_out[label]) == (method == "zero_filled_best_scale")  # which has no held-out error
+            assert any(held_out[label]) == (method == "zero_filled_best_scale")
 
 
 @pytest.mark.parametrize("denoise", [True, False])

@@ -97,6 +97,21 @@ def test_calibration_lines_go_with_their_image_and_are_none_by_themselves(mrd: A
     assert sender.collector.finish() == []
 
 
+def test_calibration_lines_are_kept_by_what_they_take_in_memory(mrd: Any) -> None:
+    """Headers and all: of many short lines, the samples are the least."""
+    text = ismrmrd.xsd.ToXML(mrd.header(calibration="separate"))
+    kept = {}
+    for most in (4 * 2048 * 3, 4 * 2048 * 12):
+        collector = Collector("client", parse_header("client", text), most)
+        for step in range(4):
+            line = mrd.line(SAMPLES[:1, :1], ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, kspace_encode_step_1=step)
+            collector.add(head_of(line), line.data)
+        line = mrd.line(SAMPLES[:1, :1], SLICE_ENDS)
+        collector.add(head_of(line), line.data)
+        kept[most] = len(collector._calibrated)
+    assert list(kept.values()) == [0, 1]
+
+
 def test_noise_is_gathered_and_the_rest_dropped(mrd: Any) -> None:
     sender = Sender(mrd)
     sender.send(ismrmrd.ACQ_IS_NOISE_MEASUREMENT, ALL_ENDS)

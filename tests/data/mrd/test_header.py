@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ismrmrd
@@ -49,6 +50,13 @@ def test_missing_limits_are_those_of_the_grid(mrd: Any) -> None:
 def test_the_first_of_several_encodings_is_read_with_a_note(mrd: Any) -> None:
     header = parse_header("a.h5", text_of(mrd.header(encodings=2)))
     assert header.notes == ("The header describes 2 encodings; the first is read.",)
+
+
+def test_a_header_of_very_many_encodings_is_refused_at_once() -> None:
+    began = time.process_time()
+    with pytest.raises(FileError, match=r"with 100000 encodings, more than 64"):
+        parse_header("client", f"<ismrmrdHeader>{'<encoding/>' * 100_000}</ismrmrdHeader>")
+    assert time.process_time() - began < 5  # looking each of them up would take hours
 
 
 @pytest.mark.parametrize(("vendor", "sign"), [("SIEMENS", -1), ("Siemens Healthineers", -1), ("GE", 1), (None, 1)])

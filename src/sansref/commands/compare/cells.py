@@ -14,6 +14,7 @@ from rich.console import Console
 from sansref.commands.compare.plan import Cell
 from sansref.commands.compare.workplace import Workplace, drop_data, hash_of, read_record
 from sansref.data.prepare import prepare
+from sansref.data.provenance import file_digest
 from sansref.data.scan_store import PREPARED
 from sansref.errors import FileError, SansrefError
 from sansref.files import claim, locked, remove_leftovers, remove_made, write_text
@@ -152,6 +153,9 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[Scored
     wanted = {
         "test": hash_of(scans),
         "recipe": place.recipe(cell),  # the samples do not tell what the references and the held-out samples are
+        "method": cell.method,
+        "learned": file_digest(place.run_of(cell).weights) if cell.learned else None,
+        "chosen": read_record(place.choice_file(cell)),
         "normalise": place.plan.normalise,
         "denoises": place.plan.denoises,
         "lpips": backbone,

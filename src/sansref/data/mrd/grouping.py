@@ -148,10 +148,14 @@ class Collector:
         if self._header.calibration not in ON_GRID:
             chosen = np.flatnonzero(calibration)
             lines = Lines(lines.heads[chosen], [lines.data[index] for index in chosen])
-        others = sum(_bytes(each) for number, each in self._calibrated.items() if number != key.slice)
-        if others + _bytes(lines) <= self._most_bytes // 4:
+        kept = [lines, *(each for number, each in self._calibrated.items() if number != key.slice)]
+        if sum(_bytes(each) + LINE_BYTES * len(each.data) for each in kept) <= self._most_bytes // 4:
             self._calibrated[key.slice] = lines
         return None
+
+
+LINE_BYTES = 2048
+"""Memory of a line besides its samples: its headers, and Python's own."""
 
 
 def _bytes(lines: Lines) -> int:

@@ -99,6 +99,8 @@ def _any_namespace(name: str) -> str:
 CURE = "Export the data again with a complete ISMRMRD header"
 #: Counters of an acquisition are 16 bits wide, so no grid can be larger.
 MOST_STEPS = 65536
+#: Encodings of a measurement; real headers have one to three.
+MOST_ENCODINGS = 64
 
 Size = tuple[int, int, int]
 Lengths = tuple[float, float, float]
@@ -195,9 +197,11 @@ def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int 
     Cartesian grid.
     """
     xml = HeaderXml(source, text, cure)
+    encodings = xml.count("encoding")
+    if encodings > MOST_ENCODINGS:
+        raise xml.error(f"with {encodings} encodings, more than {MOST_ENCODINGS}")
     xml.bring_first("encoding", encoding)
     _check_trajectory(source, xml)
-    encodings = xml.count("encoding")
     which = "the first" if encoding == 0 else f"number {encoding + 1}"
     notes = (f"The header describes {encodings} encodings; {which} is read.",) if encodings > 1 else ()
     encoded, limits = _size(xml, "encodedSpace"), "encoding/encodingLimits"
