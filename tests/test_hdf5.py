@@ -163,6 +163,23 @@ def test_no_way_leads_through_what_is_not_walked(folder: Path) -> None:
         open_scan_file(folder / "scan.h5").describe(folder / "scan.h5")
 
 
+@pytest.mark.parametrize("kind", ["link", "array"])
+def test_no_other_file_and_no_array_leads_there_either(folder: Path, kind: str) -> None:
+    with h5py.File(folder / "d.h5", "w") as file:
+        file["#refs#/x"] = h5py.ExternalLink(str(folder.parent / "other" / "source.h5"), "/x")
+        if kind == "array":
+            layout = h5py.VirtualLayout(KSPACE.shape, KSPACE.dtype)
+            layout[...] = h5py.VirtualSource(".", "/#refs#/x", KSPACE.shape, KSPACE.dtype)
+            file.create_virtual_dataset("kspace", layout)
+    path = folder / "d.h5"
+    if kind == "link":
+        path = folder / "scan.h5"
+        with h5py.File(path, "w") as file:
+            file["kspace"] = h5py.ExternalLink("d.h5", "/#refs#/x")
+    with refused(path, "MATLAB keeps for itself"):
+        open_scan_file(path).describe(path)
+
+
 def test_nested_and_numerous_groups_take_seconds(folder: Path) -> None:
     with h5py.File(folder / "deep.h5", "w") as file:
         group: Any = file

@@ -110,12 +110,10 @@ class _Walk:
             name, home = f"{prefix}{member}", path
             link = group.get(member, getlink=True)
             if isinstance(link, h5py.SoftLink):
-                # What lies in hidden groups is not walked through, so nothing may lead there.
-                if any(group.startswith(HIDDEN) for group in link.path.split("/")):
-                    problem = f"points with '{printable(name)[:80]}' to what MATLAB keeps for itself"
-                    raise FileError(self.path, problem, "Export the array that is meant")
+                self._check_open(name, link.path)
                 continue
             if isinstance(link, h5py.ExternalLink):
+                self._check_open(name, link.path)
                 home = self._beside(path, name, link.filename)
                 self._check_file(home)
             item = group[member]
@@ -131,6 +129,12 @@ class _Walk:
             if isinstance(item, h5py.Group):
                 yield from self._members(home, item, f"{name}/", depth + 1)
 
+    def _check_open(self, name: str, target: str) -> None:
+        """Refuse a way into hidden groups: these are not walked through, and may lead anywhere."""
+        if any(group.startswith(HIDDEN) for group in target.split("/")):
+            problem = f"points with '{printable(name)[:80]}' to what MATLAB keeps for itself"
+            raise FileError(self.path, problem, "Export the array that is meant")
+
     def _check_storage(self, path: Path, name: str, dataset: Any) -> None:
         if dataset.is_virtual:
             for source in dataset.virtual_sources():
@@ -145,6 +149,7 @@ class _Walk:
     def _check_source(self, path: Path, name: str, dataset: Any, source: Any) -> None:
         import h5py
 
+        self._check_open(name, source.dset_name)
         # The library fills up with zeros what it does not find.
         if source.file_name == ".":
             there = source.dset_name in dataset.file

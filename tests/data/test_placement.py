@@ -88,6 +88,12 @@ def test_without_directions_nothing_is_turned() -> None:
     assert upright(None) == upright(geometry_of(np.diag([1.0, 0, 1, 1]), 0)) == Orientation()
 
 
+def test_a_place_that_is_not_known_turns_no_picture() -> None:
+    turned = geometry_of(np.diag([-1.0, -1.0, 1.0, 1.0]), 2)
+    assert upright(turned) != Orientation()
+    assert upright(replace(turned, known=False)) == Orientation()
+
+
 def test_a_place_that_is_not_known_is_made_up_and_says_so() -> None:
     place = placement_of(SOURCE, None, (0.5, 0.75))
     assert (place.known, place.spacing) == (False, (0.5, 0.75, 1.0))

@@ -66,6 +66,16 @@ def test_nifti_of_a_geometry_that_gives_no_place_keeps_its_sizes(
         np.testing.assert_array_equal(written.get_fdata(), array)
 
 
+def test_a_sheared_place_has_no_qform(tmp_path: Path) -> None:
+    """It cannot say the shear of a tilted stack, and would place voxels elsewhere."""
+    tilted = ((1.0, 0.0, 0.5, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 2.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    for affine, code in ((tilted, 0), (tuple(map(tuple, np.diag([1.0, 1.0, 2.0, 1.0]).tolist())), 1)):
+        save_nifti(tmp_path / "a.nii", VOLUME, Geometry(affine, 2), None)
+        written = nibabel.load(tmp_path / "a.nii")
+        assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (1, code)
+        np.testing.assert_allclose(written.affine, affine)
+
+
 def test_png_maps_the_window_to_grey(tmp_path: Path) -> None:
     save_png(tmp_path / "a.png", torch.tensor([[-1.0, 1.0, 2.0], [3.0, 5.0, 9.0]]), window=(1.0, 5.0))
     assert grey_values(tmp_path / "a.png").tolist() == [[0, 0, 64], [128, 255, 255]]

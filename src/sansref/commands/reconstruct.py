@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,6 +30,7 @@ from sansref.commands.output_files import (
     write_images,
 )
 from sansref.data.prepare import Preparation
+from sansref.data.provenance import file_digest
 from sansref.data.readers import FileInfo, find_files
 from sansref.data.readers.dicom import first_files
 from sansref.data.readers.reader import Kind
@@ -258,6 +261,11 @@ class Worker:
         self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
         self.made = made_by(job.run)
+        if how := [word for word in (job.array, job.axes, job.maps) if word]:  # other images of the same file
+            if job.maps and Path(job.maps).is_file():
+                how.append(file_digest(Path(job.maps)))
+            settings = hashlib.sha256(json.dumps([self.made.settings, *how]).encode()).hexdigest()
+            self.made = replace(self.made, settings=settings)
         self.maps = None if job.error_map is None else options_for(self.method, job.run.config(), job.error_map)
         self.recipe = whole_files(job.run.config().preparation, job.array, job.axes, job.maps)
 

@@ -138,7 +138,7 @@ def upright(geometry: Geometry | None) -> Orientation:
     """How slices are turned to stand as a radiologist expects them; not at all where the directions are unknown."""
     import nibabel
 
-    if geometry is None:
+    if geometry is None or not geometry.known:
         return Orientation()
     codes: tuple[str, ...] = nibabel.aff2axcodes(np.array(geometry.affine))  # type: ignore[no-untyped-call]
     if None in codes:  # A degenerate affine names no directions.

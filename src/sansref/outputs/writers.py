@@ -67,10 +67,16 @@ def save_nifti(
         image.header.set_zooms((*zooms, *[1.0] * (array.ndim - 3)))
     else:
         image.set_sform(affine, code="scanner")
-        image.set_qform(affine, code="scanner")
+        # A qform has no shear, such as that of a tilted stack: it is not to be used there.
+        image.set_qform(affine, code="scanner" if _is_orthogonal(affine) else "unknown")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = about.encode("ascii", "replace")[:79]
     nibabel.save(image, path)
+
+
+def _is_orthogonal(affine: npt.NDArray[np.float64]) -> bool:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.allclose(directions.T @ directions, np.eye(3), atol=1e-3))
 
 
 def _sizes(affine: npt.NDArray[np.float64]) -> tuple[float, ...]:

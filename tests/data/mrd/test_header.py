@@ -52,6 +52,14 @@ def test_the_first_of_several_encodings_is_read_with_a_note(mrd: Any) -> None:
     assert header.notes == ("The header describes 2 encodings; the first is read.",)
 
 
+@pytest.mark.parametrize("length", ["1e308", "1e-5", "inf", "-1"])
+def test_a_length_that_no_field_of_view_has_is_refused(mrd: Any, length: str) -> None:
+    text = text_of(mrd.header())
+    first = text[text.index("<fieldOfView_mm>") :].split("<x>")[1].split("</x>")[0]
+    with pytest.raises(FileError, match="not a positive length in millimetres"):
+        parse_header("a.h5", text.replace(f"<x>{first}</x>", f"<x>{length}</x>", 2))
+
+
 def test_a_header_of_very_many_encodings_is_refused_at_once() -> None:
     began = time.process_time()
     with pytest.raises(FileError, match=r"with 100000 encodings, more than 64"):

@@ -376,6 +376,11 @@ def broken(dicom: Any, name: str) -> Any:
             made.PixelData = 5 * made.PixelData
     if name == "hole":
         del images[2]
+    elif name == "fine":  # a hole in a stack of slices that are thinner than what millimetres allow
+        first, second = (np.array(image.ImagePositionPatient, dtype=float) for image in images[:2])
+        for number, image in enumerate(images):
+            place = first + (number + (number > 2)) * 0.0375 * (second - first)
+            image.ImagePositionPatient = [f"{value:.5f}" for value in place]
     elif name == "end":  # one slice out of the row
         images[4].ImagePositionPatient = [-40, -60, 90]
     elif name == "twice":
@@ -416,6 +421,7 @@ def broken(dicom: Any, name: str) -> Any:
     ("name", "message"),
     [
         ("hole", r"series of 4 slices at uneven distances \(4 to 8 mm\). Look for missing slices"),
+        ("fine", r"series of 5 slices at uneven distances \(0.15 to 0.3 mm\)"),
         ("end", "at uneven distances"),
         (
             "twice",

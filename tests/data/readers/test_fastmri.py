@@ -229,9 +229,24 @@ def test_size_without_a_header(make: Any, tmp_path: Path) -> None:
     path = make.fastmri(tmp_path / "b.h5", kspace, None)
     (scan,) = READER.read(path)
     assert scan.meta.crop == (64, 37)
-    assert "the image is taken to be 320 x 320" in READER.describe(path).notes[0]
+    assert "its readout is taken not to be oversampled" in READER.describe(path).notes[0]
     assert scan.mask.all()
     assert scan.reference is not None
+    tall = make.fastmri(tmp_path / "tall.h5", make.kspace((1, 512, 20), first=0, stop=20), None)
+    assert READER.describe(tall).height == 512
+    knee = make.fastmri(tmp_path / "knee.h5", make.kspace((1, 640, 20), first=0, stop=20), None)
+    assert READER.describe(knee).height == 320
+    assert "the image is taken to be 320 x" in READER.describe(knee).notes[0]
+
+
+def test_rows_whose_oversampling_was_cut_off_before_are_as_far_apart_as_those_of_the_image(
+    make: Any, tmp_path: Path
+) -> None:
+    header = make.header(enc_x=64, enc_y=37, rec_x=32, rec_y=32)
+    whole = READER.describe(make.fastmri(tmp_path / "whole.h5", make.kspace((1, 64, 37)), header))
+    cut = READER.describe(make.fastmri(tmp_path / "cut.h5", make.kspace((1, 32, 37)), header))
+    assert (whole.height, cut.height) == (32, 32)
+    assert cut.spacing == whole.spacing
 
 
 def test_limits_of_another_grid_are_not_used(make: Any, tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_links_are_followed_once(make: Any, folder: Path, tmp_path: Path) -> Non
     assert len(scan_folder(folder)[0]) == 4
 
 
+def test_a_folder_goes_before_a_link_to_it(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "a" / "P1").mkdir(parents=True)
+    (tmp_path / "a" / "P1" / "x.npy").write_bytes(b"0")
+    (tmp_path / "a" / "A").symlink_to(tmp_path / "a" / "P1")
+    assert find_files(tmp_path / "a") == [tmp_path / "a" / "P1" / "x.npy"]
+
+
 def test_every_file_is_described(folder: Path) -> None:
     infos, problems = scan_folder(folder)
     assert [(info.format, info.kind, info.subject) for info in infos] == [

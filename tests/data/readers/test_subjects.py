@@ -60,6 +60,8 @@ SURE = [
     ("patient01_study1_T1W.nii patient01_study2_FLAIR.nii patient02_study1_T1W.nii", "patient01 patient01 patient02"),
     ("patient01/a.npy patient01/b.npy patient02/c.npy", "patient01 patient01 patient02"),
     ("sub-01_T1w.nii scan1.npy scan2.npy", "sub-01 scan1 scan2"),
+    ("sub-01_T1w.nii sub-01a_T1w.nii", "sub-01 sub-01a"),
+    ("patient7a_T1.nii patient8b_T1.nii", "patient7a_T1 patient8b_T1"),
 ]  # fmt: skip
 
 UNSURE = [
@@ -80,6 +82,12 @@ UNSURE = [
     # one more number written onto names
     "E1234S3.nii E1234S4.nii E1235S3.nii",
     "P01V1/T1.nii P01V2/T1.nii P02V1/T1.nii",
+    # written onto numbers that state a person
+    "patient07_T1.nii patient07v2_T1.nii patient08_T1.nii",
+    "patient07_T1.nii patient07followup_T1.nii",
+    "volunteer3_a.npy volunteer3b.npy",
+    "case1/T1.nii case1b/T1.nii case2/T1.nii",
+    "IXI012-HH-1211-T1.nii.gz IXI012b-HH-1211-T2.nii.gz IXI013-HH-1212-T1.nii.gz",
     # spelt in two ways
     "Anna_T1.nii anna_T2.nii Ben_T1.nii",
     "P1_T1.nii P01_T2.nii P2_T1.nii",
@@ -142,6 +150,14 @@ def test_one_identifier_of_several_people_is_refused() -> None:
             with_subjects(files, Path("/data"))
         assert len(set(subjects(files, "folder"))) == 2
     assert set(subjects([described("t1/IM1", "STUDY"), described("t2_tse/IM1", "STUDY")])) == {"STUDY"}
+
+
+def test_several_identifiers_under_one_stated_name_are_refused() -> None:
+    """As of an anonymiser that gives one to each visit."""
+    files = [described("sub-01_ses-1.h5", "a1"), described("sub-01_ses-2.h5", "b2"), described("sub-02.h5", "c3")]
+    with pytest.raises(FileError, match=r"holds files of sub-01 with several patient ids \(a1, b2\)"):
+        with_subjects(files, Path("/data"))
+    assert subjects(files, r"sub-\d+") == ["sub-01", "sub-01", "sub-02"]
 
 
 def test_dicom_without_identifiers_goes_by_folders_and_never_by_several_studies() -> None:

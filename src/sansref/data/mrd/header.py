@@ -72,13 +72,13 @@ class HeaderXml:
         return number
 
     def millimetres(self, name: str) -> float:
-        """A positive, finite length."""
+        """A length that a field of view may have."""
         value = self.text(name)
         try:
             number = float(self._needed(name, value))
         except ValueError:
             number = math.nan
-        if not 0 < number < math.inf:
+        if not 1e-3 <= number <= 1e6:
             raise self._unusable(name, value, "a positive length in millimetres")
         return number
 

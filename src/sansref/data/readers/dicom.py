@@ -38,8 +38,8 @@ from sansref.data.readers.reader import BY_PATIENT, BY_STUDY, FileInfo, ImageSli
 from sansref.errors import FileError, SansrefError, printable
 from sansref.scan import Geometry
 
-#: Slices may lie this far from their place in an even row: part of their distance, and millimetres.
-UNEVEN = (0.02, 0.1)
+#: Slices may lie this far from their place in an even row: part of their distance, and millimetres, but at most a part.
+UNEVEN = (0.02, 0.1, 0.2)
 PLANES = ("sagittal", "coronal", "axial")
 FOLDERS_KEPT = 8
 
@@ -167,7 +167,7 @@ def _step(path: Path, frames: list[Frame], positions: np.ndarray, normal: np.nda
         raise FileError(path, problem, "Put repetitions and copies into separate folders")
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     even = positions[0] + np.arange(len(frames))[:, None] * step
-    if np.abs(positions - even).max() > max(UNEVEN[0] * usual, UNEVEN[1]):
+    if np.abs(positions - even).max() > max(UNEVEN[0] * usual, min(UNEVEN[1], UNEVEN[2] * usual)):
         distances = f"{gaps.min():.4g} to {gaps.max():.4g} mm"
         problem = f"belongs to a series of {len(frames)} slices at uneven distances ({distances})"
         raise FileError(path, problem, "Look for missing slices in its folder")

@@ -40,7 +40,7 @@ from sansref.scan import Scan, ScanMeta
 Samples = npt.NDArray[np.bool_]
 
 FORMAT = "fastMRI HDF5"
-#: Image size of the fastMRI knee files, where a file says nothing of its own.
+#: Image size of the fastMRI knee files, whose readout is twice as long, where a file says nothing of its own.
 USUAL_SIZE = (320, 320)
 HEADER_CURE = "Repair the header, or remove the dataset 'ismrmrd_header' to read the file without one"
 
@@ -141,13 +141,17 @@ def _layout(path: Path, file: Any, dataset: Any) -> _Layout:
     rows, width = dataset.shape[-2:]
     header = _header(path, file)
     notes: list[str] = [*header.notes] if header else []
-    size = (header.recon[0], header.recon[1]) if header else _size_without_header(path, file, notes)
+    size = (header.recon[0], header.recon[1]) if header else _size_without_header(path, file, (rows, width), notes)
     crop = (min(size[0], rows), min(size[1], width))
     allowed, fraction = _sampling(path, file, dataset, header, notes)
     height = crop[0] if len(allowed) == 1 else rows
     if height < rows:
         notes.append(f"Readout oversampling {rows / height:.3g}x is removed ({rows} to {height} rows).")
-    spacing = (header.encoded_fov[0] / rows, header.encoded_fov[1] / width) if header else None
+    spacing = None
+    if header:
+        # The oversampling may have been cut off before the file was written: in the image, not in k-space.
+        cut = rows == header.recon[0] != header.encoded[0]
+        spacing = (header.recon_fov if cut else header.encoded_fov)[0] / rows, header.encoded_fov[1] / width
     patient = identifier(_attribute(path, file, "patient_id") or "")
     info = FileInfo(
         path=path,
@@ -178,12 +182,15 @@ def _header(path: Path, file: Any) -> MrdHeader | None:
         return parse_header(path, np.asarray(dataset[()]).item().decode("utf-8"), HEADER_CURE)
 
 
-def _size_without_header(path: Path, file: Any, notes: list[str]) -> tuple[int, int]:
+def _size_without_header(path: Path, file: Any, stored: tuple[int, int], notes: list[str]) -> tuple[int, int]:
     with reading(path, FORMAT):
-        for name in ("reconstruction_esc", "reconstruction_rss"):
+        for name in ("reconstruction_esc", "reconstruction_rss", "target"):
             if name in file and len(file[name].shape) == 3 and 0 not in file[name].shape:
                 notes.append(f"The file has no ISMRMRD header; the image size is that of '{name}'.")
                 return (file[name].shape[1], file[name].shape[2])
+    if stored[0] != 2 * USUAL_SIZE[0]:
+        notes.append("The file has no ISMRMRD header; its readout is taken not to be oversampled.")
+        return stored
     notes.append(f"The file has no ISMRMRD header; the image is taken to be {USUAL_SIZE[0]} x {USUAL_SIZE[1]}.")
     return USUAL_SIZE
 

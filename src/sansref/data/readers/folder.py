@@ -46,6 +46,8 @@ def find_files(folder: Path) -> list[Path]:
         raise FileError(error.filename or folder, problem, "Ask for permission to read it") from error
 
     for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        # Folders before links to them, whatever their order on the disk: a path may tell the person.
+        folders.sort(key=lambda name: (Path(where, name).is_symlink(), name))
         folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(where, name), visited)]
         files += [Path(where, name) for name in names if not _lies_beside(name, names)]
     files = first_files(sorted(files))

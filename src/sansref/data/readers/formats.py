@@ -22,7 +22,7 @@ from sansref.data.readers.damage import (
     items_in_child,
     minding_memory,
 )
-from sansref.data.readers.dicom import DicomReader
+from sansref.data.readers.dicom import DicomReader, series_of
 from sansref.data.readers.dicom_headers import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
@@ -86,12 +86,20 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
     for reader in readers:
         if reader.recognises(path):
             # scipy, too, crashes over damaged files, and decoders of images are libraries in C as well.
-            fragile = is_compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
+            fragile = _compressed(path) if isinstance(reader, DicomReader) else isinstance(reader, MatlabReader)
             return IsolatedReader(reader) if fragile else _MindingMemory(reader)
     head = head_of(path, 4096)
     if head.replace(b" ", b"").startswith(STREAMS):
         raise FileError(path, MRD2 if b'"Mrd"' in head else "is a stream of yardl that is not MRD", MRD2_CURE)
     raise FileError(path, "is not in a format that sansref reads", f"Give {FORMATS}")
+
+
+def _compressed(path: Path) -> bool:
+    """Whether any file of a DICOM series is."""
+    try:
+        return any(map(is_compressed, series_of(path).files))
+    except FileError:  # whoever reads it says what is wrong
+        return is_compressed(path)
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:

@@ -128,6 +128,10 @@ JOINED = re.compile(
     r"(?<![A-Za-z\d])((?:[A-Z]?[a-z]{2,}\d*|[A-Za-z]{1,4}\d+)(?=(?:T[12](?:w|c|ce)?|PDw?|FLAIR|DWI|SWI)(?![A-Za-z\d]))"
     r"|[A-Za-z]{1,4}\d+(?=[A-Za-z]\d{1,3}(?![A-Za-z\d])))"
 )
+#: How names begin on which more may be written: ``patient07`` in ``patient07v2``.
+BEGUN = re.compile(
+    r"(IXI\d+|(?:patient|subject|subj|sub|volunteer|person|participant|proband|case)[-_]?\d+)", re.IGNORECASE
+)
 #: Folders that number people.
 NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
 
@@ -214,6 +218,10 @@ def _by_names(files: Sequence[FileInfo], root: Path) -> list[FileInfo]:
             if name := stated[info.path]:
                 patients[name[0]].add(info.subject)
     _check_identifiers(files, stated, root)
+    for stating, same in patients.items():
+        below = [info.path.relative_to(root) for info in files if info.path in found]
+        if len(same) > 1 and any(stating in path.as_posix() for path in below):  # not in a folder of them all
+            raise FileError(root, f"holds files of {stating} with several patient ids ({_some(same)})", CURE)
     for info in files:
         name = stated[info.path]
         if info.path in found or not name:
@@ -226,6 +234,7 @@ def _by_names(files: Sequence[FileInfo], root: Path) -> list[FileInfo]:
         named = {path: name for path, (name, _) in found.items()}
         found |= dict(zip((info.path for info in unnamed), _by_places(unnamed, named, root), strict=True))
     _check_spelling(found.values(), root)
+    _check_suffixes(found.values(), root)
     return _told(files, [found[info.path] for info in files])
 
 
@@ -240,6 +249,18 @@ def _check_spelling(found: Iterable[Found], root: Path) -> None:
         names = {name for name, _ in alike}
         if len(names) > 1 and any(how != BY_PATIENT for _, how in alike):
             raise FileError(root, f"holds files of {_some(names)}, one person or several", CURE)
+
+
+def _check_suffixes(found: Iterable[Found], root: Path) -> None:
+    """Refuse numbered people of whom something more may be written onto the number: ``patient07``, ``patient07v2``."""
+    alike: dict[str, set[str]] = defaultdict(set)
+    for name, how in found:
+        # Labels of BIDS and identifiers of patients say all that they mean.
+        if how != BY_PATIENT and not how.startswith("BIDS") and (begun := BEGUN.match(name)):
+            alike[begun[1].casefold()].add(name)
+    for names in alike.values():
+        if len(names) > 1:
+            raise FileError(root, f"holds files that may be of one person ({_some(names)})", CURE)
 
 
 def _stated(path: Path, root: Path) -> Found | None:
