@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sansref.commands.denoised import denoised
+from sansref.commands.denoised import denoised, with_samples
 from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.output_files import Format
 from sansref.commands.reconstruct import (
@@ -181,15 +181,12 @@ class Model:
         def reconstruct(given: Measurement) -> Tensor:
             return self._method.reconstruct(given.to(self._device)).cpu()
 
-        def imposed(given: Measurement) -> Tensor:
-            return given.data_consistent(reconstruct(given))
-
         def left_alone(scan: Scan) -> bool:
             return self._method.denoises and denoised(self._method.reconstruct, scan, self._device).left_alone
 
         def layers() -> Iterator[tuple[Tensor, ScanMeta]]:
             for scan in with_file_noise(recipe, info):
-                how = imposed if left_alone(scan) else reconstruct
+                how = with_samples(reconstruct) if left_alone(scan) else reconstruct
                 one = mapped_slice(how, scan, config.sampling.family(scan.meta.emulated), options)
                 found[scan.meta.slice] = one
                 yield one.layers, scan.meta

@@ -18,6 +18,7 @@ from sansref.errors import SettingError
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of
 from sansref.methods.classical.non_local_means import non_local_means
+from sansref.metrics.held_out import Reconstruct
 from sansref.metrics.sure import VISIBLE, Sure, sure
 from sansref.randomness import seeded
 from sansref.results.scorer import magnitude, zero_filled
@@ -112,9 +113,14 @@ class Denoised:
         return replace(self, hard=empty, image=empty, proof=proof)
 
 
+def with_samples(reconstruct: Reconstruct) -> Reconstruct:
+    """The same reconstruction with the acquired samples put back."""
+    return lambda given: given.data_consistent(reconstruct(given))
+
+
 @torch.inference_mode()
 def denoised(
-    reconstruct: Callable[[Measurement], Tensor],
+    reconstruct: Reconstruct,
     scan: Scan,
     device: torch.device | None = None,
     risk: float | None = None,
@@ -140,20 +146,16 @@ def denoised(
     if not bool((sigma > 0).any()):
         nothing = torch.zeros_like(hard.real)
         return Denoised(hard, hard, True, Sure(1.0, 1.0, 0.0, 0.0, nothing, nothing, nothing))
-
-    def imposed(one: Measurement) -> Tensor:
-        return one.data_consistent(reconstruct(one))
-
     proof = sure(reconstruct, given, sigma, seeded("proof"), PROBES)
     if risk is not None:
         proof = replace(proof, risk=risk, lost=risk - proof.kept)
-    measured = _as_measured(imposed, given, sigma)
+    measured = _as_measured(with_samples(reconstruct), given, sigma)
     # NaN is no proof.
     left_alone = not proof.risk < measured
     return Denoised(hard, hard if left_alone else image[0], left_alone, proof, measured)
 
 
-def _as_measured(imposed: Callable[[Measurement], Tensor], given: Measurement, sigma: Tensor) -> float:
+def _as_measured(imposed: Reconstruct, given: Measurement, sigma: Tensor) -> float:
     """The risk of an image that keeps the acquired samples: 1 for one coil, less for several."""
     return 1.0 if given.maps is None else sure(imposed, given, sigma, seeded("proof")).risk
 
@@ -277,7 +279,7 @@ class DenoisedFile:
 
     def slices(
         self,
-        reconstruct: Callable[[Measurement], Tensor],
+        reconstruct: Reconstruct,
         scans: Iterable[Scan],
         device: torch.device | None = None,
         risk: Callable[[Scan], float] | None = None,

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sansref.commands.denoised import DenoisedFile
+from sansref.commands.denoised import DenoisedFile, with_samples
 from sansref.commands.error_map import MappedFile, options_for
 from sansref.commands.output_files import (
     Format,
@@ -316,10 +316,6 @@ class Worker:
         with torch.inference_mode():
             return self.method.reconstruct(given.to(self.device)).cpu()
 
-    def _imposed(self, given: Measurement) -> Tensor:
-        """The same with the acquired samples put back."""
-        return given.data_consistent(self.reconstruct(given))
-
     def _announce(self, mapped: MappedFile, console: Console | None) -> None:
         info = mapped.outputs.info
         if console is not None:
@@ -358,7 +354,7 @@ class Worker:
             def with_maps() -> Iterator[tuple[Tensor, ScanMeta]]:
                 again = with_file_noise(self.recipe, info)
                 for scan, (_, one) in zip(again, file.found, strict=True):
-                    reconstruct = self._imposed if one.left_alone else self.reconstruct
+                    reconstruct = with_samples(self.reconstruct) if one.left_alone else self.reconstruct
                     yield mapped.slice(reconstruct, scan, family(scan.meta.emulated)), scan.meta
 
             mapped.write(whole_volume(with_bar(with_maps(), f"{title} maps", info.slices, console), info))

@@ -27,6 +27,9 @@ from sansref.data.mrd.gridding import ON_GRID
 from sansref.data.mrd.header import MrdHeader, StepLimits
 from sansref.errors import FileError
 
+LINE_BYTES = 2048
+"""Memory of a line besides its samples: its headers, and Python's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -152,10 +155,6 @@ class Collector:
         if sum(_bytes(each) + LINE_BYTES * len(each.data) for each in kept) <= self._most_bytes // 4:
             self._calibrated[key.slice] = lines
         return None
-
-
-LINE_BYTES = 2048
-"""Memory of a line besides its samples: its headers, and Python's own."""
 
 
 def _bytes(lines: Lines) -> int:
