@@ -406,6 +406,16 @@ def test_a_bug_keeps_its_traceback(sansref, monkeypatch):
         sansref("info")
 
 
+def test_a_folder_that_may_not_be_used_is_one_line(fails, monkeypatch):
+    """Python 3.11 raises where it only looks whether something exists."""
+
+    def refused(words):
+        raise PermissionError(13, "Permission denied", "/data/theirs")
+
+    monkeypatch.setitem(cli.COMMANDS, "info", refused)
+    assert "/data/theirs: cannot be used (Permission denied)" in fails("info", "x")
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_memory_that_runs_out_is_one_line(fails, monkeypatch, error):
     def fail(_):

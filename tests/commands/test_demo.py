@@ -140,3 +140,12 @@ def test_scan_has_the_acceleration_and_noise_asked_for():
     truth, _ = acquire(replace(OPTIONS, matrix=64, acceleration=3.0))
     assert truth.acceleration == pytest.approx(3.0, rel=0.01)
     assert not torch.equal(truth.kspace, acquire(replace(OPTIONS, matrix=64, acceleration=3.0, seed=1))[0].kspace)
+
+
+def test_a_demo_that_was_killed_may_begin_anew_with_other_settings(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("sansref.training.train.run_stages", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_demo(OPTIONS, tmp_path, QUIET)
+    assert (tmp_path / "ssdu" / "data" / "training" / "scans.json").exists()
+    run_demo(replace(OPTIONS, matrix=48, stages=1, epochs=1), tmp_path, QUIET)
+    assert np.asarray(Image.open(tmp_path / "mask.png")).shape == (48, 48)

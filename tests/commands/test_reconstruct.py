@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from sansref.commands.reconstruct import Job, reconstruct_files, reconstruct_slices, usable_device, whole_files
+from sansref.commands.output_files import made_by
+from sansref.commands.reconstruct import Job, Worker, reconstruct_files, reconstruct_slices, usable_device, whole_files
 from sansref.data.prepare import Preparation
 from sansref.data.readers import open_scan_file
 from sansref.data.simulate import Sampling, Simulation
@@ -250,6 +251,22 @@ def test_what_others_left_in_a_folder_of_images_stays(trained, heads, tmp_path):
     play(trained, files, tmp_path / "out")
     assert names(tmp_path / "out" / "sub") == [part]
     assert part not in names(tmp_path / "out")
+
+
+def test_images_of_another_array_or_other_maps_are_not_called_the_same(trained, tmp_path):
+    """The UIDs of DICOM follow from this."""
+    maps = tmp_path / "maps.npy"
+    found = set()
+    for content, how in (
+        (b"", {}),
+        (b"", {"array": "echo2"}),
+        (b"1", {"maps": str(maps)}),
+        (b"2", {"maps": str(maps)}),
+    ):
+        maps.write_bytes(content)
+        found.add(Worker(Job(trained, tmp_path / "out", **how)).made.settings)
+    assert len(found) == 4
+    assert Worker(Job(trained, tmp_path / "out")).made == made_by(trained)
 
 
 def test_an_accelerator_that_is_none_is_refused():
