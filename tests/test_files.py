@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.forks import held_by_another
 from sansref.errors import FileError, SettingError
 from sansref.files import (
     MARK,
@@ -175,20 +173,11 @@ def test_places_lie_apart(tmp_path: Path) -> None:
 
 
 def test_a_lock_in_use_by_another_process_is_named(tmp_path: Path) -> None:
-    child = os.fork()
-    if not child:
-        with locked(tmp_path / "a"):
-            (tmp_path / "held").touch()
-            time.sleep(60)
-        os._exit(0)
-    try:
-        while not (tmp_path / "held").exists():
-            time.sleep(0.01)
-        with pytest.raises(FileError, match=f"is in use by process {child}"):
-            locked(tmp_path / "a", patience=0)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    with (
+        held_by_another(lambda: locked(tmp_path / "a"), tmp_path / "held") as child,
+        pytest.raises(FileError, match=f"is in use by process {child}"),
+    ):
+        locked(tmp_path / "a", patience=0)
     locked(tmp_path / "a").close()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -35,3 +37,22 @@ def fork(task: Callable[[], object], said: Path = Path(os.devnull), environ: Map
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+@contextmanager
+def held_by_another(lock: Callable[[], AbstractContextManager[object]], flag: Path) -> Iterator[int]:
+    """Let a child process hold a lock while the block runs; yields its number. ``flag`` is a file for it to make."""
+
+    def hold() -> None:
+        with lock():
+            flag.touch()
+            time.sleep(60)
+
+    child = fork(hold)
+    try:
+        while not flag.exists():
+            time.sleep(0.01)
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

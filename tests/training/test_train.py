@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers.forks import held_by_another
 from sansref import files
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import PreparedScans
@@ -200,21 +198,13 @@ def test_log_holds_every_epoch_and_is_let_go(play):
 
 
 def test_a_run_that_another_command_trains_is_left_alone(play, tmp_path, monkeypatch):
-    child = os.fork()
-    if not child:
-        with RunDirectory(tmp_path / "run").locked():
-            (tmp_path / "held").touch()
-            time.sleep(60)
-        os._exit(0)
-    try:
-        while not (tmp_path / "held").exists():
-            time.sleep(0.01)
-        with monkeypatch.context() as patch, pytest.raises(FileError, match=f"is in use by process {child}"):
-            patch.setattr(files, "_got", lambda file, patience: _got(file, 0))
-            play()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    with (
+        held_by_another(RunDirectory(tmp_path / "run").locked, tmp_path / "held") as child,
+        monkeypatch.context() as patch,
+        pytest.raises(FileError, match=f"is in use by process {child}"),
+    ):
+        patch.setattr(files, "_got", lambda file, patience: _got(file, 0))
+        play()
     assert play().run.finished
 
 

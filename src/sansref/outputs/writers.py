@@ -19,7 +19,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sansref import __version__
-from sansref.data.placement import Placement, for_people, is_placing, placement_of
+from sansref.data.placement import MOST_SHEAR, Placement, for_people, is_placing, placement_of
 from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.reader import FileInfo
 from sansref.errors import SettingError
@@ -76,7 +76,7 @@ def save_nifti(
 
 def _is_orthogonal(affine: npt.NDArray[np.float64]) -> bool:
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.allclose(directions.T @ directions, np.eye(3), atol=1e-3))
+    return bool(np.allclose(directions.T @ directions, np.eye(3), rtol=0, atol=MOST_SHEAR))
 
 
 def _sizes(affine: npt.NDArray[np.float64]) -> tuple[float, ...]:

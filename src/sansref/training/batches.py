@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import SettingError
 from sansref.kspace.grid import is_full
-from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.masks.family import MaskFamily, remembered
 from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.methods import Draw, KspaceExample, Method, Sample
 from sansref.metrics.held_out import held_out_mask
@@ -285,8 +285,8 @@ class WithoutHeldOut(Sequence[Scan]):
         scan = self._scans[item]
         if self._spare_full and is_full(scan.mask):
             return scan
-        if item not in self._kept:
-            if len(self._kept) >= REMEMBERED:  # memory is bounded where scans are many
-                self._kept.clear()
-            self._kept[item] = ~held_out_mask(scan, self._fraction, self._seed, item)
-        return scan.restricted(self._kept[item])
+
+        def kept() -> Tensor:
+            return ~held_out_mask(scan, self._fraction, self._seed, item)
+
+        return scan.restricted(remembered(self._kept, item, kept, REMEMBERED))

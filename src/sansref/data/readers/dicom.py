@@ -63,6 +63,13 @@ class Series:
         """The files that hold it, each once."""
         return tuple(dict.fromkeys(frame.file for frame in self.frames))
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the pixels of any file are compressed."""
+        from pydicom.uid import UID
+
+        return any(UID(syntax).is_compressed for syntax in {frame.syntax for frame in self.frames})
+
 
 def series_of(path: Path) -> Series:
     """Gather the volume that a file belongs to: a multi-frame file alone, a single-slice one with those beside it.

@@ -95,11 +95,11 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
 
 
 def _compressed(path: Path) -> bool:
-    """Whether any file of a DICOM series is."""
+    """Whether a DICOM file, or any of its series, is."""
     try:
-        return any(map(is_compressed, series_of(path).files))
+        return is_compressed(path) or series_of(path).is_compressed
     except FileError:  # whoever reads it says what is wrong
-        return is_compressed(path)
+        return False
 
 
 def _hdf5_reader(path: Path, options: ReaderOptions) -> Reader:

@@ -25,9 +25,8 @@ from sansref.errors import FileError
 
 BIDS = re.compile(r"(?<![A-Za-z0-9])(sub-[A-Za-z0-9]+)")
 IXI = re.compile(r"^(IXI\d+)-")
-NUMBERED = re.compile(
-    r"^((?:patient|subject|subj|sub|volunteer|person|participant|proband|case)[-_]?\d+)(?![A-Za-z0-9])", re.IGNORECASE
-)
+WITH_NUMBER = r"(?:patient|subject|subj|sub|volunteer|person|participant|proband|case)[-_]?\d+"
+NUMBERED = re.compile(rf"^({WITH_NUMBER})(?![A-Za-z0-9])", re.IGNORECASE)
 CONTRAST = re.compile(
     r"(?:inplane)?(?:T1|T2|PD)(?:w|star|starw|rho|map)?|PDT2|T1c|FLAIR|DWI|SWI|MRA|angio|bold", re.IGNORECASE
 )
@@ -129,9 +128,7 @@ JOINED = re.compile(
     r"|[A-Za-z]{1,4}\d+(?=[A-Za-z]\d{1,3}(?![A-Za-z\d])))"
 )
 #: How names begin on which more may be written: ``patient07`` in ``patient07v2``.
-BEGUN = re.compile(
-    r"(IXI\d+|(?:patient|subject|subj|sub|volunteer|person|participant|proband|case)[-_]?\d+)", re.IGNORECASE
-)
+BEGUN = re.compile(rf"(IXI\d+|{WITH_NUMBER})", re.IGNORECASE)
 #: Folders that number people.
 NUMBER = re.compile(r"[A-Za-z]{1,10}[-_]?\d+")
 
@@ -217,11 +214,7 @@ def _by_names(files: Sequence[FileInfo], root: Path) -> list[FileInfo]:
             found[info.path] = info.subject, BY_PATIENT
             if name := stated[info.path]:
                 patients[name[0]].add(info.subject)
-    _check_identifiers(files, stated, root)
-    for stating, same in patients.items():
-        below = [info.path.relative_to(root) for info in files if info.path in found]
-        if len(same) > 1 and any(stating in path.as_posix() for path in below):  # not in a folder of them all
-            raise FileError(root, f"holds files of {stating} with several patient ids ({_some(same)})", CURE)
+    _check_identifiers(files, stated, patients, root)
     for info in files:
         name = stated[info.path]
         if info.path in found or not name:
@@ -270,8 +263,13 @@ def _stated(path: Path, root: Path) -> Found | None:
     return named_subject(path.absolute())
 
 
-def _check_identifiers(files: Sequence[FileInfo], stated: dict[Path, Found | None], root: Path) -> None:
-    """Refuse one identifier in the files of people who go by several names: anonymisation may have written it."""
+def _check_identifiers(
+    files: Sequence[FileInfo], stated: dict[Path, Found | None], patients: dict[str, set[str]], root: Path
+) -> None:
+    """Refuse one identifier of several people, and one person of several: anonymisation may have written them.
+
+    ``patients`` are the identifiers in the files of each stated person.
+    """
     with_id = [info for info in files if info.recognised_by == BY_PATIENT]
     names: dict[str, set[str]] = defaultdict(set)
     for info in with_id:
@@ -280,6 +278,10 @@ def _check_identifiers(files: Sequence[FileInfo], stated: dict[Path, Found | Non
     for subject, several in names.items():
         if len(several) > 1:
             raise FileError(root, f"holds files of {_some(several)} that all state the patient id {subject!r}", CURE)
+    below = [info.path.relative_to(root).as_posix() for info in with_id]
+    for person, ids in patients.items():
+        if len(ids) > 1 and any(person in path for path in below):  # else it is that of a folder of them all
+            raise FileError(root, f"holds files of {person} with several patient ids ({_some(ids)})", CURE)
     ways = [_telling(_folders(info.path, root)) for info in with_id]
     people = {way[_common(ways)] if len(way) > _common(ways) else "" for way in ways}
     if len({info.subject for info in with_id}) == 1 and len(people) > 1 and all(map(NUMBER.fullmatch, people)):

@@ -58,7 +58,7 @@ class MaskFamily:
             Side of the square around DC that is not withheld either, see :class:`sansref.scan.ScanMeta`.
         """
         key = self._key(acquired), calibration if self._withheld else 0
-        return _remembered(self._densities, key, lambda: self._density(acquired, calibration))
+        return remembered(self._densities, key, lambda: self._density(acquired, calibration))
 
     def _density(self, acquired: Tensor, calibration: int) -> Tensor:
         shape = _shape(acquired)
@@ -73,7 +73,7 @@ class MaskFamily:
 
     def another(self, acquired: Tensor, number: int) -> Tensor:
         """Draw a further mask of the same kind, bool (height, width); the same for the same ``number``."""
-        return _remembered(self._others, (self._key(acquired), number), lambda: self._draw_another(acquired, number))
+        return remembered(self._others, (self._key(acquired), number), lambda: self._draw_another(acquired, number))
 
     def _draw_another(self, acquired: Tensor, number: int) -> Tensor:
         generator = seeded(self._seed, "pool", number)
@@ -89,9 +89,10 @@ class MaskFamily:
         return shape if self._draw is not None else (shape, np.packbits(acquired.numpy()).tobytes())
 
 
-def _remembered(known: dict[Any, Tensor], key: object, make: Callable[[], Tensor]) -> Tensor:
+def remembered(known: dict[Any, Tensor], key: object, make: Callable[[], Tensor], most: int = _REMEMBERED) -> Tensor:
+    """What is made for a key, once, as long as there are not too many of them."""
     if key not in known:
-        if len(known) >= _REMEMBERED:  # memory is bounded where every scan has a mask of its own
+        if len(known) >= most:  # memory is bounded where every scan has a mask of its own
             known.clear()
         known[key] = make()
     return known[key]
