@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from helpers.forks import held_by_another
 from sansref.commands import demo as module
 from sansref.commands.demo import acquire, config_of, run_demo, scan_in_words
 from sansref.commands.options import DemoOptions
 from sansref.data.scan_store import PreparedScans
-from sansref.errors import SettingError
+from sansref.errors import FileError, SettingError
+from sansref.files import locked
 from sansref.kspace.grid import full_center
 from sansref.metrics.quality import psnr
 from sansref.results.scores import read_scores
@@ -61,6 +63,16 @@ def test_report_table_and_figures_are_written(played):
         assert fact in html
     for part in ("What was acquired", "What the scores mean", "PSNR: ", "sansref zeroshot FILE --out images"):
         assert part in html
+
+
+def test_a_demo_that_another_command_plays_is_left_alone(tmp_path):
+    out = tmp_path / "demo"
+    with (
+        held_by_another(lambda: locked(out), tmp_path / "held") as child,
+        pytest.raises(FileError, match=f"is in use by process {child}"),
+    ):
+        run_demo(OPTIONS, out, QUIET)
+    assert [path.name for path in out.iterdir()] == [".sansref"]
 
 
 def test_the_mask_is_described_and_drawn_as_it_is(played):

@@ -19,7 +19,7 @@ from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.data.simulate import Sampling, Simulation, example_image, simulate
 from sansref.data.slices import Slices, resized_image
 from sansref.errors import SettingError
-from sansref.files import claim, write_text
+from sansref.files import claim, locked, write_text
 from sansref.kspace.grid import full_center
 from sansref.methods import IDROptions, Method, SSDUOptions
 from sansref.methods.classical.regularisation import (
@@ -101,22 +101,23 @@ def run_demo(
     """
     truth, acquired = acquire(options)
     claim(out, "demo")
-    runs = {method: RunDirectory(out / method) for method in _NAMES}
-    configs = {method: config_of(options, method) for method in _NAMES}
-    for method, run in runs.items():
-        run.start(configs[method], _SOURCE)
-    save_png(out / MASK, acquired.mask.float(), (0, 1))
-    for line in scan_in_words(options, acquired):
-        say(line)
-    say(f"The mask as a picture: {out / MASK}")
-    say("Two networks, SSDU and IDR, learn from these samples alone. The true image is read after both have ended.")
-    for method, config in configs.items():
-        if not runs[method].finished:
-            folder = runs[method].path
-            with logged_to(folder / "log.txt"):
-                learn(config, acquired_alone(acquired, folder / "data/training"), None, runs[method], console)
-    # Only from here on does anything look at the truth.
-    return _uncover(options, truth, runs, out)
+    with locked(out):
+        runs = {method: RunDirectory(out / method) for method in _NAMES}
+        configs = {method: config_of(options, method) for method in _NAMES}
+        for method, run in runs.items():
+            run.start(configs[method], _SOURCE)
+        save_png(out / MASK, acquired.mask.float(), (0, 1))
+        for line in scan_in_words(options, acquired):
+            say(line)
+        say(f"The mask as a picture: {out / MASK}")
+        say("Two networks, SSDU and IDR, learn from these samples alone. The true image is read after both have ended.")
+        for method, config in configs.items():
+            if not runs[method].finished:
+                folder = runs[method].path
+                with logged_to(folder / "log.txt"):
+                    learn(config, acquired_alone(acquired, folder / "data/training"), None, runs[method], console)
+        # Only from here on does anything look at the truth.
+        return _uncover(options, truth, runs, out)
 
 
 def scan_in_words(options: DemoOptions, scan: Scan) -> list[str]:

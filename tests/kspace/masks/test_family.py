@@ -62,6 +62,18 @@ def test_the_density_of_a_known_law_is_less_by_what_is_withheld(columnwise: bool
     assert torch.equal(MaskFamily(withheld=share).density(mask), MaskFamily().density(mask))
 
 
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_masks_drawn_by_estimate_have_as_many_samples_as_scans_from_which_some_are_withheld(columnwise: bool) -> None:
+    share, law_name = 0.3, "random_columns" if columnwise else "variable_density"
+    for seed in range(3):
+        mask = draw_mask(law_name, (96, 80), 4, seeded(seed)).array
+        one = Scan(torch.zeros(1, 96, 80, dtype=torch.complex64), mask, ScanMeta("s", "f"))
+        kept = mask & ~held_out_mask(one, share, 0, seed)
+        drawn = pool(MaskFamily(withheld=share), kept, 2)
+        assert [float(other.sum()) for other in drawn] == pytest.approx([float(mask.sum())] * 2, rel=0.03)
+        assert int(pool(MaskFamily(), kept, 1)[0].sum()) == int(kept.sum()) < 0.9 * int(mask.sum())
+
+
 def test_masks_of_a_known_law_come_from_that_law_and_repeat() -> None:
     family = MaskFamily(law, seed=3)
     masks = pool(family, points(), 4)

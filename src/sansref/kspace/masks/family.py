@@ -30,7 +30,7 @@ class MaskFamily:
         Of the masks drawn.
     withheld
         Share of the acquired samples outside the center that the masks handed in lack, since they are held out of
-        training to validate on. An estimate from the masks knows it already; of a known law, the density is lowered.
+        training to validate on. Densities are of what is left; masks drawn are those of whole scans.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class MaskFamily:
     ) -> None:
         self._draw = draw
         self._seed = seed
-        self._withheld = 0.0 if draw is None else withheld
+        self._withheld = withheld
         self._others: dict[tuple[object, int], Tensor] = {}
         self._densities: dict[object, Tensor] = {}
 
@@ -57,7 +57,7 @@ class MaskFamily:
         calibration
             Side of the square around DC that is not withheld either, see :class:`sansref.scan.ScanMeta`.
         """
-        key = self._key(acquired), calibration if self._withheld else 0
+        key = self._key(acquired), calibration
         return remembered(self._densities, key, lambda: self._density(acquired, calibration))
 
     def _density(self, acquired: Tensor, calibration: int) -> Tensor:
@@ -79,10 +79,10 @@ class MaskFamily:
         generator = seeded(self._seed, "pool", number)
         if self._draw is not None:
             return self._draw(_shape(acquired), generator).array
-        density = self.density(acquired).double()
+        whole = (self.density(acquired).double() / (1 - self._withheld)).clamp(max=1)
         if is_columns(acquired):
-            return order_sample(density[0], int(acquired[0].sum()), generator).expand_as(acquired)
-        return order_sample(density, int(acquired.sum()), generator)
+            return order_sample(whole[0], round(float(whole[0].sum())), generator).expand_as(acquired)
+        return order_sample(whole, round(float(whole.sum())), generator)
 
     def _key(self, acquired: Tensor) -> object:
         shape = _shape(acquired)
