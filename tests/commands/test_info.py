@@ -74,7 +74,8 @@ def test_a_padded_scan_is_full(write_knee, tmp_path):
     """Zero-padded outer columns leave nothing out: every method can learn from it."""
     path = write_knee(tmp_path / "padded.h5")
     with h5py.File(path, "r+") as file:
-        file["kspace"][..., :4] = 0
+        file["kspace"][..., :2] = 0
+        file["kspace"][..., -2:] = 0
     assert told(path)["can train"] == "all methods"
 
 

@@ -255,6 +255,15 @@ def test_compressed_sensing_gives_way_only_to_what_is_surely_better(learned, cho
     assert found.reason.startswith(("the network", "the mixture", "L1-wavelet"))
 
 
+def test_a_single_judged_column_never_prefers_a_network():
+    """Nothing tells how sure its difference is."""
+    errors = {"zero-filled": [0.9], "total variation": [0.5], NETWORK: [0.1]}
+    found = choose(errors, errors)
+    assert found.label == "total variation"
+    assert "a single column" in found.reason
+    assert "inf" not in found.reason
+
+
 def test_a_single_slice_is_judged_by_parts_of_its_samples(scan_file):
     config, (scan, *_) = config_of(), whole_scans(scan_file)
     held_out = HeldOut(JUDGED, 1, cache(config.sampling.family))

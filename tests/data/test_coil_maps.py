@@ -72,8 +72,7 @@ def test_the_calibration_is_a_full_square_around_dc_and_the_next_one_is_not(size
         assert bool((calibration_of(scan, CoilOptions()) == 1).all())
     assert side <= min(24, *size)
     if side < min(24, *size):
-        top, left = (n // 2 - (side + 1) // 2 for n in size)
-        assert not mask[top : top + side + 1, left : left + side + 1].all()
+        assert not mask[central_mask(size, (side + 1, side + 1))].all()
 
 
 def test_a_center_that_is_too_small_is_one_line() -> None:

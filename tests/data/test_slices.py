@@ -160,6 +160,15 @@ def test_cropping_kspace_measures_nothing_in_its_padding() -> None:
     assert not cut.kspace[:, ~cut.mask].any()
 
 
+@pytest.mark.parametrize("crop", [(80, 50), (20, 36), (64, 20)])
+def test_known_noise_is_that_of_the_new_samples(crop: tuple[int, int]) -> None:
+    scan = full_scan(2)
+    level = scan.noise_level.flatten()
+    told = resized_kspace(replace(scan, meta=replace(scan.meta, noise=tuple(level.tolist()))), Slices(crop=crop))
+    measured = torch.view_as_real(told.kspace).std((1, 2, 3))
+    torch.testing.assert_close(torch.tensor(told.meta.noise), measured, rtol=0.1, atol=0)
+
+
 def test_a_smaller_matrix_keeps_the_measured_samples_of_the_center() -> None:
     scan = undersampled(full_scan(2))
     small = resized_kspace(scan, Slices(matrix=(20, 17)))

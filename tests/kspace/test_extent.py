@@ -50,6 +50,12 @@ def test_partial_fourier_is_not_full(left: int, right: int, full: bool) -> None:
     assert is_full(columns(*range(left, 96 - right), width=96)) is full
 
 
+@pytest.mark.parametrize("width", [24, 32, 40, 96, 256])
+def test_seven_eighths_are_not_full_on_small_grids_either(width: int) -> None:
+    assert not is_full(columns(*range(width // 8, width), width=width))
+    assert is_full(columns(*range(3, width - 2), width=width))
+
+
 def test_columns_are_found_where_rows_differ() -> None:
     mask = torch.zeros(4, 9, dtype=torch.bool)
     assert acquired_columns(mask) == (0, 0)

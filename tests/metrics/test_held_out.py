@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.scans import noise
+from sansref.data.coil_maps import CoilOptions, calibration_of
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c, ifft2c
@@ -140,13 +143,17 @@ def bare(acquired: Tensor, **meta: int) -> Scan:
     return Scan(kspace, acquired, ScanMeta("s", "f", **meta))
 
 
+@pytest.mark.parametrize("shape", [(32, 48), (33, 48), (32, 47), (33, 47)])
 @pytest.mark.parametrize("columnwise", [False, True])
-def test_samples_that_the_coil_maps_come_from_are_not_held_out(columnwise: bool) -> None:
-    acquired = torch.rand(32, 48, generator=torch.Generator().manual_seed(7)) < 0.5
+def test_samples_that_the_coil_maps_come_from_are_not_held_out(columnwise: bool, shape: tuple[int, int]) -> None:
+    acquired = torch.rand(shape, generator=torch.Generator().manual_seed(7)) < 0.5
     acquired = acquired[:1].expand_as(acquired).clone() if columnwise else acquired
     acquired[:, 14:34] = True
+    numbered = replace(bare(acquired), kspace=torch.arange(acquired.numel()).view(1, *shape) + 0j)
+    used = calibration_of(numbered, CoilOptions(calibration=20))
     central = torch.zeros_like(acquired)
-    central[6:26, 14:34] = True
+    central.view(-1)[used.real.long().flatten()] = True
+    assert int(central.sum()) == 400
     found = [
         torch.stack([held_out_mask(bare(acquired, calibration=side), 0.3, 0, item) for item in range(30)]).any(0)
         for side in (0, 20)

@@ -8,12 +8,16 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.masks.family import MaskFamily
 from sansref.metrics.held_out import HeldOut, held_out_mask
-from sansref.metrics.quality import body_mask
-from sansref.results.scorer import Scorer, magnitude, scored_image, scored_reference, zero_filled
+from sansref.metrics.quality import body_mask, psnr
+from sansref.randomness import seeded
+from sansref.results.scorer import Scorer, magnitude, reference_noise, scored_image, scored_reference, zero_filled
 from sansref.results.scores import METRICS
+from sansref.scan import Scan, ScanMeta
 
 
 def held_out(share=0.1):
@@ -243,3 +247,23 @@ def test_a_measured_slice_without_a_reference_is_shown_by_what_is_known(make_sca
     assert list(shown.details["a"]) == ["held-out error"]
     assert shown.noise is not None
     assert np.array_equal(shown.images["a"], zero_filled(scan.batch())[0].abs().numpy())
+
+
+@pytest.mark.parametrize("seen", [1.0, 0.6])
+@pytest.mark.parametrize("columns", [(0, 96), (14, 82)])
+@pytest.mark.parametrize("coils", [1, 4])
+def test_a_perfect_image_scores_what_is_told_of_it(coils, columns, seen):
+    """Where maps see nothing there is no noise, and a zero-padded file has less of it in a pixel."""
+    shape, level = (96, 96), 0.005
+    rows, places = (torch.linspace(-1, 1, n) for n in shape)
+    away = torch.hypot(rows[:, None], places)
+    maps = birdcage_maps(shape, coils) * (away < 2 * seen) if coils > 1 else None
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[:, slice(*columns)] = True
+    physics = Cartesian(mask[None], None if maps is None else maps[None])
+    samples = physics.forward(torch.sigmoid((0.5 - away) * 30)[None] + 0j)
+    noise = torch.view_as_complex(level * torch.randn(coils, *shape, 2, generator=seeded(0))) * mask
+    perfect, reference = physics.adjoint(samples)[0].abs(), physics.adjoint(samples + noise)[0]
+    meta = ScanMeta("s", "f.h5", noise=(level,) * coils)
+    _, told = reference_noise(Scan(samples[0] + noise, mask, meta, maps, reference=reference))
+    assert told == pytest.approx(float(psnr(perfect, reference.abs(), float(reference.abs().max()))), abs=0.5)

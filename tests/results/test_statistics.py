@@ -52,8 +52,18 @@ def test_folds_are_taken_together() -> None:
 
 def test_undefined_scores_are_left_out() -> None:
     rows = [score(0, "a", 0, 1.0), score(1, "a", 0, math.nan), score(0, "a", 1, math.nan), score(0, "b", 0, math.nan)]
-    assert by_subject(rows, "psnr") == {"a": [1.0]}
     assert by_subject(rows, "ssim") == {}
+    rows += [score(seed, "a", 2, 3.0) for seed in (0, 1)]
+    assert list(by_subject(rows, "psnr")) == ["a"]
+    assert estimate(by_subject(rows, "psnr")).mean == 3.0
+
+
+def test_a_slice_that_one_method_has_no_score_of_counts_for_none() -> None:
+    baseline = {name: [30.0, 20.0] for name in "abcdef"}
+    failed = {name: [29.0, math.nan] for name in "abcdef"}
+    (found,) = against(baseline, {"failed": failed}).values()
+    assert found.mean == -1.0
+    assert gap_share(failed, {name: [28.0, 10.0] for name in "abcdef"}, baseline).share == 0.5
 
 
 def test_equal_slice_numbers_of_several_files_stay_apart() -> None:

@@ -168,6 +168,13 @@ def test_the_smallest_p_is_said() -> None:
     assert "too narrow" not in tables[1].note
 
 
+def test_a_method_without_scores_is_no_test() -> None:
+    rows = [score(label, str(s), psnr[0] + s * psnr[1] / 40) for label, psnr in PSNR.items() for s in range(5)]
+    found = summary(rows, labels=[*PSNR, "failed"]).tables()[2]
+    assert found.rows[-1][2].text == "–"
+    assert "Holm-corrected for 3 methods" in found.note
+
+
 def test_perceptual_distance_is_shown_where_it_was_asked_for() -> None:
     assert "LPIPS" not in MARKDOWN
     found = text(ROWS, Scoring(lpips="alex"))

@@ -198,7 +198,7 @@ class Evaluation:
                 people[scores[name].subject].append(scores[name].held_out - scores[self.method].held_out)
             # Slices of one person are alike: they count as one, unless there is nobody else.
             gains = [*map(fmean, people.values())] if len(people) > 1 else next(iter(people.values()))
-            if fmean(gains) <= standard_error(gains):
+            if fmean(gains) <= (standard_error(gains) if len(gains) > 1 else 0):
                 yield (
                     f"warning: the run predicts the held-out samples of these scans no better than {name} does: train "
                     "on scans like these, or reconstruct each by 'sansref zeroshot'"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
 from sansref.errors import FileError
-from sansref.kspace.grid import full_center, is_full
-from sansref.kspace.masks.family import is_columns
+from sansref.kspace.grid import full_center, is_columns, is_full
 from sansref.kspace.noise import estimate_noise
 from sansref.scan import Scan
 

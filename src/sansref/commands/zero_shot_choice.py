@@ -135,6 +135,8 @@ def choose(
     gains = [before - after for before, after in zip(parts[classical], parts[learned], strict=True)]
     unsure = standard_error(gains)
     over = f"; the difference has the standard error {unsure:.2g}, from {len(gains)} parts of these samples"
+    if len(gains) < 2:
+        over = "; these samples are a single column, which tells nobody how sure the difference is"
     if gain > unsure:
         return Choice(learned, f"the {learned} was chosen: {told}{over}", means)
     tie = ", too little to decide" if gain >= 0 else ""

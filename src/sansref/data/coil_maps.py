@@ -18,7 +18,7 @@ from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import compressed, compression_matrix, normalised, rss
 from sansref.kspace.espirit import espirit, memory_needed
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.grid import center_crop
+from sansref.kspace.grid import central_box
 from sansref.machine import available_memory
 from sansref.scan import Scan
 
@@ -151,9 +151,9 @@ def _compressed(scan: Scan, matrix: Tensor) -> Scan:
 
 
 def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
-    """Side, at most ``most``, of the largest fully sampled square around DC of a mask (height, width)."""
-    side = 0
-    while side < min(most, *mask.shape) and bool(center_crop(mask, (side + 1, side + 1)).all()):
+    """Side, at most ``most``, of the largest fully sampled :func:`central_box` of a mask (height, width)."""
+    shape, side = (mask.shape[0], mask.shape[1]), 0
+    while side < min(most, *shape) and bool(mask[central_box(shape, (side + 1, side + 1))].all()):
         side += 1
     return side
 
@@ -179,7 +179,8 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
             f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the center'}, or give --maps; of a mask"
             " that is emulated, raise --center",
         )
-    return center_crop(scan.kspace, (found, found))
+    rows, columns = central_box((scan.mask.shape[0], scan.mask.shape[1]), (found, found))
+    return scan.kspace[:, rows, columns]
 
 
 def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:

@@ -97,6 +97,8 @@ class Preparation:
             raise FileError(item.meta.source, problem, "Give it as undersampled data")
         if isinstance(item, Scan) and self.magnitude:
             item = magnitude_of(item)
+        if isinstance(item, Scan):
+            item = self._with_noise(item)
         try:
             whole = self._whole(item)
             if whole is None:
@@ -108,9 +110,13 @@ class Preparation:
         if len(scan.kspace) > 1:
             _brightest(scan)  # before libraries that fail over infinite numbers
         scan = with_coils(scan, whole if is_full(whole.mask) else None, self.coils)
-        if self.noise is not None:
-            scan = replace(scan, meta=replace(scan.meta, noise=(self.noise / scan.meta.scale,) * len(scan.kspace)))
         return scaled(scan)
+
+    def _with_noise(self, scan: Scan) -> Scan:
+        """A scan whose noise is known, if the user knows it; as it is in the file, before anything is resized."""
+        if self.noise is None:
+            return scan
+        return replace(scan, meta=replace(scan.meta, noise=(self.noise / scan.meta.scale,) * len(scan.kspace)))
 
     def _whole(self, item: Scan | ImageSlice) -> Scan | None:
         """K-space before it is undersampled, measured or simulated."""
@@ -121,7 +127,7 @@ class Preparation:
         if image.max() == image.min():
             return None
         meta = recut(item.meta, item.image.shape, chosen.crop, chosen.matrix)
-        return simulate(image, self.simulation, self._stream("simulate", meta), meta)
+        return self._with_noise(simulate(image, self.simulation, self._stream("simulate", meta), meta))
 
     def _stream(self, purpose: str, meta: ScanMeta) -> torch.Generator:
         """Depends on whose file it is and on its name, so that a folder may be moved."""

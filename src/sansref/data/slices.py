@@ -124,11 +124,15 @@ def resized_image(image: Tensor, slices: Slices) -> Tensor:
 def resized_kspace(scan: Scan, slices: Slices) -> Scan:
     """Crop the field of view of a fully sampled scan, then reduce the resolution of any scan."""
     kspace, mask, maps, calibration = scan.kspace, scan.mask, scan.maps, scan.calibration
+    noise = scan.meta.noise
     if slices.crop is not None:
         calibration = None  # of another field of view now; a full scan needs none
         if not is_full(scan.mask):
             raise FileError(scan.meta.source, "is undersampled, its field of view is fixed", "Leave out --crop")
         kspace = fft2c(center_fit(ifft2c(kspace), slices.crop))
+        # Zeros that are put round an image have no noise.
+        more = math.prod(max(new / old, 1.0) for new, old in zip(slices.crop, scan.mask.shape, strict=True))
+        noise = noise and tuple(level / math.sqrt(more) for level in noise)
         first, stop = columns_within(mask, slices.crop[1])
         mask = torch.zeros(slices.crop, dtype=torch.bool)
         mask[:, first:stop] = True
@@ -142,7 +146,7 @@ def resized_kspace(scan: Scan, slices: Slices) -> Scan:
     if kspace is scan.kspace:
         return scan
     reference = None if scan.reference is None else ifft2c(kspace).squeeze(0)
-    meta = replace(recut(scan.meta, scan.mask.shape, slices.crop, slices.matrix), crop=None)
+    meta = replace(recut(scan.meta, scan.mask.shape, slices.crop, slices.matrix), crop=None, noise=noise)
     scan = replace(scan, reference=None, maps=None, calibration=None, kspace=kspace, mask=mask, meta=meta)
     return replace(scan, reference=reference, maps=maps, calibration=calibration)
 

@@ -121,8 +121,16 @@ def is_full(mask: Tensor) -> bool:
     """
     first, stop = acquired_columns(mask)
     inside, width = mask[:, first:stop], mask.shape[1]
-    lopsided = abs((width - stop) - first) > ASYMMETRY * width + 1
+    lopsided = abs((width - stop) - first) > max(2, ASYMMETRY * width)
     return bool(inside.all()) and 2 * inside.shape[1] > width and not lopsided
+
+
+def is_columns(mask: Tensor) -> bool:
+    """Whether a mask (height, width) is 1-D: every column acquired whole or not at all.
+
+    Whole within the rows that are acquired anywhere, since asymmetric echoes leave out rows of all columns.
+    """
+    return bool((mask == mask.any(1, keepdim=True) & mask.any(0, keepdim=True)).all())
 
 
 def acquired_columns(mask: Tensor) -> tuple[int, int]:

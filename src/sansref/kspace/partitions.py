@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import Shape, central_mask, fraction_sides
+from sansref.kspace.grid import Shape, central_mask, fraction_sides, is_columns
 from sansref.kspace.masks.mask import (
     dense_region,
     order_sample,
@@ -59,10 +59,9 @@ def in_units(acquired: Tensor, unit: Unit, split: Callable[[Tensor], Partition])
         raise ValueError(f"unit must be 'point' or 'column', got {unit!r}")
     if unit == "point":
         return split(acquired)
-    rows, columns = acquired.any(1, keepdim=True), acquired.any(0, keepdim=True)
-    if not torch.equal(acquired, rows & columns):
+    if not is_columns(acquired):
         raise SettingError("some columns are only partly acquired: split this mask by points, not by columns")
-    line = split(columns)
+    line = split(acquired.any(0, keepdim=True))
     selected = line.selected.expand(acquired.shape).clone()
     return Partition(input=line.input & acquired, target=line.target & acquired, selected=selected)
 

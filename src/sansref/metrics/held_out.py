@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.grid import central_mask
-from sansref.kspace.masks.family import MaskFamily, is_columns
+from sansref.kspace.grid import central_mask, is_columns
+from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.partitions import Unit, hold_out, never_held_out, shape_of
 from sansref.randomness import seeded
@@ -57,14 +57,14 @@ def held_out_folds(scan: Scan, count: int, seed: int, among: Tensor | None = Non
     if columns:
         spared = spared.any(0).expand(shape)
     divided = scan.mask & ~spared if among is None else scan.mask & ~spared & among
-    units = divided[0] if columns else divided.flatten()
+    units = divided.any(0) if columns else divided.flatten()
     places = units.nonzero().flatten()
     order = places[torch.randperm(len(places), generator=seeded(seed, "folds", scan.meta.slice))]
     folds = []
     for part in order.tensor_split(min(count, len(order))) if len(order) else ():
         fold = torch.zeros_like(units)
         fold[part] = True
-        folds.append(fold.expand(shape) if columns else fold.view(shape))
+        folds.append(fold.expand(shape) & divided if columns else fold.view(shape))
     return folds
 
 

@@ -26,8 +26,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from sansref.kspace.grid import is_full
-from sansref.kspace.masks.family import is_columns
+from sansref.kspace.grid import is_columns, is_full
 from sansref.kspace.noise import noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask, reachable
 from sansref.metrics.sure import response

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sansref.data.placement import for_people
 from sansref.kspace.coils import magnitude_of_sets
-from sansref.kspace.grid import is_full
+from sansref.kspace.grid import acquired_columns, is_full
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct
@@ -144,7 +144,7 @@ class Scorer:
             {label: _caption(score) for label, score in scores.items()},
             {label: _details(score) for label, score in scores.items()},
             scan.mask.numpy(),
-            float(scan.noise_level.square().mean().sqrt()) if noisy else None,
+            _pixel_variance(scan) ** 0.5 if noisy else None,
             among_worst,
             is_median,
         )
@@ -210,16 +210,25 @@ def reference_noise(scan: Scan) -> tuple[float, float] | None:
     Returns
     -------
     tuple or None
-        Standard deviation of its noise, that of the scan's samples, as a share of its maximum; and the PSNR in
-        decibels, against it, of an image without noise or any other error. In the object the squared error is the
-        variance of one part of a complex number, beside it that of both. None without a measured reference.
+        Standard deviation of its noise as a share of its maximum; and the PSNR in decibels, against it, of an image
+        without noise or any other error. In the object the squared error is the variance of one part of a complex
+        number, beside it that of both, and none where the coil maps see nothing. None without a measured reference.
     """
     if scan.reference is None or scan.meta.synthetic:
         return None
-    variance = float(scan.noise_level.square().mean())
+    variance = _pixel_variance(scan)
     truth = scored_reference(scan)
     peak = float(truth.max())
     if not variance > 0 or not peak > 0:
         return None
-    beside = float((truth < 3 * variance**0.5).float().mean())
-    return variance**0.5 / peak, 10 * log10(peak**2 / (variance * (1 + beside)))
+    seen = truth > 0
+    beside = seen & (truth < 3 * variance**0.5)
+    return variance**0.5 / peak, 10 * log10(peak**2 / (variance * float(seen.float().mean() + beside.float().mean())))
+
+
+def _pixel_variance(scan: Scan) -> float:
+    """Variance of the noise in each part of a pixel: that of a sample, and less where a file is zero-padded."""
+    width = scan.mask.shape[1]
+    reached = acquired_columns(scan.mask) if is_full(scan.mask) else (0, width)
+    first, stop = scan.meta.columns or reached
+    return float(scan.noise_level.square().mean()) * (stop - first) / width

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from math import inf, isfinite, isnan, nan
 from statistics import stdev
 
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from sansref.results.scores import Better, ScoredSlice
 
 Values = Mapping[str, Sequence[float]]
-"""One value per slice, by subject."""
+"""One value per slice, by subject; NaN where a slice has none."""
 Interval = tuple[float, float]
 _Floats = npt.NDArray[np.float64]
 
@@ -97,7 +98,7 @@ class Share:
 
 
 def by_subject(rows: Iterable[ScoredSlice], metric: str) -> dict[str, list[float]]:
-    """Scores of one label at one acceleration, the mean over seeds of each slice; NaN is left out.
+    """Scores of one label at one acceleration, the mean over seeds of each slice; NaN where a seed has none.
 
     Parameters
     ----------
@@ -115,16 +116,14 @@ def by_subject(rows: Iterable[ScoredSlice], metric: str) -> dict[str, list[float
         seen[place] += 1
     values: dict[str, list[float]] = defaultdict(list)
     for (subject, _, _), scores in trained.items():
-        known = [score for score in scores if not isnan(score)]
-        if known:
-            values[subject].append(float(np.mean(known)))
-    return dict(values)
+        values[subject].append(float(np.mean(scores)))
+    return {subject: slices for subject, slices in values.items() if not np.isnan(slices).all()}
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean, as large as Student's distribution makes it where values are few; 0 for a single one."""
+    """Of the mean, as large as Student's distribution makes it where values are few; infinite for a single one."""
     if len(values) < 2 or not all(map(isfinite, values)):
-        return 0.0
+        return inf
     from scipy.stats import t
 
     few = float(t.ppf(_ONE_SIGMA, len(values) - 1))
@@ -144,7 +143,7 @@ def estimate(values: Values) -> Estimate:
 
 
 def against(baseline: Values, others: Mapping[str, Values]) -> dict[str, Difference]:
-    """Differences of methods from the baseline, each over the subjects that both have.
+    """Differences of methods from the baseline, each over the subjects and slices that both have.
 
     The test is exact; subjects without a difference are left out (Wilcoxon 1945), and p is 1 if there are no others.
     Ties are counted as they are. p is corrected for testing as many methods as there are.
@@ -201,7 +200,7 @@ def holm(p: Sequence[float]) -> list[float]:
 def gap_share(values: Values, low: Values, high: Values, better: Better = "higher") -> Share:
     """Share of the gap between two methods that a third closes, (m - low) / (high - low) of means over slices.
 
-    Only subjects that all three have count, and a resample is of the same subjects for all three.
+    Only subjects and slices that all three have count, and a resample is of the same subjects for all three.
 
     A share means nothing where there is no gap. If the gap is not positive in the direction of better, it is undefined.
     A resample without a gap is counted at both ends of the interval, as if its share were infinite of either sign:
@@ -234,12 +233,22 @@ def gap_share(values: Values, low: Values, high: Values, better: Better = "highe
 
 def _known(values: Values) -> Values:
     """Subjects with values, by name: their order changes nothing."""
-    return {subject: values[subject] for subject in sorted(values) if len(values[subject])}
+    known = {subject: [value for value in values[subject] if not isnan(value)] for subject in sorted(values)}
+    return {subject: slices for subject, slices in known.items() if slices}
 
 
 def _common(*parts: Values) -> list[Values]:
-    known = [_known(part) for part in parts]
-    return [{name: part[name] for name in part if all(name in other for other in known)} for part in known]
+    """Subjects that all have. Of as many slices, one that is not known of all of them counts for none."""
+    shared = [subject for subject in parts[0] if all(subject in part for part in parts)]
+    found = [{subject: list(part[subject]) for subject in shared} for part in parts]
+    for subject in shared:
+        slices = [part[subject] for part in found]
+        if len(set(map(len, slices))) == 1:
+            defined = [not any(map(isnan, values)) for values in zip(*slices, strict=True)]
+            for part in found:
+                part[subject] = list(compress(part[subject], defined))
+    known = [_known(part) for part in found]
+    return [{subject: part[subject] for subject in part if all(subject in one for one in known)} for part in known]
 
 
 def _subject_means(values: Values) -> _Floats:

@@ -319,7 +319,8 @@ class Summary:
         return headings, rows
 
     def _test_note(self) -> str:
-        tested = [line.differences[TESTED[0]] for line in self.lines.values() if line.differences]
+        differences = [line.differences[TESTED[0]] for line in self.lines.values() if line.differences]
+        tested = [one for one in differences if not isnan(one.p)] or differences
         subjects, smallest = _count(max(one.subjects for one in tested), "subject"), min(one.smallest for one in tested)
         note = (
             f"Δ: mean over {subjects} of the difference of their means from {self.baseline} [95 % interval as above]; "

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sansref.kspace.grid import Shape, central_mask
+from sansref.kspace.grid import Shape, central_mask, is_columns
 from sansref.kspace.masks import SamplingMask, draw_mask
-from sansref.kspace.masks.family import MaskFamily, is_columns
-from sansref.kspace.masks.mask import estimated_density
+from sansref.kspace.masks.family import MaskFamily
+from sansref.kspace.masks.mask import estimated_density, reached
 from sansref.kspace.partitions import never_held_out
-from sansref.metrics.held_out import held_out_mask
+from sansref.metrics.held_out import held_out_folds, held_out_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -125,3 +125,36 @@ def test_columns_are_told_from_points() -> None:
     almost = columns()
     almost[3, int(almost[0].nonzero()[0])] = False
     assert not is_columns(almost)
+
+
+def test_columns_of_an_asymmetric_echo_are_columns() -> None:
+    """Rows that no echo reached are out of the mask, and out of those like it."""
+    acquired = columns()
+    acquired[:9] = False
+    assert is_columns(acquired)
+    assert torch.equal(MaskFamily().density(acquired), MaskFamily().density(columns()))
+    for mask in pool(MaskFamily(), acquired, 5):
+        assert is_columns(mask)
+        assert torch.equal(mask.any(1), acquired.any(1))
+        assert int(mask.any(0).sum()) == int(acquired.any(0).sum())
+    one = Scan(torch.zeros(1, *SHAPE, dtype=torch.complex64), acquired, ScanMeta("s", "f"))
+    folds = held_out_folds(one, 4, 0)
+    for held_out in (held_out_mask(one, 0.3, 0, 0), *folds):
+        assert held_out.any()
+        assert torch.equal(held_out, held_out.any(0) & acquired)
+    assert torch.equal(torch.stack(folds).sum(0) > 0, sum(folds) == 1)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("columnwise", [False, True])
+def test_masks_like_one_of_partial_fourier_stay_within_what_it_reached(columnwise: bool, turned: bool) -> None:
+    whole = draw_mask("random_columns" if columnwise else "variable_density", (96, 96), 3, seeded(0)).array
+    outside = torch.arange(96) >= 62
+    acquired = whole & ~outside
+    acquired[:, 0] = False  # which has nothing opposite
+    if turned:  # about DC, which is at 48
+        acquired, outside = (values.flip(-1).roll(1, -1) for values in (acquired, outside))
+    for mask in pool(MaskFamily(), acquired, 5):
+        assert int(mask.sum()) == pytest.approx(int(acquired.sum()), rel=0.01)
+        assert not mask[:, outside].any()
+    assert all(bool(reached(points(seed, (96, 96))).all()) for seed in range(20))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.kspace.grid import Shape, central_mask
-from sansref.kspace.masks.mask import SamplingMask, estimated_density, order_sample
+from sansref.kspace.grid import Shape, central_mask, is_columns
+from sansref.kspace.masks.mask import SamplingMask, estimated_density, order_sample, reached
 from sansref.kspace.partitions import never_held_out
 from sansref.randomness import seeded
 
@@ -79,9 +79,13 @@ class MaskFamily:
         generator = seeded(self._seed, "pool", number)
         if self._draw is not None:
             return self._draw(_shape(acquired), generator).array
-        whole = (self.density(acquired).double() / (1 - self._withheld)).clamp(max=1)
         if is_columns(acquired):
-            return order_sample(whole[0], round(float(whole[0].sum())), generator).expand_as(acquired)
+            return self._like(acquired.any(0, keepdim=True), generator) & acquired.any(1, keepdim=True)
+        return self._like(acquired, generator)
+
+    def _like(self, acquired: Tensor, generator: torch.Generator) -> Tensor:
+        density = estimated_density(acquired, acquired.shape[0] == 1, within=reached(acquired))
+        whole = (density.double() / (1 - self._withheld)).clamp(max=1)
         return order_sample(whole, round(float(whole.sum())), generator)
 
     def _key(self, acquired: Tensor) -> object:
@@ -96,11 +100,6 @@ def remembered(known: dict[Any, Tensor], key: object, make: Callable[[], Tensor]
             known.clear()
         known[key] = make()
     return known[key]
-
-
-def is_columns(mask: Tensor) -> bool:
-    """Whether a mask (height, width) is 1-D: every column acquired whole or not at all."""
-    return bool((mask == mask[:1]).all())
 
 
 def _shape(mask: Tensor) -> Shape:

@@ -140,7 +140,7 @@ def _decay_length(reach: Tensor, mean: float) -> float:
     return longer
 
 
-def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tensor:
+def estimated_density(array: Tensor, columns: bool, least: float = 0.0, within: Tensor | None = None) -> Tensor:
     """Density of the law behind a mask, estimated from the mask alone.
 
     The sampled fraction of rings around DC, two samples thick; of a column mask, of bands of columns at like
@@ -152,28 +152,53 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0) -> Tenso
     array
         bool (height, width), DC-centered.
     columns
-        Whether the mask is 1-D along the last axis.
+        Whether the mask is 1-D along the last axis, see :func:`sansref.kspace.grid.is_columns`.
     least
         Samples that a ring without any counts as, where the law may sample everywhere; 0 where nothing is known of
         places without samples, such as padding.
+    within
+        Where the law samples at all, bool (height, width), and outside of which the density is 0; None is everywhere.
 
     Returns
     -------
     Tensor
         float32 (height, width) in [0, 1], above 0 wherever ``array`` is True.
     """
-    height, width = array.shape
-    center = central_mask((height, width), full_center(array), array.device)
-    if columns:
-        away, thickness = distance((1, width), array.device).expand(height, width), UNITS / 32
-    else:
-        away, thickness = distance((height, width), array.device), 2 * UNITS / min(height, width)
-    ring = (away / thickness).long()
+    line = array.any(0, keepdim=True) if columns else array
+    shape = line.shape[0], line.shape[1]
+    center = central_mask(shape, full_center(line), line.device)
+    ring = (distance(shape, line.device) / (UNITS / 32 if columns else 2 * UNITS / min(shape))).long()
     rings = int(ring.max()) + 1
-    members = torch.bincount(ring[~center], minlength=rings)
-    hits = torch.bincount(ring[~center], weights=array[~center].double(), minlength=rings)
+    inside = ~center if within is None else ~center & within
+    members = torch.bincount(ring[inside], minlength=rings)
+    hits = torch.bincount(ring[inside], weights=line[inside].double(), minlength=rings)
     density = (hits.clamp(min=least) / members.clamp(min=1))[ring]
-    return torch.where(center, 1.0, density).float()
+    if within is not None:
+        density = torch.where(within, density, 0.0)
+    return torch.where(center, 1.0, density).float().expand_as(array).contiguous()
+
+
+def reached(array: Tensor) -> Tensor:
+    """Where the law behind a mask can sample, bool (height, width), as far as the mask alone tells.
+
+    Everywhere, but beyond the outermost samples of a partial Fourier scan or an asymmetric echo. It is one where five
+    samples or more lie opposite to an empty border, since a law that is even in k leaves a border empty that has n
+    samples opposite with a probability of 2**-n.
+    """
+    rows, columns = (_span(array.sum(axis)) for axis in (1, 0))
+    found = torch.zeros_like(array)
+    found[rows, columns] = True
+    return found
+
+
+def _span(samples: Tensor) -> slice:
+    """The rows, or columns, that can have been reached, by the number of samples in each."""
+    dc, places = len(samples) // 2, samples.nonzero().flatten()
+    if not len(places):
+        return slice(0, len(samples))
+    first, stop = int(places[0]), int(places[-1]) + 1
+    before, behind = samples[2 * dc - first + 1 :].sum(), samples[: max(2 * dc - stop + 1, 0)].sum()
+    return slice(first if before >= 5 else 0, stop if behind >= 5 else len(samples))
 
 
 def order_sample(probability: Tensor, count: int, generator: Generator) -> Tensor:

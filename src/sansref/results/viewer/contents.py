@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Distribution:
 
 def _per_slice(rows: Sequence[ScoredSlice], label: str, name: str) -> list[float]:
     by_person = by_subject([row for row in rows if row.label == label], name)
-    return [value for values in by_person.values() for value in values]
+    return [value for values in by_person.values() for value in values if not isnan(value)]
 
 
 @dataclass(frozen=True)
