@@ -179,7 +179,7 @@ def equispaced(acquired: Tensor, **options: Any) -> list[Tensor]:
 
     def draw(shape: Shape, generator: torch.Generator) -> SamplingMask:
         columns = torch.arange(shape[1]).remainder(3) == int(torch.randint(3, (), generator=generator))
-        return SamplingMask(columns.expand(shape), torch.full(shape, 1 / 3), True, "equispaced", 3.0)
+        return SamplingMask(columns.expand(shape), torch.full(shape, 1 / 3))
 
     family = MaskFamily(draw)
     one = Scan(torch.ones(1, *SHAPE, dtype=torch.complex64) * acquired, acquired, ScanMeta("s", "f.h5"))

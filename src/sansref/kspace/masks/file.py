@@ -42,8 +42,8 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     Returns
     -------
     SamplingMask
-        DC-centered, with law ``"file"``. Its density is estimated by smoothing the mask itself, over rings around DC
-        or over bands of columns (:func:`sansref.kspace.masks.mask.estimated_density`).
+        DC-centered. Its density is estimated by smoothing the mask itself, over rings around DC or over bands of
+        columns (:func:`sansref.kspace.masks.mask.estimated_density`).
 
     Raises
     ------
@@ -57,8 +57,7 @@ def read_mask(path: str | Path, *, height: int | None = None, dc: DCPlace = "aut
     columns = bool((array == array[:1]).all())
     if _dc_in_corner(path, array, columns) if dc == "auto" else dc == "corner":
         array = torch.fft.fftshift(array)
-    acceleration = array.numel() / int(array.sum())
-    return SamplingMask(array, estimated_density(array, columns), columns, law="file", asked=acceleration)
+    return SamplingMask(array, estimated_density(array, columns))
 
 
 def _load(path: Path) -> Values:

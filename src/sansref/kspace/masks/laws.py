@@ -55,7 +55,7 @@ def random_columns(
         probability = max(shape[1] / acceleration - int(low.sum()), 0.0) / max(len(outer), 1)
         taken[outer] = torch.rand(len(outer), dtype=torch.float64, generator=generator) < probability
     density = torch.where(low, 1.0, probability)
-    return _from_line(shape, taken, density, "random_columns", acceleration)
+    return _from_line(shape, taken, density)
 
 
 def equispaced_columns(
@@ -84,7 +84,7 @@ def equispaced_columns(
         taken, density = _systematic(low, wanted, generator)
     else:
         taken, density = _fastmri_equispaced(low, acceleration, generator)
-    return _from_line(shape, taken, density, "equispaced_columns", acceleration)
+    return _from_line(shape, taken, density)
 
 
 def _systematic(low: Tensor, wanted: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -113,9 +113,8 @@ def _low_frequencies(shape: Shape, acceleration: float, center: float) -> tuple[
     return low, sample_budget(shape[1], int(low.sum()), acceleration, "columns")
 
 
-def _from_line(shape: Shape, taken: Tensor, density: Tensor, law: str, acceleration: float) -> SamplingMask:
-    array, density = taken.expand(shape).clone(), density.float().expand(shape).clone()
-    return SamplingMask(array, density, columns=True, law=law, asked=float(acceleration))
+def _from_line(shape: Shape, taken: Tensor, density: Tensor) -> SamplingMask:
+    return SamplingMask(taken.expand(shape).clone(), density.float().expand(shape).clone())
 
 
 def uniform_random(
@@ -141,7 +140,7 @@ def uniform_random(
     expected = wanted if exact else full.numel() / acceleration
     outer = max(int((~full).sum()), 1)
     probability = torch.where(full, 1.0, max(expected - int(full.sum()), 0.0) / outer).double()
-    return _draw(probability, wanted if exact else None, generator, "uniform_random", acceleration)
+    return _draw(probability, wanted if exact else None, generator)
 
 
 def variable_density(
@@ -158,15 +157,15 @@ def variable_density(
     wanted = sample_budget(full.numel(), int(full.sum()), acceleration)
     mean = wanted / full.numel() if exact else max(1 / acceleration, int(full.sum()) / full.numel())
     probability = variable_density_profile(full, torch.ones_like(full), mean)
-    return _draw(probability, wanted if exact else None, generator, "variable_density", acceleration)
+    return _draw(probability, wanted if exact else None, generator)
 
 
-def _draw(probability: Tensor, count: int | None, generator: Generator, law: str, acceleration: float) -> SamplingMask:
+def _draw(probability: Tensor, count: int | None, generator: Generator) -> SamplingMask:
     if count is None:
         array = torch.rand(probability.shape, dtype=torch.float64, generator=generator) < probability
     else:
         array = order_sample(probability, count, generator)
-    return SamplingMask(array, probability.float(), columns=False, law=law, asked=float(acceleration))
+    return SamplingMask(array, probability.float())
 
 
 GROWTH = 3.0
@@ -203,8 +202,7 @@ def poisson_disc(
     array[stuck] = True
     array = array.view(shape)
     # Another draw of the law may have samples in a ring where this one has none.
-    density = estimated_density(array, columns=False, least=0.5)
-    return SamplingMask(array, density, False, "poisson_disc", float(acceleration))
+    return SamplingMask(array, estimated_density(array, columns=False, least=0.5))
 
 
 def _stick_at_least(wanted: int, order: list[int], unit_radius: NDArray[np.float64]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -12,50 +12,20 @@ from sansref.errors import SettingError
 from sansref.kspace.grid import UNITS, Shape, central_mask, distance, full_center
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SamplingMask:
-    """Which k-space locations are acquired, and by what law.
+class SamplingMask(NamedTuple):
+    """Which k-space locations are acquired, and how likely each of them was.
 
     Attributes
     ----------
     array
         bool (height, width), DC at ``n // 2``, True where acquired. Omega in the papers.
     density
-        float32 (height, width), the probability with which the law acquires each location, 1 in the full center.
-    columns
-        True where the mask is 1-D: whole columns (phase-encoding lines, last axis) are acquired or not.
-    law
-        Name of the law, ``"file"`` for a mask that was read.
-    asked
-        The acceleration that was asked for; the reached one for a mask that was read.
+        float32 (height, width), the probability with which the law behind the mask acquires each location, 1 in the
+        full center.
     """
 
     array: Tensor
     density: Tensor
-    columns: bool
-    law: str
-    asked: float
-
-    def __post_init__(self) -> None:
-        if self.array.ndim != 2 or self.array.dtype != torch.bool:
-            raise ValueError(f"array must be bool (height, width), got {self.array.dtype} {tuple(self.array.shape)}")
-        if self.density.shape != self.array.shape or self.density.dtype != torch.float32:
-            raise ValueError(
-                f"density must be float32 {tuple(self.array.shape)}, "
-                f"got {self.density.dtype} {tuple(self.density.shape)}"
-            )
-        if self.columns and not torch.equal(self.array, self.array[:1].expand_as(self.array)):
-            raise ValueError("array must have equal rows where columns=True")
-
-    @property
-    def acquired(self) -> int:
-        """Number of acquired locations."""
-        return int(self.array.sum())
-
-    @property
-    def reached(self) -> float:
-        """The acceleration that the mask really has: all locations over the acquired ones."""
-        return self.array.numel() / max(self.acquired, 1)
 
 
 def check_request(shape: Shape, acceleration: float) -> None:
