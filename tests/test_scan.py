@@ -10,7 +10,7 @@ import torch
 
 from helpers import scans
 from sansref.kspace.fourier import ifft2c
-from sansref.kspace.noise import noise_level
+from sansref.kspace.noise import estimate_noise
 from sansref.scan import Geometry, Scan, ScanMeta
 
 META = ScanMeta(subject="s", source="f.h5", slice=2, geometry=Geometry(((1.0, 0.0, 0.0, 0.0),) * 4, 2))
@@ -89,7 +89,7 @@ def test_the_noise_is_as_it_is_known_or_as_the_samples_have_it() -> None:
     kspace = 3 * noise(2, 64, 64)
     unknown = scan(kspace=kspace, mask=torch.ones(64, 64, dtype=torch.bool), maps=torch.ones_like(kspace))
     told = replace(unknown, meta=replace(META, noise=(0.5, 4.0)))
-    assert torch.equal(unknown.noise_level, noise_level(unknown.kspace, unknown.mask))
+    assert torch.equal(unknown.noise_level, estimate_noise(unknown.kspace, unknown.mask).level)
     assert told.noise_level.tolist() == [[[0.5]], [[4.0]]]
     assert unknown.batch().noise is None
     assert torch.equal(told.batch().noise, told.noise_level[None])

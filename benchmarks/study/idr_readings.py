@@ -16,7 +16,7 @@ from sansref.errors import SettingError
 from sansref.kspace.grid import fraction_sides
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement, mean_over_views
-from sansref.kspace.noise import noise_level, white_noise
+from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.kspace.partitions import Partition, k_weights, select_variable_density, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
@@ -59,8 +59,8 @@ class IDRReadingsOptions:
         both input and target.
     input_noise
         Noise that is added to the refined samples of the input of later stages, drawn anew for each step, as a multiple
-        of the scan's own (:func:`~sansref.kspace.noise.noise_level`). Refined samples are nearly free of noise; with 1
-        the input is as noisy as the scans that are reconstructed later.
+        of the scan's own (:func:`~sansref.kspace.noise.estimate_noise`). Refined samples are nearly free of noise; with
+        1 the input is as noisy as the scans that are reconstructed later.
     k_weighting
         Let every location that the network does not see count alike in expectation: an acquired sample outside the
         input gets the weight 1 / P(acquired, given that it is not in the input) (Millard and Chiew, IEEE TCI 2023).
@@ -171,7 +171,7 @@ class IDRReadings(UnrolledMethod[IDRReadingsOptions]):
         """Refined k-space whose predicted samples have noise too."""
         if self.options.input_noise == 0:
             return refined
-        level = self.options.input_noise * noise_level(scan.kspace, scan.mask)
+        level = self.options.input_noise * estimate_noise(scan.kspace, scan.mask).level
         noisy = refined + white_noise(refined, level, generator)
         return torch.where(scan.mask, refined, noisy) if self.options.keep_acquired else noisy
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from sansref.errors import FileError
 from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_level
+from sansref.kspace.noise import estimate_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class Scan:
     def noise_level(self) -> Tensor:
         """Standard deviation of the noise in each coil, real (coils, 1, 1): as it is known, or found in the samples."""
         known = self.meta.noise
-        return noise_level(self.kspace, self.mask) if known is None else torch.tensor(known)[:, None, None]
+        return estimate_noise(self.kspace, self.mask).level if known is None else torch.tensor(known)[:, None, None]
 
     def batch(self) -> Measurement:
         """The measurement as a batch of one."""

@@ -15,7 +15,7 @@ from sansref.kspace.grid import Shape, central_mask, distance
 from sansref.kspace.masks import SamplingMask, draw_mask
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import estimate_noise, noise_level
+from sansref.kspace.noise import estimate_noise
 from sansref.methods import IDR, SSDU, Draw, IDROptions, KspaceExample, Needs, Sample, SSDUOptions
 from sansref.methods.unrolled import mixed_l1_l2, weighted_mse
 from sansref.networks import NetworkOptions, Reconstructor
@@ -150,7 +150,7 @@ def test_edges_at_the_rim_of_kspace_are_half_taken_for_noise_of_the_input() -> N
         predicted = example.given.kspace[:, example.given.mask & ~edges.mask]
         added += float(torch.view_as_real(predicted).std())
         expected += float(between(edges))
-        found += float(noise_level(edges.kspace, edges.mask))
+        found += float(estimate_noise(edges.kspace, edges.mask).level)
     assert added == pytest.approx(expected, rel=0.03)
     assert expected < 0.8 * found
 

@@ -16,7 +16,7 @@ from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import central_mask
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import estimate_noise, noise_level, white_noise
+from sansref.kspace.noise import estimate_noise, white_noise
 from sansref.methods.classical.total_variation import total_variation
 from sansref.metrics.contradiction import THRESHOLD, contradiction_map
 from sansref.metrics.error_bound import SYSTEMATIC, error_energy, error_shape, estimated_psnr, noise_doubt
@@ -99,7 +99,7 @@ def test_noise_is_doubted_as_far_as_the_scan_leaves_it_open() -> None:
 
 def test_a_level_of_noise_that_is_known_is_taken() -> None:
     scan, family = head()
-    level = noise_level(scan.kspace, scan.mask).flatten()
+    level = estimate_noise(scan.kspace, scan.mask).level.flatten()
     found = []
     for factor in (1.0, 2.0):
         known = replace(scan, meta=replace(scan.meta, noise=tuple((factor * level).tolist())))

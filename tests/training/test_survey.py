@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_a_scans_own_mask_and_its_noise(tiny, write_knee, tmp_path):
 
 
 def test_noise_that_nothing_is_known_of(tiny, heads, monkeypatch):
-    monkeypatch.setattr("sansref.scan.noise_level", lambda kspace, mask: torch.zeros(1, 1, 1))
+    monkeypatch.setattr("sansref.scan.estimate_noise", lambda *_: SimpleNamespace(level=torch.zeros(1, 1, 1)))
     assert facts(survey_of(tiny("ssdu"), heads))["noise level"] == "unknown (32x32)"
 
 

@@ -109,25 +109,6 @@ class Noise:
         return replace(self, level=level, low=level, high=level, source="given")
 
 
-def noise_level(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Standard deviation of the noise in each coil, see :func:`estimate_noise`.
-
-    Parameters
-    ----------
-    kspace
-        Acquired samples, complex (coils, height, width).
-    mask
-        Where they were acquired, bool (height, width).
-
-    Returns
-    -------
-    Tensor
-        Standard deviation of the real part, and of the imaginary part, real (coils, 1, 1), in the units of ``kspace``;
-        0 without samples.
-    """
-    return estimate_noise(kspace, mask).level
-
-
 def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     """The level of the noise in each coil, and its colour, from a scan's own samples.
 
@@ -136,7 +117,7 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     its square over the readout is that of a sample (Parseval). Elsewhere ``A r^-5 + 2 sigma^2`` is fitted to the power
     of the outermost samples, by least squares of the relative error, with neither term negative. All power is that of
     complex noise, exponentially distributed: its median over ln 2 is its mean, and a few strong samples do not count.
-    How far off it is, is in ``docs/denoise.md``.
+    How far off it is, is in ``docs/denoise.md``. Without samples the level is 0.
 
     Colour is taken from air alone: what is seen there is transformed back to k-space, where its power is taken as a
     product of a smooth profile along each axis. Haze in the air, such as ghosts and the floor of a magnitude image, is
@@ -214,8 +195,8 @@ def noise_of(given: Measurement) -> Tensor:
 def white_noise(kspace: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
     """Complex white noise of the shape (coils, height, width) and the dtype of ``kspace``.
 
-    ``level`` is the standard deviation of the real, and of the imaginary, part, as :func:`noise_level` gives it; with
-    one for each sample (:attr:`Noise.sigma`) the noise is coloured.
+    ``level`` is the standard deviation of the real, and of the imaginary, part, as :func:`estimate_noise` gives it;
+    with one for each sample (:attr:`Noise.sigma`) the noise is coloured.
     """
     # A complex normal number of torch has variance 1/2 in each part.
     return math.sqrt(2) * level * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
