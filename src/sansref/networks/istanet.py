@@ -195,26 +195,6 @@ class ISTANet(nn.Module):
             nn.init.ones_(phase.step)
             nn.init.zeros_(phase.project.weight)
 
-    def load_official_weights(self, state_dict: Mapping[str, Tensor]) -> ISTANet:
-        """Load the weights that the authors of ISTA-Net released, in place.
-
-        Parameters
-        ----------
-        state_dict
-            Names ``fcs.{phase}.{name}``, optionally behind ``module.``, as ``torch.load`` (with
-            ``weights_only=True``) gives them.
-
-        Raises
-        ------
-        ValueError
-            Where a name is missing, unknown or of another shape than this network.
-        """
-
-        def official(index: str, part: str, kind: str) -> str:
-            return f"fcs.{index}.{_OFFICIAL[part]}{'.bias' if kind == 'bias' else ''}"
-
-        return self._load(_without_prefix(state_dict), "official", official)
-
     def _load(self, given: dict[str, Tensor], whose: str, theirs: Callable[[str, str, str], str]) -> ISTANet:
         """Load others' weights, whose names are made from the phase, the part of it, and what of the part it is."""
         ours: dict[str, Tensor] = {}
@@ -239,25 +219,26 @@ def symmetry_penalty(residuals: Sequence[Tensor]) -> Tensor:
 
 
 def load_official_weights(state_dict: Mapping[str, Tensor]) -> ISTANet:
-    """Build the network that released weights belong to, and load them.
+    """Build the network that weights released by the authors of ISTA-Net belong to, and load them.
 
     Parameters
     ----------
     state_dict
-        See :meth:`ISTANet.load_official_weights`; phases, channels and variant are read from it.
+        Names ``fcs.{phase}.{name}``, optionally behind ``module.``, as ``torch.load`` (with ``weights_only=True``)
+        gives them; phases, channels and variant are read from it.
 
     Raises
     ------
     ValueError
-        Where these are not the weights of such a network.
+        Where these are not the weights of such a network: a name is missing, unknown or of another shape.
     """
     given = _without_prefix(state_dict)
     if "fcs.0.conv1_forward" not in given:
         raise ValueError("these are not ISTA-Net weights: 'fcs.0.conv1_forward' is missing")
     variant: Variant = "plus" if "fcs.0.conv_D" in given else "plain"
     phases = sum(name.endswith(".conv1_forward") for name in given)
-    network = ISTANet(phases, channels=given["fcs.0.conv1_forward"].shape[0], variant=variant)
-    return network.load_official_weights(state_dict)
+    made = ISTANet(phases, channels=given["fcs.0.conv1_forward"].shape[0], variant=variant)
+    return made._load(given, "official", lambda index, part, _: f"fcs.{index}.{_OFFICIAL[part]}")
 
 
 def load_hu2021_weights(path: str | Path, network: Literal["up", "down"] = "up") -> ISTANet:
