@@ -104,12 +104,6 @@ def test_error_limit_ignores_a_few_pixels() -> None:
     assert common_error_limit({"one": error}) == 2
 
 
-def test_error_limit_can_be_given() -> None:
-    reference = _reference()
-    figure = build_error_figure(_off(reference, 0.1), error_limit=40)
-    assert _axes(figure, "error")[0].images[0].get_clim() == (0, 40)
-
-
 def test_zoom_shows_the_boxed_region_of_every_image() -> None:
     reference = _reference(20, 30)
     shown = _off(reference, 0.1, 0.2)
@@ -172,11 +166,6 @@ def test_without_a_reference_the_images_stand_alone() -> None:
 def test_error_figure_needs_an_image() -> None:
     with pytest.raises(ValueError, match="a, slice 0: images must not be empty"):
         build_error_figure(_shown(torch.ones(4, 4)))
-
-
-def test_error_limit_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="error_limit must be positive, got 0"):
-        build_error_figure(_off(torch.ones(4, 4), 0), error_limit=0)
 
 
 @pytest.mark.parametrize("zoom", [(-1, 0, 2, 2), (0, 0, 0, 2), (3, 0, 2, 2), (0, 5, 2, 2)])

@@ -118,8 +118,8 @@ def robust(values: Tensor) -> tuple[Tensor, Tensor]:
     return middle, ROBUST * (values - middle).abs().median()
 
 
-def regions(z: Tensor, body: Tensor, threshold: float = THRESHOLD) -> list[Region]:
-    """List connected places inside the body where z, or -z, reaches a threshold, the strongest first.
+def regions(z: Tensor, body: Tensor) -> list[Region]:
+    """List connected places inside the body where z, or -z, reaches :data:`THRESHOLD`, the strongest first.
 
     Parameters
     ----------
@@ -127,16 +127,14 @@ def regions(z: Tensor, body: Tensor, threshold: float = THRESHOLD) -> list[Regio
         Of :func:`contradiction_map`, (height, width).
     body
         bool (height, width).
-    threshold
-        What it must reach.
     """
-    return sorted((*_pieces(z, body, threshold), *_pieces(-z, body, threshold, -1)), key=lambda one: -abs(one.z))
+    return sorted((*_pieces(z, body), *_pieces(-z, body, -1)), key=lambda one: -abs(one.z))
 
 
-def _pieces(z: Tensor, body: Tensor, threshold: float, sign: int = 1) -> Iterator[Region]:
+def _pieces(z: Tensor, body: Tensor, sign: int = 1) -> Iterator[Region]:
     from scipy import ndimage
 
-    labels, count = ndimage.label(((z >= threshold) & body).numpy())
+    labels, count = ndimage.label(((z >= THRESHOLD) & body).numpy())
     for place in range(1, count + 1):
         inside = torch.from_numpy(labels == place)
         row, column = divmod(int(torch.where(inside, z, -torch.inf).argmax()), z.shape[1])

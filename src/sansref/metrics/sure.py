@@ -93,11 +93,7 @@ class Response(NamedTuple):
 
 
 def response(
-    reconstruct: Callable[[Measurement], Tensor],
-    given: Measurement,
-    sigma: Tensor,
-    generator: torch.Generator,
-    step: float = STEP,
+    reconstruct: Callable[[Measurement], Tensor], given: Measurement, sigma: Tensor, generator: torch.Generator
 ) -> Response:
     """Probe a reconstruction with a little noise.
 
@@ -112,13 +108,11 @@ def response(
         acquired (:func:`~sansref.kspace.noise.noise_of`).
     generator
         On the CPU.
-    step
-        See :data:`STEP`.
     """
     probe = probing_noise(sigma * given.mask.unsqueeze(-3), generator).to(given.kspace)
     image = reconstruct(given)
-    disturbed = reconstruct(given.disturbed(step * probe))
-    return Response(image, probe, given.physics.transform((disturbed - image) / step))
+    disturbed = reconstruct(given.disturbed(STEP * probe))
+    return Response(image, probe, given.physics.transform((disturbed - image) / STEP))
 
 
 @torch.no_grad()

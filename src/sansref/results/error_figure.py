@@ -42,9 +42,7 @@ BEYOND = "#56B4E9"
 """Colour of errors above the scale, which is none of its own."""
 
 
-def build_error_figure(
-    shown: ViewerSlice, title: str = "", zoom: Zoom | None = None, error_limit: float | None = None
-) -> Figure:
+def build_error_figure(shown: ViewerSlice, title: str = "", zoom: Zoom | None = None) -> Figure:
     """Draw reconstructions of a slice beside its reference, and their absolute errors below.
 
     All images share the window from 0 to the 99.8th percentile of the reference, or of the last image without one,
@@ -58,8 +56,6 @@ def build_error_figure(
         Written above all.
     zoom
         Row, column, height and width of a region, which is boxed in the images and enlarged in a row of its own.
-    error_limit
-        Upper end of the error scale in percent of the reference's maximum; None is :func:`common_error_limit`.
 
     Returns
     -------
@@ -69,16 +65,13 @@ def build_error_figure(
     Raises
     ------
     ValueError
-        If there is no image, if the region leaves the image, or if the error limit is not positive.
+        If there is no image, or if the region leaves the image.
     """
     if not shown.images:
         raise ValueError(f"{shown.name}: images must not be empty")
     truth, guide = shown.reference, shown.guide.astype(np.float64)
     region = _region(zoom, guide.shape)
     errors = {} if truth is None else errors_of(shown)
-    limit = common_error_limit(errors) if error_limit is None and errors else error_limit
-    if limit is not None and not limit > 0:
-        raise ValueError(f"error_limit must be positive, got {limit}")
     # An image with next to no signal may be zero at the percentile.
     white = float(np.percentile(guide, DISPLAY_PERCENTILE)) or float(guide.max())
     columns = [(label, shown.captions.get(label, ""), image) for label, image in shown.images.items()]
@@ -94,9 +87,10 @@ def build_error_figure(
         if region is not None:
             _box(axes, region)
             grid.cell("zoom", column).imshow(image[region], cmap="gray", vmin=0, vmax=white)
-    for column, error in enumerate(errors.values(), start=1):
-        grid.cell("error", column).imshow(error, cmap=_error_colours(), vmin=0, vmax=limit)
-    if errors and limit is not None:
+    if errors:
+        limit = common_error_limit(errors)
+        for column, error in enumerate(errors.values(), start=1):
+            grid.cell("error", column).imshow(error, cmap=_error_colours(), vmin=0, vmax=limit)
         _write_scale(grid.figure, grid.cell("error", 0), limit)
     return grid.figure
 

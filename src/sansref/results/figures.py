@@ -29,15 +29,9 @@ DASHES = ("--", ":", "-.")
 MAPS_A_ROW = 8
 
 
-def error_figure(
-    path: str | Path,
-    shown: ViewerSlice,
-    title: str = "",
-    zoom: Zoom | None = None,
-    error_limit: float | None = None,
-) -> None:
+def error_figure(path: str | Path, shown: ViewerSlice, title: str = "", zoom: Zoom | None = None) -> None:
     """Write :func:`~sansref.results.error_figure.build_error_figure`; FileError if the system refuses."""
-    save_figure(build_error_figure(shown, title, zoom, error_limit), path)
+    save_figure(build_error_figure(shown, title, zoom), path)
 
 
 def maps_figure(path: str | Path, maps: Mapping[str, npt.NDArray[np.floating[Any]]]) -> None:

@@ -49,11 +49,11 @@ def plateau_of(optimizer: Optimizer, options: TrainingOptions) -> ReduceLROnPlat
     return ReduceLROnPlateau(optimizer, mode="min", factor=options.plateau_factor, patience=options.plateau_patience)
 
 
-def look_ahead(optimizer: Optimizer, every: int, share: float = LOOKAHEAD_SHARE) -> None:
+def look_ahead(optimizer: Optimizer, every: int) -> None:
     """Make an optimiser keep slow weights beside its own (Zhang et al., NeurIPS 2019).
 
-    Every ``every`` steps the slow weights move by ``share`` towards the optimiser's, which then go on from there. The
-    slow weights live in the optimiser's state, so that they are saved and restored with it.
+    Every ``every`` steps the slow weights move by :data:`LOOKAHEAD_SHARE` towards the optimiser's, which then go on
+    from there. The slow weights live in the optimiser's state, so that they are saved and restored with it.
 
     Parameters
     ----------
@@ -61,8 +61,6 @@ def look_ahead(optimizer: Optimizer, every: int, share: float = LOOKAHEAD_SHARE)
         Counts its steps as ``state[parameter]["step"]``, as PyTorch's Adam and RAdam do.
     every
         k in the paper.
-    share
-        alpha in the paper.
     """
     begun: dict[Tensor, Tensor] = {}
 
@@ -78,7 +76,7 @@ def look_ahead(optimizer: Optimizer, every: int, share: float = LOOKAHEAD_SHARE)
             if parameter in begun:
                 state["slow"] = begun.pop(parameter)
             if int(state["step"]) % every == 0:
-                state["slow"].lerp_(parameter.detach(), share)
+                state["slow"].lerp_(parameter.detach(), LOOKAHEAD_SHARE)
                 parameter.data.copy_(state["slow"])
 
     optimizer.register_step_pre_hook(remember)

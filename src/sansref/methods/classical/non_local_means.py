@@ -19,7 +19,7 @@ PATCH, REACH = 5, 8
 """Side of the surroundings, and how far off others are looked for, in pixels."""
 
 
-def non_local_means(given: Measurement, strength: float = STRENGTH) -> Tensor:
+def non_local_means(given: Measurement) -> Tensor:
     """Denoise zero-filled images (batch, height, width), real and imaginary part together; meant for full scans.
 
     What was not acquired is not predicted. The noise is taken for white, with the variance that it has in the image.
@@ -28,8 +28,6 @@ def non_local_means(given: Measurement, strength: float = STRENGTH) -> Tensor:
     ----------
     given
         Samples of scans, whose noise is known or can be found.
-    strength
-        See :data:`STRENGTH`.
 
     Raises
     ------
@@ -42,7 +40,7 @@ def non_local_means(given: Measurement, strength: float = STRENGTH) -> Tensor:
     variance = noise_of(given).square().mean((-3, -2, -1))
     denoised = []
     for image, level in zip(torch.view_as_real(zero_filled).cpu(), variance.sqrt().tolist(), strict=True):
-        settings = {"patch_size": PATCH, "patch_distance": REACH, "h": strength * level, "sigma": level}
+        settings = {"patch_size": PATCH, "patch_distance": REACH, "h": STRENGTH * level, "sigma": level}
         alone = restoration.denoise_nl_means(image.numpy(), channel_axis=-1, **settings) if level > 0 else image.numpy()
         denoised.append(torch.from_numpy(np.ascontiguousarray(alone, np.float32)))
     return torch.view_as_complex(torch.stack(denoised)).to(zero_filled.device)

@@ -17,7 +17,7 @@ WAVELET = "db4"
 """Daubechies' wavelet with 4 vanishing moments (8 taps), the usual one for MR images."""
 
 LEVELS = 4
-"""Of the transform, fewer for small images: at 256 x 256 the approximation has 16 x 16 coefficients."""
+"""Of the transform, fewer where the filter would be longer than the approximation: that of 256 x 256 is 16 x 16."""
 
 
 class OrthogonalWavelet:
@@ -30,8 +30,6 @@ class OrthogonalWavelet:
     ----------
     shape
         Height and width of the images.
-    levels
-        At most this many; fewer where the filter would be longer than the approximation.
 
     Attributes
     ----------
@@ -44,10 +42,10 @@ class OrthogonalWavelet:
         Without PyWavelets.
     """
 
-    def __init__(self, shape: tuple[int, int], levels: int = LEVELS) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         self._pywt: Any = pywavelets()
         longest = self._pywt.dwt_max_level(min(shape), self._pywt.Wavelet(WAVELET).dec_len)
-        self._levels = max(1, min(levels, longest))
+        self._levels = max(1, min(LEVELS, longest))
         step = 2**self._levels
         self.plane = (-(-shape[0] // step) * step, -(-shape[1] // step) * step)
 
