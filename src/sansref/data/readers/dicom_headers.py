@@ -62,17 +62,6 @@ def header_of(path: Path, keywords: tuple[str, ...]) -> Any:
         return dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether the pixels of a DICOM file are compressed, as far as that can be told."""
-    try:
-        from pydicom.filereader import read_file_meta_info
-
-        with reading(path, FORMAT):
-            return bool(read_file_meta_info(path).TransferSyntaxUID.is_compressed)
-    except (FileError, ImportError):  # whoever reads it says what is wrong
-        return False
-
-
 def is_directory(path: Path) -> bool:
     """Whether a DICOM file only lists others (DICOMDIR)."""
     try:

@@ -23,7 +23,6 @@ from sansref.data.readers.damage import (
     minding_memory,
 )
 from sansref.data.readers.dicom import DicomReader, series_of
-from sansref.data.readers.dicom_headers import is_compressed
 from sansref.data.readers.fastmri import FastMRIReader
 from sansref.data.readers.hdf5_arrays import Hdf5ArraysReader, Matlab73Reader, dialect
 from sansref.data.readers.ismrmrd import IsmrmrdReader
@@ -95,9 +94,9 @@ def _reader(path: Path, options: ReaderOptions) -> Reader:
 
 
 def _compressed(path: Path) -> bool:
-    """Whether a DICOM file, or any of its series, is."""
+    """Whether any file of the series of a DICOM file is."""
     try:
-        return is_compressed(path) or series_of(path).is_compressed
+        return series_of(path).is_compressed
     except FileError:  # whoever reads it says what is wrong
         return False
 
