@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sansref.errors import FileError, SettingError
+from sansref.metrics.quality import check, peak_of
 
 BackboneName = Literal["alex", "vgg"]
 
@@ -303,16 +304,8 @@ class LPIPS(nn.Module):
         SettingError
             If the images are too small for the backbone.
         """
-        for title, tensor in (("image", image), ("reference", reference)):
-            if tensor.is_complex():
-                raise ValueError(f"{title} is complex: take its magnitude first")
-        if image.shape != reference.shape or image.ndim < 2:
-            shapes = f"{tuple(image.shape)} and {tuple(reference.shape)}"
-            raise ValueError(f"image and reference must both be (..., height, width), got {shapes}")
-        peak = torch.as_tensor(data_range, dtype=torch.float64, device=image.device)
-        if not bool((peak > 0).all()):
-            raise ValueError(f"data_range must be positive, got {data_range}")
-        peak = peak.broadcast_to(image.shape[:-2]).flatten()
+        check(image, reference, may_be_empty=True)
+        peak = peak_of(data_range, image).flatten()
         plane = image.shape[-2:]
         # One slice at a time: VGG16's first tap alone is 64 times the image.
         pairs = zip(image.reshape(-1, *plane), reference.reshape(-1, *plane), peak, strict=True)

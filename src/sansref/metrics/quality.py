@@ -49,8 +49,8 @@ def psnr(image: Tensor, reference: Tensor, data_range: float | Tensor, mask: Ten
     ValueError
         If an image is complex, the shapes differ or the range is not positive.
     """
-    _check(image, reference, mask)
-    peak = _peak(data_range, image)
+    check(image, reference, mask)
+    peak = peak_of(data_range, image)
     pixels = math.prod(image.shape[-2:]) if mask is None else mask.sum(PLANE)
     error = _squared_error(image, reference, mask) / pixels
     return 10 * torch.log10(peak.square() / error)
@@ -76,7 +76,7 @@ def nmse(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> Tensor
     ValueError
         If an image is complex, the shapes differ or a slice of the reference is blank.
     """
-    _check(image, reference, mask)
+    check(image, reference, mask)
     shown = reference if mask is None else reference * mask
     energy = shown.double().square().sum(PLANE)
     if bool((energy == 0).any()):
@@ -119,8 +119,8 @@ def ssim(
         If an image is complex or smaller than the window, the shapes differ, the range is not
         positive or the window is not an odd number of at least 3.
     """
-    _check(image, reference, mask)
-    peak = _peak(data_range, image)
+    check(image, reference, mask)
+    peak = peak_of(data_range, image)
     weights = _window_weights(window)
     plane = image.shape[-2:]
     if min(plane) < len(weights):
@@ -155,7 +155,7 @@ def best_scale(image: Tensor, reference: Tensor) -> Tensor:
     ValueError
         If an image is complex or the shapes differ.
     """
-    _check(image, reference)
+    check(image, reference)
     energy = image.double().square().sum(PLANE)
     return (image.double() * reference.double()).sum(PLANE) / energy.where(energy > 0, 1.0)
 
@@ -173,20 +173,21 @@ def _squared_error(image: Tensor, reference: Tensor, mask: Tensor | None) -> Ten
     return torch.stack([torch.dot(one, one) for one in differences]).reshape(image.shape[:-2])
 
 
-def _check(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> None:
+def check(image: Tensor, reference: Tensor, mask: Tensor | None = None, may_be_empty: bool = False) -> None:
+    """Refuse, with a ValueError, what no score is defined of."""
     for name, tensor in (("image", image), ("reference", reference)):
         if tensor.is_complex():
             raise ValueError(f"{name} is complex: take its magnitude first")
     if image.shape != reference.shape:
         raise ValueError(f"image {tuple(image.shape)} and reference {tuple(reference.shape)} differ in shape")
-    if image.ndim < 2 or image.numel() == 0:
+    if image.ndim < 2 or (image.numel() == 0 and not may_be_empty):
         raise ValueError(f"image must be (..., height, width) and not empty, got {tuple(image.shape)}")
     if mask is not None and (mask.shape != image.shape or mask.dtype != torch.bool):
         raise ValueError(f"mask must be bool {tuple(image.shape)}, got {mask.dtype} {tuple(mask.shape)}")
 
 
-def _peak(data_range: float | Tensor, image: Tensor) -> Tensor:
-    """The range of every slice, float64, in the shape of the leading axes."""
+def peak_of(data_range: float | Tensor, image: Tensor) -> Tensor:
+    """The range of every slice, float64, in the shape of the leading axes; ValueError if one is not positive."""
     peak = torch.as_tensor(data_range, dtype=torch.float64, device=image.device)
     if not bool((peak > 0).all()):
         raise ValueError(f"data_range must be positive, got {data_range}")
