@@ -158,9 +158,7 @@ class SubjectReader:
 def split_by_subject(files: list[FileInfo], split: SplitOptions, seed: int) -> dict[str, list[str]]:
     """Subjects for training, validation and test; the same for all methods that are given the same options."""
     names = {info.subject for info in files}
-    fractions = {"training": 0.0, "validation": split.validation if len(names) > 1 else 0.0, "test": split.test}
-    fold = Fold(split.fold, split.folds) if split.folds else None
-    return split_subjects(names, fractions, seed, fold)
+    return split_subjects(names, split if len(names) > 1 else replace(split, validation=0.0), seed)
 
 
 def splits_of(config: RunConfig, files: list[FileInfo], others: list[FileInfo]) -> dict[str, list[str]]:
@@ -296,42 +294,22 @@ def unchanged(files: Iterable[FileInfo]) -> Iterator[FileInfo]:
             )
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One of the ``of`` rounds of a cross-validation, numbered from 0; each subject is tested on in one of them."""
+def split_subjects(subjects: Iterable[str], split: SplitOptions, seed: int) -> dict[str, list[str]]:
+    """Divide subjects at random into those for training, validation and test.
 
-    number: int
-    of: int
-
-    def __post_init__(self) -> None:
-        if self.of < 2:
-            raise SettingError(f"a cross-validation takes at least 2 folds, got {self.of}")
-        if not 0 <= self.number < self.of:
-            raise SettingError(f"{self.of} folds are numbered from 0 to {self.of - 1}, there is no fold {self.number}")
-
-
-def split_subjects(
-    subjects: Iterable[str], fractions: dict[str, float], seed: int, fold: Fold | None = None
-) -> dict[str, list[str]]:
-    """Divide subjects at random into named splits.
-
-    Raises ``SettingError`` if there are too few subjects to give every split one, or fewer than folds, or if a fold and
-    a test fraction are both given, and ``ValueError`` if a fold is given and no split after the first is named
-    ``test``.
+    Raises ``SettingError`` if there are too few subjects to give every split one, or fewer than folds, if there is no
+    such fold, or if folds and a test fraction are both given.
 
     Parameters
     ----------
     subjects
         One name per scan or file; repeats count once.
-    fractions
-        Share of all subjects that each split gets but the first, which takes what is left; a positive one gives at
-        least one subject.
+    split
+        A positive fraction gives at least one subject. A fold is its share of the random order, which differs by at
+        most one subject between folds; validation is taken from behind it, so that its subjects change from fold to
+        fold as well.
     seed
         Seed of the random order, which all folds have in common.
-    fold
-        Makes the split named ``test`` the fold's own share of the random order, which differs by at most one subject
-        between folds; its fraction must then be 0. The other splits are taken from behind the fold, so that their
-        subjects change from fold to fold as well.
 
     Returns
     -------
@@ -339,48 +317,35 @@ def split_subjects(
         Sorted subject names of each split; the splits are disjoint and complete.
     """
     names = sorted(set(subjects))
-    first, *others = fractions
     order = [names[i] for i in torch.randperm(len(names), generator=seeded(seed, "split")).tolist()]
-    tested: list[str] = []
-    if fold is not None:
-        if "test" not in others:
-            raise ValueError(f"with a fold, a split after the first must be named 'test', got {list(fractions)}")
-        tested, order = _fold_first(order, fold, fractions["test"])
-    splits: dict[str, list[str]] = {}
-    start = 0
-    for split in others:
-        share = fractions[split]
+    number, folds, tested = split.fold, split.folds, list[str]()
+    if folds:
+        if folds < 2:
+            raise SettingError(f"a cross-validation takes at least 2 folds, got {folds}")
+        if not 0 <= number < folds:
+            raise SettingError(f"{folds} folds are numbered from 0 to {folds - 1}, there is no fold {number}")
+        if split.test != 0:
+            raise SettingError(
+                f"the test split is fold {number} of {folds} or a fraction, not both: set the test fraction to 0, "
+                f"got {split.test:g} (--test 0, or --folds 0)"
+            )
+        if len(names) < folds:
+            told = f"{len(names)} subject(s) cannot be split into {folds} folds"
+            raise SettingError(f"{told}: add subjects or take fewer folds (--folds)")
+        start, stop = (each * len(names) // folds for each in (number, number + 1))
+        tested, order = order[start:stop], order[stop:] + order[:start]
+    shares, splits = {"validation": split.validation, "test": split.test}, dict[str, list[str]]()
+    for name, share in shares.items():
         if not 0 <= share < 1:
-            raise SettingError(f"the {split} fraction must lie in [0, 1), got {share}: change --{split}")
+            raise SettingError(f"the {name} fraction must lie in [0, 1), got {share}: change --{name}")
         count = max(1, round(share * len(names))) if share > 0 else 0
-        splits[split] = sorted(order[start : start + count])
-        start += count
-    splits = {first: sorted(order[start:]), **splits}
-    if fold is not None:
-        splits["test"] = sorted(tested)
-    if not splits[first]:
-        shares = {split: f"{fractions[split]:g}" for split in others}
-        if fold is not None:
-            shares["test"] = f"one of {fold.of} folds"
-        told = f"{len(names)} subject(s) cannot be split into {first} and "
-        told += ", ".join(f"{split} {share}" for split, share in shares.items())
-        options = " or ".join(f"--{split}" for split in others if fractions[split] > 0) or "--folds"
+        splits[name], order = sorted(order[:count]), order[count:]
+    if not order:
+        test = f"one of {folds} folds" if folds else f"{split.test:g}"
+        told = f"{len(names)} subject(s) cannot be split into training and validation {split.validation:g}, test {test}"
+        options = " or ".join(f"--{name}" for name, share in shares.items() if share > 0) or "--folds"
         raise SettingError(f"{told}: add subjects or set {options} to 0")
-    return splits
-
-
-def _fold_first(order: list[str], fold: Fold, share: float) -> tuple[list[str], list[str]]:
-    """The fold's split of the random order, and the others as the order goes on behind it."""
-    if share != 0:
-        raise SettingError(
-            f"the test split is fold {fold.number} of {fold.of} or a fraction, not both: set the test fraction to 0, "
-            f"got {share:g} (--test 0, or --folds 0)"
-        )
-    if len(order) < fold.of:
-        told = f"{len(order)} subject(s) cannot be split into {fold.of} folds"
-        raise SettingError(f"{told}: add subjects or take fewer folds (--folds)")
-    start, stop = (number * len(order) // fold.of for number in (fold.number, fold.number + 1))
-    return order[start:stop], order[stop:] + order[:start]
+    return {"training": sorted(order), **splits, "test": sorted(tested) or splits["test"]}
 
 
 def split_halves(subjects: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
