@@ -144,12 +144,6 @@ def test_epochs_are_whole_numbers(epochs: int) -> None:
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
 
 
-@pytest.mark.parametrize("rows", [[], [{"stage": "0", "epoch": "0", "loss": "0.1"}], [{"score": ""}]])
-def test_rows_without_anything_to_draw_are_refused(rows: list[dict[str, str]]) -> None:
-    with pytest.raises(ValueError, match=r"rows must have a value in at least one of the columns d_full_real, .*score"):
-        build_health_figure(rows)
-
-
 def test_the_log_of_a_run_is_drawn_as_png(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("stage,epoch,cycle,score\n0,0,0.2,0.5\n0,1,0.1,0.4\n")

@@ -64,20 +64,12 @@ def build_stage_figure(curves: Mapping[str, Sequence[float]], baselines: Mapping
     Parameters
     ----------
     curves
-        Values by stage for each method; NaN leaves a gap.
+        Values by stage for each method, none of them empty; NaN leaves a gap.
     baselines
         One value for each method without stages.
-
-    Raises
-    ------
-    ValueError
-        If there is no curve, or an empty one.
     """
     from matplotlib.ticker import MaxNLocator
 
-    lengths = {name: len(values) for name, values in curves.items()}
-    if not lengths or 0 in lengths.values():
-        raise ValueError(f"curves must be at least one, none of them empty, got the lengths {lengths}")
     figure, axes = new_axes("stage", "PSNR (dB)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ends: list[tuple[float, Any]] = []
@@ -102,21 +94,15 @@ def build_agreement_figure(
     score
         Reference-free scores for each method, positive, lower is better.
     truth
-        PSNR in decibels of the same checkpoints.
+        PSNR in decibels of the same checkpoints, at least two in all.
 
     Returns
     -------
     tuple
         The figure, and Spearman's rho between the negated score and PSNR over the checkpoints of all methods: +1
         if the score ranks them as the reference does, NaN if all scores or all PSNRs are alike.
-
-    Raises
-    ------
-    ValueError
-        If score and truth differ in methods or lengths, have fewer than two points in all, a value that is not
-        finite, or a score that is not positive.
     """
-    scores, psnrs = _pooled(score, truth)
+    scores, psnrs = (np.concatenate([np.asarray(points[name], float) for name in score]) for points in (score, truth))
     rho = _rank_correlation(scores, psnrs)
     figure, axes = new_axes("reference-free score (lower is better)", "PSNR (dB)")
     _use_log_axis(axes, scores)
@@ -125,20 +111,6 @@ def build_agreement_figure(
         axes.scatter(score[name], truth[name], s=46, alpha=0.85, edgecolor="white", linewidth=0.5, label=name, **look)
     add_legend(figure, axes.collections)
     return figure, rho
-
-
-def _pooled(
-    score: Mapping[str, Sequence[float]], truth: Mapping[str, Sequence[float]]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    lengths = [{name: len(values) for name, values in points.items()} for points in (score, truth)]
-    if lengths[0] != lengths[1]:
-        raise ValueError(f"score and truth must have the same checkpoints, got {lengths[0]} and {lengths[1]}")
-    if sum(lengths[0].values()) < 2:
-        raise ValueError(f"score and truth must have at least two checkpoints, got {lengths[0]}")
-    scores, psnrs = (np.concatenate([np.asarray(points[name], float) for name in score]) for points in (score, truth))
-    if not (np.isfinite(scores).all() and (scores > 0).all() and np.isfinite(psnrs).all()):
-        raise ValueError(f"scores must be finite and positive and truth finite, got {scores} and {psnrs}")
-    return scores, psnrs
 
 
 def _rank_correlation(scores: npt.NDArray[np.float64], psnrs: npt.NDArray[np.float64]) -> float:
