@@ -24,6 +24,7 @@ from sansref.files import (
     remove_leftovers,
     remove_made,
     write_text,
+    writing,
 )
 
 
@@ -120,6 +121,8 @@ def test_a_folder_is_ours_by_its_mark_alone(tmp_path: Path) -> None:
     assert claimed(tmp_path / "new") == "run"
     with pytest.raises(SettingError, match="holds the run of another command, not a comparison"):
         claim(tmp_path / "new", "comparison")
+    with pytest.raises(SettingError, match="holds the run of another command, not an evaluation"):
+        claim(tmp_path / "new", "evaluation")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / f".part-{'0' * 32}-{MARK}").touch()
     claim(tmp_path / "empty", "run")
@@ -170,6 +173,19 @@ def test_places_lie_apart(tmp_path: Path) -> None:
     (scans / "scan.nii").symlink_to(out / "scan.nii")
     with pytest.raises(SettingError, match=r"--out .* --data"):
         keep_outside(out, scans, "--data")
+
+
+def test_what_libraries_tell_of_a_refusal_is_one_line(tmp_path: Path) -> None:
+    """As pydicom's errors are not."""
+    refused = OSError("while writing:\nwhy")
+    with pytest.raises(FileError, match=r"a: cannot be written \(while writing: why\)\. "), writing(tmp_path / "a"):
+        raise refused
+    refused.__cause__ = OSError(28, "No space left on device")
+    with (
+        pytest.raises(FileError, match=r"a: cannot be written \(No space left on device\)\. "),
+        writing(tmp_path / "a"),
+    ):
+        raise refused
 
 
 def test_a_lock_in_use_by_another_process_is_named(tmp_path: Path) -> None:

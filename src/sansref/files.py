@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, printable
 
 if sys.platform == "win32":
     import msvcrt
@@ -43,13 +43,14 @@ def claim(folder: Path, kind: str) -> None:
     earlier = claimed(folder)
     if earlier == kind:
         return
+    named = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     if earlier:
-        raise SettingError(f"{folder} holds the {earlier} of another command, not a {kind}: choose another --out")
+        raise SettingError(f"{folder} holds the {earlier} of another command, not {named}: choose another --out")
     taken = folder.exists() or folder.is_symlink()
     if folder.is_dir():
         taken = any(not LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir())
     if taken:
-        raise SettingError(f"{folder} is not empty, and sansref did not make it as a {kind}: choose another --out")
+        raise SettingError(f"{folder} is not empty, and sansref did not make it as {named}: choose another --out")
     text = f"sansref {kind}\n\nsansref made this folder, and may replace and remove its files in it.\n"
     write_text(folder / MARK, text)
 
@@ -247,7 +248,9 @@ def writing(path: Path) -> Iterator[None]:
         cure = "Choose a folder with free space that you may write to"
         if error.errno == errno.ENAMETOOLONG:
             cure = "Choose shorter names of folders and files"
-        raise FileError(path, f"cannot be written ({error.strerror or error})", cure) from error
+        cause = error.__cause__ or error.__context__  # libraries wrap it in texts of many lines
+        reason = error.strerror or getattr(cause, "strerror", None) or printable(str(error))
+        raise FileError(path, f"cannot be written ({reason})", cure) from error
 
 
 def write_text(path: Path, text: str, parents: bool = True) -> None:

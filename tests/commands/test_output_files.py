@@ -25,7 +25,8 @@ def play(run, files, out, *formats):
 
 
 def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "reconstruction.lock")
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 @pytest.fixture

@@ -119,7 +119,9 @@ def test_each_file_has_its_images_once_though_a_node_dies(run, archive, tmp_path
     assert [one.written for one in done] == [(Path("out", one.path.name),) for one in done]
     assert [error.path for error in bad] == [Path("archive/file3.h5")]
     found = images(done)
-    assert sorted(path.name for path in Path("out").iterdir()) == sorted([*found, "reconstruction.json"])
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted(
+        [*found, "reconstruction.json", "reconstruction.lock"]
+    )
     for name, image in found.items():
         np.testing.assert_array_equal(image, alone[name])
     assert not sys.modules["ray"].is_initialized()

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from helpers.forks import fork
+from sansref import files as files_module
 from sansref.commands.output_files import made_by
 from sansref.commands.reconstruct import Job, Worker, reconstruct_files, reconstruct_slices, usable_device, whole_files
 from sansref.data.prepare import Preparation
@@ -23,6 +25,7 @@ from sansref.data.readers import open_scan_file
 from sansref.data.simulate import Sampling, Simulation
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
+from sansref.files import claim
 from sansref.results.scorer import zero_filled
 
 QUIET = Console(quiet=True)
@@ -42,7 +45,8 @@ def play(run, files, out, *formats):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """What lies in a folder, but for the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "reconstruction.lock")
 
 
 def arrays(folder):
@@ -317,6 +321,42 @@ def test_a_folder_of_another_reconstruction_is_refused(trained, heads, tmp_path)
     with pytest.raises(SettingError, match=r"out/sub-02_T1w\.h5 was not written by this command: choose another --out"):
         play(trained, [heads / "sub-02_T1w.nii.gz"], out)
     assert names(out) == ["reconstruction.json", "sub-01_T1w_recon.nii.gz", "sub-02_T1w.h5"]
+
+
+def test_a_second_command_on_a_folder_is_kept_off(trained, heads, tmp_path, monkeypatch):
+    first, other = (heads / f"sub-0{number}_T1w.nii.gz" for number in (1, 2))
+    out, said = tmp_path / "out", tmp_path / "said"
+    monkeypatch.setattr(files_module, "_got", lambda file, patience, got=files_module._got: got(file, 0))
+    working = reconstruct_files(Job(trained, out), [first], console=QUIET)
+    next(working)
+    _, status = os.waitpid(fork(lambda: play(trained, [other], out), said), 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert f"out/reconstruction: is in use by process {os.getpid()} on " in said.read_text()
+    assert list(working) == []
+    assert names(out) == ["reconstruction.json", "sub-01_T1w_recon.nii.gz"]
+    assert [one.earlier for one, _ in play(trained, [first, other], out)] == [True, False]
+
+
+def test_a_folder_of_others_is_refused_and_left_as_it_is(trained, heads, tmp_path):
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    claim(out, "zeroshot")
+    with pytest.raises(SettingError, match="out holds the zeroshot of another command: choose another --out"):
+        play(trained, [heads / "sub-01_T1w.nii.gz"], out)
+    mine.mkdir()
+    (mine / "sub-01_T1w.h5").touch()
+    with pytest.raises(SettingError, match=r"mine/sub-01_T1w\.h5 was not written by this command"):
+        play(trained, [heads / "sub-01_T1w.nii.gz"], mine)
+    assert [[path.name for path in folder.iterdir()] for folder in (out, mine)] == [[".sansref"], ["sub-01_T1w.h5"]]
+
+
+def test_settings_of_a_command_without_any_image_bind_nobody(trained, heads, tmp_path):
+    bad, out = tmp_path / "sub-01_T1w.nii.gz", tmp_path / "out"
+    bad.write_bytes(b"no volume")
+    with pytest.raises(FileError, match="is not in a format"):
+        play(trained, [bad], out)
+    play(trained, [heads / bad.name], out, "png", "nifti")
+    with pytest.raises(SettingError, match="holds a reconstruction with other formats"):
+        play(trained, [heads / bad.name], out)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "inputs": {}}'])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from sansref.data.readers.reader import NO_MAPS
 from sansref.data.readers.subjects import stem_of
 from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
-from sansref.files import LONGEST_NAME, fitting, remove_leftovers, remove_made, write_text
+from sansref.files import LONGEST_NAME, claimed, fitting, locked, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.outputs.dicom import dicom_name, dicom_slices
 from sansref.outputs.overlay import OVERLAYS, Overlay
@@ -251,7 +251,8 @@ def check_finite(image: Tensor, scan: Scan, cure: str = "Check the run with 'san
         raise FileError(scan.meta.source, problem, cure)
 
 
-def begin(
+@contextmanager
+def begun(
     out: Path,
     weights: Path,
     formats: Iterable[Format],
@@ -259,42 +260,66 @@ def begin(
     reading: tuple[str | None, str | None] = (None, None),
     maps: str | None = None,
     error_map: float | None = None,
-) -> None:
-    """Make a folder ready for the images of files, or check that it holds the same reconstruction.
+) -> Iterator[None]:
+    """Make a folder ready for the images of files, or check that it holds the same reconstruction; keep others off it.
 
     What killed commands have left half written is removed, and so are the images of files that have changed since or
     are read another way now: by other ``reading`` (array and axes), or with other coil maps. Raises ``SettingError`` if
     the folder holds images of other weights, in other formats, with another ``error_map`` (the share of its bound, or
-    None), of other files, or of unknown origin, and ``FileError`` if the record cannot be read or the folder not be
-    written.
+    None), of other files, or of unknown origin, or what another command made, and ``FileError`` if the record cannot be
+    read, the folder not be written, or another process is at work there.
     """
     settings: dict[str, object] = {"weights": file_digest(weights), "formats": sorted(set(formats))}
     settings |= {} if error_map is None else {"error_map": error_map}
-    record = _read(out / RECORD)
-    for name in ("weights", "formats", "error_map"):
-        if record and record.get(name) != settings.get(name):
-            raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
-    inputs: dict[str, list[str | int]] = record["inputs"] if record else {}
-    if record:
+    identities = {
+        path: [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
+        for path in filter(os.path.exists, files)
+    }
+    lock = out / "reconstruction"
+    if out.exists() and not lock.with_suffix(".lock").exists():
+        _known(out, settings, files, identities)  # what cannot be used is left without a lock, too
+    with locked(lock):
+        inputs = _known(out, settings, files, identities)
         clean(out, inputs)
-    changed: list[Path] = []
-    for path in filter(os.path.exists, files):
-        name, identity = files[path], [*_identity(path), *(word for word in reading if word), *_maps(path, maps)]
-        there = list(filter(os.path.exists, (out / f"{name}{ending}" for ending in _endings())))
-        earlier = inputs.get(name)
+        changed: list[Path] = []
+        for path, identity in identities.items():
+            if inputs.get(files[path], identity) != identity:
+                changed += _there(out, files[path])
+            inputs[files[path]] = identity
+        for target in changed:  # before the record says that they belong to what the files hold now
+            if target.is_dir():
+                remove_made(target, r"slice-\d+\.(png|dcm)")
+            else:
+                target.unlink()
+        write_text(out / RECORD, json.dumps({"version": VERSION, **settings, "inputs": inputs}, indent=1))
+        yield
+        clean(out, files.values())  # of processes that died on the way
+
+
+def _known(
+    out: Path, settings: Mapping[str, object], files: Mapping[Path, str], identities: Mapping[Path, list[str | int]]
+) -> dict[str, list[str | int]]:
+    """The files whose images the folder may hold, by name; refused as by :func:`begun`."""
+    if kind := claimed(out):
+        raise SettingError(f"{out} holds the {kind} of another command: choose another --out")
+    record = _read(out / RECORD)
+    inputs: dict[str, list[str | int]] = record["inputs"] if record else {}
+    for name in ("weights", "formats", "error_map"):
+        # Where a command failed before its first image, any other may take its place.
+        if record and record.get(name) != settings.get(name) and any(_there(out, one) for one in inputs):
+            raise SettingError(f"{out} holds a reconstruction with other {name}: choose another --out")
+    for path, identity in identities.items():
+        there, earlier = _there(out, files[path]), inputs.get(files[path])
         if there and earlier is None:
             raise SettingError(f"{there[0]} was not written by this command: choose another --out")
-        if earlier and earlier[0] != identity[0]:
+        if there and earlier and earlier[0] != identity[0]:
             raise SettingError(f"{out} holds the images of {earlier[0]}, not of {path}: choose another --out")
-        if earlier != identity:
-            changed += there
-        inputs[name] = identity
-    for target in changed:  # before the record says that they belong to what the files hold now
-        if target.is_dir():
-            remove_made(target, r"slice-\d+\.(png|dcm)")
-        else:
-            target.unlink()
-    write_text(out / RECORD, json.dumps({"version": VERSION, **settings, "inputs": inputs}, indent=1))
+    return inputs
+
+
+def _there(out: Path, name: str) -> list[Path]:
+    """What lies in the folder under the name of an input."""
+    return list(filter(os.path.exists, (out / f"{name}{ending}" for ending in _endings())))
 
 
 def clean(out: Path, names: Iterable[str]) -> None:

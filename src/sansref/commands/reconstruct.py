@@ -21,9 +21,8 @@ from sansref.commands.error_map import MappedFile, options_for
 from sansref.commands.output_files import (
     Format,
     Outputs,
-    begin,
+    begun,
     check_finite,
-    clean,
     made_by,
     output_names,
     whole_path,
@@ -118,9 +117,10 @@ def reconstruct_files(
 ) -> Iterator[Reconstructed]:
     """Reconstruct every slice of every file, at full size. The same call goes on where a killed one was.
 
-    Raises ``FileError`` for a file that cannot be read and may not be left out; those done before are kept, and
-    ``SettingError`` if an output would replace a scan or another output, the folder holds another reconstruction, or no
-    file can be used; if there is no such GPU or cluster.
+    Raises ``FileError`` for a file that cannot be read and may not be left out; those done before are kept; and if
+    another process works on the folder for the images. Raises ``SettingError`` if an output would replace a scan or
+    another output, or lie among the run's data, the folder holds another reconstruction, or no file can be used; if
+    there is no such GPU or cluster.
 
     Parameters
     ----------
@@ -154,10 +154,10 @@ def reconstruct_files(
         job.run.load()
         outcomes = with_bar(on_cluster(job, names, address), "files", len(names), console)
     bound = None if job.error_map is None else job.error_map.bound
-    begin(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps, bound)
     bad, usable = [], False
+    ready = begun(job.out, job.run.weights, job.formats, names, (job.array, job.axes), job.maps, bound)
     # Closed at once, whatever ends the loop: a cluster must not stay connected.
-    with closing(outcomes):
+    with ready, closing(outcomes):
         for outcome in outcomes:
             if isinstance(outcome, Reconstructed):
                 usable = True
@@ -167,7 +167,6 @@ def reconstruct_files(
             else:
                 bad.append(outcome)
                 on_bad(outcome)
-    clean(job.out, names.values())  # of processes that died on the way
     if not usable:
         raise SettingError(f"none of the {len(bad)} file(s) can be used; the first: {bad[0]}").after(bad)
 
