@@ -111,8 +111,8 @@ class Model:
         Parameters
         ----------
         file
-            A scan of any format that is read. Full k-space and magnitude images are undersampled first, as in training;
-            k-space that is undersampled already is used as it is.
+            A scan of any format that is read. Full k-space and magnitude images are undersampled first, as the run's
+            settings say; k-space that is undersampled already is used as it is.
         array, axes
             How a file of arrays is read, where it is another way than that of the run's training data.
         maps

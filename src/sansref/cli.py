@@ -301,6 +301,7 @@ def reconstruct(arguments: list[str]) -> None:
     for file in options.files:
         check_place(file)
     _begin(f"reconstructing with {options.run}")
+    from sansref.commands.output_files import law_of
     from sansref.commands.reconstruct import Job, reconstruct_files
     from sansref.metrics.contradiction import SEEN
     from sansref.metrics.error_maps import ErrorMapOptions
@@ -310,20 +311,25 @@ def reconstruct(arguments: list[str]) -> None:
     formats, how = tuple(options.format), (options.array, options.axes, options.maps, error_map)
     job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *how)
     bad: list[FileError] = []
-    earlier, mapped = 0, False
+    earlier, mapped, how, warning = 0, False, "", ""
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
         if done.earlier:
             earlier += 1
             continue
+        if done.emulated and not how:
+            how, warning = law_of(job.run)
         if done.kind == "magnitude":
-            print(f"{done.path}: magnitude images; their k-space was simulated and undersampled as in training")
+            also = f" and undersampled {how}" if done.emulated else ""
+            print(f"{done.path}: magnitude images; their k-space was simulated{also}")
         elif done.emulated:
-            print(f"{done.path}: fully sampled k-space; it was undersampled as in training")
+            print(f"{done.path}: fully sampled k-space; it was undersampled {how}")
         place = done.written[0] if len(done.written) == 1 else f"{len(done.written)} files in {options.out}"
         print(f"{done.path} -> {place}")
         for note in done.notes:
             print(f"  {note}")
         mapped = mapped or error_map is not None
+    if warning:
+        print(warning)
     if mapped:
         print(f"error maps: {SEEN}")
     if earlier:

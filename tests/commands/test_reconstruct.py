@@ -18,7 +18,8 @@ from rich.console import Console
 
 from helpers.forks import fork
 from sansref import files as files_module
-from sansref.commands.output_files import made_by
+from sansref.commands.evaluate import evaluate
+from sansref.commands.output_files import law_of, made_by
 from sansref.commands.reconstruct import Job, Worker, reconstruct_files, reconstruct_slices, usable_device, whole_files
 from sansref.data.prepare import Preparation
 from sansref.data.readers import open_scan_file
@@ -27,6 +28,8 @@ from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import claim
 from sansref.results.scorer import zero_filled
+from sansref.training.run import RunDirectory
+from sansref.training.train import train
 
 QUIET = Console(quiet=True)
 
@@ -227,6 +230,34 @@ def test_a_gpu_gives_the_same_images(trained, heads, tmp_path):
         list(reconstruct_files(Job(trained, tmp_path / name, accelerator=name), files, console=QUIET))
     (one,), (other,) = (arrays(tmp_path / name).values() for name in ("cpu", "gpu"))
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * one.max())
+
+
+def test_a_mask_that_the_run_has_never_seen_is_warned_of(sansref, tiny, write_knee, heads, tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        write_knee(tmp_path / "data" / f"knee{number}.h5", seed=number, every=2)
+    run = train(tiny("ssdu", epochs=1, validation=0), tmp_path / "data", tmp_path / "run", console=QUIET).run
+    full, law = write_knee(tmp_path / "full.h5", seed=5), "variable_density, 4x"
+    warning = (
+        "warning: the scans that the run learned from were undersampled by the scanner: it has never seen the mask "
+        f"that full scans are given here ({law})"
+    )
+    _, out, _ = sansref("reconstruct", run.path, full, heads / "sub-01_T1w.nii.gz", "--out", tmp_path / "out")
+    said = [line for line in out.splitlines() if " -> " not in line]
+    assert said == [
+        f"{full}: fully sampled k-space; it was undersampled by {law}",
+        f"{heads / 'sub-01_T1w.nii.gz'}: magnitude images; their k-space was simulated and undersampled by {law}",
+        warning,
+    ]
+    assert made_by(run).sampling == f"{law}, which the run has never seen"
+    assert warning in evaluate(run, full, tmp_path / "scores", console=QUIET).notes()
+    own = evaluate(run, tmp_path / "data", tmp_path / "own", "all", console=QUIET)
+    assert warning not in own.notes()
+    claim(tmp_path / "images", "zeroshot")
+    shutil.move(run.path / "data" / "training", tmp_path / "images" / "scans")
+    assert law_of(run) == ("as the run's settings say", "")
+    shutil.move(run.path, tmp_path / "images" / "run")
+    assert law_of(RunDirectory(tmp_path / "images" / "run")) == (f"by {law}", warning)
 
 
 # Going on

@@ -207,6 +207,12 @@ def test_beyond_this_machine_there_is_a_warning(left, capsys):
     assert "other machines can connect: the protocol has no authentication and no encryption" in capsys.readouterr().err
 
 
+def test_the_log_says_that_a_mask_is_new_to_the_run(left, monkeypatch, capsys):
+    monkeypatch.setattr("sansref.commands.output_files.law_of", lambda run: ("", "warning: never seen"))
+    left(Listening(signal.SIGINT))
+    assert " INFO never seen\n" in capsys.readouterr().err
+
+
 # What cannot be
 
 

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from sansref.commands.error_map import MappedSlice, mapped_slice, options_for
 from sansref.commands.options import ScoreOptions
+from sansref.commands.output_files import law_of
 from sansref.commands.reconstruct import scans_of
 from sansref.data.placement import for_people
 from sansref.data.readers import FileInfo, scan_files
@@ -79,6 +80,8 @@ class EvaluatedSlice:
         PSNR of the run's image, estimated without the reference; None if that was not asked for.
     contradictions
         How many regions of the run's image the scan contradicts.
+    emulated
+        Whether it was undersampled here.
     """
 
     info: FileInfo
@@ -88,6 +91,7 @@ class EvaluatedSlice:
     noise: tuple[float, float] | None = None
     estimated: Estimated | None = None
     contradictions: int = 0
+    emulated: bool = False
 
 
 @dataclass
@@ -114,6 +118,8 @@ class Evaluation:
         Which label maps and masks were left out, None without any.
     method
         Name of the run's method.
+    unseen
+        Warns of the mask of scans that were undersampled here; empty where the run has learned from such masks.
     validated
         Error on held-out samples of the run's own validation scans; None where it was validated by references.
     """
@@ -127,6 +133,7 @@ class Evaluation:
     missing: str = ""
     note: str | None = None
     method: str = ""
+    unseen: str = ""
     validated: float | None = None
 
     @property
@@ -153,6 +160,8 @@ class Evaluation:
 
     def notes(self) -> Iterator[str]:
         """What a reader of the scores must know, a line each."""
+        if self.unseen:
+            yield self.unseen
         yield from self._told_by_held_out()
         if self.missing:
             yield f"without LPIPS: {self.missing}"
@@ -303,6 +312,8 @@ def evaluate(
     if not evaluation.slices:
         reason = f" ({evaluation.bad_files[0]})" if evaluation.bad_files else ""
         raise SettingError(f"{data} has no slice to evaluate on{reason}").after(evaluation.bad_files)
+    if any(one.emulated for one in evaluation.slices):
+        evaluation.unseen = law_of(run)[1]
     note = data_note([one.data for one in evaluation.slices], config.coils.reference)
     evaluation.scoring = replace(scoring, data=note)
     write_scores(out / "scores.csv", evaluation.rows)
@@ -368,7 +379,7 @@ def _scored(
         known = (scan.meta.synthetic, several), reference_noise(scan)
         maps = mapped(scan) if mapped else None
         doubt = (maps.psnr, len(maps.regions)) if maps else ()
-        found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known, *doubt))
+        found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known, *doubt, emulated=scan.meta.emulated))
     return found
 
 

@@ -19,6 +19,7 @@ from sansref.data.readers.dicom_headers import is_dicom
 from sansref.data.readers.formats import maps_file
 from sansref.data.readers.reader import NO_MAPS
 from sansref.data.readers.subjects import stem_of
+from sansref.data.scan_store import PreparedScans
 from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, claimed, fitting, locked, remove_leftovers, remove_made, write_text
@@ -235,7 +236,28 @@ def made_by(run: RunDirectory) -> Provenance:
     """
     config = run.config()
     told = undersampling(config.sampling)
+    told += ", which the run has never seen" if law_of(run)[1] else ""
     return Provenance(config.method, file_digest(run.weights), file_digest(run.config_file), told)
+
+
+def law_of(run: RunDirectory) -> tuple[str, str]:
+    """How full scans are undersampled for a finished run, as the end of a sentence, and a warning, or nothing.
+
+    The warning is of a law that the run has never seen, since a scanner had undersampled all that it learned from.
+    Where its prepared scans are gone, nothing is known of that.
+    """
+    sampling, places = run.config().sampling, [run.path / "data" / "training"]
+    stays_full = sampling.acceleration == 1 and sampling.mask in MASK_LAWS
+    if claimed(run.path.parent) == "zeroshot":
+        places.append(run.path.parent / "scans")
+    for place in filter(Path.exists, places):
+        with suppress(FileError):
+            if any(meta.emulated for meta in PreparedScans(place).metas) or stays_full:
+                return "as in training", ""
+            law = undersampling(sampling)
+            seen = "the scans that the run learned from were undersampled by the scanner"
+            return f"by {law}", f"warning: {seen}: it has never seen the mask that full scans are given here ({law})"
+    return "as the run's settings say", ""
 
 
 def undersampling(sampling: Sampling) -> str:

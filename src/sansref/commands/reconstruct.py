@@ -128,8 +128,8 @@ def reconstruct_files(
         What is done with every file.
     files
         Scan files, or folders of them. Where names of files occur twice, their images lie in subfolders as the
-        files do. Fully sampled k-space, or magnitude images, are undersampled first as the run's training scans
-        were; undersampled k-space is used as it is.
+        files do. Fully sampled k-space, or magnitude images, are undersampled first as the run's settings say, see
+        :func:`~sansref.commands.output_files.law_of`; undersampled k-space is used as it is.
     on_bad
         Called for an unreadable file, which is then left out; None stops at the first.
     address

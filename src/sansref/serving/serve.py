@@ -93,6 +93,7 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
         )
     if find_spec("ismrmrd") is None:
         raise SettingError("serving needs the package ismrmrd: pip install ismrmrd")
+    from sansref.commands.output_files import law_of
     from sansref.metrics.error_maps import ErrorMapOptions
     from sansref.serving.engine import Engine
     from sansref.serving.server import Server
@@ -100,7 +101,8 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
 
     with logging_to(options.log):
         maps = ErrorMapOptions(options.bound) if options.error_map else None
-        engine = Engine(RunDirectory(run, trust_code), options.accelerator, limits.max_seconds, maps)
+        finished = RunDirectory(run, trust_code)
+        engine = Engine(finished, options.accelerator, limits.max_seconds, maps)
         server = Server(engine, limits, options.host, options.port, options.pixel)
         stopping = threading.Event()
         with _signals(stopping) as received:
@@ -109,6 +111,8 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
                 LOGGER.warning("other machines can connect: the protocol has no authentication and no encryption")
             what = f"run {run}, method {engine.made.method} on {engine.device}"
             LOGGER.info("listening on %s port %d; %s; %d clients at once", host, port, what, limits.clients)
+            if warning := law_of(finished)[1]:
+                LOGGER.info("%s", warning.removeprefix("warning: "))
             if maps is not None:
                 LOGGER.info("with error maps: each image waits for %d reconstructions", maps.reconstructions)
             server.serve(stopping)
