@@ -478,6 +478,13 @@ def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, t
     assert not (heads / "new").exists()
 
 
+def test_images_do_not_lie_among_the_scans_of_the_next_training(trained, heads, write_knee, tmp_path):
+    for file in (heads / "sub-01_T1w.nii.gz", write_knee(tmp_path / "knee.h5")):
+        with pytest.raises(SettingError, match=r"images lies inside .*, which the run learned from, where its files"):
+            play(trained, [file], heads / "new" / "images")
+    assert not (heads / "new").exists()
+
+
 def test_no_reconstruction_is_replaced_by_the_next(trained, heads, tmp_path):
     for name in ("T1w.nii", "T1w.nii.gz"):
         nibabel.save(nibabel.load(heads / "sub-01_T1w.nii.gz"), tmp_path / name)

@@ -144,6 +144,8 @@ def reconstruct_files(
         Each file; on a cluster, in the order in which they are done.
     """
     console = console or Console(stderr=True)
+    for name in ("folder", "full"):
+        _keep_out_of(job.run.folder(name), job.out)
     names = _scan_files(files, job.out)
     # Nothing is begun with a run that cannot be used.
     if address is None:
@@ -174,6 +176,13 @@ def reconstruct_files(
 def _here(worker: Worker, files: Mapping[Path, str], console: Console) -> Generator[FileOutcome]:
     for number, (path, name) in enumerate(files.items(), start=1):
         yield worker.outcome(path, name, console, f"{number}/{len(files)} {path.name}")
+
+
+def _keep_out_of(data: str | None, out: Path) -> None:
+    """See to it that no image lies among the scans that the run learned from, where the next training would take it."""
+    if data and Path(data).is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+        place = f"lies inside {data}, which the run learned from"
+        raise SettingError(f"--out {out} {place}, where its files would pass for scans: move it out")
 
 
 def _scan_files(files: Sequence[Path], out: Path) -> dict[Path, str]:
