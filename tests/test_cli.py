@@ -525,6 +525,24 @@ def test_reconstruct_fastmri_in_several_formats(sansref, trained, write_knee, tm
     assert pngs == ["slice-000.png", "slice-001.png"]
 
 
+def test_reconstruct_says_which_options_do_nothing_to_any_file(sansref, trained, heads, tmp_path):
+    maps, head = tmp_path / "maps.npy", heads / "sub-01_T1w.nii.gz"
+    np.save(maps, np.ones((2, 32, 32), np.complex64))
+    np.save(tmp_path / "coils.npy", np.random.default_rng(0).normal(size=(2, 32, 32)) + 0j)
+    words = ["reconstruct", trained.path, head, "--axes", "coil,row,column", "--maps", maps, "--bound", "0.8"]
+    told = [
+        "--axes: no effect, the files say themselves what they hold",
+        "--maps: no effect, no file holds k-space of several coils",
+        "--bound: no effect without --error_map",
+    ]
+    _, out, err = sansref(*words, "--out", tmp_path / "out")
+    assert out.splitlines()[2:] == told, err
+    _, out, err = sansref(*words, "--out", tmp_path / "out")
+    assert out.splitlines()[1:] == told, err
+    _, out, err = sansref(*words[:3], tmp_path / "coils.npy", *words[3:], "--out", tmp_path / "both")
+    assert [line for line in out.splitlines() if "no effect" in line] == told[2:], err
+
+
 def test_reconstruct_lists_bad_files(sansref, fails, trained, write_heads, tmp_path):
     data = write_heads(tmp_path / "data", subjects=1)
     (data / "sub-00_T1w.nii").write_bytes(b"no volume")

@@ -312,7 +312,9 @@ def reconstruct(arguments: list[str]) -> None:
     job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *how)
     bad: list[FileError] = []
     earlier, mapped, how, warning = 0, False, "", ""
+    idle = {name for names in OF_READING for name in names}
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
+        idle &= {*done.idle}
         if done.earlier:
             earlier += 1
             continue
@@ -334,7 +336,21 @@ def reconstruct(arguments: list[str]) -> None:
         print(f"error maps: {SEEN}")
     if earlier:
         print(f"{earlier} file(s) had been reconstructed before")
+    for names, reason in OF_READING.items():
+        if idle & {*names}:
+            print(f"{', '.join(f'--{name}' for name in names if name in idle)}: no effect, {reason}")
+    if options.bound != parser.get_default("bound") and not error_map:
+        print(BOUND_ALONE)
     _list_bad(bad)
+
+
+OF_READING = {
+    ("array", "axes"): "the files say themselves what they hold",
+    ("maps",): "no file holds k-space of several coils",
+}
+"""Options of how files are read, and why they may have no effect on any."""
+
+BOUND_ALONE = "--bound: no effect without --error_map"
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -365,6 +381,7 @@ def evaluate(arguments: list[str]) -> None:
     kinds = Literal["l1_wavelet", "total_variation", True, False]
     parser.add_argument("--classical", type=kinds, nargs="*", default=["total_variation"], help=classical_help)
     options = parse(parser, arguments).as_dict()
+    bound_alone = options["bound"] != parser.get_default("bound") and not options["error_map"]
     asked = options["classical"] or [True]
     options["classical"] = tuple(name for name in names if name in asked or True in asked)
     _refuse_swapped("evaluate", options["run"], [options["data"]])
@@ -382,6 +399,8 @@ def evaluate(arguments: list[str]) -> None:
     show(found.summary.scores())
     for note in found.notes():
         print(note)
+    if bound_alone:
+        print(BOUND_ALONE)
     print(f"report, scores and figures: {out}")
     _list_bad(found.bad_files)
 

@@ -158,7 +158,7 @@ class _Node:
             else:
                 written = [str(path.relative_to(self.worker.job.out)) for path in outcome.written]
                 told |= {"kind": outcome.kind, "written": written, "earlier": outcome.earlier}
-                told |= {"emulated": outcome.emulated, "notes": outcome.notes}
+                told |= {"emulated": outcome.emulated, "notes": outcome.notes, "idle": outcome.idle}
         return {"outcome": json.dumps(told)}
 
 
@@ -170,4 +170,5 @@ def _told(row: dict[str, Any], given: dict[str, Path], out: Path) -> FileOutcome
     if "problem" in row:
         return FileError(path, row["problem"], row["cure"])
     written = tuple(out / name for name in row["written"])
-    return Reconstructed(path, row["kind"], written, row["earlier"], row["emulated"], tuple(row["notes"]))
+    said = tuple(row["notes"]), tuple(row["idle"])
+    return Reconstructed(path, row["kind"], written, row["earlier"], row["emulated"], *said)

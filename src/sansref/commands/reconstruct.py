@@ -32,7 +32,12 @@ from sansref.data.prepare import Preparation
 from sansref.data.provenance import file_digest
 from sansref.data.readers import FileInfo, find_files
 from sansref.data.readers.dicom import first_files
+from sansref.data.readers.dicom_headers import FORMAT as DICOM
+from sansref.data.readers.fastmri import FORMAT as FASTMRI
+from sansref.data.readers.ismrmrd import FORMAT as ISMRMRD
+from sansref.data.readers.nifti import FORMAT as NIFTI
 from sansref.data.readers.reader import Kind
+from sansref.data.readers.twix import FORMAT as TWIX
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.files import keep_outside
@@ -48,6 +53,9 @@ from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
 
 Accelerator = Literal["auto", "cpu", "gpu"]
+
+SELF_EXPLAINED = frozenset((DICOM, FASTMRI, ISMRMRD, NIFTI, TWIX))
+"""Formats that say themselves what their axes are."""
 
 FULL = 0.9
 """Share of the grid below which a scan is undersampled rather than full with a few samples lost."""
@@ -93,7 +101,8 @@ class Reconstructed:
     """One file that is done, and its images; whether they were there already.
 
     ``emulated`` says whether it was undersampled here before it was reconstructed, which is not known of earlier ones;
-    ``notes`` say how it was read, what its error maps tell, or what became of its noise, a line each.
+    ``notes`` say how it was read, what its error maps tell, or what became of its noise, a line each. ``idle`` are what
+    the job names of array, axes and maps, and this file has no use for.
     """
 
     path: Path
@@ -102,6 +111,7 @@ class Reconstructed:
     earlier: bool = False
     emulated: bool = False
     notes: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 FileOutcome = Reconstructed | FileError
@@ -290,11 +300,17 @@ class Worker:
 
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = self.recipe.describe(path)
-        done = self._images(info, name, console, title)
+        done = replace(self._images(info, name, console, title), idle=self._idle(info))
         if info.axes is None or self.job.axes is not None:
             return done
         told = f"the axes of the array are read as {info.axes}, as in the run's training data (--axes names others)"
         return replace(done, notes=(told, *done.notes))
+
+    def _idle(self, info: FileInfo) -> tuple[str, ...]:
+        job, arrays = self.job, info.format not in SELF_EXPLAINED
+        maps = info.kind == "k-space" and info.coils > 1
+        used = {"array": arrays, "axes": arrays or bool(maps and job.maps), "maps": maps}  # maps are arrays, too
+        return tuple(name for name, has_effect in used.items() if getattr(job, name) and not has_effect)
 
     def _images(self, info: FileInfo, name: str, console: Console | None, title: str) -> Reconstructed:
         path = info.path
