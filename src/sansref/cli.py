@@ -401,7 +401,8 @@ def evaluate(arguments: list[str]) -> None:
         print(note)
     if bound_alone:
         print(BOUND_ALONE)
-    print(f"report, scores and figures: {out}")
+    replaced = f" (in place of those of {found.replaced})" if found.replaced else ""
+    print(f"report, scores and figures: {out}{replaced}")
     _list_bad(found.bad_files)
 
 

@@ -231,6 +231,18 @@ def test_the_page_shows_slices_from_the_worst_to_the_best(play, trained, monkeyp
     assert "  name: idr\n" in page.config
 
 
+def test_what_an_evaluation_replaces_is_told(sansref, play, trained, heads, tmp_path):
+    head = heads / f"{trained.subjects()['test'][0]}_T1w.nii.gz"
+    assert [play(data)[0].replaced for data in (heads, heads, head)] == ["", "", str(heads)]
+    out = tmp_path / "out"
+    _, said, err = sansref(
+        "evaluate", trained.path, "--data", heads, "--subjects", "test", "--out", out, "--bound", 0.8
+    )
+    *_, bound, place = said.splitlines()
+    assert (bound, err) == ("--bound: no effect without --error_map", "")
+    assert place == f"report, scores and figures: {out} (in place of those of {head})"
+
+
 def test_other_data_are_new_subjects_whatever_their_names(play, write_heads, tmp_path):
     found, _ = play(write_heads(tmp_path / "other", subjects=2, slices=3))
     assert len(found.slices) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import isnan
@@ -49,6 +50,7 @@ from sansref.training.config import RunConfig
 from sansref.training.history import kept_row, read_history
 from sansref.training.run import RunDirectory, environment
 from sansref.training.subjects import home_of, knows, learned_subjects
+from sansref.yaml_json import read_json
 
 Subjects = Literal["auto", "test", "all"]
 
@@ -118,6 +120,8 @@ class Evaluation:
         Which label maps and masks were left out, None without any.
     method
         Name of the run's method.
+    replaced
+        The data whose evaluation lay there before, where they are others; empty where none did.
     unseen
         Warns of the mask of scans that were undersampled here; empty where the run has learned from such masks.
     validated
@@ -133,6 +137,7 @@ class Evaluation:
     missing: str = ""
     note: str | None = None
     method: str = ""
+    replaced: str = ""
     unseen: str = ""
     validated: float | None = None
 
@@ -285,6 +290,7 @@ def evaluate(
     withheld = parts["training"] if parts is not None and not parts["validation"] else []
     files, evaluation.left_out = _chosen(files, run, subjects)
     claim(out, "evaluation")
+    evaluation.replaced = _earlier(data, out)
     evaluation.learned = sorted(learned_subjects(run, files) & {info.subject for info in files})
     methods: dict[str, Reconstruct] = {ZERO_FILLED: zero_filled, BEST_SCALE: zero_filled}
     for name in options.classical:
@@ -317,7 +323,7 @@ def evaluate(
     note = data_note([one.data for one in evaluation.slices], config.coils.reference)
     evaluation.scoring = replace(scoring, data=note)
     write_scores(out / "scores.csv", evaluation.rows)
-    _write_summary(evaluation, out)
+    _write_summary(evaluation, data, out)
     _write_page(evaluation, _shown(evaluation, scorer, config, out, mapped), run, out)
     return evaluation
 
@@ -383,9 +389,19 @@ def _scored(
     return found
 
 
-def _write_summary(evaluation: Evaluation, out: Path) -> None:
+def _earlier(data: Path, out: Path) -> str:
+    """The other data that were scored into a folder before; empty where there are none, or nobody can tell."""
+    found: object = None
+    with suppress(FileError):
+        found = read_json(out / "summary.json", "")
+    earlier = found.get("data") if isinstance(found, dict) else None
+    return earlier if isinstance(earlier, str) and earlier != str(data.resolve()) else ""
+
+
+def _write_summary(evaluation: Evaluation, data: Path, out: Path) -> None:
     summary = evaluation.summary
     found = {
+        "data": str(data.resolve()),
         "scores": summary.note,
         "normalise": evaluation.scoring.normalise,
         "lpips": evaluation.scoring.lpips,
