@@ -29,12 +29,19 @@ class Geometry:
         slice ``index % stack`` does. None where all slices are of one volume.
     known
         False where the source does not say where it lies, and place and directions are made up.
+    space
+        What the affine leads to, by its number in NIfTI: 1 the scanner's coordinates, 2 those of another scan, 3 and
+        above those of an atlas.
+    thickness
+        Of a slice in millimetres; None where the source does not say, and it counts as the distance of slices.
     """
 
     affine: tuple[tuple[float, float, float, float], ...]
     slice_axis: int
     stack: int | None = None
     known: bool = True
+    space: int = 1
+    thickness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ def test_fewer_pixels_of_a_dicom_source_lie_where_they_belong(dicom: Any, tmp_pa
     images = dicom.series(dicom.volume((4, 6, 8)))
     paths = dicom.save(tmp_path / "series", images)
     written = write(paths[0], tmp_path / "out", np.ones((4, 3, 4), np.float32), matrix=(3, 4))
+    assert (float(written[0].SliceThickness), float(written[0].SpacingBetweenSlices)) == pytest.approx((3, 4))
     for image, source in zip(written, images, strict=True):
         sides = np.array(source.PixelSpacing, dtype=float)
         assert np.allclose(np.array(image.PixelSpacing, dtype=float), 2 * sides)

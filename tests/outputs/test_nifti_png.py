@@ -35,6 +35,13 @@ def test_nifti_header_tells_type_codes_and_units(tmp_path: Path) -> None:
     assert header.get_xyzt_units()[0] == "mm"
 
 
+def test_nifti_keeps_the_space_that_its_source_lies_in(tmp_path: Path) -> None:
+    rows = ((-0.5, 0.0, 0.0, 1.0), (0.0, 0.75, 0.0, 2.0), (0.0, 0.0, 2.0, 3.0), (0.0, 0.0, 0.0, 1.0))
+    save_nifti(tmp_path / "a.nii", VOLUME, Geometry(rows, 0, space=4), None)
+    header = nibabel.load(tmp_path / "a.nii").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 4)
+
+
 @pytest.mark.parametrize(("spacing", "zooms"), [((0.5, 0.75), (0.5, 0.75, 1.0)), (None, (1.0, 1.0, 1.0))])
 def test_nifti_without_placement_says_it_knows_nothing(
     tmp_path: Path, spacing: tuple[float, float] | None, zooms: tuple[float, ...]

@@ -34,6 +34,7 @@ def test_a_slab_is_one_image_with_its_partitions_as_z():
     assert tuple(image.field_of_view) == (16, 10, 12)
     assert (image.contrast, image.average, image.image_index) == (3, 0, 9)
     assert image.meta["ImageRowDir"][2] == "1.000000000000000000"
+    assert tuple(image_of(slices[:1]).field_of_view) == (16, 10, 3)  # lines of one partition are a slice of it
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class Placement:
 
     ``origin`` is the center of the first pixel of the first slice; ``down``, ``across`` and ``through`` are the steps
     from one row, column and slice to the next, (3,) each, the first two at right angles. ``known`` is False where the
-    source does not say where it lies, and a place was made up. ``stack`` is as in :class:`~sansref.scan.Geometry`.
+    source does not say where it lies, and a place was made up. ``stack`` and ``thickness`` are as in
+    :class:`~sansref.scan.Geometry`.
     """
 
     origin: Vector
@@ -49,6 +50,7 @@ class Placement:
     through: Vector
     known: bool = True
     stack: int | None = None
+    thickness: float | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -81,7 +83,7 @@ def placement_of(source: Path, geometry: Geometry | None, spacing: tuple[float, 
     affine = np.array(geometry.affine, dtype=np.float64)[:3] * RAS_TO_LPS[:, None]
     down, across = (affine[:, axis] for axis in in_plane_axes(geometry))
     through = affine[:, geometry.slice_axis]
-    place = Placement(affine[:, 3], down, across, through, known=geometry.known, stack=geometry.stack)
+    place = Placement(affine[:, 3], down, across, through, geometry.known, geometry.stack, geometry.thickness)
     if not is_placing(affine):
         raise FileError(
             source, "has an affine that does not place its slices in space", "Repair it, or use --format nifti"

@@ -299,7 +299,7 @@ def _frames_in_place(source: DicomSource, size: tuple[int, ...], place: Placemen
 def _describe_size(header: Dataset, place: Placement, frames: Sequence[Frame]) -> None:
     rows, columns, slices = place.spacing
     directions: tuple[float, ...] = (*(place.across / columns), *(place.down / rows))
-    thickness: float | None = slices
+    thickness: float | None = place.thickness or slices
     if frames:
         (rows, columns), directions, thickness = frames[0].stack.spacing, frames[0].orientation, frames[0].thickness
     header.PixelSpacing = [_decimal(rows), _decimal(columns)]

@@ -66,9 +66,10 @@ def save_nifti(
     if affine is None:
         image.header.set_zooms((*zooms, *[1.0] * (array.ndim - 3)))
     else:
-        image.set_sform(affine, code="scanner")
+        assert geometry is not None
+        image.set_sform(affine, code=geometry.space)
         # A qform has no shear, such as that of a tilted stack: it is not to be used there.
-        image.set_qform(affine, code="scanner" if _is_orthogonal(affine) else "unknown")
+        image.set_qform(affine, code=geometry.space if _is_orthogonal(affine) else "unknown")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = about.encode("ascii", "replace")[:79]
     nibabel.save(image, path)
@@ -304,8 +305,8 @@ def _image(image: npt.NDArray[np.float32], index: int, place: Placement, attribu
     made = ismrmrd.Image(meta=attributes, data=np.ascontiguousarray(image.T)[None, None])
     head = made.getHead()
     head.version = 1
-    head.image_type = ismrmrd.IMTYPE_MAGNITUDE
-    head.field_of_view = (rows * height, columns * width, slices)
+    head.image_type = ismrmrd.IMTYPE_REAL if bool((image < 0).any()) else ismrmrd.IMTYPE_MAGNITUDE
+    head.field_of_view = (rows * height, columns * width, place.thickness or slices)
     head.position = tuple(place.pixel(index, height // 2, width // 2))
     head.read_dir, head.phase_dir = tuple(place.down / rows), tuple(place.across / columns)
     head.slice_dir = tuple(normal)

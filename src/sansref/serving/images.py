@@ -81,12 +81,13 @@ def _mrd_image(
         attributes |= scale
     partitions, rows, columns = slices.shape
     x, y, z = header.spacing
+    thickness = header.recon_fov[2] / header.recon[2]
     image = Image.from_array(
         # Our rows are the readout, MRD's fastest axis.
         np.ascontiguousarray(values.transpose(0, 2, 1)),
         line,
         average=0,  # averages have become one image
-        field_of_view=(rows * x, columns * y, partitions * z if partitions > 1 else header.recon_fov[2]),
+        field_of_view=(rows * x, columns * y, partitions * z if partitions > 1 else thickness),
         image_type=IMTYPE_REAL if bool((slices < 0).any()) else IMTYPE_MAGNITUDE,
         image_series_index=series,
         image_index=number,

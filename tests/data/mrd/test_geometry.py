@@ -101,6 +101,16 @@ def test_a_single_slice_is_as_thick_as_its_field_of_view(mrd: Any) -> None:
     np.testing.assert_allclose(geometry.affine, [[-5, 0, 0, 40], [0, -6, 0, 42], [0, 0, 4, 9], [0, 0, 0, 1]], atol=1e-6)
 
 
+def test_slices_with_gaps_know_how_thick_they_are(mrd: Any) -> None:
+    heads = np.array([head_of(mrd.line(np.ones((1, 32)), position=(0, 0, z))) for z in (0.0, 7.0, 14.0)])
+    geometry = geometry_of(header_of(mrd), heads, (16, 15, 3))
+    assert geometry is not None
+    assert (geometry.affine[2][2], geometry.thickness) == (7, 4)
+    slab = geometry_of(header_of(mrd, 8, 8), heads[:1], (16, 15, 8))
+    assert slab is not None
+    assert slab.thickness is None  # partitions lie as far apart as they are thick
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

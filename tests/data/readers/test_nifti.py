@@ -87,7 +87,7 @@ def test_description_and_meta(make: Any, tmp_path: Path) -> None:
     meta = next(READER.read(path)).meta
     assert (meta.subject, meta.source, meta.synthetic, meta.scale, meta.crop) == ("sub-07", str(path), True, 1.0, None)
     affine = ((1.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 3.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-    assert meta.geometry == Geometry(affine, 2)
+    assert meta.geometry == Geometry(affine, 2, space=2)  # as nibabel writes it
 
 
 def test_recognised_by_content_not_by_name(make: Any, tmp_path: Path) -> None:
@@ -248,6 +248,17 @@ def test_lengths_are_in_the_units_of_the_header(
         np.testing.assert_allclose(found, affine, rtol=1e-6, atol=1e-9)
     assert any("gives lengths in" in note for note in info.notes) == (factor != 1)
     assert geometry.known == (code != "neither")
+
+
+@pytest.mark.parametrize(("fields", "space"), [({"sform_code": 4}, 4), ({"sform_code": 9}, 1)])
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_images_lie_in_the_space_of_their_source(
+    make: Any, tmp_path: Path, fields: dict[str, int], space: int, form: str
+) -> None:
+    codes = fields if form == "sform" else {"sform_code": 0, "qform_code": fields["sform_code"]}
+    (piece, *_) = READER.read(make.nifti(tmp_path / "a.nii", make.volume(), **codes))
+    assert piece.meta.geometry is not None
+    assert (piece.meta.geometry.known, piece.meta.geometry.space) == (True, space)
 
 
 FLAT = {"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 0, 0]}

@@ -228,7 +228,8 @@ def geometry_of(header: MrdHeader, heads: Heads, size: tuple[int, int, int]) -> 
         if not _is_even(centers, axes[:, 2]):
             return None
     origin = first - (size[0] // 2) * axes[:, 0] - (size[1] // 2) * axes[:, 1]
-    return Geometry(_affine(axes, origin), slice_axis=2)
+    thickness = header.recon_fov[2] / header.recon[2] if header.encoded[2] == 1 else None
+    return Geometry(_affine(axes, origin), slice_axis=2, thickness=thickness)
 
 
 def _is_rotation(directions: Vector) -> bool:

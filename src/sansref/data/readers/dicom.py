@@ -157,7 +157,7 @@ def _ordered(path: Path, frames: list[Frame]) -> Series:
     rows, columns = frames[0].stack.spacing
     axes = np.stack([along_column * rows, along_row * columns, step, positions[0]], axis=1)
     affine = np.vstack([np.diag([-1.0, -1.0, 1.0]) @ axes, [0, 0, 0, 1]])
-    geometry = Geometry(tuple(tuple(row) for row in affine.tolist()), slice_axis=2)
+    geometry = Geometry(tuple(tuple(row) for row in affine.tolist()), slice_axis=2, thickness=frames[0].thickness)
     return Series(path, tuple(frames), geometry, PLANES[int(np.abs(normal).argmax())])
 
 

@@ -35,6 +35,8 @@ LONGEST_HEADER = 540
 UNITS = {1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
 #: Voxels of MRI are within these, in millimetres: beyond, the units are not those that the header names.
 SIZES = (1e-4, 500.0)
+#: Codes of the spaces that a volume may lie in, as nifti1.h has them.
+SPACES = range(1, 6)
 #: Part of the free memory that the voxels of an uncompressed file may take.
 MOST_HELD = 0.25
 #: Bytes that may follow the voxels of a gzipped file, at least.
@@ -109,7 +111,7 @@ class NiftiReader:
         shape = _checked_shape(path, header, dtype)
         offset, notes = _place_of_voxels(path, head, header, math.prod(shape) * dtype.itemsize)
         with np.errstate(all="ignore"):  # as for any number of a damaged header
-            affine, known, about = _affine(path, header, shape)
+            affine, space, about = _affine(path, header, shape)
         axis = _slice_axis(path, shape, affine, self.plane)
         rows, columns = (other for other in range(3) if other != axis)
         info = FileInfo(
@@ -129,7 +131,7 @@ class NiftiReader:
             ),
         )
         rows_of_affine = tuple(cast("tuple[float, float, float, float]", tuple(row)) for row in affine.tolist())
-        geometry = Geometry(rows_of_affine, axis, known=known)
+        geometry = Geometry(rows_of_affine, axis, known=space > 0, space=space or 1)
         return _Volume(info, shape, dtype, offset, geometry, 1.0 if slope is None else slope, intercept or 0.0)
 
 
@@ -224,8 +226,8 @@ def _length(path: Path) -> int:
         return sum(map(len, iter(lambda: stream.read(BLOCK), b"")))
 
 
-def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.ndarray[Any, Any], bool, list[str]]:
-    """From voxels to millimetres; whether it says where the volume lies, and what a person should know of it.
+def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.ndarray[Any, Any], int, list[str]]:
+    """From voxels to millimetres; the code of the space that it leads to, 0 where it says of none, and notes on it.
 
     The sform goes before the qform; where neither is there, or can be used, sizes are those of ``pixdim`` and the place
     is made up. Signs and zeros in ``pixdim``, and 0 in ``qfac``, are read as nifti1_io.c does.
@@ -238,19 +240,19 @@ def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.nd
     stated = np.isfinite(pixdim[1:4]) & (pixdim[1:4] != 0)
     sizes = np.where(stated, np.abs(pixdim[1:4]), 1.0)
     header["pixdim"][:4] = (-1.0 if pixdim[0] < 0 else 1.0, *sizes)
-    affine, known = np.asarray(shape_zoom_affine(shape, sizes, True), dtype=np.float64), False
+    affine, space = np.asarray(shape_zoom_affine(shape, sizes, True), dtype=np.float64), 0
     for form, get in (("sform", header.get_sform), ("qform", header.get_qform)):
-        if int(header[f"{form}_code"]) <= 0:
+        if (code := int(header[f"{form}_code"])) <= 0:
             continue
         try:
             stated_affine = np.asarray(get(), dtype=np.float64)
         except Exception:  # quaternions that are none
             stated_affine = np.full((4, 4), np.nan)
         if is_placing(stated_affine):
-            affine, known = stated_affine, True
+            affine, space = stated_affine, code if code in SPACES else 1
             break
         notes.append(f"Its {form} cannot be used.")
-    if not known:
+    if not space:
         notes.append("It does not say where it lies in the patient: its place is made up.")
         if not stated.all():
             notes.append("It does not give all sizes of its voxels (pixdim): 1 is taken.")
@@ -259,7 +261,7 @@ def _affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[np.nd
     if factor != 1 and not SIZES[0] <= voxel.min() <= voxel.max() <= SIZES[1]:
         problem = f"has voxels of {' x '.join(f'{size:.4g}' for size in voxel)} mm by its units, {name} (xyzt_units)"
         raise FileError(path, problem, "Correct its units")
-    return affine, known, notes
+    return affine, space, notes
 
 
 def _slice_axis(path: Path, shape: tuple[int, int, int], affine: np.ndarray[Any, Any], plane: Plane) -> int:
