@@ -60,6 +60,8 @@ def test_maps_lie_beside_the_images_in_every_format(
                 assert (found.image_series_index, shown.image_series_index) == (series, 0)
                 assert any("not an image" in comment for comment in found.meta["ImageComments"])
                 assert not any("not an image" in comment for comment in shown.meta["ImageComments"])
+        about = nibabel.load(out / f"sub-01_T1w_{name}_recon.nii.gz").header["descrip"].item()  # type: ignore[attr-defined]
+        assert about.startswith(b"RESEARCH USE ONLY, sansref. " + name[:5].title().encode())
         assert len(list((out / f"sub-01_T1w_{name}_png").iterdir())) == 4
     assert len(list(out.glob("*.h5"))) == len(list(out.glob("*.mrd"))) == 1
     shown = {
@@ -70,7 +72,8 @@ def test_maps_lie_beside_the_images_in_every_format(
     assert len({one.StudyInstanceUID for one in shown.values()}) == 1
     assert "error bound" in shown["_error_bound"].SeriesDescription
     assert "not an image" in shown["_contradiction"].DerivationDescription
-
+    units = [one.RealWorldValueMappingSequence[0].LUTExplanation for one in shown.values()]
+    assert units == ["Units of the source file", "Units of the source file", "Standard deviations"]
     assert "Neither map can see" in shown["_contradiction"].DerivationDescription
 
     record = json.loads((out / "sub-01_T1w_error_maps.json").read_text())

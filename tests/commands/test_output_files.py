@@ -48,7 +48,10 @@ def test_all_formats_hold_the_same_images(trained, heads, tmp_path):
     ]
     with h5py.File(tmp_path / "sub-02_T1w.h5") as file:
         truth = file["reconstruction"][()]
+        for part in ("method idr", "synthetic", "RESEARCH USE ONLY"):
+            assert part in file.attrs["provenance"]
     image = nibabel.load(tmp_path / "sub-02_T1w_recon.nii.gz")
+    assert image.header["descrip"] == b"RESEARCH USE ONLY, sansref. Method idr"
     np.testing.assert_array_equal(np.moveaxis(np.asarray(image.dataobj), -1, 0), truth)
     with ismrmrd.Dataset(tmp_path / "sub-02_T1w.mrd", mode="r") as file:
         stored = np.stack([file.read_image("image_0", index).data[0, 0].T for index in range(4)])

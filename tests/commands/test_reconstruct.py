@@ -68,6 +68,16 @@ def test_nifti_comes_back_in_its_place_and_its_units(trained, heads, tmp_path):
     assert np.vdot(truth, image) / np.vdot(truth, truth) == pytest.approx(1, abs=0.15)
 
 
+def test_relative_grey_values_do_not_pass_for_the_units_of_the_file(trained, heads, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(trained.load()), "relative", True)
+    ((info, written),) = play(trained, [heads / "sub-01_T1w.nii.gz"], tmp_path / "out", "nifti", "hdf5")
+    assert info.notes == ("relative grey values: each image has a scale of its own",)
+    about = nibabel.load(written[0]).header["descrip"].item().decode()
+    assert about == "RESEARCH USE ONLY, sansref. Relative grey values: each image has a scale of its"
+    with h5py.File(written[1]) as file:
+        assert "Relative grey values: each image has a scale of its own." in file.attrs["provenance"]
+
+
 def test_volume_holds_what_the_method_makes_of_every_slice(trained, heads):
     config, method = trained.config(), trained.load()
     info = open_scan_file(heads / "sub-01_T1w.nii.gz").describe(heads / "sub-01_T1w.nii.gz")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sansref.data.provenance import PIECE, PIECES, Provenance, digest, files_behind, fingerprint
+from sansref.data.provenance import PIECE, PIECES, RELATIVE, Provenance, digest, files_behind, fingerprint
 from sansref.data.readers import FileInfo
 from sansref.errors import FileError
 from sansref.scan import ScanMeta
@@ -32,6 +32,15 @@ def test_sentences_tell_what_was_measured() -> None:
     whole = " ".join(MADE.sentences(replace(raw, acquired_fraction=1.0), ScanMeta("s", "a")))
     assert "undersampled" not in whole
     assert MADE.name == "sansref ssdu RESEARCH USE ONLY"
+    assert RELATIVE not in whole
+    assert f"{RELATIVE}." in replace(MADE, units=RELATIVE).sentences(INFO, meta)
+
+
+def test_a_few_words_begin_with_the_weightiest() -> None:
+    assert MADE.brief == "RESEARCH USE ONLY, sansref. Method ssdu"
+    bound = replace(MADE, shows="error bound", meaning="Error bound, not an image: it is.", noise="Noise was left.")
+    assert bound.brief == "RESEARCH USE ONLY, sansref. Error bound, not an image: it is. Noise was left. Method ssdu"
+    assert replace(MADE, units=RELATIVE).brief.startswith("RESEARCH USE ONLY, sansref. Relative grey values")
 
 
 def test_a_scan_is_more_than_its_first_file(dicom: Any, tmp_path: Path) -> None:

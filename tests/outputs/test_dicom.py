@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sansref.data.placement import recut
-from sansref.data.provenance import Provenance
+from sansref.data.provenance import DEVIATIONS, OF_SOURCE, RELATIVE, Provenance
 from sansref.data.readers import find_files, open_scan_file
 from sansref.errors import FileError, SettingError
 from sansref.outputs.dicom import dicom_slices
@@ -247,6 +247,25 @@ def test_images_keep_their_grey_values_where_viewers_show_those(tmp_path: Path, 
     black = float(image.WindowCenter) - float(image.WindowWidth) / 2
     assert black == pytest.approx(0, abs=1e-6)
     assert 0.9 * shown.max() < black + float(image.WindowWidth)
+
+
+@pytest.mark.parametrize("factor", [0.1, 10])  # shown by stored values, and by rescaled ones
+def test_a_map_of_both_signs_is_shown_around_zero(tmp_path: Path, factor: float) -> None:
+    volume = (VOLUME - 30) * np.float32(factor)
+    (image, *_) = write(nifti(tmp_path), tmp_path / "out", volume)
+    mapping = image.RealWorldValueMappingSequence[0]
+    stored = np.array([float(image.WindowCenter) + side * float(image.WindowWidth) / 2 for side in (-1, 1)])
+    if factor > 1:
+        stored = (stored - float(image.RescaleIntercept)) / float(image.RescaleSlope)
+    black, white = stored * mapping.RealWorldValueSlope + mapping.RealWorldValueIntercept
+    assert (black, white) == pytest.approx((-90 * factor, 90 * factor), rel=1e-2)
+
+
+def test_values_that_are_none_of_the_source_do_not_claim_its_units(tmp_path: Path) -> None:
+    for number, units_of in enumerate((OF_SOURCE, RELATIVE, DEVIATIONS)):
+        (image, *_) = write(nifti(tmp_path), tmp_path / f"{number}", made=replace(MADE, units=units_of))
+        assert image.RealWorldValueMappingSequence[0].LUTExplanation == units_of
+        assert (RELATIVE in image.DerivationDescription) == (units_of == RELATIVE)
 
 
 def test_raw_data_are_shown_by_what_is_stored(make_kspace_file: Path, tmp_path: Path) -> None:

@@ -82,6 +82,22 @@ def test_attributes_say_what_it_is(tmp_path: Path) -> None:
     assert image.getHead().attribute_string_len == len(image.attribute_string)
 
 
+def test_negative_values_are_of_a_type_that_has_them(tmp_path: Path) -> None:
+    types = [image.getHead().image_type for image in images(write(tmp_path, VOLUME - 30))]
+    assert types == [ismrmrd.IMTYPE_REAL, *[ismrmrd.IMTYPE_MAGNITUDE] * 3]
+
+
+def test_the_field_of_view_along_the_slice_is_its_thickness(tmp_path: Path) -> None:
+    write(tmp_path)
+    reader = open_scan_file(tmp_path / "sub-01_T1w.nii")
+    meta = next(iter(reader.read(tmp_path / "sub-01_T1w.nii"))).meta
+    meta = replace(meta, geometry=replace(meta.geometry, thickness=0.5))
+    info = reader.describe(tmp_path / "sub-01_T1w.nii")
+    with mrd_slices(tmp_path / "out.mrd", VOLUME.shape, info, meta, MADE) as put:
+        put(0, VOLUME[0])
+    assert {image.getHead().field_of_view[2] for image in images(tmp_path / "out.mrd")} == {0.5}
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         write(tmp_path, np.full_like(VOLUME, np.nan))

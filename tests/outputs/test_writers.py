@@ -64,6 +64,13 @@ def test_hdf5_is_in_the_layout_of_fastmri(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["reconstruction"][()], VOLUME)
 
 
+def test_hdf5_says_how_it_came_about(tmp_path: Path) -> None:
+    with fastmri_slices(tmp_path / "slices.h5", SHAPE, about="RESEARCH USE ONLY.") as put:
+        _put_all(put)
+    with h5py.File(tmp_path / "slices.h5") as file:
+        assert file.attrs["provenance"] == "RESEARCH USE ONLY."
+
+
 def test_pngs_are_those_of_single_images_and_replace_others(tmp_path: Path) -> None:
     (tmp_path / "pngs").mkdir()
     (tmp_path / "pngs" / "slice-009.png").touch()

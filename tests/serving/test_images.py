@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sansref.data.mrd.header import parse_header
-from sansref.data.provenance import Provenance
+from sansref.data.provenance import OF_SOURCE, RELATIVE, Provenance
 from sansref.scan import ScanMeta
 from sansref.serving.images import SentImage, along_directions, mrd_images
 
@@ -17,11 +17,11 @@ HEADER = """<ismrmrdHeader><encoding>
 <fieldOfView_mm><x>16</x><y>10</y><z>12</z></fieldOfView_mm></reconSpace></encoding></ismrmrdHeader>"""
 
 
-def image_of(slices, pixel="float32", **meta):
+def image_of(slices, pixel="float32", units=OF_SOURCE, **meta):
     done = SentImage(slices, 2.5, ScanMeta("s", "client", **meta), 0.1)
     line = ismrmrd.AcquisitionHeader()
     line.idx.contrast, line.idx.average, line.read_dir = 3, 2, (0, 0, 1)
-    made = Provenance(method="ssdu", weights="f" * 64, settings="e" * 64, sampling="poisson_disc, 4x")
+    made = Provenance(method="ssdu", weights="f" * 64, settings="e" * 64, sampling="poisson_disc, 4x", units=units)
     (image,) = mrd_images(done, line, parse_header("client", HEADER), made, 9, pixel)
     return image
 
@@ -43,6 +43,7 @@ def test_a_slab_is_one_image_with_its_partitions_as_z():
         ({}, []),
         ({"emulated": True}, ["by software: poisson_disc, 4x"]),
         ({"synthetic": True}, ["k-space computed from magnitudes, not measured"]),
+        ({"units": RELATIVE}, [RELATIVE]),
     ],
 )
 def test_comments_tell_what_the_image_is(meta, said):

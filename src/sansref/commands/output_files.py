@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from sansref.data.provenance import Provenance, file_digest, files_behind
+from sansref.data.provenance import DEVIATIONS, Provenance, file_digest, files_behind
 from sansref.data.readers import FileInfo
 from sansref.data.readers.dicom_headers import FORMAT as DICOM
 from sansref.data.readers.dicom_headers import is_dicom
@@ -93,9 +93,10 @@ class Outputs:
         height, width) of an image and the map that is written.
         """
         shape = (self.info.slices, image.shape[-2], image.shape[-1])
+        said = " ".join(self.made.sentences(self.info, meta))
         writers = {
-            "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing, self.made.noise),
-            "hdf5": lambda path: fastmri_slices(path, shape, self.maps),
+            "nifti": lambda path: nifti_slices(path, shape, meta.geometry, meta.spacing, self.made.brief),
+            "hdf5": lambda path: fastmri_slices(path, shape, self.maps, said),
             "png": lambda path: png_slices(path, meta.geometry, self.overlay),
             "dicom": lambda path: dicom_slices(path, shape, self.info, meta, self.made),
             "mrd": lambda path: mrd_slices(path, shape, self.info, meta, self.made, [*map(self._made, self.maps)]),
@@ -110,7 +111,8 @@ class Outputs:
         return replace(self, name=f"{self.begin}_{name}", made=self._made(name), overlay=OVERLAYS[name], maps={})
 
     def _made(self, name: str) -> Provenance:
-        return replace(self.made, shows=name.replace("_", " "), meaning=self.maps[name])
+        units = self.made.units if OVERLAYS[name].of_maximum else DEVIATIONS
+        return replace(self.made, shows=name.replace("_", " "), meaning=self.maps[name], units=units)
 
     @property
     def begin(self) -> str:

@@ -29,7 +29,7 @@ from sansref.commands.output_files import (
     write_images,
 )
 from sansref.data.prepare import Preparation
-from sansref.data.provenance import file_digest
+from sansref.data.provenance import OF_SOURCE, RELATIVE, file_digest
 from sansref.data.readers import FileInfo, find_files
 from sansref.data.readers.dicom import first_files
 from sansref.data.readers.dicom_headers import FORMAT as DICOM
@@ -278,7 +278,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job, self.device = job, usable_device(job.accelerator)
         self.method = job.run.load().to(self.device)
-        self.made = made_by(job.run)
+        self.made = replace(made_by(job.run), units=RELATIVE if self.method.relative else OF_SOURCE)
         if how := [word for word in (job.array, job.axes, job.maps) if word]:  # other images of the same file
             if job.maps and Path(job.maps).is_file():
                 how.append(file_digest(Path(job.maps)))
@@ -301,6 +301,8 @@ class Worker:
     def _reconstructed(self, path: Path, name: str, console: Console | None, title: str) -> Reconstructed:
         info = self.recipe.describe(path)
         done = replace(self._images(info, name, console, title), idle=self._idle(info))
+        if self.method.relative:
+            done = replace(done, notes=(*done.notes, f"{RELATIVE[0].lower()}{RELATIVE[1:]}"))
         if info.axes is None or self.job.axes is not None:
             return done
         told = f"the axes of the array are read as {info.axes}, as in the run's training data (--axes names others)"

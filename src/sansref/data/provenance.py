@@ -17,6 +17,9 @@ from sansref.scan import ScanMeta
 
 RESEARCH = "RESEARCH USE ONLY"
 WARNING = f"{RESEARCH}: not for diagnostic use"
+OF_SOURCE = "Units of the source file"
+RELATIVE = "Relative grey values: each image has a scale of its own"
+DEVIATIONS = "Standard deviations"
 #: Files of which one is a header without data: the same header may stand beside other data.
 PAIRS = {".hdr": ".cfl", ".cfl": ".hdr"}
 PIECES, PIECE = 32, 256 << 10
@@ -43,6 +46,8 @@ class Provenance:
         What images show that do not show the object, such as "error bound", and empty for those that do.
     meaning
         A sentence that explains such images.
+    units
+        What their values are: ``OF_SOURCE``, or ``RELATIVE`` and ``DEVIATIONS`` where they are none of the source's.
     """
 
     method: str
@@ -52,11 +57,19 @@ class Provenance:
     noise: str = ""
     shows: str = ""
     meaning: str = ""
+    units: str = OF_SOURCE
 
     @property
     def name(self) -> str:
         """Of the series, short enough to stand behind another name."""
         return " ".join(filter(None, ("sansref", self.method, self.shows, RESEARCH)))
+
+    @property
+    def brief(self) -> str:
+        """What images are, in few words that begin with the weightiest."""
+        units = self.units if self.units == RELATIVE else ""
+        said = (f"{RESEARCH}, sansref", self.meaning, units, self.noise, f"Method {self.method}")
+        return ". ".join(part.removesuffix(".") for part in said if part)
 
     def sentences(self, info: FileInfo, meta: ScanMeta) -> list[str]:
         """How the images of a file came about, of which ``meta`` is that of any scan."""
@@ -67,6 +80,7 @@ class Provenance:
             said.append(f"It was undersampled by software: {self.sampling}.")
         elif info.acquired_fraction is not None and info.acquired_fraction < 1:
             said.append(f"It was acquired undersampled, {1 / info.acquired_fraction:.3g}x.")
+        said += [f"{self.units}."] if self.units == RELATIVE else []
         return [*([self.meaning] if self.shows else []), *said, *filter(None, [self.noise]), f"{WARNING}."]
 
 

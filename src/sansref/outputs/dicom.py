@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sansref import __version__
 from sansref.data.placement import Orientation, Placement, placement_of, upright
-from sansref.data.provenance import WARNING, Provenance, digest, files_behind
+from sansref.data.provenance import OF_SOURCE, WARNING, Provenance, digest, files_behind
 from sansref.data.readers.dicom import series_of
 from sansref.data.readers.dicom_headers import CLASSIC, FORMAT, MULTI_FRAME, Frame, header_of
 from sansref.data.readers.reader import FileInfo
@@ -215,7 +215,7 @@ def dicom_slices(
         with mapped_array(temporary, shape) as slices:
             yield put_into(slices)
             scale = _Scale.of(slices, info.kind == "k-space")
-            scale.describe(template)
+            scale.describe(template, made.units)
             for index, image in enumerate(slices):
                 _save(temporary, index, orientation.image(image), _Series(template, at, scale, source, frames))
         remove_made(Path(folder), r"slice-\d+\.dcm")  # a folder cannot be renamed to one that holds something
@@ -231,12 +231,13 @@ class _Scale:
     """From stored values 0 to ``MOST`` to the file's units, and to the grey values that viewers show.
 
     Many viewers turn rescaled values into integers: of raw data, whose units may be as small as 1e-6, they would show
-    nothing. Grey values are then the stored ones. The real world values give the file's units always (DICOM PS3.3,
-    C.7.6.16.2.11).
+    nothing. Grey values are then the stored ones. The real world values are those of the images always (DICOM PS3.3,
+    C.7.6.16.2.11). Values from ``dark`` to ``bright`` are shown; maps of both signs around 0.
     """
 
     slope: float
     intercept: float
+    dark: float
     bright: float
     rescaled: bool
 
@@ -246,22 +247,23 @@ class _Scale:
         from pydicom.valuerep import format_number_as_ds
 
         least, largest = min(float(slices.min()), 0.0), float(slices.max())
-        bright = max(float(np.percentile(image, DISPLAY_PERCENTILE)) for image in slices)
+        signed = least < 0
+        bright = max(float(np.percentile(np.abs(image), DISPLAY_PERCENTILE)) for image in slices)
         slope = (largest - least) / MOST if largest > least else 1.0
         rescaled = not measured and FEWEST_GREYS <= largest - least <= MOST
         if rescaled:
             slope, least = (float(format_number_as_ds(value)) for value in (slope, least))
-        return cls(slope, least, bright, rescaled)
+        return cls(slope, least, -bright if signed else 0.0, bright, rescaled)
 
     def stored(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         values = np.rint((image.astype(np.float64) - self.intercept) / self.slope)
         return np.clip(values, 0, MOST).astype("<u2")
 
-    def describe(self, header: Dataset) -> None:
+    def describe(self, header: Dataset, units: str) -> None:
         from pydicom.dataset import Dataset
         from pydicom.valuerep import format_number_as_ds
 
-        black, white, slope, intercept = 0.0, self.bright, self.slope, self.intercept
+        black, white, slope, intercept = self.dark, self.bright, self.slope, self.intercept
         if not self.rescaled:
             black, white = ((value - intercept) / slope for value in (black, white))
             slope, intercept = 1.0, 0.0
@@ -272,7 +274,7 @@ class _Scale:
         mapping = Dataset()
         mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, MOST
         mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = self.slope, self.intercept
-        mapping.LUTLabel, mapping.LUTExplanation = "SOURCE", "Units of the source file"
+        mapping.LUTLabel, mapping.LUTExplanation = "SOURCE" if units == OF_SOURCE else "OTHER", units
         mapping.MeasurementUnitsCodeSequence = [code("1", "UCUM", "no units")]
         header.RealWorldValueMappingSequence = [mapping]
 

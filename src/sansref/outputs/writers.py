@@ -186,17 +186,19 @@ def put_into(slices: Any) -> PutSlice:
 
 @contextmanager
 def fastmri_slices(
-    path: str | Path, shape: tuple[int, int, int], maps: Mapping[str, str] | None = None
+    path: str | Path, shape: tuple[int, int, int], maps: Mapping[str, str] | None = None, about: str = ""
 ) -> Iterator[PutSlice]:
     """HDF5 as fastMRI submissions are: float32 ``reconstruction`` of the shape (slices, height, width).
 
     With ``maps``, a dataset of the same shape by each of their names, whose attribute ``meaning`` says what it is; then
-    slices hold an image and these maps, (1 + maps, height, width).
+    slices hold an image and these maps, (1 + maps, height, width). The file's attribute ``provenance`` says ``about``
+    it how the images came about.
     """
     import h5py
 
     with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
         puts = [put_into(file.create_dataset(name, shape, np.float32)) for name in ("reconstruction", *(maps or {}))]
+        file.attrs["provenance"] = about
         for name, meaning in (maps or {}).items():
             file[name].attrs["meaning"] = meaning
 

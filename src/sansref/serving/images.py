@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sansref import __version__
 from sansref.data.mrd.header import MrdHeader
-from sansref.data.provenance import WARNING, Provenance
+from sansref.data.provenance import RELATIVE, WARNING, Provenance
 from sansref.scan import ScanMeta
 
 #: What is appended to the name of the series.
@@ -128,6 +128,8 @@ def _attributes(done: SentImage, made: Provenance, line: AcquisitionHeader) -> d
         said.append(f"by software: {made.sampling}")
     if done.meta.synthetic:
         said.append("k-space computed from magnitudes, not measured")
+    if made.units == RELATIVE:
+        said.append(RELATIVE)
     return {
         "DataRole": "Image",
         "ImageProcessingHistory": ["sansref", __version__, made.method],
