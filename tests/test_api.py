@@ -153,8 +153,9 @@ def test_a_file_is_a_list_of_its_slices(heads, write_knee, tmp_path):
     for place in (4, -5):
         with pytest.raises(IndexError):
             _ = volume[place]
-    with pytest.raises(TypeError):
-        _ = volume[0:2]
+    assert [one.meta.slice for one in volume[1:3]] == [1, 2]
+    assert [one.meta.slice for one in volume[::-2]] == [3, 1]
+    assert volume[4:] == []
     with pytest.raises(FileError, match="does not exist"):
         package.open_file("nowhere.h5")
 

@@ -122,7 +122,9 @@ def _run(arguments: list[str]) -> None:
         COMMANDS[command](rest)
     except SansrefError as error:
         _list_bad(error.skipped)
-        sys.stderr.write(f"sansref: {error}\n")
+        one_of_many = isinstance(error, FileError) and error.one_of_many
+        way_out = " Or leave such files out: --skip_bad." if one_of_many and command in SKIPPING else ""
+        sys.stderr.write(f"sansref: {error}{way_out}\n")
         sys.exit(2)
     except (MemoryError, OSError, RuntimeError) as error:
         from sansref.machine import out_of_memory
@@ -503,6 +505,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "info": info,
     "serve": serve,
 }
+
+SKIPPING = ("train", "reconstruct", "evaluate", "info")
+"""Commands that can leave unreadable files out."""
 
 RESUMED = ("demo", "zeroshot", "train", "reconstruct", "compare")
 """Commands that go on where a killed one was."""

@@ -86,7 +86,14 @@ class FileError(SansrefError):
         What is wrong with it, as the end of a sentence ("is truncated").
     cure
         What the user can do about it, as a sentence without a final full stop.
+
+    Attributes
+    ----------
+    one_of_many
+        Whether it stops the work on other files as well, which could go on without it.
     """
+
+    one_of_many = False
 
     def __init__(self, path: str | Path, problem: str, cure: str) -> None:
         super().__init__(f"{path}: {problem}. {cure}.")

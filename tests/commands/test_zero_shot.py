@@ -783,6 +783,17 @@ def test_what_is_wrong_is_said_in_one_line(scan_file, sansref, words, said):
     assert said in err
 
 
+def test_a_folder_of_one_scan_stands_for_it(scan_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(module._Work, "_found", lambda self: self.file)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    shutil.copy(scan_file, folder)
+    assert play(folder, tmp_path / "out") == folder / scan_file.name
+    shutil.copy(scan_file, folder / "other.npy")
+    with pytest.raises(FileError, match=r"series: holds 2 scans, not one\. Give one of them, such as .*head\.npy\."):
+        play(folder, tmp_path / "out")
+
+
 def test_the_help_is_short_unless_all_is_wanted(sansref):
     _, short, _ = sansref("zeroshot", "--help")
     _, long, _ = sansref("zeroshot", "--help", "all")

@@ -175,6 +175,7 @@ def reconstruct_files(
                 usable = True
                 yield outcome
             elif on_bad is None:
+                outcome.one_of_many = len(names) > 1
                 raise outcome
             else:
                 bad.append(outcome)

@@ -49,6 +49,7 @@ from sansref.commands.zero_shot_choice import (
 )
 from sansref.commands.zero_shot_report import PROMISED, chosen_first, marked, write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
+from sansref.data.readers.folder import one_scan
 from sansref.data.scan_store import PreparedScans, store_scans
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.files import claim, keep_outside, locked, remove_leftovers, write_text
@@ -397,6 +398,7 @@ class _Work:
     def done(self) -> ZeroShot:
         """Everything, or what is left of it."""
         keep_outside(self.out, self.file)
+        self.file = one_scan(self.file)
         self._check()
         self.info = self.config.preparation.describe(self.file)
         claim(self.out, "zeroshot")

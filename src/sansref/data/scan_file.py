@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from pathlib import Path
+from typing import overload
 
 from torch import Tensor
 
 from sansref.data.readers import FileInfo, ImageSlice, Plane, ReaderOptions, open_scan_file
+from sansref.data.readers.folder import one_scan
 from sansref.kspace.coils import rss
 from sansref.kspace.fourier import ifft2c
 from sansref.scan import Scan
@@ -30,8 +32,14 @@ class ScanFile:
     def __len__(self) -> int:
         return self.info.slices
 
-    def __getitem__(self, index: int) -> Scan | ImageSlice:
-        """Read a slice: a :class:`~sansref.scan.Scan` of raw data, or an image with its place.
+    @overload
+    def __getitem__(self, index: int) -> Scan | ImageSlice: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Scan | ImageSlice]: ...
+
+    def __getitem__(self, index: int | slice) -> Scan | ImageSlice | list[Scan | ImageSlice]:
+        """Read a slice: a :class:`~sansref.scan.Scan` of raw data, or an image with its place; of several, a list.
 
         Raises
         ------
@@ -40,6 +48,8 @@ class ScanFile:
         FileError
             If the slice cannot be read.
         """
+        if isinstance(index, slice):
+            return list(self._reader.read(self.info.path, range(len(self))[index]))
         place = operator.index(index)
         if not -len(self) <= place < len(self):
             raise IndexError(f"slice {place} of {len(self)}")
@@ -84,7 +94,7 @@ def open_file(
     Parameters
     ----------
     path
-        The file.
+        The file, or a folder that holds no other scan, such as that of a DICOM series.
     array
         Name of the array in files of several; None takes the only one that can be meant.
     axes
@@ -103,7 +113,7 @@ def open_file(
     Raises
     ------
     FileError
-        If the file cannot be read.
+        If the file cannot be read, or a folder holds several scans.
     SettingError
         If ``axes`` cannot be understood.
 
@@ -119,4 +129,4 @@ def open_file(
     >>> file.image(0).shape
     torch.Size([16, 12])
     """
-    return ScanFile(Path(path), ReaderOptions(plane=plane, array=array, axes=axes, maps=maps))
+    return ScanFile(one_scan(Path(path)), ReaderOptions(plane=plane, array=array, axes=axes, maps=maps))

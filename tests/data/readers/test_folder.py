@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sansref.data import open_file
 from sansref.data.readers import ReaderOptions, find_files, open_scan_file, scan_files, scan_folder
+from sansref.data.readers.folder import one_scan
 from sansref.errors import FileError
 
 
@@ -20,8 +22,11 @@ def folder(make: Any, tmp_path: Path) -> Path:
     make.nifti(root / "sub-02" / "anat" / "sub-02_T1w.nii.gz", make.volume())
     make.fastmri(root / "knee.h5", make.kspace((1, 64, 37)))
     beside = "README README.md LICENSE CHANGES participants.tsv dataset_description.json view.PNG .hidden.nii"
-    for name in [*beside.split(), ".git/config", "sub-02/anat/sub-02_dwi.bval"]:
+    of_a_disc = "AUTORUN.INF Thumbs.db letter.docx list.xlsx VIEWER.EXE viewer.dll viewer.lnk desktop.ini"
+    for name in [*beside.split(), *of_a_disc.split(), ".git/config", "sub-02/anat/sub-02_dwi.bval"]:
         (root / name).write_text("text")
+    for name in ("LOCKFILE", "done"):
+        (root / name).touch()
     return root
 
 
@@ -64,12 +69,24 @@ def test_options_reach_the_reader(folder: Path) -> None:
 
 def test_a_bad_file_raises_or_is_listed(folder: Path) -> None:
     (folder / "broken.h5").write_bytes((folder / "knee.h5").read_bytes()[:3000])
-    (folder / "notes.docx").write_text("text")
-    with pytest.raises(FileError, match=r"broken.h5: cannot be read as fastMRI HDF5"):
+    (folder / "scan").write_text("text")
+    (folder / "IM0004").touch()
+    with pytest.raises(FileError, match=r"IM0004: is empty") as caught:
         scan_folder(folder)
+    assert caught.value.one_of_many
     infos, problems = scan_folder(folder, skip_bad=True)
     assert len(infos) == 2
-    assert [error.path.name for error in problems] == ["broken.h5", "notes.docx"]
+    assert [error.path.name for error in problems] == ["IM0004", "broken.h5", "scan"]
+
+
+def test_a_folder_of_one_scan_names_it(dicom: Any, make: Any, folder: Path, tmp_path: Path) -> None:
+    paths = dicom.save(tmp_path / "series", dicom.series(dicom.volume((4, 5, 6))))
+    (tmp_path / "series" / "LOCKFILE").touch()
+    assert one_scan(tmp_path / "series") == min(paths)
+    assert one_scan(paths[2]) == paths[2]
+    assert len(open_file(tmp_path / "series")) == 4
+    with pytest.raises(FileError, match=r"study: holds 2 scans, not one. Give one of them, such as .*knee\.h5\."):
+        one_scan(folder)
 
 
 def test_a_folder_of_bad_files_only(tmp_path: Path) -> None:

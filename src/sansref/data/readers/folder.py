@@ -19,8 +19,12 @@ TABLES_AND_TEXT = frozenset(
     (".json", ".tsv", ".csv", ".txt", ".log", ".md", ".rst", ".html", ".htm", ".pdf", ".yaml", ".yml", ".xml", ".cff")
 )
 PICTURES_AND_CODE = frozenset((".png", ".jpg", ".jpeg", ".gif", ".svg", ".py", ".m", ".sh", ".ipynb"))
+OFFICE = frozenset((".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".odp", ".rtf"))
+#: What comes with the scans on a hospital's disc: a viewer, what starts it, and what Windows leaves in folders.
+PROGRAMS = frozenset((".inf", ".ini", ".exe", ".dll", ".ocx", ".jar", ".chm", ".msi", ".bat", ".cmd", ".lnk", ".url"))
+OF_PROGRAMS = frozenset((".db", ".bmp", ".ico", ".js", ".css", ".config", ".manifest", ".properties"))
 #: Files that lie beside scans and hold none.
-BESIDE = TABLES_AND_TEXT | PICTURES_AND_CODE | {".bval", ".bvec"}
+BESIDE = TABLES_AND_TEXT | PICTURES_AND_CODE | OFFICE | PROGRAMS | OF_PROGRAMS | {".bval", ".bvec"}
 BESIDE_NAMES = frozenset(("README", "LICENSE", "LICENCE", "CHANGES", "CITATION", "MD5SUMS", "SHA256SUMS"))
 
 MOST_LEVELS = 24
@@ -30,9 +34,10 @@ MOST_LEVELS = 24
 def find_files(folder: Path) -> list[Path]:
     """List, sorted, the files at any depth of a folder that may hold scans.
 
-    Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.tsv``, images, ...),
-    are passed over. Links are followed, each folder once. A DICOM series is listed by its first file, BART's pair by
-    its ``.cfl``. Raises ``FileError`` if the folder does not exist, is a file, may not be listed or holds no such file.
+    Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.docx``, pictures, a
+    disc's viewer, empty marks such as ``LOCKFILE``, ...), are passed over. Links are followed, each folder once. A
+    DICOM series is listed by its first file, BART's pair by its ``.cfl``. Raises ``FileError`` if the folder does not
+    exist, is a file, may not be listed or holds no such file.
     """
     if not folder.exists():
         raise FileError(folder, "does not exist", "Check the spelling of the path")
@@ -49,11 +54,25 @@ def find_files(folder: Path) -> list[Path]:
         # Folders before links to them, whatever their order on the disk: a path may tell the person.
         folders.sort(key=lambda name: (Path(where, name).is_symlink(), name))
         folders[:] = [name for name in folders if not name.startswith(".") and _is_new(Path(where, name), visited)]
-        files += [Path(where, name) for name in names if not _lies_beside(name, names)]
+        beside = {name for name in names if _lies_beside(name, names) or _is_mark(Path(where, name))}
+        files += [Path(where, name) for name in names if name not in beside]
     files = first_files(sorted(files))
     if not files:
         raise FileError(folder, "holds no scan file", f"Give a folder of {FORMATS}")
     return files
+
+
+def one_scan(path: Path) -> Path:
+    """The scan that a path names: the file itself, or the only scan of a folder, such as a DICOM series.
+
+    Raises ``FileError`` if a folder holds none, or several.
+    """
+    if not path.is_dir():
+        return path
+    first, *others = find_files(path)
+    if others:
+        raise FileError(path, f"holds {1 + len(others)} scans, not one", f"Give one of them, such as {first}")
+    return first
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,8 @@ def scan_files(
     infos: list[FileInfo] = []
     problems: list[FileError] = []
     labels: list[Path] = []
-    for path in find_files(data):
+    paths = find_files(data)
+    for path in paths:
         try:
             info = open_scan_file(path, options).describe(path)
         except FileError as error:
@@ -112,6 +132,7 @@ def scan_files(
                 labels.append(path)
                 continue
             if not skip_bad:
+                error.one_of_many = len(paths) > 1
                 raise
             problems.append(error)
         else:
@@ -173,3 +194,9 @@ def _lies_beside(name: str, files: list[str]) -> bool:
     path = Path(name)
     header_of_bart = path.suffix == ".hdr" and f"{path.stem}.cfl" in files
     return name[0] == "." or path.suffix.lower() in BESIDE or path.stem.upper() in BESIDE_NAMES or header_of_bart
+
+
+def _is_mark(path: Path) -> bool:
+    """Whether a file says something by its mere being there; one with a number may be a scan that was lost."""
+    name = path.name
+    return "." not in name and not any(map(str.isdigit, name)) and path.is_file() and path.stat().st_size == 0
