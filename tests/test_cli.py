@@ -204,6 +204,30 @@ def test_wrong_options_of_training_are_one_line(fails, heads, tmp_path, words, m
     assert line.startswith(message)
 
 
+@pytest.mark.parametrize("command", [("train", "ssdu"), ("evaluate", "run")])
+def test_data_are_one_folder_or_file(fails, trained, heads, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(trained.path.parent)
+    words = [trained.path.name if word == "run" else word for word in command]
+    for given in (["--data", heads], [f"--data={heads}"]):
+        line = fails(*words, *given, tmp_path / "raw scans" / "p 1.npy")
+        assert line.startswith(f"'{tmp_path}/raw scans/p 1.npy' is not expected here: --data takes one folder or file")
+
+
+def test_a_file_that_stops_others_can_be_left_out(fails, trained, heads, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(heads, data)
+    (data / "sub-00_T1w.nii").write_bytes(b"no volume")
+    for words in (
+        ("train", "ssdu", "--data", data, "--out", tmp_path / "run", *SMALL),
+        ("evaluate", trained.path, "--data", data, "--out", tmp_path / "scores"),
+        ("reconstruct", trained.path, data, "--out", tmp_path / "images"),
+        ("info", data),
+    ):
+        assert fails(*words).endswith("Or leave such files out: --skip_bad.")
+    one = ("reconstruct", trained.path, data / "sub-00_T1w.nii", "--out", tmp_path / "one")
+    assert "--skip_bad" not in fails(*one)
+
+
 def test_files_too_small_for_the_options_are_named(fails, heads, tmp_path):
     line = fails("train", "ssdu", "--data", heads, "--out", tmp_path / "run", *SMALL, "--matrix", "[64,64]")
     assert "sub-01_T1w.nii.gz: does not go with the settings (the matrix (64, 64) is larger than" in line

@@ -255,7 +255,10 @@ class _Known:
         if found := re.match(r"(?:Group '([\w.]+)' does not accept option|Option) '([\w.]+)'", text):
             return self._unknown_setting(f"{found[1]}.{found[2]}" if found[1] else found[2])
         if found := re.match(r"unrecognized arguments: (.*)", text):
-            return self._unknown_word(found[1].split(" ")[0].partition("=")[0], list(words))
+            # Words may hold spaces, which are also what stands between them here.
+            fitting = (word for word in words if f"{found[1]} ".startswith(f"{word} "))
+            word = max(fitting, key=len, default=found[1].split(" ")[0])
+            return self._unknown_word(word.partition("=")[0] if word.startswith("-") else word, list(words))
         if found := re.match(r"(?:the following arguments are required|.*required but not included.*?): (.*)", text):
             missing = re.findall(r"[\w.]+", found[1])
             return f"these are required: {', '.join(map(self._called, missing) if dashes else missing)}"
@@ -290,10 +293,14 @@ class _Known:
             short = [option for option in self.short if len(option) > 1]
             nearest = did_you_mean(name, short, dashes="--") or did_you_mean(name, self.options, dashes="--")
             return f"there is no option {word}{nearest}"
-        before = words[words.index(word) - 1] if word in words[1:] else ""
+        at = max((place for place, one in enumerate(words) if one == word), default=0)
+        earlier, before = ["", "", *words][at : at + 2]
         flag = self.options.get(before.removeprefix("--")) if before.startswith("--") else None
         if flag is not None and flag.nargs == 0:
             return f"{before} takes no value, but {word!r} follows it"
+        called = self._called((before if "=" in before else earlier).removeprefix("--").partition("=")[0])
+        if called in ("--data", "--full"):
+            return f"{word!r} is not expected here: {called} takes one folder or file"
         example = f", as in --data {word}" if "data.folder" in self.options else ""
         return f"{word!r} is not expected here: every value follows the name of its option{example}"
 
