@@ -172,3 +172,29 @@ def test_options_of_another_network_are_without_effect(tiny, heads):
     told = facts(survey_of(other, heads))["no effect"]
     assert "--network.pools: the network modl has no such part" in told
     assert "cg_steps" not in told
+
+
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.needs is Needs.PAIRED])
+def test_references_that_are_missing_are_told_before_anything_is_tried(tiny, write_knee, tmp_path, method):
+    """The dry run tells it, and the training before it has prepared a scan."""
+    config = tiny(method, validation=0.5, crop=None)
+    (tmp_path / "scans").mkdir()
+    for number in range(2):
+        write_knee(tmp_path / "scans" / f"knee{number}.h5", number, every=2)
+    with pytest.raises(FileError, match=r"knee\d\.h5: has no full reference\. Train 'ssdu' or 'idr' on it"):
+        list(dry_run(config, tmp_path / "scans", tmp_path / "run"))
+    with pytest.raises(FileError, match=r"knee\d\.h5: has no full reference"):
+        train(config, tmp_path / "scans", tmp_path / "run", console=Console(quiet=True), say=print)
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_references_to_score_against_are_told_to_be_missing(tiny, write_knee, tmp_path):
+    for number in range(2):
+        write_knee(tmp_path / f"knee{number}.h5", number, every=2)
+    with pytest.raises(FileError, match="has no full reference"):
+        list(survey_of(tiny("ssdu", validation=0.5, score="reference"), tmp_path))
+
+
+def test_subjects_that_are_missing_are_told_by_the_dry_run(tiny, heads, tmp_path):
+    with pytest.raises(SettingError, match="learning from references needs further subjects for validation"):
+        list(dry_run(tiny("supervised"), heads / "sub-01_T1w.nii.gz", tmp_path / "run"))

@@ -202,7 +202,7 @@ def store_scans(
                 if noise:
                     found.append(estimate_noise(scan.kspace, scan.mask))
                 if reference is not None:
-                    reference.append(_reference(scan))
+                    reference.append(full_reference(scan))
         if not metas:
             raise SettingError("no file has a usable slice: look at the files with 'sansref info FILE'")
         if noise:
@@ -246,7 +246,8 @@ def made_by_recipe(folder: Path, recipe: Mapping[str, Any]) -> PreparedScans:
     return PreparedScans(folder)
 
 
-def _reference(scan: Scan) -> Tensor:
+def full_reference(scan: Scan) -> Tensor:
+    """The reference of a scan that must have one; raises ``FileError`` where it has none."""
     if scan.reference is None:
         raise FileError(scan.meta.source, "has no full reference", "Train 'ssdu' or 'idr' on it, with --score held_out")
     return scan.reference

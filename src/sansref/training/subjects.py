@@ -22,7 +22,7 @@ from sansref.randomness import seeded
 from sansref.training.config import RunConfig, SplitOptions
 from sansref.training.progress import with_bar
 from sansref.training.run import RunDirectory
-from sansref.training.survey import survey
+from sansref.training.survey import check_parts, survey
 from sansref.yaml_json import read_json
 
 logger = logging.getLogger(__name__)
@@ -84,9 +84,9 @@ class SubjectReader:
             for row in list(survey(self.config, found, subjects, found_full, skip_bad, processes)):  # or an error
                 self.say(told(row))
         training = self._prepare("training", files, subjects)
+        check_parts(self.config, subjects)
         validation = self._prepare("validation", files, subjects)
         full_scans = self._prepare("full", others or files, subjects)
-        self._check(training, validation)
         assert training is not None
         return Splits(training, validation, full_scans)
 
@@ -145,14 +145,6 @@ class SubjectReader:
         return prepare(
             shown, recipe, self.run.path / "data" / split, references[split], self.on_bad, self.config.denoises
         )
-
-    def _check(self, training: PreparedScans | None, validation: PreparedScans | None) -> None:
-        if training is None:
-            raise SettingError("no training scan is left: add subjects, or lower --validation and --test")
-        options, paired = self.config.training, self.config.needs is Needs.PAIRED
-        if validation is None and (options.score == "reference" or (paired and options.score_decides(stages=1))):
-            # Samples held out of a scan whose reference is the target would be no secret.
-            raise SettingError("learning from references needs further subjects for validation: add some")
 
 
 def split_by_subject(files: list[FileInfo], split: SplitOptions, seed: int) -> dict[str, list[str]]:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from sansref.data.readers import FileInfo, ScanFiles
+from sansref.data.scan_store import full_reference
 from sansref.data.slices import Slices
-from sansref.errors import FileError
+from sansref.errors import FileError, SettingError
 from sansref.kspace.grid import is_full
 from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
@@ -69,6 +70,8 @@ def survey(
         yield split, f"{len(splits[split])} subject(s), {_slices(files, config.slices)}: {_listed(splits[split])}"
     yield "slices", _slices([info for files in chosen.values() for info in files], config.slices) + " taken"
     scans = _one_of_each_size(config, chosen.get("training", []), skip_bad)
+    _check_references(config, chosen.get("validation", []), [scan for _, scan in scans], skip_bad)
+    check_parts(config, splits)
     yield from _sizes(scans)
     yield "mask", "; ".join(dict.fromkeys(_mask(config, scan) for _, scan in scans)) or "unknown"
     yield "noise level", "; ".join(dict.fromkeys(_noise(scan) for _, scan in scans)) or "unknown"
@@ -113,6 +116,26 @@ def _one_of_each_size(
         if scan is not None:
             examples.append((group, scan))
     return examples
+
+
+def _check_references(config: RunConfig, scored: Sequence[FileInfo], scans: Sequence[Scan], skip_bad: bool) -> None:
+    """Refuse scans without a reference where one is learned from, or scored against."""
+    if config.needs is Needs.PAIRED:
+        for scan in scans:
+            full_reference(scan)
+    if config.training.score == "reference":
+        for _, scan in _one_of_each_size(config, scored, skip_bad):
+            full_reference(scan)
+
+
+def check_parts(config: RunConfig, splits: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a split in which nobody is left to learn from, or to validate on."""
+    if not splits.get("training"):
+        raise SettingError("no training scan is left: add subjects, or lower --validation and --test")
+    options, paired = config.training, config.needs is Needs.PAIRED
+    if not splits.get("validation") and (options.score == "reference" or (paired and options.score_decides(stages=1))):
+        # Samples held out of a scan whose reference is the target would be no secret.
+        raise SettingError("learning from references needs further subjects for validation: add some")
 
 
 def _a_slice(recipe: Any, selection: Slices, info: FileInfo, skip_bad: bool) -> Scan | None:
