@@ -84,9 +84,13 @@ def test_a_center_that_is_too_small_is_one_line() -> None:
         with_coils(scan, None, CoilOptions())
     with pytest.raises(FileError, match="center of 7 x 7"):
         with_coils(scan, None, CoilOptions(virtual=2))
+    emulated = replace(scan, meta=replace(scan.meta, emulated=True))
+    with pytest.raises(FileError, match=r"Give --maps, or train, or run zeroshot, with a larger --center of the mask"):
+        with_coils(emulated, None, CoilOptions())
     scan = measured_scan().restricted(central_mask(SIZE, (12, 40)))
     with pytest.raises(
-        FileError, match=r"of 12 x 12, too small for coil maps: 20 x 20 are needed\. Lower --calibration"
+        FileError,
+        match=r"of 12 x 12, too small for coil maps: 20 x 20 are needed\. Give --maps, or train, .* lower --cal",
     ):
         with_coils(scan, None, CoilOptions(calibration=20))
 
@@ -97,8 +101,8 @@ def test_maps_larger_than_the_memory_are_refused_before_they_are_made(monkeypatc
     monkeypatch.setattr("sansref.data.coil_maps.available_memory", lambda: needed - 1)
     with pytest.raises(
         FileError,
-        match=r"brain\.h5: has 5 coils, whose maps take 0\.0 GiB of memory; 0\.0 GiB are free\. Train with fewer "
-        r"--coils.virtual, such as 4\.",
+        match=r"brain\.h5: has 5 coils, whose maps take 0\.0 GiB of memory; 0\.0 GiB are free\. Train, or "
+        r"run zeroshot, with fewer --coils.virtual, such as 4\.",
     ):
         espirit_maps(scan, CoilOptions())
     assert with_coils(scan, None, CoilOptions(virtual=4)).maps is not None
@@ -109,7 +113,9 @@ def test_maps_larger_than_the_memory_are_refused_before_they_are_made(monkeypatc
 
 def test_a_scan_without_any_signal_is_one_line_and_no_warning() -> None:
     scan = replace(measured_scan(), kspace=torch.zeros(COILS, *SIZE, dtype=torch.complex64))
-    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --coils.crop"):
+    with pytest.raises(
+        FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Train, .* with a lower --coils.crop"
+    ):
         with_coils(scan, None, CoilOptions())
 
 
@@ -159,7 +165,9 @@ def test_the_scale_of_the_data_is_without_effect(scale: float) -> None:
 
 def test_without_any_sensitivity_it_is_one_line() -> None:
     noise = torch.randn(COILS, *SIZE, dtype=torch.complex64, generator=seeded("noise"))
-    with pytest.raises(FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Lower --coils.crop"):
+    with pytest.raises(
+        FileError, match=r"brain\.h5: shows no coil sensitivity in slice 0\. Train, .* with a lower --coils.crop"
+    ):
         espirit_maps(replace(measured_scan(), kspace=noise), CoilOptions(threshold=0.9, crop=0.99))
 
 

@@ -107,9 +107,9 @@ def test_the_place_of_dc_in_a_mask_file_can_be_said(tmp_path: Path) -> None:
 
 def test_a_mask_file_of_another_size_is_one_line(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "mask.npy", (48, 64))
-    with pytest.raises(SettingError, match=r"mask\.npy: the mask is \(48, 64\), the scans are \(48, 40\)"):
+    with pytest.raises(SettingError, match=r"mask\.npy: the mask is \(48, 64\), the scan is \(48, 40\)"):
         Sampling(str(path), mask_dc="center").undersample(scan(), seeded(0))
-    with pytest.raises(FileError, match=r"mask\.npy: has 48 rows where 64 are needed"):
+    with pytest.raises(FileError, match=r"mask\.npy: has 48 rows where the scan has 64"):
         Sampling(str(path), mask_dc="center").undersample(scan(shape=(64, 64)), seeded(0))
 
 

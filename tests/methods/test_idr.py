@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from helpers.scans import noise_scan
-from sansref.errors import SettingError
+from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.grid import Shape, central_mask, distance
@@ -194,6 +194,15 @@ def test_a_later_stage_is_never_shown_all_that_was_acquired_where_a_law_repeats_
     assert len({mask.numpy().tobytes() for mask in masks}) == 2
     alone = own & (torch.rand(SHAPE, generator=seeded("held out")) < 0.9)
     assert all((alone & ~mask).any() for mask in equispaced(alone))
+
+
+def test_a_full_scan_is_refused_before_its_first_stage() -> None:
+    """No mask of a later stage could leave anything out; noise can be taken out of it, and one stage needs no mask."""
+    sample = Sample(noise_scan(torch.ones(SHAPE, dtype=torch.bool)))
+    with pytest.raises(FileError, match=r"is fully sampled, .* Use an --acceleration above 1, or --denoise true"):
+        method().examples(sample, Draw(0, 0, 0))
+    for options in ({"denoise": True}, {"stages": 1}):
+        assert only(method(**options).examples(sample, Draw(0, 0, 0))).weight.any()
 
 
 def test_a_pool_without_any_other_mask_is_one_line() -> None:

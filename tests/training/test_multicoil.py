@@ -192,7 +192,7 @@ def test_what_cannot_be_learned_is_one_line(sansref: Command, brains: Path, tmp_
     for options, message in (
         (
             ("--acceleration", 4, "--center", 0.1),
-            "too small for coil maps: 8 x 8 are needed. Acquire more of the center",
+            "too small for coil maps: 8 x 8 are needed. Give --maps, or train, or run zeroshot, with a larger --center",
         ),
         ((*SAMPLING, "--coils.maps", "none"), "has 4 coils and no sensitivity maps. Train with --coils.maps espirit"),
         ((*SAMPLING, "--network.complex", "false"), "a real network cannot combine coils: use --network.complex true"),

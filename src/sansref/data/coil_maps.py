@@ -173,11 +173,16 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
     found = _side_used(scan, options)
     needed = options.calibration or SMALLEST
     if found < needed:
+        # Of these options, the commands that use a run have --maps alone.
+        cure = "Acquire more of the center, or give --maps"
+        if found >= SMALLEST:
+            cure = "Give --maps, or train, or run zeroshot, with a lower --calibration"
+        elif scan.meta.emulated:
+            cure = "Give --maps, or train, or run zeroshot, with a larger --center of the mask"
         raise FileError(
             scan.meta.source,
             f"has a fully sampled center of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
-            f"{'Lower --calibration' if found >= SMALLEST else 'Acquire more of the center'}, or give --maps; of a mask"
-            " that is emulated, raise --center",
+            cure,
         )
     rows, columns = central_box((scan.mask.shape[0], scan.mask.shape[1]), (found, found))
     return scan.kspace[:, rows, columns]
@@ -214,7 +219,7 @@ def espirit_maps(scan: Scan, options: CoilOptions) -> Tensor:
         raise FileError(
             scan.meta.source,
             f"shows no coil sensitivity in slice {scan.meta.slice}",
-            "Lower --coils.crop, or leave it out",
+            "Train, or run zeroshot, with a lower --coils.crop",
         )
     principal = compressed(maps, compression_matrix(center, 1))
     return maps * torch.where(principal == 0, 1, principal.sgn().conj())
@@ -227,7 +232,7 @@ def _check_memory(scan: Scan, needed: int) -> None:
         raise FileError(
             scan.meta.source,
             f"has {coils} coils, whose maps take {needed / 2**30:.1f} GiB of memory; {there / 2**30:.1f} GiB are free",
-            f"Train with fewer --coils.virtual, such as {min(12, coils - 1)}",
+            f"Train, or run zeroshot, with fewer --coils.virtual, such as {min(12, coils - 1)}",
         )
 
 

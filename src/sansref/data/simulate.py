@@ -223,7 +223,9 @@ class Sampling:
             return draw_mask(self.mask, shape, self.acceleration, generator, self.center, self.exact)
         mask = read_mask(Path(self.mask), height=shape[0], dc=self.mask_dc)
         if (size := tuple(mask.array.shape)) != shape:
-            raise SizeError(f"{self.mask}: the mask is {size}, the scans are {shape}: give another --mask")
+            raise SizeError(
+                f"{self.mask}: the mask is {size}, the scan is {shape}: train, or run zeroshot, with another"
+            )
         return mask
 
     def family(self, emulated: bool, withheld: float = 0.0) -> MaskFamily:

@@ -60,7 +60,10 @@ def in_units(acquired: Tensor, unit: Unit, split: Callable[[Tensor], Partition])
     if unit == "point":
         return split(acquired)
     if not is_columns(acquired):
-        raise SettingError("some columns are only partly acquired: split this mask by points, not by columns")
+        raise SettingError(
+            "some columns are only partly acquired, and cannot be split as whole ones: use --unit point, or full scans"
+            " with a mask of whole columns (--mask random_columns)"
+        )
     line = split(acquired.any(0, keepdim=True))
     selected = line.selected.expand(acquired.shape).clone()
     return Partition(input=line.input & acquired, target=line.target & acquired, selected=selected)

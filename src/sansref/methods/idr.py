@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sansref.errors import SettingError
+from sansref.errors import FileError, SettingError
 from sansref.kspace.grid import fraction_sides, is_full
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.noise import estimate_noise, white_noise
@@ -114,6 +114,9 @@ class IDR(UnrolledMethod[IDROptions]):
         generator = draw.fresh()
         if self.alpha is not None:
             return [self._denoising(scan, refined, generator)]
+        if self.stages > 1 and is_full(scan.mask):
+            problem = "is fully sampled, so that no mask of later stages leaves out anything of it"
+            raise FileError(scan.meta.source, problem, "Use an --acceleration above 1, or --denoise true")
         return [self._first(scan, generator) if refined is None else self._later(scan, refined, generator)]
 
     def _partition(self, scan: Scan, generator: torch.Generator) -> Partition:
@@ -198,5 +201,5 @@ def another_mask(family: MaskFamily, scan: Scan, others: int, generator: torch.G
             return mask
     raise SettingError(
         f"{scan.meta.source}: none of {others} masks of its kind leaves out anything that it has acquired: "
-        "use a larger --pool"
+        "use a larger --pool, or ssdu, which needs no other masks"
     )

@@ -162,7 +162,7 @@ def test_what_is_no_mask_is_refused(tmp_path: Path, array: Array, problem: str) 
 
 
 def test_wrong_height_is_refused(tmp_path: Path, centered: Array) -> None:
-    with pytest.raises(FileError, match="48 rows where 50 are needed"):
+    with pytest.raises(FileError, match=r"48 rows where the scan has 50\. Train, or run zeroshot, with a mask of"):
         read_mask(save(tmp_path / "m.npy", centered), height=50)
 
 

@@ -146,7 +146,8 @@ def _of_height(path: Path, acquired: Values, height: int | None) -> Tensor:
     if array.ndim != 2:
         raise FileError(path, f"has the shape {acquired.shape}", "Save one mask of shape (height, width)")
     if height is not None and array.shape[0] != height:
-        raise FileError(path, f"has {array.shape[0]} rows where {height} are needed", "Give a mask of the scan's size")
+        problem = f"has {array.shape[0]} rows where the scan has {height}"
+        raise FileError(path, problem, "Train, or run zeroshot, with a mask of the scan's size, or leave the scan out")
     return array
 
 
