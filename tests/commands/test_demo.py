@@ -15,7 +15,7 @@ from sansref.commands.demo import acquire, config_of, run_demo, scan_in_words
 from sansref.commands.options import DemoOptions
 from sansref.data.scan_store import PreparedScans
 from sansref.errors import FileError, SettingError
-from sansref.files import locked
+from sansref.files import claim, locked
 from sansref.kspace.grid import full_center
 from sansref.metrics.quality import psnr
 from sansref.results.scores import read_scores
@@ -40,6 +40,7 @@ def test_report_table_and_figures_are_written(played):
     assert sorted(path.name for path in out.iterdir()) == [
         ".sansref",
         "agreement.png",
+        "demo.lock",
         "idr",
         "mask.png",
         "reconstructions.png",
@@ -67,12 +68,13 @@ def test_report_table_and_figures_are_written(played):
 
 def test_a_demo_that_another_command_plays_is_left_alone(tmp_path):
     out = tmp_path / "demo"
+    claim(out, "demo")
     with (
-        held_by_another(lambda: locked(out), tmp_path / "held") as child,
+        held_by_another(lambda: locked(out / "demo"), tmp_path / "held") as child,
         pytest.raises(FileError, match=f"is in use by process {child}"),
     ):
         run_demo(OPTIONS, out, QUIET)
-    assert [path.name for path in out.iterdir()] == [".sansref"]
+    assert sorted(path.name for path in out.iterdir()) == [".sansref", "demo.lock"]
 
 
 def test_the_mask_is_described_and_drawn_as_it_is(played):

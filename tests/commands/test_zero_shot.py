@@ -329,7 +329,8 @@ def test_a_training_that_fails_leaves_compressed_sensing(scan_file, tmp_path, mo
 def test_images_scores_record_and_page_are_written(scan_file, played):
     found, out = played
     expected = ".sansref best.png head.h5 log.txt maps.png reconstructions.png report.html run scans scores.csv"
-    assert sorted(path.name for path in out.iterdir()) == [*expected.split(), "zeroshot.json"]
+    assert sorted(path.name for path in out.iterdir()) == [*expected.split(), "zeroshot.json", "zeroshot.lock"]
+    assert not out.with_name(f"{out.name}.lock").exists()  # nothing is written beside --out
     assert found.images == (out / "head.h5",)
     assert images(out).shape == (2, 32, 32)
     rows = read_scores(out / "scores.csv")
@@ -709,6 +710,19 @@ def test_other_settings_and_another_scan_need_another_folder(scan_file, played, 
         play(copy, tmp_path / "out", epochs=1, stages=1)
     with pytest.raises(FileError, match=r"head.npy: has changed since"):
         play(copy, tmp_path / "out", replace(BY_EPOCHS, formats=("png",)), epochs=1, stages=1)
+
+
+@pytest.mark.parametrize("broken", ["store_scans", "choose_regularisation"])
+def test_other_settings_are_none_where_nothing_came_of_the_first(scan_file, tmp_path, monkeypatch, broken):
+    """A cure that an error names can be followed in the same folder."""
+    module = "sansref.commands.zero_shot"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{broken}", lambda *_, **__: (_ for _ in ()).throw(FileError(scan_file, "no", "Cure")))
+        with pytest.raises(FileError, match="no"):
+            play(scan_file, tmp_path / "out", epochs=1, stages=1)
+    found = play(scan_file, tmp_path / "out", epochs=1, stages=1, acceleration=3.0)
+    again = play(scan_file, tmp_path / "new", epochs=1, stages=1, acceleration=3.0)
+    assert found.images[0].read_bytes() == again.images[0].read_bytes()
 
 
 def test_foreign_files_are_safe(scan_file, tmp_path):

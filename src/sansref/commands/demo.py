@@ -101,7 +101,7 @@ def run_demo(
     """
     truth, acquired = acquire(options)
     claim(out, "demo")
-    with locked(out):
+    with locked(out / "demo"):
         runs = {method: RunDirectory(out / method) for method in _NAMES}
         configs = {method: config_of(options, method) for method in _NAMES}
         for method, run in runs.items():

@@ -50,9 +50,9 @@ from sansref.commands.zero_shot_choice import (
 from sansref.commands.zero_shot_report import PROMISED, chosen_first, marked, write_report
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers.folder import one_scan
-from sansref.data.scan_store import PreparedScans, store_scans
+from sansref.data.scan_store import PREPARED, PreparedScans, store_scans
 from sansref.errors import FileError, SettingError, TrainingError
-from sansref.files import claim, keep_outside, locked, remove_leftovers, write_text
+from sansref.files import claim, keep_outside, locked, remove_leftovers, remove_made, write_text
 from sansref.kspace.grid import is_full
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
@@ -402,7 +402,7 @@ class _Work:
         self._check()
         self.info = self.config.preparation.describe(self.file)
         claim(self.out, "zeroshot")
-        with locked(self.out):
+        with locked(self.out / "zeroshot"):  # inside, as --out may be all that can be written
             return self._found()
 
     def _found(self) -> ZeroShot:
@@ -449,7 +449,7 @@ class _Work:
             )
 
     def _begin(self) -> None:
-        """Read the record, or begin it; refuse other settings."""
+        """Read the record, or begin it; refuse other settings, unless nothing has come of the first ones."""
         remove_leftovers(self.out)
         settings = self.config.values()
         del settings["machine"]  # it may go on elsewhere
@@ -468,6 +468,10 @@ class _Work:
             before, now = by_name(self.record["settings"]), by_name(settings)
             names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
             refused = [name for name in names if name not in WRITTEN]
+            if refused and self.record.keys() == {"version", "settings"} and not self.run.config_file.exists():
+                remove_made(self.out / "scans", PREPARED)
+                self.picture.unlink(missing_ok=True)
+                refused = []
             if refused == ["content"]:
                 raise FileError(self.file, f"has changed since {self.out} was begun", cure)
             if refused:
