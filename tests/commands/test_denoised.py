@@ -264,6 +264,21 @@ def test_what_denoising_would_be_worth_is_told_of_noisy_scans_alone():
     assert worth(replace(quiet, meta=replace(scan.meta, noise=(1e-5 * peak,)))) == ""
 
 
+@pytest.mark.parametrize(
+    ("risk", "said"),
+    [
+        (-1.0, "warning: what denoising is worth cannot be told"),
+        (-0.01, "denoising is worth it, by SURE: non-local means leave 10%"),
+    ],
+)
+def test_an_error_below_0_is_no_advice_beyond_chance(monkeypatch, risk, said):
+    """It shows that the noise was taken for too strong, or that coils do not go with their maps."""
+    scan = replace(full_head(0), meta=replace(full_head(0).meta, noise=(5.0,)))
+    empty = torch.zeros_like(scan.mask, dtype=torch.float32)
+    monkeypatch.setattr("sansref.commands.denoised.sure", lambda *_: Sure(risk, 0.1, risk, 0.01, empty, empty, empty))
+    assert worth(scan).startswith(said)
+
+
 def test_a_risk_that_is_known_better_counts():
     scan = replace(full_head(0), meta=replace(full_head(0).meta, noise=(5.0,)))
     half = denoised(lambda given: 0.5 * given.physics.adjoint(given.kspace), scan, risk=1.5)

@@ -224,7 +224,10 @@ def _joined(own: ViewerSlice, other: ViewerSlice) -> ViewerSlice:
 
 
 def worth(scan: Scan) -> str:
-    """What denoising would be worth to a full scan, as non-local means have it, in a line; empty where it is little."""
+    """What denoising would be worth to a full scan, as non-local means have it, in a line; empty where it is little.
+
+    Where errors are estimated to be below 0, which none is, the line warns of the estimate instead.
+    """
     given = scan.batch()
     sigma = noise_of(given)
     if not bool((sigma > 0).any()):
@@ -234,10 +237,15 @@ def worth(scan: Scan) -> str:
     except SettingError:  # without the package that it needs
         return ""
     measured = _as_measured(zero_filled, given, sigma)
-    left = found.risk / measured
+    if found.risk < -CHANCE * found.doubt or not measured > 0:
+        return (
+            "warning: what denoising is worth cannot be told, since errors by SURE are below 0: the noise is weaker "
+            "than was estimated, or coils do not go with their maps"
+        )
+    left = max(found.risk, found.kept) / measured  # no structure that is lost is less than none
     if not left < WORTH:
         return ""
-    return f"denoising is worth it, by SURE: non-local means leave {max(left, 0.0):.0%} of the noise (--denoise true)"
+    return f"denoising is worth it, by SURE: non-local means leave {left:.0%} of the noise (--denoise true)"
 
 
 class DenoisedFile:
