@@ -93,6 +93,12 @@ def test_a_finished_run(trained):
     assert all(subject in facts["test"] for subject in trained.subjects()["test"])
 
 
+def test_a_mask_file_is_named_without_an_acceleration_that_it_does_not_have(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(tiny("ssdu", mask=str(tmp_path / "mask.npy"), acceleration=8.0), "/data")
+    assert told(run.path)["sampling"] == "mask file mask.npy"
+
+
 def test_a_run_that_has_just_begun(tiny, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.start(tiny("ssdu"), "/data")

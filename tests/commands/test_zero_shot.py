@@ -381,9 +381,23 @@ def test_a_scan_that_came_undersampled_keeps_its_mask(scan_file, tmp_path):
     kspace = np.load(scan_file)
     mask = whole_scans(scan_file)[0].mask.numpy()
     np.save(tmp_path / "head.npy", kspace * mask)
-    found = play(tmp_path / "head.npy", tmp_path / "out", epochs=1)
+    said = []
+    found = play(tmp_path / "head.npy", tmp_path / "out", say=said.append, epochs=1, snr=10.0, plane="axial")
     assert found.scores[0].acceleration == pytest.approx(mask.size / mask.sum())
     assert all(math.isnan(row.psnr) for row in found.scores)
+    assert said[:3] == [
+        "--plane: no effect, only image volumes are cut in another plane",
+        "--acceleration, --center: no effect, undersampled scans keep their own masks",
+        "--snr: no effect, the k-space was measured",
+    ]
+
+
+def test_a_mask_file_has_its_own_acceleration(scan_file, tmp_path):
+    np.save(tmp_path / "mask.npy", whole_scans(scan_file)[0].mask.numpy())
+    said = []
+    play(scan_file, tmp_path / "out", say=said.append, epochs=1, stages=1, mask=str(tmp_path / "mask.npy"))
+    assert said[0].endswith("is fully sampled: it is undersampled first, mask file mask.npy (--mask)")
+    assert "--acceleration, --center: no effect, a mask file is taken as it is" in said
 
 
 def test_error_maps_hold_out_what_the_network_has_not_seen(scan_file, tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -37,7 +39,7 @@ def test_people_parts_slices_and_sizes(tiny, heads):
     assert told["validation"].startswith("1 subject(s), 2 of 4 slices")
     assert told["test"].startswith("2 subject(s), 4 of 8 slices")
     assert told["slices"] == "12 of 24 slices taken"
-    assert told["matrix"] == "24 x 28, 1 coil(s), cut from 32 x 32 (3 file(s))"
+    assert told["matrix"] == "24 x 28, 1 coil(s), resized from 32 x 32 (3 file(s))"
     assert told["mask"].startswith("variable_density, 2x (50.0% of the grid), one for all scans; simulated")
     steps = -(-6 // config.training.batch_size)
     assert f"2 epochs of {steps} steps" in told["expected time"]
@@ -198,3 +200,76 @@ def test_references_to_score_against_are_told_to_be_missing(tiny, write_knee, tm
 def test_subjects_that_are_missing_are_told_by_the_dry_run(tiny, heads, tmp_path):
     with pytest.raises(SettingError, match="learning from references needs further subjects for validation"):
         list(dry_run(tiny("supervised"), heads / "sub-01_T1w.nii.gz", tmp_path / "run"))
+
+
+def test_masks_of_files_of_one_size_are_all_told(tiny, write_knee, tmp_path):
+    write_knee(tmp_path / "full.h5")
+    write_knee(tmp_path / "under.h5", 1, every=2)
+    told = facts(survey_of(tiny("ssdu", validation=0.0), tmp_path))
+    assert told["mask"].startswith("variable_density, 4x (25.0% of the grid), one for all scans")
+    assert told["mask"].endswith(f"; the scan's own, {21 / 36:.1%} of the grid")
+    assert told["matrix"] == "32 x 36, 1 coil(s) (2 file(s))"
+
+
+def test_a_mask_file_is_told_by_its_name_and_its_share(tiny, heads, tmp_path):
+    mask = np.random.default_rng(0).random((32, 32)) < 0.4
+    mask[10:22, 10:22] = True
+    np.save(tmp_path / "mask.npy", mask)
+    changes = {"mask": str(tmp_path / "mask.npy"), "acceleration": 8.0, "center": 0.3, "mask_per": "scan"}
+    told = facts(survey_of(tiny("ssdu", **changes), heads))
+    assert told["mask"].startswith(f"mask file mask.npy ({mask.mean():.1%} of the grid), one for all scans; simulated")
+    assert told["no effect"] == "--acceleration, --center, --mask_per: no effect, a mask file is taken as it is"
+    assert facts(survey_of(tiny("ssdu", mask_dc="corner"), heads))["no effect"].startswith("--mask_dc: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "idle"),
+    [
+        ("ssdu", {"plateau_factor": 0.5, "plateau_patience": 2}, "--plateau_factor, --plateau_patience: no effect"),
+        ("ssdu", {"patience": 3, "schedule": "plateau", "keep": "last"}, "--patience: no effect"),
+        ("ssdu", {"patience": 3, "plateau_factor": 0.5, "schedule": "plateau"}, None),
+        ("ssdu", {"lookahead": 3}, "--lookahead: no effect, method 'ssdu' has no discriminator"),
+        ("iscl", {"lookahead": 3}, None),
+        ("idr", {"alpha": 0.2}, "--alpha: no effect without --denoise true"),
+        ("idr", {"alpha": 0.2, "denoise": True}, None),
+        ("ssdu", {"axes": "slice,row,column"}, "--axes: no effect, image volumes say this themselves"),
+        ("ssdu", {"plane": "axial"}, None),
+    ],
+)
+def test_settings_that_others_switch_off_are_without_effect(tiny, heads, method, changes, idle):
+    told = facts(survey_of(tiny(method, **changes), heads)).get("no effect")
+    assert told is None if idle is None else told.startswith(idle)
+
+
+def test_a_plane_is_of_image_volumes_alone(tiny, write_knee, tmp_path):
+    write_knee(tmp_path / "knee.h5")
+    told = facts(survey_of(tiny("ssdu", plane="axial"), tmp_path))
+    assert told["no effect"] == "--plane: no effect, only image volumes are cut in another plane"
+
+
+def test_full_scans_that_are_not_undersampled_are_warned_of(tiny, write_knee, tmp_path):
+    write_knee(tmp_path / "knee.h5")
+    told = facts(survey_of(tiny("ssdu", acceleration=1.0), tmp_path))
+    assert told["warning"].endswith("lack nothing that could be learned: use an --acceleration above 1")
+    with pytest.raises(FileError, match=r"knee\.h5: is fully sampled, .* Use an --acceleration above 1"):
+        list(survey_of(tiny("idr", acceleration=1.0), tmp_path))
+    assert "warning" not in facts(survey_of(tiny("idr", acceleration=1.0, denoise=True), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("crop", "turned", "warned"), [((20, 12), True, True), ((20, 20), True, False), ((20, 12), False, False)]
+)
+def test_rows_that_lie_as_columns_of_other_files_are_warned_of(tiny, tmp_path, crop, turned, warned):
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    for number, order in enumerate(((0, 1, 2), (1, 0, 2) if turned else (0, 1, 2))):
+        volume = np.random.default_rng(number).random((28, 16, 4)).astype(np.float32)
+        nibabel.save(
+            nibabel.Nifti1Image(volume.transpose(order), affine[:, [*order, 3]]), tmp_path / f"sub-0{number}_T1w.nii"
+        )
+    told = facts(survey_of(tiny("ssdu", validation=0.0, crop=list(crop)), tmp_path))
+    assert ("rows of some files lie as columns of others" in told.get("warning", "")) == warned
+    if turned and warned:
+        assert [line.split("(s)")[1].split(" (")[0] for line in told["matrix"]] == [
+            ", cut from 28 x 16",
+            ", cut and padded from 16 x 28",
+        ]

@@ -133,7 +133,7 @@ def _run(run: RunDirectory) -> Iterator[tuple[str, str]]:
     name = network.name if isinstance(network, NetworkOptions) else f"generator of width {network.width}"
     yield "network", f"{name}, {sum(p.numel() for p in config.build().parameters()):,} parameters"
     scans = PreparedScans(training) if (training := run.path / "data" / "training").exists() else None
-    emulated = f"{config.sampling.mask}, {config.sampling.acceleration:g}x"
+    emulated = config.sampling.in_words()
     own = "" if scans is None else _own_masks(scans)
     if scans is not None and not any(meta.emulated for meta in scans.metas):
         yield "sampling", own

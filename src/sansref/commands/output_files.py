@@ -264,8 +264,7 @@ def law_of(run: RunDirectory) -> tuple[str, str]:
 
 def undersampling(sampling: Sampling) -> str:
     """How scans that come fully sampled are undersampled, in words."""
-    law = sampling.mask in MASK_LAWS
-    return f"{sampling.mask}, {sampling.acceleration:g}x" if law else f"mask file {Path(sampling.mask).name}"
+    return sampling.in_words()
 
 
 def check_finite(image: Tensor, scan: Scan, cure: str = "Check the run with 'sansref evaluate'") -> None:

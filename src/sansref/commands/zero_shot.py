@@ -51,6 +51,7 @@ from sansref.commands.zero_shot_report import PROMISED, chosen_first, marked, wr
 from sansref.data.provenance import Provenance, file_digest, fingerprint
 from sansref.data.readers.folder import one_scan
 from sansref.data.scan_store import PREPARED, PreparedScans, store_scans
+from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.files import claim, keep_outside, locked, remove_leftovers, remove_made, write_text
 from sansref.kspace.grid import is_full
@@ -76,7 +77,7 @@ from sansref.training.history import read_history
 from sansref.training.processes import alone
 from sansref.training.run import RunDirectory, load_weights
 from sansref.training.stages import stage_files
-from sansref.training.survey import tried
+from sansref.training.survey import idle_settings, tried
 from sansref.training.train import end_here, learn, logged_to, on_threads
 from sansref.yaml_json import read_json
 
@@ -414,12 +415,15 @@ class _Work:
             self.scans = self._stored()
             self.stopping = HeldOut(self.config.split.held_out, self.config.training.seed, self._families())
             if self._middle.meta.emulated:
+                sampling = self.config.sampling
+                options = "--mask" if sampling.from_file else "--mask, --acceleration"
                 self.say(
-                    f"{self.file} is fully sampled: it is undersampled first, {undersampling(self.config.sampling)} "
-                    "(--mask, --acceleration)"
+                    f"{self.file} is fully sampled: it is undersampled first, {undersampling(sampling)} ({options})"
                 )
                 if line := self._of_noise():
                     self.say(line)
+            for line in self._idle():
+                self.say(line)
             self._first_picture()
             classical = self._compressed_sensing()
             self._score_start(classical)
@@ -536,6 +540,13 @@ class _Work:
 
     def _families(self) -> Callable[[bool], Any]:
         return cache(lambda emulated: self.config.sampling.family(emulated, JUDGED))
+
+    def _idle(self) -> Iterator[str]:
+        """Which settings do nothing to this scan, a line each."""
+        config = self.config
+        if config.sampling.acceleration == 1 and not config.sampling.from_file:
+            config = replace(config, sampling=Sampling())  # a full scan stays as it is, and lacks what is for judging
+        return idle_settings(config, [self.info], [self._middle])
 
     def _of_noise(self) -> str:
         """What denoising would be worth to a full scan, as a line; empty where it is not known."""

@@ -217,6 +217,15 @@ class Sampling:
             # A run goes on, and is used, from other folders than the one that it was started in.
             object.__setattr__(self, "mask", str(Path(self.mask).resolve()))
 
+    @property
+    def from_file(self) -> bool:
+        """Whether the mask is read from a file; its acceleration is then its own."""
+        return self.mask not in MASK_LAWS
+
+    def in_words(self) -> str:
+        """The pattern with its acceleration, or the name of the mask file."""
+        return f"mask file {Path(self.mask).name}" if self.from_file else f"{self.mask}, {self.acceleration:g}x"
+
     def draw(self, shape: tuple[int, int], generator: torch.Generator) -> SamplingMask:
         """Draw a new mask of this law, or read the mask file again."""
         if self.mask in MASK_LAWS:

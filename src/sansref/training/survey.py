@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
+from sansref.data.placement import upright
 from sansref.data.readers import FileInfo, ScanFiles
+from sansref.data.readers.dicom_headers import FORMAT as DICOM
+from sansref.data.readers.nifti import FORMAT as NIFTI
 from sansref.data.scan_store import full_reference
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
@@ -68,15 +71,17 @@ def survey(
     chosen = {split: [info for info in its.files if info.subject in splits[split]] for split, its in sources.items()}
     for split, files in chosen.items():
         yield split, f"{len(splits[split])} subject(s), {_slices(files, config.slices)}: {_listed(splits[split])}"
-    yield "slices", _slices([info for files in chosen.values() for info in files], config.slices) + " taken"
+    read = [info for files in chosen.values() for info in files]
+    yield "slices", _slices(read, config.slices) + " taken"
     scans = _one_of_each_size(config, chosen.get("training", []), skip_bad)
     _check_references(config, chosen.get("validation", []), [scan for _, scan in scans], skip_bad)
     check_parts(config, splits)
-    yield from _sizes(scans)
+    yield from _sizes(config, scans)
     yield "mask", "; ".join(dict.fromkeys(_mask(config, scan) for _, scan in scans)) or "unknown"
     yield "noise level", "; ".join(dict.fromkeys(_noise(scan) for _, scan in scans)) or "unknown"
-    for line in _without_effect(config, splits, [scan for _, scan in scans]):
+    for line in _without_effect(config, splits, read, [scan for _, scan in scans]):
         yield "no effect", line
+    yield from (("warning", line) for line in _warnings(config, [scan for _, scan in scans]))
     companions = _companions(config, chosen.get("full", []), scans, skip_bad)
     yield from _expected(config, chosen, scans, companions, processes)
 
@@ -105,10 +110,11 @@ def _slices(files: Sequence[FileInfo], selection: Slices) -> str:
 def _one_of_each_size(
     config: RunConfig, files: Sequence[FileInfo], skip_bad: bool, undersampled: bool = True
 ) -> list[tuple[list[FileInfo], Scan]]:
-    """Files whose slices are alike, and a prepared slice of one of them."""
+    """Files whose slices are alike, also in how much of them was acquired, and a prepared slice of one of them."""
     alike: dict[Any, list[FileInfo]] = defaultdict(list)
     for info in files:
-        alike[info.kind, info.coils, info.height, info.width].append(info)
+        acquired = None if info.acquired_fraction is None else round(info.acquired_fraction, 1)
+        alike[info.kind, info.coils, info.height, info.width, acquired].append(info)
     recipe = replace(config.preparation, undersampled=undersampled)
     examples = []
     for group in islice(alike.values(), MOST_SHAPES):
@@ -149,11 +155,26 @@ def _a_slice(recipe: Any, selection: Slices, info: FileInfo, skip_bad: bool) -> 
         return None
 
 
-def _sizes(scans: Sequence[tuple[list[FileInfo], Scan]]) -> Iterator[Row]:
+def _sizes(config: RunConfig, scans: Sequence[tuple[list[FileInfo], Scan]]) -> Iterator[Row]:
+    files: Counter[str] = Counter()
     for group, scan in scans:
-        (height, width), info = scan.mask.shape, group[0]
-        cut = "" if (height, width) == (info.height, info.width) else f", cut from {info.height} x {info.width}"
-        yield "matrix", f"{height} x {width}, {len(scan.kspace)} coil(s){cut} ({len(group)} file(s))"
+        height, width = scan.mask.shape
+        changed = _resized(config.slices, group[0], (height, width))
+        files[f"{height} x {width}, {len(scan.kspace)} coil(s){changed}"] += len(group)
+    for size, count in files.items():
+        yield "matrix", f"{size} ({count} file(s))"
+
+
+def _resized(selection: Slices, info: FileInfo, size: tuple[int, int]) -> str:
+    """What has become of the slices of a file, whose field of view is cut or padded before their resolution falls."""
+    stored = info.height, info.width
+    if size == stored:
+        return ""
+    field = (selection.bounded(stored) if info.kind == "magnitude" else selection).crop or stored
+    how = ["cut"] * any(new < old for new, old in zip(field, stored, strict=True))
+    how += ["padded"] * any(new > old for new, old in zip(field, stored, strict=True))
+    how += ["resized"] * (field != size)
+    return f", {' and '.join(how)} from {info.height} x {info.width}"
 
 
 def _mask(config: RunConfig, scan: Scan) -> str:
@@ -161,14 +182,15 @@ def _mask(config: RunConfig, scan: Scan) -> str:
     if not scan.meta.emulated:
         return f"the scan's own, {share}"
     sampling = config.sampling
-    drawn = "one for all scans" if sampling.mask_per == "dataset" else "a new one for each scan"
+    same = sampling.mask_per == "dataset" or sampling.from_file
+    drawn = "one for all scans" if same else "a new one for each scan"
     simulated = "simulated" if scan.meta.synthetic else "measured"
-    return (
-        f"{sampling.mask}, {sampling.acceleration:g}x ({share}), {drawn}; {simulated} k-space is undersampled with it"
-    )
+    return f"{sampling.in_words()} ({share}), {drawn}; {simulated} k-space is undersampled with it"
 
 
-def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scans: Sequence[Scan]) -> Iterator[str]:
+def _without_effect(
+    config: RunConfig, splits: Mapping[str, Sequence[str]], files: Sequence[FileInfo], scans: Sequence[Scan]
+) -> Iterator[str]:
     """Which settings do nothing to these scans, and why."""
     if isinstance(config.network, NetworkOptions) and (idle := config.network.without_effect):
         yield f"{', '.join(f'--network.{name}' for name in idle)}: the network {config.network.name} has no such part"
@@ -176,16 +198,73 @@ def _without_effect(config: RunConfig, splits: Mapping[str, Sequence[str]], scan
         yield f"--network.extractor_layers: method {config.method!r} has no extractor"
     if config.split.test and not splits.get("test") and not config.split.folds:
         yield f"--test {config.split.test:g}: with a single subject, nobody can be set aside"
-    if any(not scan.meta.emulated and not is_full(scan.mask) for scan in scans):
-        names = dict.fromkeys(["mask", "acceleration", *_changed(config.sampling)])
-        yield f"{', '.join(f'--{name}' for name in names)}: no effect, undersampled scans keep their own masks"
+    yield from _of_the_training(config)
+    yield from idle_settings(config, files, scans, ("mask", "acceleration"))
     measured = [scan.mask.shape for scan in scans if not scan.meta.synthetic]
-    if measured and (names := dict.fromkeys(_changed(config.simulation))):
-        yield f"{', '.join(f'--{name}' for name in names)}: no effect, the k-space was measured"
     limit, largest = config.slices.max_matrix, max(measured, default=torch.Size((0, 0)), key=_size)
     if limit and config.slices.matrix is None and any(n > most for n, most in zip(largest, limit, strict=True)):
         size, bound = "{} x {}".format(*largest), "{},{}".format(*map(min, largest, limit))
         yield f"--max_matrix: measured k-space stays whole, {size}; --matrix {bound} would cut it"
+
+
+def _of_the_training(config: RunConfig) -> Iterator[str]:
+    """Settings of the training that others have switched off."""
+    changed, plateau = _changed(config.training), config.training.schedule == "plateau"
+    if not plateau and (names := [name for name in changed if name.startswith("plateau_")]):
+        yield f"{_named(names)}: no effect, the schedule is {config.training.schedule}"
+    if "patience" in changed and not (plateau and config.training.keep == "best"):
+        yield "--patience: no effect, only --schedule plateau with --keep best ends a stage early"
+    if "lookahead" in changed and not any(turn.lookahead for turn in config.build().turns):
+        yield f"--lookahead: no effect, method {config.method!r} has no discriminator"
+    if hasattr(config.options, "denoise") and not config.denoises and "alpha" in _changed(config.options):
+        yield "--alpha: no effect without --denoise true"
+
+
+def idle_settings(
+    config: RunConfig, files: Sequence[FileInfo], scans: Sequence[Scan], always: Sequence[str] = ()
+) -> Iterator[str]:
+    """Which settings of reading and undersampling do nothing to these scans, each with the reason.
+
+    ``always`` are settings of a mask that are named even where they have their default.
+    """
+    volumes = {info.format in (NIFTI, DICOM) for info in files}
+    if volumes == {True} and (names := [name for name in ("array", "axes") if getattr(config.slices, name)]):
+        yield f"{_named(names)}: no effect, image volumes say this themselves"
+    if volumes == {False} and config.slices.plane != "native":
+        yield "--plane: no effect, only image volumes are cut in another plane"
+    changed = _changed(config.sampling)
+    if any(not scan.meta.emulated and not is_full(scan.mask) for scan in scans):
+        if names := [*dict.fromkeys([*always, *changed])]:
+            yield f"{_named(names)}: no effect, undersampled scans keep their own masks"
+    elif config.sampling.from_file:
+        if names := [name for name in changed if name not in ("mask", "mask_dc")]:
+            yield f"{_named(names)}: no effect, a mask file is taken as it is"
+    elif "mask_dc" in changed:
+        yield "--mask_dc: no effect, the mask is no file"
+    if any(not scan.meta.synthetic for scan in scans) and (names := _changed(config.simulation)):
+        yield f"{_named(names)}: no effect, the k-space was measured"
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
+
+
+def _warnings(config: RunConfig, scans: Sequence[Scan]) -> Iterator[str]:
+    """What a training may do on these scans that its user hardly wants."""
+    if config.needs is Needs.UNDERSAMPLED and not config.denoises and any(is_full(scan.mask) for scan in scans):
+        yield "scans that stay fully sampled lack nothing that could be learned: use an --acceleration above 1"
+    sizes = {name: getattr(config.slices, name) for name in ("crop", "matrix", "max_crop", "max_matrix")}
+    uneven = [name for name, size in sizes.items() if size is not None and size[0] != size[1]]
+    turned: dict[int, set[bool]] = defaultdict(set)  # by the direction in which slices follow each other
+    for geometry in (scan.meta.geometry for scan in scans):
+        if geometry is not None and geometry.known:
+            through = torch.tensor(geometry.affine)[:3, geometry.slice_axis].abs().argmax()
+            turned[int(through)].add(upright(geometry).transpose)
+    if uneven and any(len(ways) > 1 for ways in turned.values()):
+        yield (
+            f"{_named(uneven)}: rows of some files lie as columns of others, and are resized otherwise: store all files"
+            " in one orientation, or give two equal numbers"
+        )
 
 
 def _changed(options: Any) -> list[str]:
