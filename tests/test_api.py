@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -135,6 +136,12 @@ def test_impossible_settings_are_refused_before_anything_is_written(heads, tmp_p
     with pytest.raises(SettingError, match="takes no --full"):
         package.train("ssdu", heads, tmp_path / "run", full=heads)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_settings_is_refused_with_the_way_to_give_them(heads, tmp_path):
+    for call in (partial(package.train, "ssdu", heads), partial(package.zero_shot, "scan.nii")):
+        with pytest.raises(SettingError, match="no setting 'config' in Python: give the settings of the file by their"):
+            call(tmp_path / "run", config="small-4x")
 
 
 def test_a_file_is_a_list_of_its_slices(heads, write_knee, tmp_path):

@@ -130,6 +130,10 @@ def test_train_alone_lists_the_methods(sansref):
         (["train"], "train needs a method before its options: use one of idr, idr_paper"),
         (["train", "foo"], "there is no method 'foo': use one of idr, idr_paper, ssdu, supervised"),
         (["train", "ssud"], "there is no method 'ssud': did you mean ssdu? Use one of idr, idr_paper, ssdu"),
+        (
+            ["train", "total_variation"],
+            "the method 'total_variation' learns nothing, and is not trained: it stands in 'sansref evaluate RUN",
+        ),
         (["train", "SSDU"], "there is no method 'SSDU': did you mean ssdu?"),
         (["train", "--out", "x"], "train needs a method before its options: use one of idr, idr_paper"),
         (["trian"], "there is no command 'trian': did you mean train? Use one of demo, zeroshot, train"),

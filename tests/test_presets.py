@@ -91,7 +91,9 @@ def test_a_run_can_be_repeated_from_its_own_configuration(parsed, tiny, tmp_path
     values["data"]["folder"] = "/elsewhere"
     own.write_text(yaml.safe_dump(values))
     assert parsed("idr", "--config", str(own)) == config
-    with pytest.raises(SettingError, match=r"config.yaml: there is no setting 'method\..*'"):
+    with pytest.raises(
+        SettingError, match=r"config.yaml: there is no setting 'method\..* \(its method is 'idr', not 'ssdu'\)"
+    ):
         parsed("ssdu", "--config", str(own))
     own.write_text("method: idr\n")
     with pytest.raises(SettingError, match="the configuration is for method 'idr', not 'ssdu'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from sansref.commands.zero_shot import DEFAULTS, DENOISING, ZeroShot, ZeroShotOp
 from sansref.commands.zero_shot import zero_shot as run_zero_shot
 from sansref.data.prepare import Preparation
 from sansref.data.readers import FileInfo
+from sansref.errors import SettingError
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of
 from sansref.methods import Needs
@@ -280,6 +281,7 @@ def zero_shot(
     SansrefError
         For unusable files or settings.
     """
+    _refuse_config(settings)
     denoises = any(settings.get(name) for name in ("denoise", "method.denoise"))
     defaults = {**DEFAULTS, **DENOISING} if denoises else DEFAULTS
     config = RunConfig.from_values({"method": method}).changed(**defaults).changed(**settings)
@@ -340,6 +342,7 @@ def train(
     >>> model.reconstruct("volume.npy").images.shape
     torch.Size([4, 32, 32])
     """
+    _refuse_config(settings)
     config = RunConfig.from_values({"method": method}).changed(**settings)
     console = Console(quiet=True) if quiet else None
     others, trust_code = None if full is None else Path(full), ":" in method
@@ -351,3 +354,10 @@ def train(
 
             draw_health(Path(out))
     return Model(RunDirectory(run.path, trust_code), device_of(config.machine.accelerator))
+
+
+def _refuse_config(settings: Mapping[str, Any]) -> None:
+    """Say how a file of settings, which commands take by ``--config``, is given in Python."""
+    if "config" in settings:
+        cure = "give the settings of the file by their names, such as acceleration=4"
+        raise SettingError(f"there is no setting 'config' in Python: {cure}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.errors import FileError, SansrefError, SettingError, did_you_mean, told
+from sansref.errors import FileError, SansrefError, SettingError, did_you_mean, no_method, told
 from sansref.presets import preset_file
 from sansref.settings import HIDDEN, new_parser, parse
 
@@ -588,8 +588,7 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
         return
     own = command == "train" and ":" in first[0]
     if command == "train" and not own and first[0] not in methods:
-        cure = f"use one of {', '.join(methods)}, or module:Class for one of your own"
-        raise SettingError(f"there is no method {first[0]!r}{did_you_mean(first[0], methods, cure)}")
+        raise no_method(first[0], methods)
     if command == "compare" and first:
         preset_file(first[0])
     if command == "zeroshot" and first:

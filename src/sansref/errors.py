@@ -116,3 +116,19 @@ class SizeError(SettingError):
 
 class TrainingError(SansrefError):
     """Training cannot go on (NaN, no usable scan); the last good checkpoint is kept."""
+
+
+UNTRAINED = {
+    "l1_wavelet": "'sansref evaluate RUN --data DIR --classical l1_wavelet' and comparisons",
+    "total_variation": "'sansref evaluate RUN --data DIR --classical total_variation' and comparisons",
+    **dict.fromkeys(("non_local_means", "zero_filled", "zero_filled_best_scale"), "comparisons"),
+}
+"""Methods that learn nothing, and what has them."""
+
+
+def no_method(name: str, methods: Iterable[str]) -> SettingError:
+    """The error for a method that is none of those that learn."""
+    if name in UNTRAINED:
+        return SettingError(f"the method {name!r} learns nothing, and is not trained: it stands in {UNTRAINED[name]}")
+    cure = f"use one of {', '.join(methods)}, or module:Class for one of your own"
+    return SettingError(f"there is no method {name!r}{did_you_mean(name, methods, cure)}")

@@ -230,7 +230,10 @@ class _Known:
         try:
             read(self.parser, values)
         except SettingError as error:
-            raise SettingError(f"{path}: {error}") from None
+            meant = self.actions["method.name"].default if "method.name" in self.actions else None
+            given = values.get("method", {}).get("name")
+            other = f" (its method is {given!r}, not {meant!r})" if given not in (None, meant) else ""
+            raise SettingError(f"{path}: {error}{other}") from None
         return json.dumps(self.with_numbers(values), default=str)
 
     def checked(self, parsed: Namespace, dashes: str = "") -> Namespace:

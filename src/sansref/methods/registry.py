@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from sansref.errors import SettingError, did_you_mean
+from sansref.errors import SettingError, no_method
 from sansref.methods import IDR, ISCL, SSDU, CycleGAN, IDRPaper, Method, Supervised, SupervisedGenerator, SwitchableISCL
 
 METHODS: dict[str, type[Method]] = {
@@ -44,8 +44,7 @@ def find_method(name: str) -> type[Method]:
         return METHODS[name]
     module_name, colon, class_name = name.partition(":")
     if not colon:
-        cure = f"use one of {', '.join(METHODS)}, or module:Class for one of your own"
-        raise SettingError(f"there is no method {name!r}{did_you_mean(name, METHODS, cure)}")
+        raise no_method(name, METHODS)
     with _working_directory_first():
         try:
             found = getattr(import_module(module_name), class_name)
