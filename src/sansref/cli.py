@@ -313,20 +313,20 @@ def reconstruct(arguments: list[str]) -> None:
     formats, how = tuple(options.format), (options.array, options.axes, options.maps, error_map)
     job = Job(RunDirectory(options.run, options.trust_code), options.out, formats, options.accelerator, *how)
     bad: list[FileError] = []
-    earlier, mapped, how, warning = 0, False, "", ""
+    earlier, mapped, law, warning = 0, False, "", ""
     idle = {name for names in OF_READING for name in names}
     for done in reconstruct_files(job, options.files, bad.append if options.skip_bad else None, options.ray):
         idle &= {*done.idle}
         if done.earlier:
             earlier += 1
             continue
-        if done.emulated and not how:
-            how, warning = law_of(job.run)
+        if done.emulated and not law:
+            law, warning = law_of(job.run)
         if done.kind == "magnitude":
-            also = f" and undersampled {how}" if done.emulated else ""
+            also = f" and undersampled {law}" if done.emulated else ""
             print(f"{done.path}: magnitude images; their k-space was simulated{also}")
         elif done.emulated:
-            print(f"{done.path}: fully sampled k-space; it was undersampled {how}")
+            print(f"{done.path}: fully sampled k-space; it was undersampled {law}")
         place = done.written[0] if len(done.written) == 1 else f"{len(done.written)} files in {options.out}"
         print(f"{done.path} -> {place}")
         for note in done.notes:

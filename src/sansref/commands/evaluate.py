@@ -382,10 +382,19 @@ def _scored(
         # A reference by rss is made of all coils, also that of one virtual coil.
         coils = info.coils if config.coils.reference == "rss" else len(scan.kspace)
         several = scan.reference is not None and coils > 1 and not scan.meta.synthetic
-        known = (scan.meta.synthetic, several), reference_noise(scan)
         maps = mapped(scan) if mapped else None
-        doubt = (maps.psnr, len(maps.regions)) if maps else ()
-        found.append(EvaluatedSlice(info, scan.meta.slice, scores, *known, *doubt, emulated=scan.meta.emulated))
+        found.append(
+            EvaluatedSlice(
+                info,
+                scan.meta.slice,
+                scores,
+                (scan.meta.synthetic, several),
+                reference_noise(scan),
+                maps.psnr if maps else None,
+                len(maps.regions) if maps else 0,
+                scan.meta.emulated,
+            )
+        )
     return found
 
 

@@ -20,7 +20,6 @@ from sansref.data.readers.formats import maps_file
 from sansref.data.readers.reader import NO_MAPS
 from sansref.data.readers.subjects import stem_of
 from sansref.data.scan_store import PreparedScans
-from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError
 from sansref.files import LONGEST_NAME, claimed, fitting, locked, remove_leftovers, remove_made, write_text
 from sansref.kspace.masks.laws import MASK_LAWS
@@ -237,7 +236,7 @@ def made_by(run: RunDirectory) -> Provenance:
     Raises ``FileError`` if its configuration cannot be read.
     """
     config = run.config()
-    told = undersampling(config.sampling)
+    told = config.sampling.in_words()
     told += ", which the run has never seen" if law_of(run)[1] else ""
     return Provenance(config.method, file_digest(run.weights), file_digest(run.config_file), told)
 
@@ -256,15 +255,10 @@ def law_of(run: RunDirectory) -> tuple[str, str]:
         with suppress(FileError):
             if any(meta.emulated for meta in PreparedScans(place).metas) or stays_full:
                 return "as in training", ""
-            law = undersampling(sampling)
+            law = sampling.in_words()
             seen = "the scans that the run learned from were undersampled by the scanner"
             return f"by {law}", f"warning: {seen}: it has never seen the mask that full scans are given here ({law})"
     return "as the run's settings say", ""
-
-
-def undersampling(sampling: Sampling) -> str:
-    """How scans that come fully sampled are undersampled, in words."""
-    return sampling.in_words()
 
 
 def check_finite(image: Tensor, scan: Scan, cure: str = "Check the run with 'sansref evaluate'") -> None:

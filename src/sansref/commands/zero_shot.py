@@ -28,7 +28,7 @@ from torch import Tensor
 from sansref.commands.denoised import LEARNED, MEANING, WATCH, DenoisedFile, worth
 from sansref.commands.error_map import MappedFile
 from sansref.commands.evaluate import CLASSICAL, with_maps
-from sansref.commands.output_files import Format, Outputs, check_finite, undersampling, write_images
+from sansref.commands.output_files import Format, Outputs, check_finite, write_images
 from sansref.commands.reconstruct import scans_of, whole_volume
 from sansref.commands.zero_shot_choice import (
     ADDED,
@@ -417,9 +417,7 @@ class _Work:
             if self._middle.meta.emulated:
                 sampling = self.config.sampling
                 options = "--mask" if sampling.from_file else "--mask, --acceleration"
-                self.say(
-                    f"{self.file} is fully sampled: it is undersampled first, {undersampling(sampling)} ({options})"
-                )
+                self.say(f"{self.file} is fully sampled: it is undersampled first, {sampling.in_words()} ({options})")
                 if line := self._of_noise():
                     self.say(line)
             for line in self._idle():
@@ -853,5 +851,5 @@ class _Work:
             weights = "none" if network is None else file_digest(network.weights)
             known = {name: self.record.get(name) for name in ("settings", "classical", "mixture")}
             settings = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-            made = Provenance(f"zero-shot {choice.label}", weights, settings, undersampling(self.config.sampling))
+            made = Provenance(f"zero-shot {choice.label}", weights, settings, self.config.sampling.in_words())
         return Outputs(self.info, self.out, self.options.formats, made)
