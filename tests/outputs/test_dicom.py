@@ -107,6 +107,13 @@ def test_several_volumes_lie_in_one_place(tmp_path: Path) -> None:
     ]
 
 
+def test_raw_data_say_how_the_patient_lay(mrd: Any, tmp_path: Path) -> None:
+    kspace = np.random.default_rng(0).normal(size=(1, 32, 16)).astype(np.complex64)
+    source = mrd.write(tmp_path / "raw.h5", mrd.header(), mrd.lines_of(kspace))
+    (image,) = write(source, tmp_path / "out", np.ones((1, 16, 16), np.float32))
+    assert image.PatientPosition == "HFS"
+
+
 def test_slices_stand_upright(tmp_path: Path) -> None:
     """Of a NIfTI whose axes lead to the right, anterior and superior."""
     written = write(nifti(tmp_path, np.diag([1.0, 1, 3, 1])), tmp_path / "out")

@@ -95,6 +95,8 @@ def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: Dico
     new, identity = Dataset(), source.identity
     for name, default in REQUIRED.items():
         _carry(source.header, new, name, default)
+    if info.lying is not None:
+        new.PatientPosition = info.lying
     for name in OPTIONAL:
         _carry(source.header, new, name)
     new.SpecificCharacterSet = "ISO_IR 192"

@@ -28,9 +28,11 @@ def test_what_a_header_says(mrd: Any) -> None:
         calibration="embedded",
         subject="p7",
         contrast="t1_fl2d",
+        lying="HFS",
         fovs=((320.0, 160.0, 4.0),),
     )
     assert (header.pixels, header.spacing) == ((16, 16, 1), (10.0, 10.0, 4.0))
+    assert parse_header("a.h5", text_of(head).replace(">HFS<", ">upside down<")).lying is None
 
 
 def test_the_reconstructed_field_of_view_is_told_by_lengths_not_by_interpolated_sizes(mrd: Any) -> None:

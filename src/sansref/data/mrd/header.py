@@ -102,6 +102,9 @@ MOST_STEPS = 65536
 #: Encodings of a measurement; real headers have one to three.
 MOST_ENCODINGS = 64
 
+#: Ways to lie, by what comes first and what is down: head or feet; supine, prone, on the right or the left.
+LYING = frozenset(f"{first}F{down}" for first in "HF" for down in ("S", "P", "DR", "DL"))
+
 Size = tuple[int, int, int]
 Lengths = tuple[float, float, float]
 
@@ -144,6 +147,8 @@ class MrdHeader:
         False where directions are not those of the sequence's axes, so that the place of its images is unknown.
     notes
         What a person should know about how the header is read, as sentences.
+    lying
+        How the patient lay in the scanner, such as HFS, as DICOM has it; None where it is not told.
     fovs
         Encoded field of view (x, y, z) in millimetres of each encoding, this one first; None where it is not told.
     """
@@ -160,6 +165,7 @@ class MrdHeader:
     placed: bool = True
     subject: str | None = None
     contrast: str | None = None
+    lying: str | None = None
     notes: tuple[str, ...] = ()
     fovs: tuple[Lengths | None, ...] = ()
 
@@ -206,6 +212,7 @@ def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int 
     notes = (f"The header describes {encodings} encodings; {which} is read.",) if encodings > 1 else ()
     encoded, limits = _size(xml, "encodedSpace"), "encoding/encodingLimits"
     vendor = xml.text("acquisitionSystemInformation/systemVendor") or ""
+    lying = xml.text("measurementInformation/patientPosition")
     return MrdHeader(
         encoded=encoded,
         recon=_size(xml, "reconSpace"),
@@ -218,6 +225,7 @@ def parse_header(source: Path | str, text: str, cure: str = CURE, encoding: int 
         siemens="siemens" in vendor.lower(),
         subject=identifier(xml.text("subjectInformation/patientID") or ""),
         contrast=xml.text("measurementInformation/protocolName"),
+        lying=lying if lying in LYING else None,
         notes=notes,
         fovs=tuple(_fov_of(xml, number) for number in range(1, encodings + 1)),
     )

@@ -96,6 +96,7 @@ class RawFile:
             subject=self._subject,
             recognised_by=BY_PATIENT if self.header.subject else BY_NAME,
             contrast=self.header.contrast,
+            lying=self.header.lying,
             spacing=self._shape.spacing[:2],
             acquired_fraction=float(layout.mask.float().mean()),
             stored_rows=(whole, whole // 2 - layout.mask.shape[0] // 2) if layout.cut else None,

@@ -144,6 +144,8 @@ class FileInfo:
         Number of receive channels, 1 for magnitude images.
     contrast
         The sequence or weighting as the file names it, None where it does not.
+    lying
+        How the patient lay in the scanner, such as HFS, as DICOM has it; None where a raw file does not say.
     spacing
         Row and column spacing in millimetres, None where the file does not say.
     acquired_fraction
@@ -165,6 +167,7 @@ class FileInfo:
     subject: str
     coils: int = 1
     contrast: str | None = None
+    lying: str | None = None
     spacing: tuple[float, float] | None = None
     acquired_fraction: float | None = None
     stored_rows: tuple[int, int] | None = None
