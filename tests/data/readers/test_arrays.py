@@ -60,11 +60,11 @@ def test_undersampled_kspace_keeps_its_mask(make: Any, tmp_path: Path) -> None:
 
 def test_zero_padded_columns_leave_a_reference(make: Any, tmp_path: Path) -> None:
     kspace = make.noise(16, 20)
-    kspace[:, :3] = 1e-12  # rounding errors of a transform along another axis
+    kspace[:, :2] = kspace[:, -1:] = 1e-12  # rounding errors of a transform along another axis
     (scan,) = make.scans(make.npy(tmp_path / "a.npy", kspace))
     assert scan.mask.sum() == 16 * 17
     torch.testing.assert_close(scan.reference, ifft2c(scan.kspace)[0])
-    assert not scan.kspace[..., :3].any()
+    assert not scan.kspace[..., :2].any()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.float16, np.float32, np.float64, ">f4"])
