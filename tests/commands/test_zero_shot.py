@@ -891,8 +891,8 @@ def test_a_full_scan_is_denoised_as_it_is_and_both_images_are_written(noisy_file
     truth = noisy_file[1]
     assert np.linalg.norm(clean - truth) < 0.8 * np.linalg.norm(hard - truth)
     told = [nibabel.load(out / name).header["descrip"].item().decode() for name in (names[1], names[3])]
-    assert told[0].startswith("The acquired samples are kept as they were measured")
-    assert told[1].startswith("Noise was taken out by")
+    assert told[0] == "RESEARCH USE ONLY, sansref. The acquired samples are kept as they were measured"
+    assert told[1].startswith("RESEARCH USE ONLY, sansref. Noise was taken out by")
     assert any(line.startswith("noise kept") for line in said)
     assert not any("a part of it is taken" in line for line in said)
 
