@@ -84,9 +84,12 @@ class MaskFamily:
         return self._like(acquired, generator)
 
     def _like(self, acquired: Tensor, generator: torch.Generator) -> Tensor:
-        density = estimated_density(acquired, acquired.shape[0] == 1, within=reached(acquired))
-        whole = (density.double() / (1 - self._withheld)).clamp(max=1)
+        whole = remembered(self._densities, (self._key(acquired), "whole scans"), lambda: self._whole(acquired))
         return order_sample(whole, round(float(whole.sum())), generator)
+
+    def _whole(self, acquired: Tensor) -> Tensor:
+        density = estimated_density(acquired, acquired.shape[0] == 1, within=reached(acquired))
+        return (density.double() / (1 - self._withheld)).clamp(max=1)
 
     def _key(self, acquired: Tensor) -> object:
         shape = _shape(acquired)
