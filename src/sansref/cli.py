@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from sansref import __version__
-from sansref.errors import FileError, SansrefError, SettingError, did_you_mean, no_method, told
+from sansref.errors import FileError, SansrefError, SettingError, did_you_mean, no_method, options_named, told
 from sansref.presets import preset_file
 from sansref.settings import HIDDEN, new_parser, parse
 
@@ -339,8 +339,8 @@ def reconstruct(arguments: list[str]) -> None:
     if earlier:
         print(f"{earlier} file(s) had been reconstructed before")
     for names, reason in OF_READING.items():
-        if idle & {*names}:
-            print(f"{', '.join(f'--{name}' for name in names if name in idle)}: no effect, {reason}")
+        if without := [name for name in names if name in idle]:
+            print(f"{options_named(without)}: no effect, {reason}")
     if options.bound != parser.get_default("bound") and not error_map:
         print(BOUND_ALONE)
     _list_bad(bad)

@@ -118,6 +118,11 @@ class TrainingError(SansrefError):
     """Training cannot go on (NaN, no usable scan); the last good checkpoint is kept."""
 
 
+def options_named(names: Iterable[str]) -> str:
+    """Options as they are given on the command line, one after the other."""
+    return ", ".join(f"--{name}" for name in names)
+
+
 UNTRAINED = {
     "l1_wavelet": "'sansref evaluate RUN --data DIR --classical l1_wavelet' and comparisons",
     "total_variation": "'sansref evaluate RUN --data DIR --classical total_variation' and comparisons",

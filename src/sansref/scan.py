@@ -33,7 +33,8 @@ class Geometry:
         What the affine leads to, by its number in NIfTI: 1 the scanner's coordinates, 2 those of another scan, 3 and
         above those of an atlas.
     thickness
-        Of a slice in millimetres; None where the source does not say, and it counts as the distance of slices.
+        Thickness of a slice in millimetres. None where the source does not say: the distance of slices then stands
+        for it.
     """
 
     affine: tuple[tuple[float, float, float, float], ...]

@@ -19,6 +19,7 @@ from sansref.kspace.coils import compressed, compression_matrix, normalised, rss
 from sansref.kspace.espirit import espirit, memory_needed
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.grid import central_box
+from sansref.kspace.partitions import shape_of
 from sansref.machine import available_memory
 from sansref.scan import Scan
 
@@ -152,7 +153,7 @@ def _compressed(scan: Scan, matrix: Tensor) -> Scan:
 
 def calibration_side(mask: Tensor, most: int = LARGEST) -> int:
     """Side, at most ``most``, of the largest fully sampled :func:`central_box` of a mask (height, width)."""
-    shape, side = (mask.shape[0], mask.shape[1]), 0
+    shape, side = shape_of(mask), 0
     while side < min(most, *shape) and bool(mask[central_box(shape, (side + 1, side + 1))].all()):
         side += 1
     return side
@@ -184,7 +185,7 @@ def calibration_of(scan: Scan, options: CoilOptions) -> Tensor:
             f"has a fully sampled center of {found} x {found}, too small for coil maps: {needed} x {needed} are needed",
             cure,
         )
-    rows, columns = central_box((scan.mask.shape[0], scan.mask.shape[1]), (found, found))
+    rows, columns = central_box(shape_of(scan.mask), (found, found))
     return scan.kspace[:, rows, columns]
 
 

@@ -17,7 +17,7 @@ from sansref.data.readers.dicom_headers import FORMAT as DICOM
 from sansref.data.readers.nifti import FORMAT as NIFTI
 from sansref.data.scan_store import full_reference
 from sansref.data.slices import Slices
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, options_named
 from sansref.kspace.grid import is_full
 from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
@@ -211,7 +211,7 @@ def _of_the_training(config: RunConfig) -> Iterator[str]:
     """Settings of the training that others have switched off."""
     changed, plateau = _changed(config.training), config.training.schedule == "plateau"
     if not plateau and (names := [name for name in changed if name.startswith("plateau_")]):
-        yield f"{_named(names)}: no effect, the schedule is {config.training.schedule}"
+        yield f"{options_named(names)}: no effect, the schedule is {config.training.schedule}"
     if "patience" in changed and not (plateau and config.training.keep == "best"):
         yield "--patience: no effect, only --schedule plateau with --keep best ends a stage early"
     if "lookahead" in changed and not any(turn.lookahead for turn in config.build().turns):
@@ -229,24 +229,20 @@ def idle_settings(
     """
     volumes = {info.format in (NIFTI, DICOM) for info in files}
     if volumes == {True} and (names := [name for name in ("array", "axes") if getattr(config.slices, name)]):
-        yield f"{_named(names)}: no effect, image volumes say this themselves"
+        yield f"{options_named(names)}: no effect, image volumes say this themselves"
     if volumes == {False} and config.slices.plane != "native":
         yield "--plane: no effect, only image volumes are cut in another plane"
     changed = _changed(config.sampling)
     if any(not scan.meta.emulated and not is_full(scan.mask) for scan in scans):
         if names := [*dict.fromkeys([*always, *changed])]:
-            yield f"{_named(names)}: no effect, undersampled scans keep their own masks"
+            yield f"{options_named(names)}: no effect, undersampled scans keep their own masks"
     elif config.sampling.from_file:
         if names := [name for name in changed if name not in ("mask", "mask_dc")]:
-            yield f"{_named(names)}: no effect, a mask file is taken as it is"
+            yield f"{options_named(names)}: no effect, a mask file is taken as it is"
     elif "mask_dc" in changed:
         yield "--mask_dc: no effect, the mask is no file"
     if any(not scan.meta.synthetic for scan in scans) and (names := _changed(config.simulation)):
-        yield f"{_named(names)}: no effect, the k-space was measured"
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(f"--{name}" for name in names)
+        yield f"{options_named(names)}: no effect, the k-space was measured"
 
 
 def _warnings(config: RunConfig, scans: Sequence[Scan]) -> Iterator[str]:
@@ -262,8 +258,8 @@ def _warnings(config: RunConfig, scans: Sequence[Scan]) -> Iterator[str]:
             turned[int(through)].add(upright(geometry).transpose)
     if uneven and any(len(ways) > 1 for ways in turned.values()):
         yield (
-            f"{_named(uneven)}: rows of some files lie as columns of others, and are resized otherwise: store all files"
-            " in one orientation, or give two equal numbers"
+            f"{options_named(uneven)}: rows of some files lie as columns of others, and are resized otherwise: store"
+            " all files in one orientation, or give two equal numbers"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sansref.kspace.grid import Shape, central_mask, is_columns
 from sansref.kspace.masks.mask import SamplingMask, estimated_density, order_sample, reached
-from sansref.kspace.partitions import never_held_out
+from sansref.kspace.partitions import never_held_out, shape_of
 from sansref.randomness import seeded
 
 # This many masks of 256 x 256 take 32 MiB.
@@ -61,7 +61,7 @@ class MaskFamily:
         return remembered(self._densities, key, lambda: self._density(acquired, calibration))
 
     def _density(self, acquired: Tensor, calibration: int) -> Tensor:
-        shape = _shape(acquired)
+        shape = shape_of(acquired)
         if self._draw is None:
             return estimated_density(acquired, is_columns(acquired))
         density = self._draw(shape, seeded(self._seed, "density")).density
@@ -78,7 +78,7 @@ class MaskFamily:
     def _draw_another(self, acquired: Tensor, number: int) -> Tensor:
         generator = seeded(self._seed, "pool", number)
         if self._draw is not None:
-            return self._draw(_shape(acquired), generator).array
+            return self._draw(shape_of(acquired), generator).array
         if is_columns(acquired):
             return self._like(acquired.any(0, keepdim=True), generator) & acquired.any(1, keepdim=True)
         return self._like(acquired, generator)
@@ -92,7 +92,7 @@ class MaskFamily:
         return (density.double() / (1 - self._withheld)).clamp(max=1)
 
     def _key(self, acquired: Tensor) -> object:
-        shape = _shape(acquired)
+        shape = shape_of(acquired)
         return shape if self._draw is not None else (shape, np.packbits(acquired.numpy()).tobytes())
 
 
@@ -103,7 +103,3 @@ def remembered(known: dict[Any, Tensor], key: object, make: Callable[[], Tensor]
             known.clear()
         known[key] = make()
     return known[key]
-
-
-def _shape(mask: Tensor) -> Shape:
-    return mask.shape[0], mask.shape[1]
