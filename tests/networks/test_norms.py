@@ -37,6 +37,10 @@ def features(batch: int = 4, scale: float = 2.0) -> Tensor:
     return scale * level.sqrt() * noise(batch, CHANNELS, 6, 5) + level
 
 
+def channels_last(image: Tensor) -> Tensor:
+    return image.clone(memory_format=torch.channels_last)
+
+
 def norm(rho: float = 1.0) -> BatchInstanceNorm:
     made = BatchInstanceNorm(CHANNELS).double()
     with torch.no_grad():
@@ -124,6 +128,16 @@ def test_statistics_are_always_those_of_the_images_at_hand(batch: int) -> None:
     assert set(mixture.state_dict()) == {"rho", "gamma", "beta"}
 
 
+def test_the_order_of_memory_changes_no_normalised_image() -> None:
+    results = []
+    for arrange in (torch.clone, channels_last):
+        image, layer = arrange(features(batch=1)).requires_grad_(), norm(0.5)
+        normal = layer(image)
+        (normal * noise(*normal.shape, seed=1)).sum().backward()
+        results.append((normal, image.grad, layer.gamma.grad, layer.beta.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_only_instance_normalisation_keeps_images_of_a_batch_apart() -> None:
     image = features()
     other = image.clone()
@@ -208,6 +222,20 @@ def test_symmetric_padding_is_that_of_numpy(height: int, width: int, data: st.Da
     image = noise(2, 3, height, width)
     expected = np.pad(image.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="symmetric")
     np.testing.assert_array_equal(symmetric_pad(image, pad).numpy(), expected)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_symmetric_padding_hands_back_the_gradient_of_every_pixel_that_it_repeats(pad: int) -> None:
+    assert torch.autograd.gradcheck(partial(symmetric_pad, width=pad), noise(2, 3, 4, 5).requires_grad_())
+
+
+def test_padding_and_its_gradient_keep_the_order_of_memory() -> None:
+    image = channels_last(noise(1, 4, 6, 5)).requires_grad_()
+    padded = symmetric_pad(image, 2)
+    assert padded.is_contiguous(memory_format=torch.channels_last)
+    padded.backward(channels_last(torch.ones_like(padded)))
+    assert image.grad is not None
+    assert image.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_symmetric_padding_repeats_the_edge() -> None:

@@ -229,3 +229,22 @@ def test_networks_work_in_mixed_precision(
         error = (half - single).detach().abs().mean()
         assert float(error) < 0.05 * (1 + float(single.detach().std()))
         half.float().sum().backward()
+
+
+@pytest.mark.parametrize("complex", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_convolutions_in_half_precision_get_features_in_the_order_of_memory_that_they_compute_in(
+    kind: Callable[[TranslatorOptions], nn.Module], complex: bool
+) -> None:
+    network, orders = built(kind, complex=complex), []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        orders.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.register_forward_pre_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs(network)
+    assert orders
+    assert all(orders)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sansref.errors import SettingError
-from sansref.networks.norms import BatchInstanceNorm, initialise, leaky
+from sansref.networks.norms import BatchInstanceNorm, arranged, initialise, leaky
 
 SMALLEST_MAP = 2
 """Rows and columns that the last features must have: those of a single image, normalised over one pixel, would be the
@@ -71,7 +71,7 @@ class Discriminator(nn.Module):
                 f"images of {height}x{width} are too small for the discriminator, which needs {smallest}x{smallest}:"
                 " use a larger --crop or --matrix"
             )
-        features = image.to(self.out.weight.dtype)
+        features = arranged(image.to(self.out.weight.dtype))
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             features = norm(convolution(features))
             if full:
@@ -105,7 +105,7 @@ class NoiseExtractor(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (batch, channels, height, width) to its artefact, of the same shape."""
-        features = image.to(self.out.weight.dtype)
+        features = arranged(image.to(self.out.weight.dtype))
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             features = leaky(norm(convolution(features)))
         return self.out(features).to(image.dtype)

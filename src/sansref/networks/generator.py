@@ -14,6 +14,7 @@ from sansref.networks.norms import (
     AdaptiveInstanceNorm,
     BatchInstanceNorm,
     Style,
+    arranged,
     initialise,
     leaky,
     symmetric_pad,
@@ -101,7 +102,7 @@ class Generator(nn.Module):
                 f"an image of {height}x{width} is too small for the generator: one side must exceed {_MULTIPLE}"
             )
         enlarged = F.pad(image, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
-        features = enlarged.to(self.out.weight.dtype)
+        features = arranged(enlarged.to(self.out.weight.dtype))
         styles = [None] * len(self.norms) if code is None else code
         pads = (3, 1, 1, 0, 0)
         for index, (convolution, norm, style, pad) in enumerate(

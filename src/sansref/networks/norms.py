@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 BATCH_INSTANCE_EPS = 1e-7
@@ -82,9 +83,22 @@ def instance_norm(features: Tensor, eps: float, scale: Tensor | None = None, shi
     """Bring each channel of each image (batch, channels, height, width) to mean 0 and variance 1; then scale and shift.
 
     As group normalisation with a group per channel, which for one image on a CPU takes a third of the time of PyTorch's
-    instance normalisation: that calls its batch normalisation.
+    instance normalisation: that calls its batch normalisation. Of one image with channels last batch normalisation is
+    the same, and its gradient takes a tenth of the time.
     """
+    if features.shape[0] == 1 and not features.is_contiguous():
+        return F.batch_norm(features, None, None, scale, shift, training=True, eps=eps)
     return F.group_norm(features, features.shape[1], scale, shift, eps)
+
+
+def arranged(image: Tensor) -> Tensor:
+    """Lay (batch, channels, height, width) out in memory as the convolutions of the unpaired networks take least time.
+
+    oneDNN computes in half precision with channels last, and copies what is given otherwise to and fro.
+    """
+    if image.shape[0] == 1 and image.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return image.clone(memory_format=torch.channels_last)  # a mere view of one channel would not pass it on
+    return image
 
 
 def symmetric_pad(image: Tensor, width: int) -> Tensor:
@@ -92,12 +106,34 @@ def symmetric_pad(image: Tensor, width: int) -> Tensor:
 
     NumPy's and TensorFlow's "symmetric"; PyTorch's "reflect" leaves the edge pixel out.
     """
-    for axis in (-2, -1):
-        size = image.shape[axis]
-        before = image.narrow(axis, 0, width).flip(axis)
-        after = image.narrow(axis, size - width, width).flip(axis)
-        image = torch.cat([before, image, after], dim=axis)
-    return image
+    padded: Tensor = _SymmetricPad.apply(image, width)  # type: ignore[no-untyped-call]
+    return padded
+
+
+class _SymmetricPad(torch.autograd.Function):
+    """PyTorch's own gradient of the slices would be laid out in another order of memory than the image."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, width: int) -> Tensor:
+        ctx.width = width
+        for axis in (-2, -1):
+            size = image.shape[axis]
+            before = image.narrow(axis, 0, width).flip(axis)
+            after = image.narrow(axis, size - width, width).flip(axis)
+            image = torch.cat([before, image, after], dim=axis)
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        width = ctx.width
+        for axis in (-1, -2):
+            size = gradient.shape[axis] - 2 * width
+            before, after = gradient.narrow(axis, 0, width), gradient.narrow(axis, width + size, width)
+            gradient = gradient.narrow(axis, width, size).clone()
+            gradient.narrow(axis, 0, width).add_(before.flip(axis))
+            gradient.narrow(axis, size - width, width).add_(after.flip(axis))
+        return gradient, None
 
 
 def initialise(network: nn.Module) -> None:
