@@ -28,7 +28,7 @@ FINAL_RATE = 1e-7
 def optimizer_of(turn: Turn, options: TrainingOptions) -> Optimizer:
     """The optimiser that moves a turn's parameters, with Lookahead if both turn and options want it."""
     optimizer: Optimizer = (
-        RAdam(turn.parameters, lr=options.learning_rate, eps=FINAL_RATE)
+        RAdam(turn.parameters, lr=options.learning_rate, eps=FINAL_RATE, foreach=True)
         if options.optimizer == "radam"
         else Adam(turn.parameters, lr=options.learning_rate)
     )
