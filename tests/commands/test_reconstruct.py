@@ -22,7 +22,7 @@ from sansref.commands.evaluate import evaluate
 from sansref.commands.output_files import law_of, made_by
 from sansref.commands.reconstruct import Job, Worker, reconstruct_files, reconstruct_slices, usable_device, whole_files
 from sansref.data.prepare import Preparation
-from sansref.data.readers import open_scan_file
+from sansref.data.readers import find_files, open_scan_file
 from sansref.data.simulate import Sampling, Simulation
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
@@ -259,7 +259,7 @@ def test_a_mask_that_the_run_has_never_seen_is_warned_of(sansref, tiny, write_kn
         f"{heads / 'sub-01_T1w.nii.gz'}: magnitude images; their k-space was simulated and undersampled by {law}",
         warning,
     ]
-    assert made_by(run).sampling == f"{law}, which the run has never seen"
+    assert (made_by(run).sampling, made_by(run).unseen) == (law, True)
     assert warning in evaluate(run, full, tmp_path / "scores", console=QUIET).notes()
     own = evaluate(run, tmp_path / "data", tmp_path / "own", "all", console=QUIET)
     assert warning not in own.notes()
@@ -480,6 +480,11 @@ def test_no_scan_is_replaced(trained, write_knee, tmp_path):
     with pytest.raises(SettingError, match=r"--out is the folder of .*file1000\.h5: choose another"):
         play(trained, [source], tmp_path / "sub" / "..")
     assert source.read_bytes() == before
+
+
+def test_images_can_be_read_as_scans(trained, heads, tmp_path):
+    play(trained, [heads / "sub-01_T1w.nii.gz"], tmp_path / "images")
+    assert [path.suffixes for path in find_files(tmp_path / "images")] == [[".nii", ".gz"]]
 
 
 def test_images_do_not_lie_among_the_scans_of_the_next_command(trained, heads, tmp_path):

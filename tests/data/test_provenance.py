@@ -23,7 +23,9 @@ def test_sentences_tell_what_was_measured() -> None:
     assert "method ssdu, weights 0123456789abcdef." in said
     assert "computed from magnitude images, not measured" in said
     assert "undersampled by software: random_columns, 4x." in said
+    assert "never seen" not in said
     assert said.endswith("RESEARCH USE ONLY: not for diagnostic use.")
+    assert "The method has never seen such a mask." in replace(MADE, unseen=True).sentences(INFO, meta)
     raw = replace(INFO, kind="k-space", acquired_fraction=0.25)
     said = " ".join(MADE.sentences(raw, ScanMeta("s", "a")))
     assert "acquired undersampled, 4x." in said

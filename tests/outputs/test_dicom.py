@@ -220,6 +220,8 @@ def test_the_same_command_gives_the_same_files(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in names] == content
     copy = nifti(tmp_path / "out" / "..", name="sub-01_copy_T1w")
     assert write(copy, tmp_path / "b")[0].SeriesInstanceUID == first[0].SeriesInstanceUID
+    told = write(source, tmp_path / "d", made=replace(MADE, unseen=True))
+    assert told[0].SeriesInstanceUID == first[0].SeriesInstanceUID  # what is known of that can be lost
     other = write(source, tmp_path / "c", made=replace(MADE, weights="f" * 64))
     set_otherwise = write(source, tmp_path / "e", made=replace(MADE, settings="d" * 64))
     assert len({one[0].SeriesInstanceUID for one in (first, other, set_otherwise)}) == 3

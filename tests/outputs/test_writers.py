@@ -65,10 +65,11 @@ def test_hdf5_is_in_the_layout_of_fastmri(tmp_path: Path) -> None:
 
 
 def test_hdf5_says_how_it_came_about(tmp_path: Path) -> None:
-    with fastmri_slices(tmp_path / "slices.h5", SHAPE, about="RESEARCH USE ONLY.") as put:
+    named = "RESEARCH USE ONLY, mask file caf\udce9.npy."  # as Python reads a name that is no UTF-8
+    with fastmri_slices(tmp_path / "slices.h5", SHAPE, about=named) as put:
         _put_all(put)
     with h5py.File(tmp_path / "slices.h5") as file:
-        assert file.attrs["provenance"] == "RESEARCH USE ONLY."
+        assert file.attrs["provenance"] == "RESEARCH USE ONLY, mask file caf .npy."
 
 
 def test_pngs_are_those_of_single_images_and_replace_others(tmp_path: Path) -> None:

@@ -211,6 +211,15 @@ def test_masks_of_files_of_one_size_are_all_told(tiny, write_knee, tmp_path):
     assert told["matrix"] == "32 x 36, 1 coil(s) (2 file(s))"
 
 
+def test_each_size_has_its_turn_and_all_files_count(tiny, write_knee, heads, tmp_path, monkeypatch):
+    monkeypatch.setattr("sansref.training.survey.MOST_SHAPES", 2)
+    for every in (1, 2, 3):
+        write_knee(tmp_path / f"a{every}.h5", every, every=every)
+    shutil.copy(heads / "sub-01_T1w.nii.gz", tmp_path)
+    matrix = facts(survey_of(tiny("ssdu", validation=0.0), tmp_path))["matrix"]
+    assert sorted(line.split(" (")[-1] for line in matrix) == ["1 file(s))", "3 file(s))"]
+
+
 def test_a_mask_file_is_told_by_its_name_and_its_share(tiny, heads, tmp_path):
     mask = np.random.default_rng(0).random((32, 32)) < 0.4
     mask[10:22, 10:22] = True

@@ -235,10 +235,9 @@ def made_by(run: RunDirectory) -> Provenance:
 
     Raises ``FileError`` if its configuration cannot be read.
     """
-    config = run.config()
-    told = config.sampling.in_words()
-    told += ", which the run has never seen" if law_of(run)[1] else ""
-    return Provenance(config.method, file_digest(run.weights), file_digest(run.config_file), told)
+    config, unseen = run.config(), bool(law_of(run)[1])
+    digests = file_digest(run.weights), file_digest(run.config_file)
+    return Provenance(config.method, *digests, config.sampling.in_words(), unseen)
 
 
 def law_of(run: RunDirectory) -> tuple[str, str]:

@@ -40,6 +40,8 @@ class Provenance:
         SHA-256 of the run's configuration.
     sampling
         How scans that come fully sampled are undersampled before they are reconstructed.
+    unseen
+        Whether the method is known to have learned from no scan that was undersampled so.
     noise
         What became of the noise of acquired samples, as a sentence; empty where the method has no say in it.
     shows
@@ -54,6 +56,7 @@ class Provenance:
     weights: str
     settings: str
     sampling: str
+    unseen: bool = False
     noise: str = ""
     shows: str = ""
     meaning: str = ""
@@ -78,6 +81,7 @@ class Provenance:
             said.append("The k-space was synthetic: computed from magnitude images, not measured.")
         if meta.emulated:
             said.append(f"It was undersampled by software: {self.sampling}.")
+            said += ["The method has never seen such a mask."] if self.unseen else []
         elif info.acquired_fraction is not None and info.acquired_fraction < 1:
             said.append(f"It was acquired undersampled, {1 / info.acquired_fraction:.3g}x.")
         said += [f"{self.units}."] if self.units == RELATIVE else []

@@ -128,9 +128,11 @@ def is_full(mask: Tensor) -> bool:
 def is_columns(mask: Tensor) -> bool:
     """Whether a mask (height, width) is 1-D: every column acquired whole or not at all.
 
-    Whole within the rows that are acquired anywhere, since asymmetric echoes leave out rows of all columns.
+    Whole within a block of rows, since asymmetric echoes leave out the first or the last rows of all columns.
     """
-    return bool((mask == mask.any(1, keepdim=True) & mask.any(0, keepdim=True)).all())
+    rows = mask.any(1).nonzero().flatten()
+    block = mask[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else mask
+    return bool((block == block[:1]).all())
 
 
 def acquired_columns(mask: Tensor) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,8 @@ def series_header(info: FileInfo, meta: ScanMeta, made: Provenance, source: Dico
     if source.header.get("ImageLaterality") in ("L", "R"):
         _carry(source.header, new, "Laterality", source.header.ImageLaterality)
     sentences = made.sentences(info, meta)
-    new.SeriesInstanceUID = uid("series", identity, made.weights, made.settings, *sentences)
+    lasting = replace(made, unseen=False).sentences(info, meta)  # what is known of that goes with the training scans
+    new.SeriesInstanceUID = uid("series", identity, made.weights, made.settings, *lasting)
     new.PatientID = "" if source.frames else _name(info.subject)
     if source.frames:
         _carry(source.header, new, "PatientID", "")

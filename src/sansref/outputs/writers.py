@@ -22,7 +22,7 @@ from sansref import __version__
 from sansref.data.placement import MOST_SHEAR, Placement, for_people, is_placing, placement_of
 from sansref.data.provenance import WARNING, Provenance
 from sansref.data.readers.reader import FileInfo
-from sansref.errors import SettingError
+from sansref.errors import SettingError, printable
 from sansref.files import atomic_folder, atomic_path, remove_made, room_on_disk, unrefused
 from sansref.outputs.overlay import DISPLAY_PERCENTILE, Overlay
 from sansref.scan import Geometry, ScanMeta
@@ -198,7 +198,7 @@ def fastmri_slices(
 
     with atomic_path(path) as temporary, unrefused(temporary) as target, h5py.File(target, "w") as file:
         puts = [put_into(file.create_dataset(name, shape, np.float32)) for name in ("reconstruction", *(maps or {}))]
-        file.attrs["provenance"] = about
+        file.attrs["provenance"] = printable(about)
         for name, meaning in (maps or {}).items():
             file[name].attrs["meaning"] = meaning
 

@@ -6,7 +6,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from itertools import zip_longest
+from math import prod
 from typing import Any
 
 import torch
@@ -110,18 +111,32 @@ def _slices(files: Sequence[FileInfo], selection: Slices) -> str:
 def _one_of_each_size(
     config: RunConfig, files: Sequence[FileInfo], skip_bad: bool, undersampled: bool = True
 ) -> list[tuple[list[FileInfo], Scan]]:
-    """Files whose slices are alike, also in how much of them was acquired, and a prepared slice of one of them."""
-    alike: dict[Any, list[FileInfo]] = defaultdict(list)
+    """Files whose slices are alike, also in how much of them was acquired, and a prepared slice of one of them.
+
+    The largest first, and each size once before one of them is looked at again; files of a size that no longer get a
+    turn count to those of this size that did.
+    """
+    sizes: dict[Any, dict[Any, list[FileInfo]]] = defaultdict(lambda: defaultdict(list))
     for info in files:
         acquired = None if info.acquired_fraction is None else round(info.acquired_fraction, 1)
-        alike[info.kind, info.coils, info.height, info.width, acquired].append(info)
+        sizes[_slice_size(info)][acquired].append(info)
+    largest = sorted(sizes, key=lambda size: prod(size[1:]), reverse=True)
+    turns = [group for groups in zip_longest(*(sizes[size].values() for size in largest)) for group in groups if group]
     recipe = replace(config.preparation, undersampled=undersampled)
     examples = []
-    for group in islice(alike.values(), MOST_SHAPES):
+    for group in turns[:MOST_SHAPES]:
         scan = next(filter(None, (_a_slice(recipe, config.slices, info, skip_bad) for info in group[:3])), None)
         if scan is not None:
             examples.append((group, scan))
+    for group in turns[MOST_SHAPES:]:
+        if same := next((tried for tried, _ in examples if _slice_size(tried[0]) == _slice_size(group[0])), None):
+            same += group
     return examples
+
+
+def _slice_size(info: FileInfo) -> tuple[str, int, int, int]:
+    """Kind, coils, height and width."""
+    return info.kind, info.coils, info.height, info.width
 
 
 def _check_references(config: RunConfig, scored: Sequence[FileInfo], scans: Sequence[Scan], skip_bad: bool) -> None:

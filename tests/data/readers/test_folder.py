@@ -23,7 +23,7 @@ def folder(make: Any, tmp_path: Path) -> Path:
     make.fastmri(root / "knee.h5", make.kspace((1, 64, 37)))
     beside = "README README.md LICENSE CHANGES participants.tsv dataset_description.json view.PNG .hidden.nii"
     of_a_disc = "AUTORUN.INF Thumbs.db letter.docx list.xlsx VIEWER.EXE viewer.dll viewer.lnk desktop.ini"
-    for name in [*beside.split(), *of_a_disc.split(), ".git/config", "sub-02/anat/sub-02_dwi.bval"]:
+    for name in ["images.lock", *beside.split(), *of_a_disc.split(), ".git/config", "sub-02/anat/sub-02_dwi.bval"]:
         (root / name).write_text("text")
     for name in ("LOCKFILE", "done"):
         (root / name).touch()
@@ -83,6 +83,10 @@ def test_a_folder_of_one_scan_names_it(dicom: Any, make: Any, folder: Path, tmp_
     paths = dicom.save(tmp_path / "series", dicom.series(dicom.volume((4, 5, 6))))
     (tmp_path / "series" / "LOCKFILE").touch()
     assert one_scan(tmp_path / "series") == min(paths)
+    (tmp_path / "head").mkdir()
+    for name in ("T1.nii.gz", "T1_mask.nii.gz", "T1_seg.nii.gz"):
+        make.nifti(tmp_path / "head" / name, make.volume())
+    assert one_scan(tmp_path / "head") == tmp_path / "head" / "T1.nii.gz"
     assert one_scan(paths[2]) == paths[2]
     assert len(open_file(tmp_path / "series")) == 4
     with pytest.raises(FileError, match=r"study: holds 2 scans, not one. Give one of them, such as .*knee\.h5\."):

@@ -127,6 +127,29 @@ def test_columns_are_told_from_points() -> None:
     assert not is_columns(almost)
 
 
+@pytest.mark.parametrize("step", [(3, 1), (2, 2)])
+def test_rows_and_lattices_are_no_columns(step: tuple[int, int]) -> None:
+    acquired = torch.zeros(SHAPE, dtype=torch.bool)
+    acquired[:: step[0], :: step[1]] = True
+    assert not is_columns(acquired)
+    density = MaskFamily().density(acquired)
+    assert float(density.mean()) == pytest.approx(float(acquired.float().mean()), rel=0.1)
+    assert (MaskFamily().another(acquired, 0) != acquired).any()
+
+
+@pytest.mark.parametrize(("withheld", "rows"), [(0.0, 1), (0.1, 1), (0.1, 64)], ids=["none", "columns", "points"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_masks_like_one_that_lacks_nothing_but_its_border_leave_out_some_of_it(
+    axis: int, withheld: float, rows: int
+) -> None:
+    """Partial Fourier or an asymmetric echo alone: stages of IDR need masks that are not the scan's own."""
+    acquired = torch.ones(64, 64, dtype=torch.bool)
+    acquired.narrow(axis, 0, 16).fill_(False)
+    acquired &= torch.rand(rows, 64, generator=seeded(0)) >= withheld
+    for mask in pool(MaskFamily(withheld=withheld), acquired, 20):
+        assert float((acquired & ~mask).sum() / acquired.sum()) > 0.1
+
+
 def test_columns_of_an_asymmetric_echo_are_columns() -> None:
     """Rows that no echo reached are out of the mask, and out of those like it."""
     acquired = columns()

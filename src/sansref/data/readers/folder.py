@@ -24,7 +24,7 @@ OFFICE = frozenset((".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", "
 PROGRAMS = frozenset((".inf", ".ini", ".exe", ".dll", ".ocx", ".jar", ".chm", ".msi", ".bat", ".cmd", ".lnk", ".url"))
 OF_PROGRAMS = frozenset((".db", ".bmp", ".ico", ".js", ".css", ".config", ".manifest", ".properties"))
 #: Files that lie beside scans and hold none.
-BESIDE = TABLES_AND_TEXT | PICTURES_AND_CODE | OFFICE | PROGRAMS | OF_PROGRAMS | {".bval", ".bvec"}
+BESIDE = TABLES_AND_TEXT | PICTURES_AND_CODE | OFFICE | PROGRAMS | OF_PROGRAMS | {".bval", ".bvec", ".lock"}
 BESIDE_NAMES = frozenset(("README", "LICENSE", "LICENCE", "CHANGES", "CITATION", "MD5SUMS", "SHA256SUMS"))
 
 MOST_LEVELS = 24
@@ -34,7 +34,7 @@ MOST_LEVELS = 24
 def find_files(folder: Path) -> list[Path]:
     """List, sorted, the files at any depth of a folder that may hold scans.
 
-    Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.docx``, pictures, a
+    Hidden files and folders, and files that usually lie beside scans (``README``, ``.json``, ``.lock``, pictures, a
     disc's viewer, empty marks such as ``LOCKFILE``, ...), are passed over. Links are followed, each folder once. A
     DICOM series is listed by its first file, BART's pair by its ``.cfl``. Raises ``FileError`` if the folder does not
     exist, is a file, may not be listed or holds no such file.
@@ -69,7 +69,8 @@ def one_scan(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    first, *others = find_files(path)
+    found = find_files(path)
+    first, *others = [file for file in found if not names_labels(file, path)] or found
     if others:
         raise FileError(path, f"holds {1 + len(others)} scans, not one", f"Give one of them, such as {first}")
     return first

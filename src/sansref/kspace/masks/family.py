@@ -16,6 +16,7 @@ from sansref.randomness import seeded
 
 # This many masks of 256 x 256 take 32 MiB.
 _REMEMBERED = 512
+_FILLED = 0.95  # share of the samples from which on a part of k-space counts as full
 
 
 class MaskFamily:
@@ -79,8 +80,9 @@ class MaskFamily:
         generator = seeded(self._seed, "pool", number)
         if self._draw is not None:
             return self._draw(shape_of(acquired), generator).array
-        if is_columns(acquired):
-            return self._like(acquired.any(0, keepdim=True), generator) & acquired.any(1, keepdim=True)
+        line = acquired.any(0, keepdim=True)
+        if is_columns(acquired) and not self._is_filled(line):
+            return self._like(line, generator) & acquired.any(1, keepdim=True)
         return self._like(acquired, generator)
 
     def _like(self, acquired: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,8 +90,14 @@ class MaskFamily:
         return order_sample(whole, round(float(whole.sum())), generator)
 
     def _whole(self, acquired: Tensor) -> Tensor:
-        density = estimated_density(acquired, acquired.shape[0] == 1, within=reached(acquired))
+        within = reached(acquired)
+        # If nothing lacks where partial Fourier reaches, only a mask that reaches elsewhere, too, leaves anything out.
+        within = torch.ones_like(within) if self._is_filled(acquired[within]) else within
+        density = estimated_density(acquired, acquired.shape[0] == 1, within=within)
         return (density.double() / (1 - self._withheld)).clamp(max=1)
+
+    def _is_filled(self, acquired: Tensor) -> bool:
+        return float(acquired.double().mean()) >= _FILLED * (1 - self._withheld)
 
     def _key(self, acquired: Tensor) -> object:
         shape = shape_of(acquired)
