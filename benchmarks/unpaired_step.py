@@ -35,7 +35,7 @@ def step(method: Method[Any, ImagePair], pair: ImagePair, half: bool) -> None:
         if update is None:
             return
         method.zero_grad()
-        update.loss.backward(inputs=update.turn.parameters)
+        update.loss.backward(inputs=update.turn.unfrozen)
 
 
 def in_pytorchs_order(call: Callable[[], None]) -> None:

@@ -20,9 +20,17 @@ from helpers.forks import fork
 from sansref import files as files_module
 from sansref.commands.evaluate import evaluate
 from sansref.commands.output_files import law_of, made_by
-from sansref.commands.reconstruct import Job, Worker, reconstruct_files, reconstruct_slices, usable_device, whole_files
+from sansref.commands.reconstruct import (
+    Job,
+    Worker,
+    reconstruct_files,
+    reconstruct_slices,
+    scans_of,
+    usable_device,
+    whole_files,
+)
 from sansref.data.prepare import Preparation
-from sansref.data.readers import find_files, open_scan_file
+from sansref.data.readers import ReaderOptions, find_files, open_scan_file
 from sansref.data.simulate import Sampling, Simulation
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
@@ -130,6 +138,21 @@ def test_arrays_may_have_other_axes_than_those_of_training(trained, tmp_path):
         with Image.open(done.written[0]) as image:
             told.append((image.size, done.earlier, done.emulated))
     assert told == [((32, 48), False, True), ((48, 32), False, True), ((48, 32), True, False)]
+
+
+def test_the_level_of_noise_is_found_in_the_slices_that_are_taken(tiny, tmp_path):
+    kspace = np.random.default_rng(0).normal(size=(10, 48, 32)).astype(np.complex64)
+    kspace[0] = 0
+    np.save(tmp_path / "scan.npy", kspace)
+    config = tiny("ssdu", denoise=True, acceleration=1.0, slices=3, axes="slice,row,column")
+    options = ReaderOptions(axes=config.slices.axes)
+    info = open_scan_file(tmp_path / "scan.npy", options).describe(tmp_path / "scan.npy")
+    scans = list(scans_of(config, info))
+    assert len(scans) == 3
+    levels = [scan.meta.noise[0] * scan.meta.scale for scan in scans]
+    assert levels == pytest.approx(levels[:1] * 3)
+    with pytest.raises(FileError, match="only zeros in the k-space of slice 0"):
+        list(scans_of(config.changed(slices=0), info))
 
 
 @pytest.mark.parametrize("every", [1, 2])

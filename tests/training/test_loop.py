@@ -276,6 +276,23 @@ def test_what_a_method_logs_keeps_no_graph_alive(make_scans):
     assert not any(value.requires_grad for value in logged.values())
 
 
+def test_frozen_weights_stay_and_the_others_learn(make_scans):
+    class Together(Uphill):
+        @property
+        def turns(self):
+            return [Turn("both", [self.first, self.second])]
+
+        def step(self, batch):
+            yield self.asked(self.turns[0], -self.first - self.second)
+
+    method, scan = Together(), make_scans((32, 32))[0]
+    method.first.requires_grad_(False)
+    batch = KspaceExample.stacked([KspaceExample(scan.measurement, scan.kspace, scan.mask.float())])
+    Loop(method, TEN_STEPS, 0, 1, alone(CPU)).step(batch, 1.0, 0)
+    assert float(method.first) == 0
+    assert float(method.second.detach()) > 0
+
+
 class TwoStages(Uphill):
     stages = 2
 

@@ -353,7 +353,7 @@ def _regularisation(name: ClassicalName, config: RunConfig, files: list[FileInfo
     scans: list[Scan] = []
     for info, index in slices[:: -(-len(slices) // SCANS)]:
         try:
-            scans += config.preparation.scans(info, [index])
+            scans += scans_of(config, info, [index])
         except FileError:
             if not skip_bad:
                 raise

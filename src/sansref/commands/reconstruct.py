@@ -397,11 +397,12 @@ def scans_of(config: RunConfig, info: FileInfo, wanted: Sequence[int] | None = N
 
 
 def with_file_noise(recipe: Preparation, info: FileInfo, wanted: Sequence[int] | None = None) -> Iterator[Scan]:
-    """The scans of a file, each with the level of noise that is found in a few slices of it, unless it is known.
+    """The scans of a file, each with the level of noise that is found in a few of its slices, unless it is known.
 
-    ``wanted`` are the numbers of the slices, None for those that the recipe wants.
+    These are of the slices that the recipe takes; ``wanted`` are the numbers of those to give, None for all of them.
     """
-    few = [*recipe.scans(info, sorted({info.slices * place // NOISE_SLICES for place in range(NOISE_SLICES)}))]
+    taken = [*recipe.slices.indices(info.slices)]
+    few = [*recipe.scans(info, sorted({taken[len(taken) * place // NOISE_SLICES] for place in range(NOISE_SLICES)}))]
     if any(scan.meta.synthetic for scan in few):  # with noise in proportion to the signal of each slice
         few = []
     noises = [estimate_noise(scan.kspace, scan.mask) for scan in few]

@@ -86,6 +86,11 @@ class Turn:
     averaged: bool = True
     lookahead: bool = False
 
+    @property
+    def unfrozen(self) -> list[nn.Parameter]:
+        """The parameters that the loss is differentiated for: all but those that do not require it."""
+        return [parameter for parameter in self.parameters if parameter.requires_grad]
+
 
 class Update(NamedTuple):
     """One update that a method asks for: the turn to move, the loss to lower, and its parts, for the log."""

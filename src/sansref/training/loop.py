@@ -247,7 +247,7 @@ class Loop(Generic[AnyBatch]):
                 raise failed(f"the loss of turn {turn.name!r} is {float(total)}", epoch)
             optimizer = self.optimizers[turn.name]
             optimizer.zero_grad()
-            self.scaler.scale(loss * share).backward(inputs=turn.parameters)  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss * share).backward(inputs=turn.unfrozen)  # type: ignore[no-untyped-call]
             self.processes.average_gradients(turn.parameters)
             self.scaler.step(optimizer)
             self.scaler.update()

@@ -370,7 +370,7 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
             if update is None:
                 return
             method.zero_grad()
-            update.loss.backward(inputs=update.turn.parameters)  # type: ignore[no-untyped-call]
+            update.loss.backward(inputs=update.turn.unfrozen)  # type: ignore[no-untyped-call]
 
     def reconstruct() -> None:
         with torch.inference_mode(), computing:
