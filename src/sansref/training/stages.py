@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -20,7 +21,7 @@ from sansref.methods import Method
 from sansref.scan import Scan
 from sansref.training.batches import ValidationSet
 from sansref.training.config import TrainingOptions
-from sansref.training.history import read_history
+from sansref.training.history import kept_row, read_history
 from sansref.training.loop import StageFiles, StageResult, fit, time_is_over
 from sansref.training.processes import Processes
 from sansref.training.progress import Progress
@@ -103,14 +104,14 @@ def run_stages(
     return stage_files(folder, _best(results)).best, results
 
 
-def best_so_far(folder: Path, stages: int) -> tuple[Path, list[StageResult]] | None:
+def best_so_far(folder: Path, stages: int, keep: Literal["best", "last"]) -> tuple[Path, list[StageResult]] | None:
     """What :func:`run_stages` would return if training ended now; None if no epoch has."""
     results: list[StageResult] = []
     for stage in range(stages):
         rows = [row for row in read_history(folder / "metrics.csv") if int(row["stage"]) == stage]
         if rows and stage_files(folder, stage).best.exists():
-            best = min(rows, key=lambda row: float(row["score"]))
-            results.append(StageResult(float(best["score"]), int(best["epoch"])))
+            kept = kept_row(rows, keep)
+            results.append(StageResult(float(kept["score"]), int(kept["epoch"])))
     return (stage_files(folder, _best(results)).best, results) if results else None
 
 

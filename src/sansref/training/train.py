@@ -266,7 +266,7 @@ def end_here(config: RunConfig, run: RunDirectory, scans: int) -> bool:
 
     Returns False, and leaves the run unfinished, if no epoch has ended.
     """
-    found = best_so_far(run.path, config.build().stages)
+    found = best_so_far(run.path, config.build().stages, config.training.keep)
     if found is not None:
         _write_model(config, *found, scans, run)
     return found is not None

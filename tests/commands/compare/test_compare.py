@@ -35,6 +35,12 @@ from sansref.settings import merged
 pytestmark = pytest.mark.slow
 
 TWO = {4.0: {}, 6.0: {}}
+UNTRAINED = {
+    "methods": {"Input": {"method": "zero_filled"}, "TV": {"method": "total_variation"}},
+    "baseline": "Input",
+    "gap": None,
+}
+SHARED = {"split": {"test": 0.3, "validation": 0.2}, "machine": {"accelerator": "cpu", "threads": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,7 @@ def test_no_reference_is_written_but_for_the_test_and_for_those_who_need_it(fini
     assert kept == {place.out / "test" / "4x-fold0", place.out / "test" / "6x-fold0"}
 
 
-def test_test_scans_are_not_read_before_everything_is_trained(place, quiet, monkeypatch):
+def test_test_scans_are_looked_at_once_and_used_when_everything_is_trained(place, quiet, monkeypatch):
     here = place()
     read, trained = [], []
     scans = Preparation.scans
@@ -132,7 +138,62 @@ def test_test_scans_are_not_read_before_everything_is_trained(place, quiet, monk
     compare(here, console=quiet)
     assert files
     assert files <= set(read)
-    assert all(trained)
+    assert trained[: len(files)] == [False] * len(files)
+    assert all(trained[len(files) :])
+
+
+def test_a_test_scan_that_cannot_be_used_is_refused_before_any_training(place, write_heads, tmp_path, quiet):
+    here = replace(place(**UNTRAINED), data=write_heads(tmp_path / "heads"))
+    subject = min(here.test_subjects(here.plan.cells[0].config))
+    file = next(info.path for info in here.files if info.subject == subject)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileError, match=file.name):
+        compare(here, console=quiet)
+    assert not (here.out / "cells").exists()
+    file.write_bytes(whole)
+    compare(replace(here), console=quiet)
+
+
+def test_one_folder_holds_cells_of_one_set_of_data(place, heads, write_heads, tmp_path, quiet):
+    here, others = place(**UNTRAINED), write_heads(tmp_path / "others")
+    compare(here, console=quiet)
+    (others / "sub-06_T1w.nii.gz").rename(others / "sub-96_T1w.nii.gz")
+    another = replace(place(**UNTRAINED | {"methods": {"Input": {"method": "zero_filled_best_scale"}}}), data=others)
+    with pytest.raises(FileError, match=r"others: no longer holds the files .*sub-06_T1w.nii.gz is gone"):
+        compare(another, console=quiet)
+    compare(here, console=quiet)
+
+
+def test_full_scans_are_known_from_the_command_on_that_gave_them(place, write_heads, tmp_path):
+    here, full = place(), write_heads(tmp_path / "full")
+    (here.out / "cells" / "tv" / "4x").mkdir(parents=True)
+    (here.out / "cells" / "tv" / "4x" / "choice.json").write_text("{}")  # something has been made of the data
+    for given in (None, full, None, full):
+        replace(here, full=given).check_data()
+    (full / "sub-01_T1w.nii.gz").unlink()
+    with pytest.raises(FileError, match="full: no longer holds the files"):
+        replace(here, full=full).check_data()
+
+
+def test_a_mask_file_that_has_changed_is_refused(place, tmp_path, quiet):
+    mask = np.random.default_rng(0).random((32, 32)) < 0.3
+    mask[12:21, 12:21] = True
+    np.save(tmp_path / "mask.npy", mask)
+    here = place(**UNTRAINED, shared=SHARED | {"sampling": {"mask": str(tmp_path / "mask.npy")}})
+    compare(here, console=quiet)
+    mask[0] = ~mask[0]
+    np.save(tmp_path / "mask.npy", mask)
+    with pytest.raises(FileError, match=r"mask\.npy: has changed since the comparison in .* was begun with it"):
+        compare(replace(here), console=quiet)
+
+
+def test_a_run_without_its_weights_is_not_trained(finished, tmp_path):
+    here = copy(finished, tmp_path)
+    cell = next(cell for cell in here.plan.cells if cell.learned)
+    assert is_trained(here, cell)
+    here.run_of(cell).weights.unlink()
+    assert not is_trained(here, cell)
 
 
 def test_a_finished_comparison_is_written_again_without_any_training(finished, tmp_path, quiet, monkeypatch):

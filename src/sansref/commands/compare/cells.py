@@ -11,6 +11,7 @@ from typing import cast
 
 from rich.console import Console
 
+from sansref import __version__
 from sansref.commands.compare.plan import Cell
 from sansref.commands.compare.workplace import Workplace, drop_data, hash_of, read_record
 from sansref.data.prepare import prepare
@@ -65,6 +66,7 @@ def choose(place: Workplace, cell: Cell) -> None:
         "error": found.error,
         "tried": found.tried,
         "scans": len(scans),
+        "denoise": place.plan.denoises,
         "method": cell.method,
         **place.recipe(cell),
     }
@@ -93,8 +95,10 @@ def _name(cell: Cell) -> ClassicalName:
 def is_trained(place: Workplace, cell: Cell) -> bool:
     """Whether nothing is left to train or to choose."""
     if cell.learned:
-        return place.run_of(cell).finished
-    return not cell.chosen or place.choice_file(cell).exists()
+        run = place.run_of(cell)
+        return run.finished and not run.missing
+    # Where methods that denoise have come since, it has to be chosen by their rule.
+    return not cell.chosen or read_record(place.choice_file(cell)).get("denoise") == place.plan.denoises
 
 
 def train_cell(place: Workplace, cell: Cell, console: Console | None = None) -> None:
@@ -160,6 +164,7 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[Scored
         "denoises": place.plan.denoises,
         "lpips": backbone,
         "columns": COLUMNS,
+        "version": __version__,
     }
     record, scores = folder / "scored.json", folder / "scores.csv"
     found = read_record(record)
@@ -176,6 +181,7 @@ def score_cell(place: Workplace, cell: Cell, lpips: LPIPS | None) -> list[Scored
         for file in [file_in(place.data, scan.meta.source)]
         for row in scorer.score(scan, item)
     ]
+    record.unlink(missing_ok=True)  # it must not vouch for scores of another kind, should the disk be full
     write_scores(scores, rows)
     write_text(record, json.dumps(wanted, indent=2))
     return read_scores(scores)  # as every later command sees them

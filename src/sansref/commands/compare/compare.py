@@ -112,13 +112,19 @@ def summaries_of(plan: Plan, rows: Sequence[ScoredSlice], scoring: Scoring) -> l
 
 
 def _data_note(place: Workplace) -> str:
-    tested = {cell.test_set: place.test_scans(cell) for cell in place.plan.cells}
+    first = place.plan.cells[0]
+    # The slices of all accelerations are the same.
+    tested = {
+        cell.test_set: place.test_scans(cell) for cell in place.plan.cells if cell.acceleration == first.acceleration
+    }
+    # A reference by rss is made of all coils, also that of one virtual coil.
+    stored = {str(info.path): info.coils for info in place.files} if first.config.coils.reference == "rss" else {}
     slices = [
-        (meta.synthetic, coils > 1 and not meta.synthetic)
+        (meta.synthetic, stored.get(meta.source, coils) > 1 and not meta.synthetic)
         for scans in tested.values()
         for meta, (coils, *_) in zip(scans.metas, scans.shapes, strict=True)
     ]
-    return data_note(slices, place.plan.cells[0].config.coils.reference)
+    return data_note(slices, first.config.coils.reference)
 
 
 def _write_report(place: Workplace, rows: Sequence[ScoredSlice], summaries: Sequence[Summary]) -> None:

@@ -61,7 +61,7 @@ def read_plan(path: Path, _above: tuple[Path, ...] = ()) -> dict[str, Any]:
     below = read_plan(base, above)
     if listed:
         known = below.pop("accelerations", {})
-        own["accelerations"] = {value: known.get(value, {}) for value in own["accelerations"]}
+        own["accelerations"] = {value: known.get(value) or {} for value in own["accelerations"]}
     values = merged(below, own)
     for group in REMOVABLE:
         there = below.get(group)

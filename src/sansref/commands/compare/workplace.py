@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sansref.commands.compare.plan import SAME, Cell, Plan
 from sansref.data.prepare import prepare
+from sansref.data.provenance import fingerprint
 from sansref.data.readers import FileInfo, ScanFiles, open_scan_file, scan_files
 from sansref.data.scan_store import PREPARED, PreparedScans
 from sansref.errors import FileError, SettingError
@@ -29,6 +30,9 @@ from sansref.yaml_json import read_json
 KNOWN = ("files.json", "full_files.json")
 """Where the fingerprints of the files of ``--data`` and ``--full`` are kept."""
 
+NAMED = "named_files.json"
+"""Where those of the files are kept that settings name, such as a mask, by path."""
+
 CHOICE = "choice.json"
 """What was chosen for a method that is not trained."""
 
@@ -37,9 +41,9 @@ CHOICE = "choice.json"
 class Workplace:
     """A comparison on some data in some folder.
 
-    ``files.json`` fingerprints of the data files · ``cells/METHOD/PLACE/`` one run directory each · ``test/`` test
-    scans, written when everything has been trained, and the hash of their masks and samples · tables, figures and the
-    report.
+    ``files.json``, ``full_files.json`` and ``named_files.json`` fingerprint the files of the data, of ``--full`` and of
+    settings, such as a mask · ``cells/METHOD/PLACE/`` one run directory each · ``test/`` test scans, written
+    when everything has been trained, and the hash of their masks and samples · tables, figures and the report.
 
     Attributes
     ----------
@@ -80,7 +84,7 @@ class Workplace:
         SettingError
             Naming what is wrong, or the cell and what has changed.
         FileError
-            If a test scan is undersampled.
+            If a test scan is undersampled, or cannot be used.
         """
         keep_outside(self.out, self.data, "--data")
         keep_outside(self.out, self.full, "--full")
@@ -102,8 +106,13 @@ class Workplace:
                     " --out, or remove that folder to train the cell again"
                 )
         sets = {cell.test_set: cell for cell in self.plan.cells}.values()
-        for info in {info.path: info for cell in sets for info in self._test_files(cell)}.values():
+        tested = {info.path: (info, cell.config.preparation) for cell in sets for info in self._test_files(cell)}
+        begun = self._begun
+        for info, preparation in tested.values():
             self._check_full(info)
+            if not begun:  # later nobody could leave the file out
+                for _ in preparation.scans(info):
+                    pass
         claim(self.out, "comparison")
         self.check_data()
         self._clean()
@@ -111,13 +120,34 @@ class Workplace:
     def check_data(self) -> None:
         """See to it that all cells, of this command and of earlier ones, are made of the same data."""
         now = (fingerprints(self.files, self.data), fingerprints(self._full_files, self.full) if self.full else {})
-        for name, folder, wanted in zip(KNOWN, (self.data, self.full), now, strict=True):
-            file = self.out / name
-            if folder is not None and file.exists() and any(map(self._committed, self.plan.cells)):
-                refuse_changes(folder, read_fingerprints(file), wanted, f"the comparison in {self.out}")
-            write_text(file, json.dumps(wanted, indent=1))
+        known, begun = self.known or ({}, {}), self._begun
+        for name, folder, earlier, wanted in zip(KNOWN, (self.data, self.full), known, now, strict=True):
+            if folder is not None and earlier and begun:
+                refuse_changes(folder, earlier, wanted, f"the comparison in {self.out}")
+            if wanted or not earlier:  # what is known of --full outlives a command without it
+                write_text(self.out / name, json.dumps(wanted, indent=1))
+        file, named = self.out / NAMED, self._named_files()
+        earlier = read_fingerprints(file) if begun and file.exists() else {}
+        for path, fingerprinted in named.items():
+            if earlier.get(path, fingerprinted) != fingerprinted:
+                problem = f"has changed since the comparison in {self.out} was begun with it"
+                raise FileError(path, problem, "Restore it, or choose another --out")
+        write_text(file, json.dumps(earlier | named, indent=1))
         for cell in self.plan.cells:
             self.check_cell(cell)
+
+    def _named_files(self) -> dict[str, str]:
+        """Fingerprints of the files that settings name, such as a mask, or that lie in a folder of coil maps."""
+        values = [value for cell in self.plan.cells for value in by_name(asdict(cell.config.preparation)).values()]
+        places = [Path(value) for value in dict.fromkeys(values) if isinstance(value, str | Path)]
+        files = [
+            file
+            for place in places
+            if place.is_absolute()
+            for file in (sorted(place.rglob("*")) if place.is_dir() else [place])
+            if file.is_file()
+        ]
+        return {str(file): fingerprint(file) for file in files}
 
     @property
     def _full_files(self) -> list[FileInfo]:
@@ -145,10 +175,15 @@ class Workplace:
             if (full := self.full_for(cell)) is not None:
                 refuse_changes(full, run.full_files(), self.known[1], str(run.path))
 
-    def _committed(self, cell: Cell) -> bool:
-        """Whether a cell has come so far that other files cannot take the place of those that it was made of."""
-        run = self.run_of(cell)
-        return run.committed if cell.learned else self.choice_file(cell).exists() or (run.path / "scored.json").exists()
+    @property
+    def _begun(self) -> bool:
+        """Whether a cell, of any plan, has come so far that other files cannot take the place of its own."""
+        made = (CHOICE, "scored.json")
+        return any(
+            RunDirectory(folder).committed or any((folder / name).exists() for name in made)
+            for folder in (self.out / "cells").glob("*/*")
+            if folder.is_dir()
+        )
 
     def _clean(self) -> None:
         """Remove what killed commands have left: the data of cells that need none any more, with their references."""
