@@ -133,6 +133,17 @@ def test_every_coil_has_its_own_level() -> None:
     assert found.flatten().tolist() == pytest.approx((sigma * gains).flatten().tolist(), rel=0.05)
 
 
+def test_a_coil_that_received_nothing_leaves_those_of_the_others_as_they_are() -> None:
+    made, _ = scan(20, coils=2)
+    alone = estimate_noise(made.kspace, made.mask)
+    found = estimate_noise(torch.cat([made.kspace[:1], torch.zeros_like(made.kspace[:1]), made.kspace[1:]]), made.mask)
+    assert (found.source, found.sure) == (alone.source, alone.sure)
+    assert found.level.flatten().tolist() == [float(alone.level[0]), 0, float(alone.level[1])]
+    assert torch.equal(found.colour, alone.colour)
+    nothing = estimate_noise(torch.zeros_like(made.kspace), made.mask)
+    assert not nothing.level.any()
+
+
 @pytest.mark.parametrize("law", ["variable_density", "uniform_random", "random_columns", "poisson_disc"])
 def test_white_noise_of_every_coil_is_found(law: str) -> None:
     levels, mask = torch.tensor([0.5, 2.0, 30.0]), acquired(law)

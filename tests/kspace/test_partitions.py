@@ -221,6 +221,13 @@ def test_too_few_samples_are_refused() -> None:
         select_variable_density(torch.zeros_like(few), seeded())
 
 
+@pytest.mark.parametrize("rows", [2, 8, 64])
+def test_the_central_columns_of_the_smallest_grids_are_not_held_out(rows: int) -> None:
+    acquired = torch.ones(rows, 128, dtype=torch.bool)
+    for seed in range(20):
+        assert not hold_out(acquired, 0.3, seeded(seed), unit="column").target[:, 61:67].any()
+
+
 def test_scans_of_a_few_columns_are_told_how_many_are_needed() -> None:
     few = central_mask((32, 32), (32, 6))
     for call in (split_uniform, split_gaussian):

@@ -117,7 +117,8 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     its square over the readout is that of a sample (Parseval). Elsewhere ``A r^-5 + 2 sigma^2`` is fitted to the power
     of the outermost samples, by least squares of the relative error, with neither term negative. All power is that of
     complex noise, exponentially distributed: its median over ln 2 is its mean, and a few strong samples do not count.
-    How far off it is, is in ``docs/denoise.md``. Without samples the level is 0.
+    How far off it is, is in ``docs/denoise.md``. Without samples the level is 0, as it is of a coil that received
+    nothing.
 
     Colour is taken from air alone: what is seen there is transformed back to k-space, where its power is taken as a
     product of a smooth profile along each axis. Haze in the air, such as ghosts and the floor of a magnitude image, is
@@ -136,6 +137,11 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     white = filled.to(kspace.real.dtype)
     if int(filled.sum()) < 2 * RINGS:
         return Noise(zero, zero, zero, white, "spectrum")
+    alive = kspace.flatten(1).any(1)
+    if not alive.all():
+        found = estimate_noise(kspace[alive], mask)
+        level, low, high = (zero.index_put((alive,), one) for one in (found.level, found.low, found.high))
+        return Noise(level, low, high, found.colour, found.source)
     rim = _from_spectrum(kspace, filled)
     full = _without_gaps(filled)
     if full:

@@ -213,8 +213,8 @@ def hold_out(
 
 
 def never_held_out(shape: Shape, center: float = SPARED, least: int = 0) -> Shape:
-    """Sides of the block around DC of which :func:`hold_out` takes nothing."""
-    rows, columns = (min(n, max(side, least)) for n, side in zip(shape, fraction_sides(shape, center), strict=True))
+    """Sides of the block around DC of which :func:`hold_out` takes nothing; it has a sample at least."""
+    rows, columns = (min(n, max(side, least, 1)) for n, side in zip(shape, fraction_sides(shape, center), strict=True))
     return rows, columns
 
 

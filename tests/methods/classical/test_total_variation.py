@@ -32,6 +32,16 @@ def objective(given: Measurement, image: Tensor, absolute: float) -> float:
     return 0.5 * float(misfit.abs().square().sum()) + absolute * float(np.hypot(np.abs(down), np.abs(right)).sum())
 
 
+def test_components_of_two_sets_of_maps_have_no_edge_in_common() -> None:
+    """One below the other, two even images would have one: nothing of them is to be taken away."""
+    side, weights = 16, torch.linalg.qr(torch.randn(4, 2, dtype=torch.complex64, generator=seeded()))[0]
+    maps = weights[None, :, :, None, None].expand(1, 4, 2, side, side).flatten(2, 3)
+    image = torch.cat([torch.full((side, side), 1.0), torch.full((side, side), 0.2)]).to(torch.complex64)[None]
+    mask = torch.ones(1, side, side, dtype=torch.bool)
+    given = Measurement(Cartesian(mask, maps).forward(image), mask, maps)
+    torch.testing.assert_close(total_variation(given, 0.1, 100), image, atol=1e-4, rtol=0)
+
+
 def test_differences_are_those_to_the_pixel_below_and_to_the_right_round_the_border() -> None:
     image = torch.tensor([[1, 2, 4], [7, 7j, 0]])
     expected = torch.tensor([[[6, -2 + 7j, -4], [-6, 2 - 7j, 4]], [[1, 2, -3], [-7 + 7j, -7j, 7]]])

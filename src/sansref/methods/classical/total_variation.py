@@ -58,27 +58,32 @@ def total_variation(given: Measurement, regularisation: float, iterations: int =
     rho = max(regularisation, SMALLEST) / edge * gain
     threshold = regularisation / rho * zero_filled.abs().amax(PLANE, keepdim=True)
     inverse = _inverse_diagonal(given, rho)
+    several = encoding.sets > 1
+    threshold = threshold.unsqueeze(-3) if several else threshold
+
+    def apart(image: Tensor) -> Tensor:  # images of two sets of maps lie below one another, and have no common edge
+        return unstacked(image, given.mask.shape[-2]) if several else image
+
+    def together(parts: Tensor) -> Tensor:
+        return parts.flatten(-3, -2) if several else parts
 
     def precondition(image: Tensor) -> Tensor:
-        if encoding.sets == 1:
-            return torch.fft.ifft2(inverse * torch.fft.fft2(image))
-        parts = unstacked(image, given.mask.shape[-2])
-        return torch.fft.ifft2(inverse * torch.fft.fft2(parts)).flatten(-3, -2)
+        return together(torch.fft.ifft2(inverse * torch.fft.fft2(apart(image))))
 
     def system(image: Tensor) -> Tensor:
-        return encoding.normal(image) + rho * differences_adjoint(differences(image))
+        return encoding.normal(image) + rho * together(differences_adjoint(differences(apart(image))))
 
     image = zero_filled / gain
-    applied, split = system(image), differences(image)
+    applied, split = system(image), differences(apart(image))
     dual = torch.zeros_like(split)
     for _ in range(iterations):
-        wanted = zero_filled + rho * differences_adjoint(split - dual)
+        wanted = zero_filled + rho * together(differences_adjoint(split - dual))
         if given.maps is None:
             image = precondition(wanted)
         else:
             image, residual = conjugate_gradients(system, image, wanted - applied, INNER_STEPS, precondition)
             applied = wanted - residual
-        dual = dual + differences(image)
+        dual = dual + differences(apart(image))
         split = shrink(dual, threshold)
         dual = dual - split
     return image
