@@ -150,6 +150,44 @@ def test_masks_like_one_that_lacks_nothing_but_its_border_leave_out_some_of_it(
         assert float((acquired & ~mask).sum() / acquired.sum()) > 0.1
 
 
+@pytest.mark.parametrize(("width", "acceleration", "center"), [(64, 4, 0.08), (128, 8, 0.04), (320, 8, 0.04)])
+def test_gaps_that_chance_leaves_can_be_sampled(width: int, acceleration: int, center: float) -> None:
+    """Else errors there would be taken for zero padding, in which there are none."""
+    counted = []
+    for seed in range(10):
+        acquired = draw_mask("random_columns", (8, width), acceleration, seeded(seed), center=center).array
+        density = MaskFamily().density(acquired)
+        assert float(density.sum()) == pytest.approx(float(acquired.sum()))
+        counted.append(float((density > 0)[~acquired].float().mean()))
+    assert sum(counted) / 10 > 0.9
+
+
+@pytest.mark.parametrize("step", [4, 6, 8])
+def test_the_density_of_a_lattice_is_even(step: int) -> None:
+    acquired = torch.zeros(8, 128, dtype=torch.bool)
+    acquired[:, 64 % step :: step] = True
+    acquired[:, 61:67] = True
+    density = MaskFamily().density(acquired)
+    assert bool((density > 0).all())
+    assert float(density[0, 80:].std()) < 0.5 / step
+
+
+@pytest.mark.parametrize("law", ["random_columns", "variable_density"])
+def test_zero_padding_has_no_density_and_partial_fourier_has(law: str) -> None:
+    whole = draw_mask(law, (64, 64), 4, seeded()).array
+    padded = torch.nn.functional.pad(whole, (32, 32, 32, 32))
+    inside = torch.nn.functional.pad(torch.ones_like(whole), (32, 32, 32, 32))
+    density = MaskFamily().density(padded)
+    beyond = ~inside
+    beyond[[31, 96]] = beyond[:, [31, 96]] = False  # on the other side of DC there is one more row, and one more column
+    assert not density[beyond].any()
+    assert not MaskFamily().another(padded, 0)[beyond].any()
+    assert float((density[inside] > 0).float().mean()) > 0.9
+    part = draw_mask(law, (128, 128), 4, seeded()).array
+    part[:, :40] = False
+    assert float((MaskFamily().density(part)[:, :40] > 0).float().mean()) > 0.9
+
+
 def test_columns_of_an_asymmetric_echo_are_columns() -> None:
     """Rows that no echo reached are out of the mask, and out of those like it."""
     acquired = columns()

@@ -114,8 +114,10 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0, within: 
     """Density of the law behind a mask, estimated from the mask alone.
 
     The sampled fraction of rings around DC, two samples thick; of a column mask, of bands of columns at like
-    distance on both sides of DC, 1/32 of the width each. The fully sampled center is left out of the rings
-    and has density 1. One mask says little about its law: use a law's own density where it is known.
+    distance on both sides of DC, 1/32 of the width each. One without samples, as chance or a lattice leaves them, is
+    taken together with the next outer one that has some. The fully sampled center is left out of the rings
+    and has density 1; where the scan was zero-padded, it is 0. One mask says little about its law: use a law's own
+    density where it is known.
 
     Parameters
     ----------
@@ -124,8 +126,7 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0, within: 
     columns
         Whether the mask is 1-D along the last axis, see :func:`sansref.kspace.grid.is_columns`.
     least
-        Samples that a ring without any counts as, where the law may sample everywhere; 0 where nothing is known of
-        places without samples, such as padding.
+        Samples that a ring without any counts as, where the law may sample everywhere.
     within
         Where the law samples at all, bool (height, width), and outside of which the density is 0; None is everywhere.
 
@@ -135,17 +136,47 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0, within: 
         float32 (height, width) in [0, 1], above 0 wherever ``array`` is True.
     """
     line = array.any(0, keepdim=True) if columns else array
+    resolved = _within_padding(array.sum(1))[:, None] & _within_padding(line.sum(0))
     shape = line.shape[0], line.shape[1]
     center = central_mask(shape, full_center(line), line.device)
     ring = (distance(shape, line.device) / (UNITS / 32 if columns else 2 * UNITS / min(shape))).long()
     rings = int(ring.max()) + 1
-    inside = ~center if within is None else ~center & within
-    members = torch.bincount(ring[inside], minlength=rings)
-    hits = torch.bincount(ring[inside], weights=line[inside].double(), minlength=rings)
-    density = (hits.clamp(min=least) / members.clamp(min=1))[ring]
-    if within is not None:
-        density = torch.where(within, density, 0.0)
-    return torch.where(center, 1.0, density).float().expand_as(array).contiguous()
+    inside = resolved.any(0, keepdim=True) if columns else resolved
+    inside = inside if within is None else inside & within
+    outer = inside & ~center
+    members = torch.bincount(ring[outer], minlength=rings)
+    hits = torch.bincount(ring[outer], weights=line[outer].double(), minlength=rings)
+    # Corners of a plane that is sampled in a disc are not reached; columns are, up to the border.
+    density = _pooled(hits.clamp(min=least), members, whole=columns)[ring]
+    density = torch.where(center, 1.0, torch.where(inside, density, 0.0)).float()
+    return torch.where(resolved, density, 0.0).contiguous()
+
+
+def _pooled(hits: Tensor, members: Tensor, whole: bool) -> Tensor:
+    """Hits over members of each ring, together with the rings without hits that lie inside of it.
+
+    Those beyond the last one with hits have density 0, or are taken together with it if they are part of the ``whole``.
+    """
+    density, begin = torch.zeros_like(hits), 0
+    ends = [int(ring) + 1 for ring in hits.nonzero()]
+    if ends and whole:
+        ends[-1] = len(hits)
+    for end in ends:
+        density[begin:end] = hits[begin:end].sum() / members[begin:end].sum().clamp(min=1)
+        begin = end
+    return density
+
+
+def _within_padding(samples: Tensor) -> Tensor:
+    """The rows, or columns, that are no padding, bool, by the number of samples in each."""
+    dc = len(samples) // 2
+    away = (torch.arange(len(samples), device=samples.device) - dc).abs()
+    far = int(away[samples > 0].max()) if samples.any() else len(samples)
+    width = len(samples) - 1 - dc - far  # behind DC; before it, there is one more where the number is even
+    rim = (away <= far) & (away > far - width)
+    if width <= 0 or samples[rim].sum() < 5:
+        return torch.ones_like(away, dtype=torch.bool)
+    return away <= far
 
 
 def reached(array: Tensor) -> Tensor:
