@@ -15,7 +15,7 @@ from sansref.training.batches import ValidationSet, WithoutHeldOut
 from sansref.training.loop import StageResult
 from sansref.training.processes import alone
 from sansref.training.progress import Progress
-from sansref.training.stages import refine, run_stages, stage_files
+from sansref.training.stages import best_so_far, refine, run_stages, stage_files
 
 SHAPES = [(32, 32), (32, 32), (32, 24), (32, 24), (32, 32)]
 
@@ -115,6 +115,18 @@ def test_every_stage_learns_from_data_refined_by_the_best_before(play, monkeypat
         assert all(torch.equal(fitted[stage][1][name], chosen[name]) for name in chosen)  # warm start
         assert isinstance(scans, WithoutHeldOut)
     assert best == stage_files(folder, min(range(3), key=lambda index: results[index].score)).best
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_what_a_stopped_training_has_so_far_is_what_it_would_keep(play, keep):
+    (best, results), folder = play(stages=2, epochs=3, learning_rate=0.5, keep=keep)
+    found = best_so_far(folder, 2, keep)
+    assert found is not None
+    assert found[0] == best
+    assert [(one.epoch, pytest.approx(one.score, rel=1e-5)) for one in found[1]] == [
+        (one.epoch, one.score) for one in results
+    ]
+    assert keep == "best" or [one.epoch for one in results] == [2, 2]
 
 
 def test_a_method_without_warm_start_has_new_weights_in_every_stage(play, monkeypatch, tiny):

@@ -274,6 +274,12 @@ def test_options_are_added_to_a_bare_name(tmp_path):
     assert own.methods["Input"] == METHODS["Input"]
 
 
+def test_a_listed_acceleration_that_has_no_settings_below_stays(tmp_path):
+    write_plans(tmp_path, base={"accelerations": {4: None, 8: {"sampling": {"center": 0.04}}}})
+    write_plans(tmp_path, own={"extends": "base.yaml", "accelerations": [4, 8]})
+    assert load_plan(str(tmp_path / "own.yaml")).accelerations == {4.0: {}, 8.0: {"sampling": {"center": 0.04}}}
+
+
 def test_a_plan_can_extend_a_packaged_one_and_what_extends_that(tmp_path):
     write_plans(tmp_path, one={"extends": "switchable-table1-small", "run_folds": [2]})
     write_plans(tmp_path, two={"extends": "one.yaml", "accelerations": {6: None}})
