@@ -379,8 +379,7 @@ def _scored(
     for place, scan in enumerate(scans_of(config, info), start=first or 0):
         rows = scorer.score(scan, scan.meta.slice if first is None else place)
         scores = {row.label: replace(row, file=file_in(data, info.path)) for row in rows}
-        # A reference by rss is made of all coils, also that of one virtual coil.
-        coils = info.coils if config.coils.reference == "rss" else len(scan.kspace)
+        coils = config.coils.of_reference(info.coils, len(scan.kspace))
         several = scan.reference is not None and coils > 1 and not scan.meta.synthetic
         maps = mapped(scan) if mapped else None
         found.append(

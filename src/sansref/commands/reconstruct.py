@@ -401,7 +401,7 @@ def with_file_noise(recipe: Preparation, info: FileInfo, wanted: Sequence[int] |
 
     These are of the slices that the recipe takes; ``wanted`` are the numbers of those to give, None for all of them.
     """
-    taken = [*recipe.slices.indices(info.slices)]
+    taken = recipe.slices.indices(info.slices)
     few = [*recipe.scans(info, sorted({taken[len(taken) * place // NOISE_SLICES] for place in range(NOISE_SLICES)}))]
     if any(scan.meta.synthetic for scan in few):  # with noise in proportion to the signal of each slice
         few = []

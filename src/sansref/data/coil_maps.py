@@ -72,6 +72,10 @@ class CoilOptions:
     map_sets: int = 1
     reference: Literal["combined", "rss"] = "combined"
 
+    def of_reference(self, stored: int, kept: int) -> int:
+        """Coils that a reference is made of: by rss all that the file has, also where fewer, virtual ones are kept."""
+        return stored if self.reference == "rss" else kept
+
     def __post_init__(self) -> None:
         if self.kernel < SMALLEST_KERNEL:
             raise SettingError(f"coils.kernel must be at least {SMALLEST_KERNEL}, got {self.kernel}")

@@ -62,9 +62,13 @@ class Preparation:
 
     def flat(self) -> dict[str, Any]:
         """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
-        values = by_name(asdict(self))
-        named = [(name, Path(value)) for name, value in values.items() if isinstance(value, str | Path)]
-        return values | {name: fingerprint(path) for name, path in named if path.is_absolute() and path.is_file()}
+        return by_name(asdict(self)) | {name: fingerprint(path) for name, path in self.named.items() if path.is_file()}
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """Files and folders that settings name by their absolute path, such as a mask, by the setting."""
+        paths = {name: Path(value) for name, value in by_name(asdict(self)).items() if isinstance(value, str | Path)}
+        return {name: path for name, path in paths.items() if path.is_absolute()}
 
     def describe(self, path: Path) -> FileInfo:
         """What a file holds, read as the scans are; ``FileError`` if it cannot be read."""

@@ -130,8 +130,8 @@ def is_columns(mask: Tensor) -> bool:
 
     Whole within a block of rows, since asymmetric echoes leave out the first or the last rows of all columns.
     """
-    rows = mask.any(1).nonzero().flatten()
-    block = mask[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else mask
+    first, stop = acquired_columns(mask.mT)  # rows, of the transposed mask
+    block = mask[first:stop]
     return bool((block == block[:1]).all())
 
 

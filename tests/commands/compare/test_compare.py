@@ -40,7 +40,6 @@ UNTRAINED = {
     "baseline": "Input",
     "gap": None,
 }
-SHARED = {"split": {"test": 0.3, "validation": 0.2}, "machine": {"accelerator": "cpu", "threads": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +179,9 @@ def test_a_mask_file_that_has_changed_is_refused(place, tmp_path, quiet):
     mask = np.random.default_rng(0).random((32, 32)) < 0.3
     mask[12:21, 12:21] = True
     np.save(tmp_path / "mask.npy", mask)
-    here = place(**UNTRAINED, shared=SHARED | {"sampling": {"mask": str(tmp_path / "mask.npy")}})
+    here = place(**UNTRAINED)
+    shared = {**here.plan.shared, "sampling": {"mask": str(tmp_path / "mask.npy")}}
+    here = replace(here, plan=replace(here.plan, shared=shared))
     compare(here, console=quiet)
     mask[0] = ~mask[0]
     np.save(tmp_path / "mask.npy", mask)

@@ -117,14 +117,13 @@ def _data_note(place: Workplace) -> str:
     tested = {
         cell.test_set: place.test_scans(cell) for cell in place.plan.cells if cell.acceleration == first.acceleration
     }
-    # A reference by rss is made of all coils, also that of one virtual coil.
-    stored = {str(info.path): info.coils for info in place.files} if first.config.coils.reference == "rss" else {}
+    options, stored = first.config.coils, {str(info.path): info.coils for info in place.files}
     slices = [
-        (meta.synthetic, stored.get(meta.source, coils) > 1 and not meta.synthetic)
+        (meta.synthetic, options.of_reference(stored.get(meta.source, kept), kept) > 1 and not meta.synthetic)
         for scans in tested.values()
-        for meta, (coils, *_) in zip(scans.metas, scans.shapes, strict=True)
+        for meta, (kept, *_) in zip(scans.metas, scans.shapes, strict=True)
     ]
-    return data_note(slices, first.config.coils.reference)
+    return data_note(slices, options.reference)
 
 
 def _write_report(place: Workplace, rows: Sequence[ScoredSlice], summaries: Sequence[Summary]) -> None:

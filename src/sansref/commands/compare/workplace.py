@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,16 +138,9 @@ class Workplace:
 
     def _named_files(self) -> dict[str, str]:
         """Fingerprints of the files that settings name, such as a mask, or that lie in a folder of coil maps."""
-        values = [value for cell in self.plan.cells for value in by_name(asdict(cell.config.preparation)).values()]
-        places = [Path(value) for value in dict.fromkeys(values) if isinstance(value, str | Path)]
-        files = [
-            file
-            for place in places
-            if place.is_absolute()
-            for file in (sorted(place.rglob("*")) if place.is_dir() else [place])
-            if file.is_file()
-        ]
-        return {str(file): fingerprint(file) for file in files}
+        named = {path for cell in self.plan.cells for path in cell.config.preparation.named.values()}
+        files = [file for path in sorted(named) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        return {str(file): fingerprint(file) for file in files if file.is_file()}
 
     @property
     def _full_files(self) -> list[FileInfo]:

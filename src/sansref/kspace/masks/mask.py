@@ -11,6 +11,8 @@ from torch import Generator, Tensor
 from sansref.errors import SettingError
 from sansref.kspace.grid import UNITS, Shape, central_mask, distance, full_center
 
+_TELLING = 5  # samples elsewhere from which on an empty border is none of chance
+
 
 class SamplingMask(NamedTuple):
     """Which k-space locations are acquired, and how likely each of them was.
@@ -128,7 +130,8 @@ def estimated_density(array: Tensor, columns: bool, least: float = 0.0, within: 
     least
         Samples that a ring without any counts as, where the law may sample everywhere.
     within
-        Where the law samples at all, bool (height, width), and outside of which the density is 0; None is everywhere.
+        Where the law samples at all, bool (height, width), and outside of which the density is 0; None is everywhere
+        but in zero padding.
 
     Returns
     -------
@@ -168,13 +171,17 @@ def _pooled(hits: Tensor, members: Tensor, whole: bool) -> Tensor:
 
 
 def _within_padding(samples: Tensor) -> Tensor:
-    """The rows, or columns, that are no padding, bool, by the number of samples in each."""
+    """The rows, or columns, that are no zero padding, bool, by the number of samples in each.
+
+    Padding is empty on both sides of DC; what partial Fourier leaves out is not. It is told from what chance leaves
+    empty by the samples in as wide a rim further inside, see :data:`_TELLING`.
+    """
     dc = len(samples) // 2
     away = (torch.arange(len(samples), device=samples.device) - dc).abs()
     far = int(away[samples > 0].max()) if samples.any() else len(samples)
     width = len(samples) - 1 - dc - far  # behind DC; before it, there is one more where the number is even
     rim = (away <= far) & (away > far - width)
-    if width <= 0 or samples[rim].sum() < 5:
+    if width <= 0 or samples[rim].sum() < _TELLING:
         return torch.ones_like(away, dtype=torch.bool)
     return away <= far
 
@@ -199,7 +206,7 @@ def _span(samples: Tensor) -> slice:
         return slice(0, len(samples))
     first, stop = int(places[0]), int(places[-1]) + 1
     before, behind = samples[2 * dc - first + 1 :].sum(), samples[: max(2 * dc - stop + 1, 0)].sum()
-    return slice(first if before >= 5 else 0, stop if behind >= 5 else len(samples))
+    return slice(first if before >= _TELLING else 0, stop if behind >= _TELLING else len(samples))
 
 
 def order_sample(probability: Tensor, count: int, generator: Generator) -> Tensor:
