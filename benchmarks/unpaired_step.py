@@ -24,16 +24,12 @@ from sansref.methods.unpaired.iscl import ISCL, ISCLOptions, SwitchableISCL, Swi
 from sansref.networks import discriminator, generator
 from sansref.networks.generator import CODE_LENGTH
 from sansref.networks.translators import TranslatorOptions
+from sansref.training.loop import computed
 
 
 def step(method: Method[Any, ImagePair], pair: ImagePair, half: bool) -> None:
     """All turns of one batch, as the training loop asks for them."""
-    updates = method.step(pair)
-    while True:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            update = next(updates, None)
-        if update is None:
-            return
+    for update in computed(method.step(pair), partial(torch.autocast, "cpu", torch.bfloat16, enabled=half)):
         method.zero_grad()
         update.loss.backward(inputs=update.turn.unfrozen)
 

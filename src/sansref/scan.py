@@ -10,7 +10,7 @@ from torch import Tensor
 from sansref.errors import FileError
 from sansref.kspace.grid import center_crop
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import estimate_noise
+from sansref.kspace.noise import estimate_noise, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +178,13 @@ class Scan:
 
     @property
     def noise_level(self) -> Tensor:
-        """Standard deviation of the noise in each coil, real (coils, 1, 1): as it is known, or found in the samples."""
-        known = self.meta.noise
-        return estimate_noise(self.kspace, self.mask).level if known is None else torch.tensor(known)[:, None, None]
+        """Standard deviation of the noise in each coil, real (coils, 1, 1): as it is known, or found in the samples.
+
+        That of a coil that received nothing is 0.
+        """
+        if self.meta.noise is None:
+            return estimate_noise(self.kspace, self.mask).level
+        return (torch.tensor(self.meta.noise) * received(self.kspace))[:, None, None]
 
     def batch(self) -> Measurement:
         """The measurement as a batch of one."""

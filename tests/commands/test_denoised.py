@@ -234,6 +234,19 @@ def test_a_level_of_noise_that_is_too_high_shows_in_a_negative_error(over, warne
     assert ("the noise is weaker than was estimated" in line) == warned_of
 
 
+def test_where_all_errors_are_below_0_a_slice_is_left_alone_and_nothing_is_claimed():
+    """Images of several coils pass on less noise than the samples have: a level that is too high makes it negative."""
+    scan, image = full_head(0), full_head(0).kspace
+    ones = torch.ones_like(image) / 8**0.5
+    noise = white_noise(image.expand(8, -1, -1), SIGMA, seeded("noise"))
+    maps, kspace = ones.expand(8, -1, -1), image / 8**0.5 + noise
+    coils = replace(scan, kspace=kspace, maps=maps, meta=replace(scan.meta, noise=(1.2 * SIGMA,) * 8))
+    found = denoised(smoothing, coils)
+    assert found.measured < 0
+    assert found.left_alone
+    assert (found.kept, found.lost) == (1.0, 0.0)
+
+
 def test_the_page_shows_the_difference_and_where_structure_was_lost():
     scan = full_head(0)
     scan = replace(scan, meta=replace(scan.meta, noise=(SIGMA,)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sansref.commands.info import UNDERSAMPLED, describe
+from sansref.data.readers import ReaderOptions
 from sansref.errors import FileError
 from sansref.training.run import RunDirectory
 
@@ -52,6 +53,18 @@ def test_measured_data_of_several_coils(write_knee, tmp_path):
     assert full["can train"] == "all methods"
     assert under["coil maps"] == "none, the full center of 6 x 6 is too small, 8 x 8 are needed (or --maps)"
     assert under["can train"] == "nothing with several coils"
+
+
+def test_whole_rows_that_are_left_out_are_to_be_turned(tmp_path):
+    kspace = np.random.default_rng(0).normal(size=(48, 40, 2)).view(np.complex128)[..., 0]
+    kspace[::3] = 0
+    kspace[20:28] = 1
+    np.save(tmp_path / "rows.npy", kspace)
+    found = list(describe(tmp_path / "rows.npy", ReaderOptions(axes="row,column")))
+    assert {("left out", "whole rows"), ("full center", "11 x 40 samples")} <= set(found)
+    assert any(name == "note" and "--axes column,row" in value for name, value in found)
+    turned = dict(describe(tmp_path / "rows.npy", ReaderOptions(axes="column,row")))
+    assert (turned["left out"], turned["full center"]) == ("whole columns", "11 columns")
 
 
 @pytest.mark.parametrize("side", [7, 12])

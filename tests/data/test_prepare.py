@@ -24,8 +24,10 @@ from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError
 from sansref.kspace.coils import birdcage_maps, rss
 from sansref.kspace.fourier import fft2c, ifft2c
+from sansref.kspace.measurement import Measurement
 from sansref.randomness import seeded
 from sansref.scan import Geometry, Scan
+from sansref.training.batches import ShapeBatches
 
 SIZE = (40, 36)
 PLAIN = Simulation(phase=0.0, snr=None)
@@ -330,7 +332,7 @@ def test_measured_coils_get_maps_and_references_that_stay_in_the_store(tmp_path:
     files = described(write_kspace(tmp_path / "a.h5", complex_noise(2, 3, *SIZE)))
     recipe = replace(WITH_MAPS, coils=coils)
     prepared = prepare(files, recipe, tmp_path / "out", references=True)
-    assert prepared.shapes == [(coils.virtual or 3, *SIZE)] * 2
+    assert prepared.shapes == [(coils.virtual or 3, 1, *SIZE)] * 2
     for stored, scan in zip(prepared, recipe.scans(files[0].path), strict=True):
         assert scan.maps is not None
         assert scan.reference is not None
@@ -386,8 +388,8 @@ def test_files_come_in_order_and_an_existing_folder_is_used_again(tmp_path: Path
     prepared = prepare(files, RECIPE, tmp_path / "out", references=False)
     assert [Path(meta.source).name for meta in prepared.metas] == ["b.nii"] * 2 + ["a.nii"] * 4
     assert prepared.planes == [SIZE] * 2 + [(32, 30)] * 4
-    assert prepared.shapes == [(1, *plane) for plane in prepared.planes]
-    assert [scan.kspace.shape for scan in prepared] == prepared.shapes
+    assert prepared.shapes == [(1, 0, *plane) for plane in prepared.planes]
+    assert [scan.kspace.shape for scan in prepared] == [(1, *plane) for plane in prepared.planes]
 
     def unread() -> Iterable[FileInfo]:
         raise AssertionError("the files were read again")
@@ -464,6 +466,33 @@ def test_scans_of_different_shapes_coils_and_origins_come_back_as_they_were(tmp_
             assert torch.equal(stored.reference, scan.reference.to(torch.complex64))
             assert (stored.maps is None) is (scan.maps is None)
             assert scan.maps is None or torch.equal(stored.maps, scan.maps)
+
+
+def test_scans_with_other_sets_of_maps_make_no_batch(tmp_path: Path) -> None:
+    plain = full_noise_scan((24, 30), 3)
+    one = birdcage_maps((24, 30), 3)
+    scans = [
+        full_noise_scan((24, 30), 1),
+        replace(full_noise_scan((24, 30), 1), maps=one[:1]),
+        replace(plain, maps=one),
+        replace(plain, maps=torch.cat([one, one], 1)),
+    ]
+    prepared = store_scans(scans, tmp_path / "out", references=False)
+    assert prepared.shapes == [(coils, sets, 24, 30) for coils, sets in ((1, 0), (1, 1), (3, 1), (3, 2))]
+    for batch in ShapeBatches(prepared.shapes, 4, 0):
+        Measurement.stacked([prepared[item].measurement for item in batch])
+
+
+def test_the_recipe_tells_what_a_folder_of_maps_holds(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    np.save(maps / "a.npy", np.ones((2, 4, 4), np.complex64))
+    recipe = replace(WITH_MAPS, slices=Slices(maps=str(maps)))
+    before = recipe.flat()
+    assert recipe.flat() == before
+    np.save(maps / "a.npy", np.full((2, 4, 4), 2, np.complex64))
+    changed = {name for name, value in recipe.flat().items() if before[name] != value}
+    assert changed == {"slices.maps"}
 
 
 def test_coils_without_maps_are_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from helpers.scans import noise_scan
 from sansref.data.simulate import Sampling
-from sansref.errors import FileError, SettingError
+from sansref.errors import FileError, SettingError, SizeError
 from sansref.kspace.masks.laws import MASK_LAWS
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -109,8 +109,21 @@ def test_a_mask_file_of_another_size_is_one_line(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "mask.npy", (48, 64))
     with pytest.raises(SettingError, match=r"mask\.npy: the mask is \(48, 64\), the scan is \(48, 40\)"):
         Sampling(str(path), mask_dc="center").undersample(scan(), seeded(0))
-    with pytest.raises(FileError, match=r"mask\.npy: has 48 rows where the scan has 64"):
+    with pytest.raises(SizeError, match=r"mask\.npy: the mask is \(48, 64\), the scan is \(64, 64\)"):
         Sampling(str(path), mask_dc="center").undersample(scan(shape=(64, 64)), seeded(0))
+
+
+def test_the_name_of_a_mask_file_can_be_shown_everywhere() -> None:
+    name = b"/masks/m\xe4\nsk.npy".decode(errors="surrogateescape")
+    assert Sampling(name).in_words() == "mask file m sk.npy"
+
+
+def test_a_mask_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    path, sampling = mask_file(tmp_path / "mask.npy"), Sampling(str(tmp_path / "mask.npy"), mask_dc="center")
+    first = sampling.fixed(SHAPE).array
+    assert torch.equal(first, sampling.fixed(SHAPE).array)
+    np.save(path, ~np.load(path))
+    assert torch.equal(sampling.fixed(SHAPE).array, ~first)
 
 
 def test_an_unknown_name_is_one_line_with_the_choices() -> None:

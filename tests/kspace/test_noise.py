@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from sansref.data.simulate import FOREGROUND, Simulation, example_image, simulat
 from sansref.kspace.fourier import fft2c, ifft2c
 from sansref.kspace.grid import center_crop, distance
 from sansref.kspace.masks.laws import draw_mask
-from sansref.kspace.noise import Noise, estimate_noise, pooled_levels, white_noise
+from sansref.kspace.noise import Noise, estimate_noise, noise_in_image, noise_of, pooled_levels, white_noise
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -50,6 +52,27 @@ def test_a_full_scan_shows_its_noise_in_air_whatever_its_signal(snr: float) -> N
     assert found.sure
     assert float(found.level) == pytest.approx(sigma, rel=0.03)
     assert float(found.colour.min()) == 1.0  # white noise is taken for white
+
+
+def test_a_coil_that_received_nothing_has_no_noise_though_a_level_is_told() -> None:
+    made, sigma = scan(20, coils=3)
+    dead = made.kspace.clone()
+    dead[1] = 1e-9 * dead[0]  # what rounding leaves in a virtual coil
+    told = replace(made, kspace=dead, meta=replace(made.meta, noise=(sigma,) * 3))
+    assert told.noise_level.flatten().tolist() == pytest.approx([sigma, 0.0, sigma])
+    assert noise_of(told.batch())[0].flatten(1).amax(1).tolist() == pytest.approx([sigma, 0.0, sigma])
+    found = estimate_noise(dead, made.mask).level.flatten()
+    assert float(found[1]) == 0
+    assert float(found[0]) == pytest.approx(sigma, rel=0.05)
+
+
+def test_the_noise_of_an_image_is_that_of_the_coils_that_its_maps_take() -> None:
+    level = torch.tensor([1.0, 3.0, 0.0])[:, None, None]
+    maps = torch.zeros(3, 4, 6, dtype=torch.complex64)
+    maps[0, :2], maps[1, 2:3] = 1, 1j  # the last row is seen by nobody
+    assert float(noise_in_image(level, maps)) == pytest.approx((2 * 1 + 9) / 3)
+    assert float(noise_in_image(level, None)) == pytest.approx(5.0)
+    assert float(noise_in_image(0 * level, None)) == 0
 
 
 @pytest.mark.parametrize("snr", [5, 10, 20, 50, 100, 200])

@@ -211,6 +211,15 @@ def test_a_pool_without_any_other_mask_is_one_line() -> None:
         equispaced(nothing)
 
 
+@pytest.mark.parametrize("learned", [method(), SSDU(method().network, SSDUOptions(split_center=4 / 256), FAMILY)])
+def test_dc_is_given_on_grids_of_few_rows_too(learned: Any) -> None:
+    mask = torch.rand(6, 64, generator=seeded("few rows")) < 0.5
+    mask[3, 32] = True
+    for number in range(50):
+        (example, *_) = learned.examples(Sample(noise_scan(mask)), Draw(0, number, 0))
+        assert example.given.mask[3, 32]
+
+
 def test_nothing_is_predicted_into_the_input_where_a_padded_scan_never_reached() -> None:
     full, padded = scan(), scan()
     inside = torch.zeros(SHAPE, dtype=torch.bool)

@@ -17,6 +17,7 @@ from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import noise_of, white_noise
 from sansref.methods import IDR, SSDU, Draw, IDROptions, Sample, SSDUOptions
 from sansref.methods.recorrupted import recorrupted, soft_weights, softly_consistent
+from sansref.metrics.held_out import held_out_mask
 from sansref.metrics.sure import response
 from sansref.networks import NetworkOptions, Reconstructor
 from sansref.networks.reconstructor import Network
@@ -229,6 +230,19 @@ def test_the_score_of_a_denoising_method_is_that_of_its_loss() -> None:
     # The network begins as the identity, which is off by all that was added and taken away.
     energy = 2 * noise_of(given).square().sum() / given.kspace.abs().square().sum()
     assert float(score) == pytest.approx((0.5 + 1 / 0.5) ** 2 * float(energy), rel=0.05)
+
+
+@pytest.mark.parametrize("mask", ["uniform_random", "random_columns"])
+def test_samples_held_out_count_for_the_places_that_are_not_given(mask: str) -> None:
+    law = Sampling(mask=mask, acceleration=4, center=0.1)
+    acquired = law.undersample(noisy_head()[0], seeded("mask")).mask
+    scan = Scan(acquired.to(torch.complex64)[None], acquired, ScanMeta("a", "b", noise=(1e-6,)))
+    held_out = held_out_mask(scan, 0.3, 0, 0)
+    method = SSDU(Smoothing(1e6), SSDUOptions(denoise=True), law.family(emulated=True))
+    given, density = scan.restricted(~held_out).batch(), law.family(emulated=True).density(acquired)
+    score = method.validation_error(given, scan.kspace[None], held_out[None], density)
+    # What is held out is all wrong, what is given all right.
+    assert float(score) == pytest.approx(1 - float(given.mask.float().mean()), rel=1e-3)
 
 
 def test_what_denoises_never_imposes_its_noisy_samples() -> None:

@@ -7,11 +7,15 @@ import threading
 import ismrmrd
 import numpy as np
 import pytest
+from rich.console import Console
 
 import sansref as package
+from sansref.commands.denoised import KEPT, LEARNED, denoised, taken_out
 from sansref.commands.reconstruct import reconstruct_slices, whole_files
 from sansref.metrics.error_maps import ErrorMapOptions
+from sansref.results.scorer import magnitude
 from sansref.serving.engine import Engine
+from sansref.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +96,26 @@ def test_error_maps_come_in_series_of_their_own(
         assert any(comment.startswith("PSNR") for comment in meta["ImageComments"])
         assert any("Neither map can see" in comment for comment in meta["ImageComments"])
         assert tuple(image.position) == tuple(plain[number].position)
+
+
+@pytest.mark.parametrize("maps", [None, ErrorMapOptions(folds=4, replicates=1)])
+def test_a_run_that_denoises_sends_images_without_noise_and_says_so(
+    measurement, start, connect, play, tiny, heads, tmp_path, maps
+):
+    config = tiny("ssdu", denoise=True, validation=0.2, epochs=1)
+    run = train(config, heads, tmp_path / "run", console=Console(quiet=True)).run
+    sent = measurement(size=48)
+    engine = Engine(run, "cpu", error_map=maps)
+    images, texts = play(connect(start(engine=engine)), sent)
+    engine.close()
+    assert texts == []
+    (scan,) = whole_files(run.config().preparation).scans(sent.write(tmp_path / "m.h5"))
+    expected = denoised(run.load().reconstruct, scan)
+    truth = magnitude(expected.image, scan).numpy() * scan.meta.scale
+    np.testing.assert_allclose(images[0].data[0, 0].T, truth, atol=1e-5 * truth.max())
+    told = images[0].meta["ImageComments"]
+    assert (KEPT if expected.left_alone else taken_out(LEARNED)) in told
+    assert any(comment.startswith("noise kept ") for comment in told)
 
 
 def test_an_image_that_has_no_error_maps_is_sent_all_the_same(measurement, mapping, start, connect, play):
@@ -276,7 +300,7 @@ def test_images_of_integers_are_those_of_magnitudes(measurement, start, connect,
     magnitudes, _ = play(connect(), sent)
     integers, texts = play(connect(start(pixel="int16")), sent)
     assert texts == []
-    for image, magnitude in zip(integers, magnitudes, strict=True):
+    for image, expected in zip(integers, magnitudes, strict=True):
         assert image.getHead().data_type == ismrmrd.DATATYPE_SHORT
         slope = float(image.meta["RescaleSlope"])
-        np.testing.assert_allclose(image.data * slope, magnitude.data, rtol=0, atol=0.51 * slope)
+        np.testing.assert_allclose(image.data * slope, expected.data, rtol=0, atol=0.51 * slope)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from sansref.data.simulate import Sampling
 from sansref.errors import SettingError
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS
@@ -143,6 +145,16 @@ def test_validation_item_hides_what_it_scores(make_scans):
         assert torch.equal(item.measured[0], scan.kspace)
         assert item.density.shape == scan.mask.shape
         assert item.reference is None
+
+
+def test_nothing_is_expected_where_a_padded_scan_never_reached(make_scans):
+    (scan,) = make_scans((32, 32))
+    inside = torch.zeros_like(scan.mask)
+    inside[:, 4:30] = True
+    scan = replace(scan.restricted(inside), meta=replace(scan.meta, columns=(4, 30)))
+    density = ValidationSet([scan], Sampling().family(emulated=True), 0.2, seed=1)[0].density
+    assert bool((density[inside] > 0).all())
+    assert not density[~inside].any()
 
 
 def test_validation_item_carries_a_reference_only_if_the_scan_has_one(make_scans):

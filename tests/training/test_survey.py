@@ -256,6 +256,20 @@ def test_a_plane_is_of_image_volumes_alone(tiny, write_knee, tmp_path):
     assert told["no effect"] == "--plane: no effect, only image volumes are cut in another plane"
 
 
+def test_whole_rows_that_are_left_out_are_warned_of(tiny, tmp_path):
+    kspace = np.random.default_rng(0).normal(size=(2, 64, 64, 2)).view(np.complex128)[..., 0]
+    kspace[:, ::3] = 0
+    kspace[:, 28:36] = 1
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", kspace)
+    warned, turned = (
+        facts(survey_of(tiny("ssdu", axes=axes, max_matrix=None, max_crop=None), tmp_path)).get("warning")
+        for axes in ("slice,row,column", "slice,column,row")
+    )
+    assert warned.startswith("some scans leave out whole rows of k-space: ")
+    assert turned is None
+
+
 def test_full_scans_that_are_not_undersampled_are_warned_of(tiny, write_knee, tmp_path):
     write_knee(tmp_path / "knee.h5")
     told = facts(survey_of(tiny("ssdu", acceleration=1.0), tmp_path))

@@ -38,6 +38,9 @@ PROBES = 2
 STRENGTHENED = 5
 """How many times the difference of both images is shown."""
 
+RECONSTRUCTIONS = 3 + 2 * PROBES
+"""How many a slice takes at most, see :func:`denoised`."""
+
 WORTH = 0.8
 """Share of the measured error: where denoising leaves more than this, nothing is said of it."""
 
@@ -81,7 +84,7 @@ class Denoised:
     image
         The one without noise, complex (height, width); ``hard`` where ``left_alone``.
     left_alone
-        Denoising takes more structure than noise: by SURE, its error is not below that of ``hard``.
+        Denoising takes more structure than noise: by SURE, its error is not below that of ``hard``, or cannot be told.
     proof
         SURE of the denoised image, whether it was taken or not.
     measured
@@ -98,12 +101,12 @@ class Denoised:
     @property
     def kept(self) -> float:
         """Noise that is still there, of 1 as measured; of an error that is less than what probes tell, all of it."""
-        return max(min(self.proof.kept, self.proof.risk), 0.0) / self.measured
+        return max(min(self.proof.kept, self.proof.risk), 0.0) / self.measured if self.measured > 0 else 1.0
 
     @property
     def lost(self) -> float:
         """Structure that is gone, the rest of the error, in the same unit."""
-        return max(self.proof.risk - self.proof.kept, 0.0) / self.measured
+        return max(self.proof.risk - self.proof.kept, 0.0) / self.measured if self.measured > 0 else 0.0
 
     def numbers(self) -> Denoised:
         """The same without images and maps, to be kept for all slices of a file."""
@@ -150,8 +153,8 @@ def denoised(
     if risk is not None:
         proof = replace(proof, risk=risk, lost=risk - proof.kept)
     measured = _as_measured(with_samples(reconstruct), given, sigma)
-    # NaN is no proof.
-    left_alone = not proof.risk < measured
+    # NaN is no proof, and an error below 0 tells of nothing but an estimate of the noise that is too high.
+    left_alone = not (measured > 0 and proof.risk < measured)
     return Denoised(hard, hard if left_alone else image[0], left_alone, proof, measured)
 
 
@@ -184,6 +187,13 @@ def too_good(found: Sequence[Denoised]) -> str:
     if not risk < -CHANCE * doubt:
         return ""
     return f"warning: these numbers are too low, by {-risk:.2f} or more: the noise is weaker than was estimated"
+
+
+def notes_of(found: Sequence[tuple[ScanMeta, Denoised]]) -> Iterator[str]:
+    """What is to be told of the noise of slices, a line each."""
+    numbers = [one for _, one in found]
+    yield told(numbers)
+    yield from filter(None, (warned(found), too_good(numbers)))
 
 
 def shown_slice(found: Denoised, scan: Scan, label: str = CLEAN) -> ViewerSlice:
@@ -259,19 +269,22 @@ class DenoisedFile:
     outputs
         Names and formats of the images that keep the samples.
     how
-        What takes the noise out, a noun.
+        What takes the noise out, a noun; None where it stays.
     label
         What the page calls the image without noise.
     shown
         Numbers of the slices that it shows; a few of them all if none are given.
     """
 
-    def __init__(self, outputs: Outputs, how: str = LEARNED, label: str = CLEAN, shown: Sequence[int] = ()) -> None:
+    def __init__(
+        self, outputs: Outputs, how: str | None = LEARNED, label: str = CLEAN, shown: Sequence[int] = ()
+    ) -> None:
         begin, self.label = outputs.begin, label
         every = max(1, -(-outputs.info.slices // SHOWN))
         self._wanted = {*shown} or {*range(every // 2, outputs.info.slices, every)}
         self.outputs = replace(outputs, made=replace(outputs.made, noise=KEPT))
-        self.clean = replace(outputs, made=replace(outputs.made, noise=taken_out(how)), name=f"{begin}{DENOISED}")
+        noise = KEPT if how is None else taken_out(how)
+        self.clean = replace(outputs, made=replace(outputs.made, noise=noise), name=f"{begin}{DENOISED}")
         self.page = outputs.out / f"{begin}{DENOISED_PAGE}"
         self.found: list[tuple[ScanMeta, Denoised]] = []
         self.shown: list[ViewerSlice] = []
@@ -321,8 +334,4 @@ class DenoisedFile:
 
     def notes(self) -> Iterator[str]:
         """What is to be told of the noise, a line each."""
-        yield told([one for _, one in self.found])
-        if warning := warned(self.found):
-            yield warning
-        if warning := too_good([one for _, one in self.found]):
-            yield warning
+        return notes_of(self.found)

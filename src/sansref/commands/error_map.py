@@ -211,7 +211,8 @@ def told_of(found: Sequence[Found], listed: int = LISTED, more: str = "were foun
         return
     mean = mean_of([psnr for _, psnr, _ in found])
     if mean.high - mean.low > VAGUE:
-        yield f"PSNR: cannot be told without a reference here (between {mean.low:.0f} and {mean.high:.0f} dB)"
+        between = f"between {mean.low:.0f} and {mean.high:.0f} dB"
+        yield f"PSNR: cannot be told without a reference here ({between}), and the error bound may be as far off"
     else:
         yield f"PSNR estimated {mean}, without a reference" + ("; mean over slices" if len(found) > 1 else "")
     regions = [(meta, one) for meta, _, own in found for one in own]

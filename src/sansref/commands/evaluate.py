@@ -276,7 +276,7 @@ def evaluate(
     """
     keep_outside(out, data, "--data")
     config, method, options = run.config(), run.load(), options or ScoreOptions()
-    config = replace(config, slices=replace(config.slices, maps=options.maps))
+    config = replace(config, slices=replace(config.slices, maps=options.maps), noise=None)
     lpips, missing = load_lpips(options.backbone, options.lpips_weights, options.lpips_download)
     relative: Normalise = "minmax" if method.relative else "none"
     scale = relative if options.normalise == "auto" else options.normalise

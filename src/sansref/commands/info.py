@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.readers import FileInfo, ReaderOptions, find_files, is_label_map, open_scan_file
 from sansref.errors import FileError
-from sansref.kspace.grid import full_center, is_columns, is_full
-from sansref.kspace.noise import estimate_noise
+from sansref.kspace.grid import full_center, is_columns, is_full, is_rows
+from sansref.kspace.noise import estimate_noise, received
+from sansref.metrics.held_out import COLUMNS_WANTED, ROWS_TOLD
 from sansref.scan import Scan
 
 if TYPE_CHECKING:  # loaded for folders and runs alone: a file is described without networks and methods
@@ -86,9 +87,11 @@ def _sampling(info: FileInfo, middle: Scan) -> Iterator[tuple[str, str]]:
     full = is_full(middle.mask)
     if not full:
         rows, columns = full_center(middle.mask)
-        whole_columns = is_columns(middle.mask)
-        yield "left out", "whole columns" if whole_columns else "single samples"
+        whole_columns, whole_rows = is_columns(middle.mask), is_rows(middle.mask)
+        yield "left out", "whole columns" if whole_columns else "whole rows" if whole_rows else "single samples"
         yield "full center", f"{columns} columns" if whole_columns else f"{rows} x {columns} samples"
+        if whole_rows:
+            yield "note", f"{ROWS_TOLD}. {COLUMNS_WANTED}"
     usable = info.coils == 1 or middle.maps is not None
     if middle.maps is not None:
         yield "coil maps", "supplied"
@@ -108,7 +111,8 @@ def _noise(middle: Scan) -> str:
         level = fmean(middle.meta.noise) * middle.meta.scale
         return f"{level:.3g} (standard deviation of each part of a sample), from the file's noise scan"
     found = estimate_noise(middle.kspace, middle.mask)
-    level, low, high = (float((part * middle.meta.scale).mean()) for part in (found.level, found.low, found.high))
+    parts = (part[received(middle.kspace)] * middle.meta.scale for part in (found.level, found.low, found.high))
+    level, low, high = (float(part.mean()) for part in parts)
     if found.source == "spectrum":
         return f"{level:.3g}, from the fall of the spectrum: between {low:.2g} and {high:.2g}"
     strongest, weakest = float(found.colour.max()), float(found.colour[found.colour > 0].min())

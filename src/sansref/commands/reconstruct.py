@@ -216,11 +216,12 @@ def whole_files(
 ) -> Preparation:
     """The same recipe for all slices at full size, of files that may be read by another ``array`` and ``axes``.
 
-    Coil maps are of those who were scanned: those of the training data are of no use here.
+    Coil maps are of those who were scanned, and the noise is that of their scan: those of the training data are of no
+    use here.
     """
     read = recipe.slices.reader_options
     chosen = Slices(plane=read.plane, array=array or read.array, axes=axes or read.axes, maps=maps)
-    return replace(recipe, slices=chosen)
+    return replace(recipe, slices=chosen, noise=None)
 
 
 def reconstruct_slices(

@@ -114,7 +114,6 @@ TAKEN_OUT_BY = {
     START: "a network that learned from other scans",
     NETWORK: f"a network, by {LEARNED}, of this scan",
     MIXTURE: f"compressed sensing or non-local means, mixed with a network, by {LEARNED}, of this scan",
-    AS_MEASURED: "nothing",
 }
 """How noise is taken out, by what tables call the images; others call themselves what they are."""
 
@@ -242,7 +241,7 @@ def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunC
     :data:`STEPS` steps.
     """
     training, count = config.training, len(scans)
-    largest = max(range(count), key=lambda item: torch.Size(scans.shapes[item]).numel())
+    largest = max(range(count), key=lambda item: scans[item].kspace.numel())
     method = config.build(0, config.sampling.family(scans.metas[largest].emulated))
     batch = min(training.batch_size, count * training.repeats)
     # The quicker of two: the first ones may be slow for reasons of their own.
@@ -800,7 +799,8 @@ class _Work:
         outputs, options = self._outputs(choice), self.options.error_map
         if self.config.denoises:
             label = "" if choice is None else choice.label
-            return DenoisedFile(outputs, TAKEN_OUT_BY.get(label, label), label, shown)
+            how = None if label == AS_MEASURED else TAKEN_OUT_BY.get(label, label)
+            return DenoisedFile(outputs, how, label, shown)
         return outputs if options is None else MappedFile(outputs, options, shown)
 
     def _judged(

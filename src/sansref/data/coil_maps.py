@@ -150,7 +150,7 @@ def _compressed(scan: Scan, matrix: Tensor) -> Scan:
     maps = None if scan.maps is None or len(matrix) == 1 else normalised(compressed(scan.maps, matrix))
     meta = scan.meta
     if meta.noise is not None:
-        variance = matrix.abs().square() @ torch.tensor(meta.noise).square()
+        variance = matrix.abs().square() @ scan.noise_level.flatten().square()
         meta = replace(meta, noise=tuple(variance.sqrt().tolist()))
     return replace(scan, kspace=compressed(scan.kspace, matrix), maps=maps, calibration=None, meta=meta)
 

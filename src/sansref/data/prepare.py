@@ -11,7 +11,7 @@ import torch
 
 from sansref.data.coil_maps import CoilOptions, with_coils
 from sansref.data.placement import recut
-from sansref.data.provenance import fingerprint
+from sansref.data.provenance import contents
 from sansref.data.readers import FileInfo, ImageSlice, open_scan_file
 from sansref.data.readers.subjects import subject_of
 from sansref.data.scan_store import PreparedScans, made_by_recipe, store_scans
@@ -61,8 +61,8 @@ class Preparation:
     noise: float | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Names and values of all settings; of a file that a setting names, such as a mask, what it holds."""
-        return by_name(asdict(self)) | {name: fingerprint(path) for name, path in self.named.items() if path.is_file()}
+        """Names and values of all settings; of a file or folder that a setting names, what it holds."""
+        return by_name(asdict(self)) | {name: contents(path) for name, path in self.named.items() if path.exists()}
 
     @property
     def named(self) -> dict[str, Path]:

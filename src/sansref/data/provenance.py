@@ -110,6 +110,15 @@ def digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256("".join(sorted(map(file_digest, paths))).encode()).hexdigest()
 
 
+def contents(path: Path) -> str:
+    """The :func:`fingerprint` of a file; of a folder, that of all of its files and their places in it."""
+    if not path.is_dir():
+        return fingerprint(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    told = "".join(f"{file.relative_to(path).as_posix()} {fingerprint(file)}\n" for file in files)
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
 def fingerprint(path: Path) -> str:
     """What a scan is known again by: its content, whatever its name and place, hexadecimal.
 

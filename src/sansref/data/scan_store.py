@@ -160,8 +160,14 @@ class PreparedScans(Sequence[Scan]):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Coils, height and width of every scan, without reading it: scans of one shape make a batch."""
-        return self._kspace.shapes
+        """Coils, sets of maps (0 without any), height and width of every scan, without reading it.
+
+        Scans of one shape make a batch.
+        """
+        pairs = zip(self._kspace.shapes, self._maps.shapes, strict=True)
+        return [
+            (coils, prod(maps) // (coils * height * width), height, width) for (coils, height, width), maps in pairs
+        ]
 
     @property
     def planes(self) -> list[tuple[int, int]]:

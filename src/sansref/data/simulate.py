@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sansref.errors import SansrefError, SettingError, SizeError, did_you_mean
+from sansref.data.provenance import fingerprint
+from sansref.errors import SansrefError, SettingError, SizeError, did_you_mean, printable
 from sansref.kspace.coils import birdcage_maps
 from sansref.kspace.fourier import fft2c
 from sansref.kspace.grid import acquired_columns, is_full
@@ -224,7 +225,9 @@ class Sampling:
 
     def in_words(self) -> str:
         """The pattern with its acceleration, or the name of the mask file."""
-        return f"mask file {Path(self.mask).name}" if self.from_file else f"{self.mask}, {self.acceleration:g}x"
+        return (
+            f"mask file {printable(Path(self.mask).name)}" if self.from_file else f"{self.mask}, {self.acceleration:g}x"
+        )
 
     def draw(self, shape: tuple[int, int], generator: torch.Generator) -> SamplingMask:
         """Draw a new mask of this law, or read the mask file again."""
@@ -247,7 +250,7 @@ class Sampling:
 
     def fixed(self, shape: tuple[int, int]) -> SamplingMask:
         """The one mask that all scans of this shape share."""
-        return _fixed(self, shape)
+        return _fixed(self, shape, fingerprint(Path(self.mask)) if Path(self.mask).is_file() else "")
 
     def undersample(self, scan: Scan, generator: torch.Generator) -> Scan:
         """Keep the samples that the emulated acquisition takes; an undersampled scan stays as it is, and any at 1x."""
@@ -261,5 +264,5 @@ class Sampling:
 
 
 @lru_cache(maxsize=32)
-def _fixed(sampling: Sampling, shape: tuple[int, int]) -> SamplingMask:
+def _fixed(sampling: Sampling, shape: tuple[int, int], content: str) -> SamplingMask:
     return sampling.draw(shape, seeded(sampling.mask_seed, "mask", *shape))

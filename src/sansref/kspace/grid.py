@@ -135,6 +135,11 @@ def is_columns(mask: Tensor) -> bool:
     return bool((block == block[:1]).all())
 
 
+def is_rows(mask: Tensor) -> bool:
+    """Whether a mask (height, width) leaves out whole rows: the phase encoding lies where the readout belongs."""
+    return is_columns(mask.mT) and not is_columns(mask)
+
+
 def acquired_columns(mask: Tensor) -> tuple[int, int]:
     """First and one past the last column with samples, of a mask (height, width); 0 and 0 where there are none."""
     columns = mask.any(dim=0).nonzero()

@@ -53,6 +53,9 @@ LOUDEST = 6.0
 FILTERED = 3.0
 """Ratio of the power in air between bands along an axis from which on a receive filter has made some of it quiet."""
 
+DEAD = 1e-6
+"""Of the strongest sample of all coils: a coil that has less received nothing."""
+
 COLOURED = 1.25
 """Ratio of the strongest to the weakest noise along an axis from which on noise counts as coloured."""
 
@@ -137,8 +140,7 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     white = filled.to(kspace.real.dtype)
     if int(filled.sum()) < 2 * RINGS:
         return Noise(zero, zero, zero, white, "spectrum")
-    alive = kspace.flatten(1).any(1)
-    if not alive.all():
+    if not (alive := received(kspace)).all():
         found = estimate_noise(kspace[alive], mask)
         level, low, high = (zero.index_put((alive,), one) for one in (found.level, found.low, found.high))
         return Noise(level, low, high, found.colour, found.source)
@@ -170,6 +172,33 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Noise:
     # Rows are few, and faint signal in them is easily overlooked.
     low = low if full else torch.minimum(low, rim[1])
     return Noise(level, low, (1 + doubt) * level, colour, "air")
+
+
+def received(kspace: Tensor) -> Tensor:
+    """Which coils of (coils, height, width) received anything, bool (coils): all where none did.
+
+    Virtual coils that are made of dead ones hold what rounding leaves.
+    """
+    strongest = kspace.abs().flatten(1).amax(1)
+    return strongest >= DEAD * strongest.max()
+
+
+def noise_in_image(level: Tensor, maps: Tensor | None) -> Tensor:
+    """Mean variance of each part of the noise in an image, over the pixels that its coil maps see, real (...).
+
+    Parameters
+    ----------
+    level
+        Standard deviation of each part of a sample, real (..., coils, 1, 1).
+    maps
+        Normalised, complex (..., coils, height, width), or None: then all coils that received anything count alike.
+    """
+    weight = (level > 0).to(level) if maps is None else maps.abs().square()
+    seen = weight.sum(-3)
+    total = (weight * level.square()).sum(-3)
+    if maps is None:
+        total = total / seen.clamp(min=1)
+    return total.sum((-2, -1)) / (seen > 0).sum((-2, -1)).clamp(min=1)
 
 
 def _received(kspace: Tensor, mask: Tensor) -> Tensor:

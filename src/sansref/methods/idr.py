@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from sansref.errors import FileError, SettingError
-from sansref.kspace.grid import fraction_sides, is_full
+from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.noise import estimate_noise, white_noise
-from sansref.kspace.partitions import Partition, k_weights, split_uniform
+from sansref.kspace.partitions import Partition, k_weights, never_held_out, shape_of, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions, check_alpha
@@ -120,7 +120,7 @@ class IDR(UnrolledMethod[IDROptions]):
         return [self._first(scan, generator) if refined is None else self._later(scan, refined, generator)]
 
     def _partition(self, scan: Scan, generator: torch.Generator) -> Partition:
-        block = fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), CENTER)
+        block = never_held_out(shape_of(scan.mask), CENTER)
         return split_uniform(scan.mask, 1 - self.options.selection, generator, block=block)
 
     def _first(self, scan: Scan, generator: torch.Generator) -> KspaceExample:

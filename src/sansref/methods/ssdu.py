@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
-from sansref.kspace.grid import fraction_sides, is_full
+from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import MaskFamily
-from sansref.kspace.partitions import Partition, k_weights, split_gaussian, split_uniform
+from sansref.kspace.partitions import Partition, k_weights, never_held_out, shape_of, split_gaussian, split_uniform
 from sansref.methods.base import Draw, Needs, Sample
 from sansref.methods.examples import KspaceExample
 from sansref.methods.unrolled import Consistency, LossName, UnrolledMethod, UnrolledOptions, check_alpha
@@ -98,7 +98,7 @@ class SSDU(UnrolledMethod[SSDUOptions]):
             noise, nothing = draw.fresh(), torch.zeros(scan.mask.shape)
             return [self.recorrupted_example(scan, scan.mask, nothing, noise) for _ in range(options.partitions)]
         split = split_gaussian if options.split == "gaussian" else split_uniform
-        block = fraction_sides((scan.mask.shape[0], scan.mask.shape[1]), options.split_center)
+        block = never_held_out(shape_of(scan.mask), options.split_center) if options.split_center > 0 else (0, 0)
         partitions = [
             split(scan.mask, options.ratio, generator, block=block, unit=options.unit)
             for _ in range(options.partitions)

@@ -151,10 +151,11 @@ class UnrolledMethod(Method[Options, KspaceExample]):
         predicted = given.physics.transform(self.predicted(replace(given, kspace=noisy.to(measured.device))))
         shown = given.mask.unsqueeze(-3)
         target = torch.where(shown, target.to(measured.device), measured)
-        share = held_out.sum() / (held_out | given.mask).sum()
-        seen = density * (1 - share)
-        others = (1 - seen) / (density * share).clamp(min=1e-3)
-        weight = torch.where(given.mask, 1.0, torch.where(held_out, others, 0.0)).unsqueeze(-3)
+        seen = density * (1 - held_out.sum() / (held_out | given.mask).sum())
+        others = held_out * (1 - seen) / density.clamp(min=1e-3)
+        places = ((density > 0) & ~given.mask).sum((-2, -1), keepdim=True)
+        others = others * places / others.sum((-2, -1), keepdim=True).clamp(min=1e-3)
+        weight = torch.where(given.mask, 1.0, others).unsqueeze(-3)
         return (weight * (predicted - target).abs().square()).sum() / (weight * measured.abs().square()).sum()
 
 

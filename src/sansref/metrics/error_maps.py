@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sansref.errors import FileError, SettingError
 from sansref.kspace.cartesian import Cartesian
+from sansref.kspace.grid import is_rows
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import VIEWS, Measurement, View
 from sansref.kspace.noise import estimate_noise, white_noise
@@ -30,7 +31,7 @@ from sansref.metrics.error_bound import (
     noise_doubt,
     two_sided_quantile,
 )
-from sansref.metrics.held_out import Reconstruct, held_out_folds, reachable
+from sansref.metrics.held_out import COLUMNS_WANTED, ROWS_TOLD, Reconstruct, held_out_folds, reachable
 from sansref.metrics.quality import body_mask
 from sansref.randomness import seeded
 from sansref.scan import Scan
@@ -141,7 +142,7 @@ def error_maps(
     Raises
     ------
     FileError
-        If the scan has too few samples to hold any out, or its coils have no maps.
+        If the scan has too few samples to hold any out or leaves out whole rows, or its coils have no maps.
     """
     options = options or ErrorMapOptions()
     if scan.sets > 1:
@@ -222,6 +223,9 @@ def _stream(scan: Scan, options: ErrorMapOptions, purpose: str, *number: int) ->
 
 
 def _folds(scan: Scan, options: ErrorMapOptions, unseen: Tensor | None) -> list[Tensor]:
+    if is_rows(scan.mask):
+        problem = f"leaves out whole rows of k-space: {ROWS_TOLD}"
+        raise FileError(scan.meta.source, problem, f"{COLUMNS_WANTED}, or leave out --error_map")
     folds = held_out_folds(scan, options.folds, options.seed, unseen)
     if len(folds) < LEAST_FOLDS:
         problem = f"has too few samples outside the center in slice {scan.meta.slice} to hold any out for an error map"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.grid import central_mask, is_columns
+from sansref.kspace.grid import central_mask, full_center, is_columns
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.partitions import Unit, hold_out, never_held_out, shape_of
@@ -18,6 +18,13 @@ from sansref.scan import Scan
 
 Reconstruct = Callable[[Measurement], Tensor]
 """From samples (batch) to complex images (batch, height, width)."""
+
+
+COLUMNS_WANTED = "Let columns be the phase-encoding direction, as --axes column,row does for a transposed array"
+"""Cure of scans that leave out whole rows."""
+
+ROWS_TOLD = "neighbours in a row tell what is held out, so that held-out errors are too small"
+"""What is wrong with them."""
 
 
 def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
@@ -34,7 +41,8 @@ def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
 def held_out_folds(scan: Scan, count: int, seed: int, among: Tensor | None = None) -> list[Tensor]:
     """Divide the acquired samples of a scan at random into folds to be held out one after the other.
 
-    Whole columns of a 1-D mask, and none of those that are never held out, as for :func:`held_out_mask`.
+    Whole columns of a 1-D mask. What :func:`held_out_mask` leaves alone stays, as far as no sample is missing around
+    DC: where some are, others have to stand for them.
 
     Parameters
     ----------
@@ -53,7 +61,8 @@ def held_out_folds(scan: Scan, count: int, seed: int, among: Tensor | None = Non
         Disjoint, bool (height, width) each, of equal size but for one sample or column.
     """
     shape, columns = shape_of(scan.mask), is_columns(scan.mask)
-    spared = central_mask(shape, never_held_out(shape, least=scan.meta.calibration))
+    rows, across = map(min, full_center(scan.mask), never_held_out(shape))
+    spared = central_mask(shape, (max(rows, scan.meta.calibration), max(across, scan.meta.calibration)))
     if columns:
         spared = spared.any(0).expand(shape)
     divided = scan.mask & ~spared if among is None else scan.mask & ~spared & among

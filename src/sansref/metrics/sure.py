@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sansref.kspace.coils import unstacked
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.noise import blurred, probing_noise
 
@@ -154,6 +155,9 @@ def sure(
     def image_of(samples: Tensor) -> Tensor:
         return physics.adjoint(samples)[0]
 
+    def smooth(power: Tensor) -> Tensor:  # images of two sets of maps lie below one another, and are no neighbours
+        return blurred(unstacked(power, mask.shape[-2]), BLUR).flatten(-3, -2) / mean
+
     kept_map = torch.stack([image_of(mask * one.passed).abs().square() for one in found]).mean(0)
     by_probe = [image_of(mask * one.passed - one.probe).abs().square() for one in found]
     taken = torch.stack(by_probe).mean(0)
@@ -162,11 +166,9 @@ def sure(
     coils = torch.ones_like(each) if given.maps is None else given.maps[0].abs().square()
     mean = (coils * each).sum(0).mean()
     lost_map = image_of(error).abs().square() - taken
-    chance = [blurred(one, BLUR) / mean for one in by_probe]
-    seen = _seen(blurred(image_of(error).abs().square(), BLUR) / mean, chance)
+    seen = _seen(smooth(image_of(error).abs().square()), [smooth(one) for one in by_probe])
     doubt = float(terms[variance > 0].std()) * count**0.5 / noise
-    maps = blurred(kept_map, BLUR) / mean, blurred(lost_map, BLUR) / mean
-    return Sure(risk, kept, risk - kept, doubt, *maps, seen)
+    return Sure(risk, kept, risk - kept, doubt, smooth(kept_map), smooth(lost_map), seen)
 
 
 def _seen(residual: Tensor, chance: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from sansref.data.placement import for_people
 from sansref.kspace.coils import magnitude_of_sets
 from sansref.kspace.grid import acquired_columns, is_full
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_of
+from sansref.kspace.noise import noise_in_image, noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct
 from sansref.metrics.lpips import LPIPS
 from sansref.metrics.quality import WINDOW, best_scale, body_mask, nmse, psnr, ssim
@@ -231,4 +231,4 @@ def _pixel_variance(scan: Scan) -> float:
     width = scan.mask.shape[1]
     reached = acquired_columns(scan.mask) if is_full(scan.mask) else (0, width)
     first, stop = scan.meta.columns or reached
-    return float(scan.noise_level.square().mean()) * (stop - first) / width
+    return float(noise_in_image(scan.noise_level, scan.maps)) * (stop - first) / width

@@ -15,6 +15,16 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sansref.commands.denoised import (
+    KEPT,
+    LEARNED,
+    RECONSTRUCTIONS,
+    Denoised,
+    denoised,
+    notes_of,
+    taken_out,
+    with_samples,
+)
 from sansref.commands.error_map import MappedSlice, mapped_slice, meanings, told_of
 from sansref.commands.reconstruct import Accelerator, Job, Worker, reconstruct_scan
 from sansref.data.mrd.assemble import assemble
@@ -22,6 +32,8 @@ from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
 from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
+from sansref.metrics.held_out import Reconstruct
+from sansref.results.scorer import magnitude
 from sansref.scan import ScanMeta
 from sansref.serving.gathering import Work
 from sansref.serving.images import SentImage
@@ -216,6 +228,7 @@ class Engine:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator, error_map=error_map))
         self._family = self._worker.job.run.config().sampling.family
         self._times = 1 if error_map is None else error_map.reconstructions
+        self._times += RECONSTRUCTIONS if self._worker.method.denoises else 0
         self.made, self.device = self._worker.made, self._worker.device
         self._turns = Turns(most_seconds)
 
@@ -240,19 +253,27 @@ class Engine:
         meta = ScanMeta(header.subject or "unknown", source, slice=number)
         images: list[Tensor] = []
         found: list[MappedSlice] = []
+        cleaned: list[tuple[ScanMeta, Denoised]] = []
         first, told, wanted = None, list[str](), self._worker.maps
         for measured in assemble(source, header, work.group.lines, meta, work.whitening, work.group.others):
             scan = self._worker.recipe.ready(measured)
             if scan is None:
                 raise FileError(source, "sent lines without signal", "Check the measurement")
+            reconstruct: Reconstruct = self._worker.reconstruct
+            image = None
+            if self._worker.method.denoises:
+                clean = denoised(self._worker.method.reconstruct, scan, self.device)
+                cleaned.append((scan.meta, clean.numbers()))
+                reconstruct = with_samples(reconstruct) if clean.left_alone else reconstruct
+                image = magnitude(clean.image.cpu(), scan) * scan.meta.scale
             if wanted is not None:
                 try:
-                    found.append(mapped_slice(self._worker.reconstruct, scan, self._family(scan.meta.emulated), wanted))
+                    found.append(mapped_slice(reconstruct, scan, self._family(scan.meta.emulated), wanted))
+                    image = found[-1].layers[0]
                 except FileError as error:  # such as too few samples: an image is worth more than its maps
                     LOGGER.warning("%s: no error maps: %s", source, error.problem)
                     told, wanted = [f"no error maps: {error.problem}"], None
-            mapped = wanted is not None
-            images.append(found[-1].layers[0] if mapped else reconstruct_scan(self._worker.method, scan, self.device))
+            images.append(reconstruct_scan(self._worker.method, scan, self.device) if image is None else image)
             first = first or scan
         assert first is not None, "lines without an image are refused"
         maps: dict[str, tuple[Tensor, str]] = {}
@@ -261,5 +282,8 @@ class Engine:
                 maps[name] = torch.stack([one.layers[layer] for one in found]), meaning
             # Places are in the map: rows and columns of what is sent may run the other way.
             told = [*told_of([one[1:] for one in found], listed=0, more="are marked in the contradiction map"), SEEN]
+        if cleaned:
+            alone = all(one.left_alone for _, one in cleaned)
+            told = [KEPT if alone else taken_out(LEARNED), *notes_of(cleaned), *told]
         seconds = time.monotonic() - start
         return SentImage(torch.stack(images), first.acceleration, first.meta, seconds, maps, told)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from ismrmrd import Acquisition, AcquisitionHeader
-from torch import Tensor
 
 from sansref.data.mrd.acquisitions import ImageKey, Role, head_of, key_of, role_of
+from sansref.data.mrd.calibration import Whitening
 from sansref.data.mrd.grouping import LINE_BYTES, Collector, Group
 from sansref.data.mrd.header import MrdHeader, parse_header
 from sansref.errors import FileError
@@ -96,14 +96,14 @@ OTHER_LINES = 65536
 class Work:
     """An image whose lines are all there, with the header of the line nearest to the center of k-space.
 
-    ``whitening`` is the matrix, complex64 (coils, coils), that makes the coils' noise white; ``bytes`` the memory of
-    the lines; ``units`` what it costs to reconstruct, see :func:`sansref.serving.options.cost`; ``acceleration`` the
-    points of the declared matrix for each one that was sampled.
+    ``whitening`` makes the coils' noise white; ``bytes`` are the memory of the lines, ``units`` what it costs to
+    reconstruct, see :func:`sansref.serving.options.cost`; ``acceleration`` are the points of the declared matrix for
+    each one that was sampled.
     """
 
     group: Group
     line: AcquisitionHeader
-    whitening: Tensor | None
+    whitening: Whitening | None
     bytes: int
     units: float = 1.0
     acceleration: float = 1.0
@@ -125,8 +125,8 @@ class Gathering:
         self._collector = Collector(name, self.header, limits.max_held * MEBIBYTE)
         self._central: dict[ImageKey, AcquisitionHeader] = {}  # of the line nearest to the center
         self._open = 0
-        self._whitened: tuple[int, float, int] | None = None
-        self._matrix: Tensor | None = None
+        self._whitened: tuple[object, ...] | None = None
+        self._by: Whitening | None = None
         self.lines = 0
         self._others = 0
 
@@ -189,16 +189,16 @@ class Gathering:
             self._open -= len(data)
         return ready
 
-    def _whitening(self, coils: int, dwell: float) -> Tensor | None:
+    def _whitening(self, coils: int, dwell: float) -> Whitening | None:
         """As for a file, noise that is of no use, say of a dead coil, is left aside."""
         noise = self._collector.noise
-        if self._whitened != (coils, dwell, noise.samples):
-            self._whitened, self._matrix = (coils, dwell, noise.samples), None
+        if self._whitened != (coils, dwell, noise.dwell, noise.samples):
+            self._whitened, self._by = (coils, dwell, noise.dwell, noise.samples), None
             try:
-                self._matrix = noise.matrix(self._name, coils, dwell)
+                self._by = noise.whitening(self._name, coils, dwell)
             except FileError as error:
                 LOGGER.warning("%s: coils are not whitened: %s", self._name, error.problem)
-        return self._matrix
+        return self._by
 
 
 def _places(group: Group, most: int) -> int:

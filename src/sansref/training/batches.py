@@ -16,7 +16,7 @@ from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import MaskFamily, remembered
 from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.methods import Draw, KspaceExample, Method, Sample
-from sansref.metrics.held_out import held_out_mask
+from sansref.metrics.held_out import held_out_mask, reachable
 from sansref.randomness import seeded
 from sansref.scan import Scan
 
@@ -129,7 +129,7 @@ class ShapeBatches(Sampler[list[int]]):
     Parameters
     ----------
     shapes
-        Coils, height and width of every item.
+        What every item has of its own, such as coils, sets of maps, height and width.
     batch_size
         Items per batch; the last batch of a shape may be smaller.
     seed
@@ -254,12 +254,12 @@ class ValidationSet(Dataset[ValidationItem]):
         spared = self._spare_full and is_full(scan.mask)
         nothing = torch.zeros_like(scan.mask)
         held_out = nothing if spared else held_out_mask(scan, self._fraction, self._seed, item)
-        given = scan.restricted(~held_out)
+        given, density = scan.restricted(~held_out), self._family.density(scan.mask)
         return ValidationItem(
             given.batch(),
             scan.kspace[None],
             held_out[None],
-            self._family.density(scan.mask),
+            density * reachable(scan, density),
             None if scan.reference is None else scan.reference[None],
         )
 

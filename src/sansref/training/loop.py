@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ def fit(
     method
         Trained in place; at the end it holds the last weights, those to be used are in ``files.best``.
     scans, shapes
-        Training scans, and the coils, height and width of each.
+        Training scans, and the shape of each: scans of one shape make a batch.
     targets
         Refined k-space per scan, None in a first stage.
     validation
@@ -145,6 +145,19 @@ def fit(
             trackers.follow(history.rows)  # now that the epoch stands
     processes.wait()  # for the leader's last file
     return loop.kept
+
+
+def computed(updates: Iterator[Update], autocast: Callable[[], AbstractContextManager[Any]]) -> Iterator[Update]:
+    """The updates of a step, each computed in the precision of ``autocast``.
+
+    Not the whole step is: optimisers work in full precision between them, and moved weights have to be cast anew.
+    """
+    while True:
+        with autocast():
+            update = next(updates, None)
+        if update is None:
+            return
+        yield update
 
 
 def time_is_over(options: TrainingOptions, rows: Sequence[Mapping[str, str]], processes: Processes) -> bool:
@@ -238,9 +251,7 @@ class Loop(Generic[AnyBatch]):
         """
         losses: dict[str, Tensor] = {}
         logged: dict[str, Tensor] = {}
-        updates = self.method.step(batch)
-        while (update := self._next(updates)) is not None:
-            turn, loss, parts = update
+        for turn, loss, parts in computed(self.method.step(batch), self.processes.autocast):
             # Of all processes, or those that are well would wait for ever.
             total = self.processes.summed(loss.detach())
             if not torch.isfinite(total):
@@ -255,11 +266,6 @@ class Loop(Generic[AnyBatch]):
             logged |= {name: part.detach() for name, part in parts.items()}
         logged["loss"] = torch.stack(list(losses.values())).sum()
         return logged | losses if len(losses) > 1 else logged
-
-    def _next(self, updates: Iterator[Update]) -> Update | None:
-        # Not round the whole step: the optimiser works in full precision, and moved weights have to be cast anew.
-        with self.processes.autocast():
-            return next(updates, None)
 
     @torch.inference_mode()
     def score(self, items: DataLoader[ValidationItem], epoch: int) -> float:

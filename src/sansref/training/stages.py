@@ -53,7 +53,7 @@ def run_stages(
     build
         Makes the method with new weights for a stage.
     scans, shapes
-        Training scans, and the coils, height and width of each.
+        Training scans, and the shape of each: scans of one shape make a batch.
     validation
         Chooses the best epoch of each stage and the best stage.
     options
@@ -178,7 +178,7 @@ def refine(
     method
         Holds the weights to use.
     scans, shapes
-        Training scans, and the coils, height and width of each.
+        Training scans, and the shape of each: scans of one shape make a batch.
     store
         New array store, complex64 (coils, height, width) per scan; it appears only when complete.
     processes

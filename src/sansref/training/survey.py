@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -19,13 +20,16 @@ from sansref.data.readers.nifti import FORMAT as NIFTI
 from sansref.data.scan_store import full_reference
 from sansref.data.slices import Slices
 from sansref.errors import FileError, SettingError, options_named
-from sansref.kspace.grid import is_full
+from sansref.kspace.grid import is_full, is_rows
+from sansref.kspace.noise import received
 from sansref.machine import device_of, memory_in_use, peak_of_memory
 from sansref.methods import Draw, Method, Needs, Sample, collate
+from sansref.metrics.held_out import COLUMNS_WANTED, ROWS_TOLD
 from sansref.networks import NetworkOptions
 from sansref.scan import Scan
 from sansref.training.batches import ShapeBatches
 from sansref.training.config import RunConfig
+from sansref.training.loop import computed
 from sansref.training.processes import real_precision
 
 MOST_SHAPES = 6
@@ -264,6 +268,8 @@ def _warnings(config: RunConfig, scans: Sequence[Scan]) -> Iterator[str]:
     """What a training may do on these scans that its user hardly wants."""
     if config.needs is Needs.UNDERSAMPLED and not config.denoises and any(is_full(scan.mask) for scan in scans):
         yield "scans that stay fully sampled lack nothing that could be learned: use an --acceleration above 1"
+    if any(is_rows(scan.mask) for scan in scans):
+        yield f"some scans leave out whole rows of k-space: {ROWS_TOLD}. {COLUMNS_WANTED}"
     sizes = {name: getattr(config.slices, name) for name in ("crop", "matrix", "max_crop", "max_matrix")}
     uneven = [name for name, size in sizes.items() if size is not None and size[0] != size[1]]
     turned: dict[int, set[bool]] = defaultdict(set)  # by the direction in which slices follow each other
@@ -284,7 +290,7 @@ def _changed(options: Any) -> list[str]:
 
 
 def _noise(scan: Scan) -> str:
-    level = float(scan.noise_level.mean())
+    level = float(scan.noise_level[received(scan.kspace)].mean())
     size = "x".join(map(str, scan.mask.shape))
     if not level > 0:
         return f"unknown ({size})"
@@ -351,7 +357,7 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
     sample = Sample(scan, full=companion)
     precision = real_precision(config.machine, config.training.precision)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    computing = torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+    computing = partial(torch.autocast, device.type, half or torch.bfloat16, enabled=half is not None)
     method.to(device).train()
     if precision == "64-true":
         method.double()
@@ -363,17 +369,12 @@ def tried(config: RunConfig, method: Method, scan: Scan, batch_size: int, compan
 
     def step(number: int) -> None:
         groups = [method.examples(sample, Draw(config.training.seed, number, item)) for item in range(together)]
-        updates = method.step(collate(groups).to(device))
-        while True:
-            with computing:
-                update = next(updates, None)
-            if update is None:
-                return
+        for update in computed(method.step(collate(groups).to(device)), computing):
             method.zero_grad()
             update.loss.backward(inputs=update.turn.unfrozen)  # type: ignore[no-untyped-call]
 
     def reconstruct() -> None:
-        with torch.inference_mode(), computing:
+        with torch.inference_mode(), computing():
             method.reconstruct(scan.batch().to(device))
 
     with torch.random.fork_rng(), peak_of_memory() as peak:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -337,6 +338,27 @@ def test_test_scans_are_made_again_for_other_subjects(finished, tmp_path, heads)
     there = Workplace(here.plan, data, None, here.out)
     assert {meta.subject for meta in there.test_scans(cell).metas} == there.test_subjects(cell.config)
     assert there.test_subjects(cell.config) != {meta.subject for meta in before.metas}
+
+
+def test_a_single_undersampled_slice_is_refused_before_any_training(tiny_plan, tmp_path, quiet):
+    kspace = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.complex64)
+    kspace[0, ..., 1:12:2] = 0  # the one in the middle is full
+    for subject in range(6):
+        np.save(tmp_path / f"sub-0{subject}.npy", kspace)
+    plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}})
+    there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
+    with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, but test scans are scored against"):
+        compare(there, console=quiet)
+    assert not (there.out / "cells").exists()
+
+
+def test_slices_whose_reference_shows_nothing_have_no_place_in_the_ranking():
+    def scored(*values):
+        return {(0, at): {"a": SimpleNamespace(psnr=value)} for at, value in enumerate(values)}
+
+    cells = [SimpleNamespace(label="a", learned=True)]
+    assert module._ranked(cells, scored(30.0, math.nan, 20.0, 25.0)) == [(0, 2), (0, 3), (0, 0)]
+    assert module._ranked(cells, scored(math.nan)) == []
 
 
 def test_undersampled_scans_are_refused_before_any_training(tiny_plan, tmp_path, quiet):

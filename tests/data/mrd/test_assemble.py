@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sansref.data.mrd.acquisitions import Lines, head_of
 from sansref.data.mrd.assemble import assemble, layout_of
+from sansref.data.mrd.calibration import Whitening
 from sansref.data.mrd.gridding import planar
 from sansref.data.mrd.header import parse_header
 from sansref.errors import FileError
@@ -211,9 +212,11 @@ def test_lines_that_are_for_something_else_are_passed_over(mrd: Any, kspace: Any
 
 def test_coils_are_whitened(mrd: Any, kspace: Any) -> None:
     matrix = torch.tensor([[2, 0], [1j, 0.5]], dtype=torch.complex64)
-    (scan,) = scans_of(mrd.header(), mrd.lines_of(kspace), matrix)
     (plain,) = scans_of(mrd.header(), mrd.lines_of(kspace))
-    torch.testing.assert_close(scan.kspace, whitened(plain.kspace, matrix))
+    for unit, known in ((True, (1.0,) * COILS), (False, None)):
+        (scan,) = scans_of(mrd.header(), mrd.lines_of(kspace), Whitening(matrix, unit))
+        torch.testing.assert_close(scan.kspace, whitened(plain.kspace, matrix))
+        assert scan.meta.noise == known
 
 
 def slab(mrd: Any, partitions: int = 6, kept: int = 6) -> tuple[Any, Any, Any]:

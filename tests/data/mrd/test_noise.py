@@ -29,29 +29,43 @@ def test_all_lines_together_give_the_matrix() -> None:
     for line in lines:
         scan.add(head(), line)
     assert (scan.coils, scan.samples, scan.full) == (3, 200, False)
-    found = scan.matrix("a.h5", 3, 10.0)
+    found = scan.whitening("a.h5", 3, 10.0)
     assert found is not None
-    torch.testing.assert_close(found, whitening_matrix(torch.from_numpy(np.concatenate(lines, axis=1))))
+    assert found.unit
+    torch.testing.assert_close(found.matrix, whitening_matrix(torch.from_numpy(np.concatenate(lines, axis=1))))
 
 
 def test_noise_that_was_sampled_faster_is_stronger() -> None:
     scan = NoiseScan()
     scan.add(head(dwell=2.5), noise(2, 100))
-    same, slower = scan.matrix("a.h5", 2, 2.5), scan.matrix("a.h5", 2, 10.0)
+    same, slower = scan.whitening("a.h5", 2, 2.5), scan.whitening("a.h5", 2, 10.0)
     assert same is not None
     assert slower is not None
-    torch.testing.assert_close(slower, 2 * same)
+    torch.testing.assert_close(slower.matrix, 2 * same.matrix)
     for unknown in (0.0, float("nan"), 1e9):
-        plain = scan.matrix("a.h5", 2, unknown)
+        plain = scan.whitening("a.h5", 2, unknown)
         assert plain is not None
-        torch.testing.assert_close(plain, same)
+        assert not plain.unit
+        torch.testing.assert_close(plain.matrix, same.matrix)
+
+
+def test_lines_of_another_dwell_time_are_not_mixed_with_others() -> None:
+    scan = NoiseScan()
+    scan.add(head(dwell=0.0), noise(2, 100))
+    assert scan.samples == 100
+    scan.add(head(dwell=2.5), noise(2, 60))  # one that is told is worth more than one that is not
+    assert (scan.samples, scan.dwell) == (60, 2.5)
+    scan.add(head(dwell=0.0), noise(2, 100))
+    assert (scan.samples, scan.dwell) == (60, 2.5)
+    scan.add(head(dwell=5.0), noise(2, 80))
+    assert (scan.samples, scan.dwell) == (80, 5.0)
 
 
 def test_noise_of_other_coils_is_of_no_use() -> None:
     scan = NoiseScan()
-    assert scan.matrix("a.h5", 2, 10.0) is None
+    assert scan.whitening("a.h5", 2, 10.0) is None
     scan.add(head(), noise(3, 100))
-    assert scan.matrix("a.h5", 2, 10.0) is None
+    assert scan.whitening("a.h5", 2, 10.0) is None
     scan.add(head(), noise(2, 100))  # such as that of another set of coils
     assert (scan.coils, scan.samples) == (2, 100)
 
@@ -70,4 +84,4 @@ def test_a_dead_coil_is_reported() -> None:
     scan.add(head(), line)
     message = "a.h5: has noise lines that cannot whiten the coils: coils without noise, counted from 0: 3."
     with pytest.raises(FileError, match=re.escape(message)):
-        scan.matrix("a.h5", 4, 10.0)
+        scan.whitening("a.h5", 4, 10.0)

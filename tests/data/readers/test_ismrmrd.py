@@ -156,6 +156,21 @@ def test_noise_lines_whiten_the_coils(mrd: Any, tmp_path: Path) -> None:
     assert scan.kspace.real.std() == pytest.approx(1.0, rel=0.15)
 
 
+def test_noise_that_was_sampled_at_an_untold_rate_does_not_tell_the_level(mrd: Any, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+
+    def noise(samples: int, strength: float) -> Any:
+        return strength * generator.normal(size=(2, samples, 2)).view(np.complex128)[..., 0]
+
+    lines = [mrd.line(noise(256, 2.0), ismrmrd.ACQ_IS_NOISE_MEASUREMENT, sample_time_us=0) for _ in range(20)]
+    empty = np.stack([noise(ROWS, 1.0) for _ in range(COLUMNS)], axis=-1)
+    path = mrd.write(tmp_path / "a.h5", mrd.header(), lines + mrd.lines_of(empty))
+    (scan,) = READER.read(path)
+    assert scan.meta.noise is None
+    assert scan.noise_level.flatten().tolist() == pytest.approx([0.5, 0.5], rel=0.2)
+    assert any("how fast these were sampled is not told" in note for note in READER.describe(path).notes)
+
+
 def test_noise_scans_tell_the_level_of_averages_and_of_virtual_coils_too(mrd: Any, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
 

@@ -171,3 +171,12 @@ def test_damage_gives_a_file_error_or_valid_slices(
     path.write_bytes(make.damaged(data, content, place))
     with make.memory_below(20 << 20):
         make.read_or_refuse(path)
+
+
+@pytest.mark.parametrize("shape", [(0, 64, 64), (4, 64, 0)])
+def test_an_array_without_values_is_one_line(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.complex64))
+    np.savez(tmp_path / "a.npz", kspace=np.zeros(shape, np.complex64))
+    for name, told in (("a.npy", "holds an array without values"), ("a.npz", "holds no")):
+        with pytest.raises(FileError, match=told):
+            open_scan_file(tmp_path / name, ReaderOptions(axes="slice,row,column")).describe(tmp_path / name)

@@ -161,11 +161,6 @@ def test_what_is_no_mask_is_refused(tmp_path: Path, array: Array, problem: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_height_is_refused(tmp_path: Path, centered: Array) -> None:
-    with pytest.raises(FileError, match=r"48 rows where the scan has 50\. Train, or run zeroshot, with a mask of"):
-        read_mask(save(tmp_path / "m.npy", centered), height=50)
-
-
 def test_grey_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)

@@ -291,6 +291,7 @@ def _by_key(rows: Sequence[ScoredSlice]) -> dict[Key, dict[str, ScoredSlice]]:
 
 
 def _ranked(cells: Sequence[Cell], scores: Mapping[Key, Mapping[str, ScoredSlice]]) -> list[Key]:
-    """All slices, the one with the lowest mean PSNR of trained methods first."""
+    """All slices whose reference shows anything, the one with the lowest mean PSNR of trained methods first."""
     trained = {cell.label for cell in cells if cell.learned} or {cell.label for cell in cells}
-    return sorted(scores, key=lambda key: float(np.mean([scores[key][label].psnr for label in trained])))
+    means = {key: float(np.mean([own[label].psnr for label in trained])) for key, own in scores.items()}
+    return sorted((key for key, mean in means.items() if not np.isnan(mean)), key=means.__getitem__)

@@ -106,13 +106,13 @@ class Workplace:
                     " --out, or remove that folder to train the cell again"
                 )
         sets = {cell.test_set: cell for cell in self.plan.cells}.values()
-        tested = {info.path: (info, cell.config.preparation) for cell in sets for info in self._test_files(cell)}
-        begun = self._begun
-        for info, preparation in tested.values():
+        tested = [(info, cell.config.preparation) for cell in sets for info in self._test_files(cell)]
+        for info in {info.path: info for info, _ in tested}.values():
             self._check_full(info)
-            if not begun:  # later nobody could leave the file out
-                for _ in preparation.scans(info):
-                    pass
+        if not self._begun:  # later nobody could leave a file out
+            for info, preparation in tested:
+                if any(scan.reference is None for scan in preparation.scans(info)):
+                    raise _undersampled(info)
         claim(self.out, "comparison")
         self.check_data()
         self._clean()
@@ -197,10 +197,7 @@ class Workplace:
         options = self.plan.cells[0].config.slices.reader_options
         item = next(iter(open_scan_file(info.path, options).read(info.path, [info.slices // 2])))
         if isinstance(item, Scan) and not is_full(item.mask):
-            problem = "is undersampled, but test scans are scored against their full k-space"
-            raise FileError(
-                info.path, problem, "Give fully sampled scans; they are undersampled in the same way for all methods"
-            )
+            raise _undersampled(info)
 
     def full_for(self, cell: Cell) -> Path | None:
         """The folder of full scans, for a method that takes one."""
@@ -295,3 +292,9 @@ def hash_of(scans: PreparedScans) -> str:
         digest.update(scan.mask.numpy().tobytes())
         digest.update(scan.kspace.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _undersampled(info: FileInfo) -> FileError:
+    problem = "is undersampled, but test scans are scored against their full k-space"
+    cure = "Give fully sampled scans; they are undersampled in the same way for all methods"
+    return FileError(info.path, problem, cure)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sansref.data.mrd.acquisitions import Data, Heads, Lines
-from sansref.data.mrd.calibration import calibration_kspace, calibration_lines
+from sansref.data.mrd.calibration import Whitening, calibration_kspace, calibration_lines
 from sansref.data.mrd.gridding import CURE, GridPlaces, Integers, Mask, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
 from sansref.errors import FileError
@@ -72,7 +72,7 @@ def assemble(
     header: MrdHeader,
     lines: Lines,
     meta: ScanMeta,
-    whitening: Tensor | None = None,
+    whitening: Whitening | None = None,
     others: Lines | None = None,
 ) -> list[Scan]:
     """Make scans of the lines of one image: one of a 2-D image; of a 3-D slab the partitions, in order.
@@ -80,8 +80,8 @@ def assemble(
     Lines of the same place (averages, repeats) are averaged; lines that are for neither the image nor its calibration
     are passed over. Readout oversampling is removed where the readout is complete. A fully sampled image of one coil is
     also given as ``reference``. Calibration lines beside the image's grid, or ``others`` where it has none, are given
-    as ``calibration`` where there are several coils. Whitened scans know their noise: 1 in each part of a sample, less
-    where lines are averaged. Raises ``FileError`` if no image can be made of them: no line,
+    as ``calibration`` where there are several coils. Scans of whitened coils whose noise is 1 know it: less where lines
+    are averaged. Raises ``FileError`` if no image can be made of them: no line,
     lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN, or nothing but
     zeros.
 
@@ -90,7 +90,7 @@ def assemble(
     meta
         Subject, source, index of the first scan and geometry; spacing and crop are set here.
     whitening
-        Matrix, complex64 (coils, coils), by which the coils are mixed.
+        By which the coils are mixed.
     """
     header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)
@@ -98,7 +98,7 @@ def assemble(
     grid, level = _gridded(source, header, lines, layout.coils, whitening)
     if header.encoded[2] > 1:
         grid = _slab_to_slices(grid, layout.scans)
-    noise = None if whitening is None else (level,) * layout.coils
+    noise = (level,) * layout.coils if whitening is not None and whitening.unit else None
     meta = replace(meta, spacing=header.spacing[:2], crop=layout.crop, noise=noise)
     scans = [
         _scan(source, grid_of_slice, layout, replace(meta, slice=meta.slice + k))
@@ -108,7 +108,7 @@ def assemble(
     found = None if apart is None else calibration_kspace(header, apart, layout.coils, layout.scans, size)
     if found is None:
         return scans
-    seen = found if whitening is None else [whitened(each, whitening) for each in found]
+    seen = found if whitening is None else [whitened(each, whitening.matrix) for each in found]
     return [replace(scan, calibration=each) for scan, each in zip(scans, seen, strict=True)]
 
 
@@ -122,7 +122,7 @@ def _shared_mask(source: Path | str, mask: Mask) -> Tensor:
 
 
 def _gridded(
-    source: Path | str, header: MrdHeader, lines: Lines, coils: int, whitening: Tensor | None
+    source: Path | str, header: MrdHeader, lines: Lines, coils: int, whitening: Whitening | None
 ) -> tuple[Tensor, float]:
     """The mean of the lines at each place, complex64 (partitions, columns, coils, rows), and how it lowers noise.
 
@@ -140,7 +140,7 @@ def _gridded(
         total /= np.maximum(count, 1)
     grid = torch.from_numpy(total)
     if whitening is not None:
-        grid = torch.stack([whitened(each.transpose(0, 1), whitening).transpose(0, 1) for each in grid])
+        grid = torch.stack([whitened(each.transpose(0, 1), whitening.matrix).transpose(0, 1) for each in grid])
     taken = count[count > 0]
     return grid, float(np.sqrt((1 / taken).mean())) if len(taken) else 1.0
 

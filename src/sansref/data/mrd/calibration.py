@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,32 @@ MOST_SAMPLES = 2**16
 MOST_RATIO = 100.0
 
 
+@dataclass(frozen=True)
+class Whitening:
+    """What makes the noise of all coils independent and equally strong.
+
+    Attributes
+    ----------
+    matrix
+        Mixes the coils, complex64 (coils, coils), see :func:`sansref.kspace.noise.whitened`.
+    unit
+        Whether the noise of the scan then is 1 in each part of a sample; else its strength is not known.
+    """
+
+    matrix: Tensor
+    unit: bool
+
+
 class NoiseScan:
-    """Gathers the noise lines of a scan, as many as are of use."""
+    """Gathers the noise lines of a scan, as many as are of use: ``samples`` of each coil so far.
+
+    They are of one number of coils and of one ``dwell`` time, the last ones; those that do not tell theirs, which is
+    then 0, count only where none does.
+    """
 
     def __init__(self) -> None:
         self._lines: list[Data] = []
-        self._dwell = 0.0
+        self.dwell = 0.0
         self.samples = 0
 
     @property
@@ -57,22 +78,24 @@ class NoiseScan:
         return self.samples >= MOST_SAMPLES
 
     def add(self, head: Any, data: Data) -> None:
-        """Take in a noise line, complex64 (coils, samples); another number of coils starts afresh."""
-        if self._lines and len(data) != self.coils:
+        """Take in a noise line, complex64 (coils, samples)."""
+        dwell, same = float(head["sample_time_us"]), len(data) == self.coils
+        if self._lines and same and (self.full or (self.dwell > 0 and not dwell > 0)):
+            return
+        if not same or dwell != self.dwell:
             self._lines, self.samples = [], 0
-        if not self.full:
-            self._lines.append(data)
-            self._dwell = float(head["sample_time_us"])
-            self.samples += data.shape[1]
+        self._lines.append(data)
+        self.dwell = dwell
+        self.samples += data.shape[1]
 
-    def matrix(self, source: Path | str, coils: int, dwell: float) -> Tensor | None:
-        """The matrix, complex64 (coils, coils), that whitens lines of a scan: their noise then has unit strength.
+    def whitening(self, source: Path | str, coils: int, dwell: float) -> Whitening | None:
+        """What whitens lines of a scan of this dwell time, in microseconds, 0 where it is not told.
 
-        Noise power grows with the bandwidth, the inverse of the dwell time (in microseconds, 0 where that of the scan
-        is not known), so noise that was sampled faster than the scan is scaled down. (The receiver's filter, which may
-        pass some 20 % less noise at the edges of the noise scan's band, is not known and left out.) None where there is
-        no noise, or that of another number of coils. Raises ``FileError`` if the noise is of no use: too short, not
-        finite, of a dead coil or of coils that depend on each other.
+        Noise power grows with the bandwidth, the inverse of the dwell time, so noise that was sampled faster than the
+        scan is scaled down. (The receiver's filter, which may pass some 20 % less noise at the edges of the noise
+        scan's band, is not known and left out.) None where there is no noise, or that of another number of coils.
+        Raises ``FileError`` if the noise is of no use: too short, not finite, of a dead coil or of coils that depend on
+        each other.
         """
         if self.coils != coils:
             return None
@@ -81,8 +104,9 @@ class NoiseScan:
         except ValueError as error:
             problem = f"has noise lines that cannot whiten the coils: {error}"
             raise FileError(source, problem, "Repair or remove this coil, or remove the noise lines") from error
-        ratio = dwell / self._dwell if self._dwell > 0 else 0.0
-        return matrix * math.sqrt(ratio) if 1 / MOST_RATIO < ratio < MOST_RATIO else matrix
+        ratio = dwell / self.dwell if self.dwell > 0 else 0.0
+        known = 1 / MOST_RATIO < ratio < MOST_RATIO
+        return Whitening(matrix * math.sqrt(ratio) if known else matrix, known)
 
 
 #: How much finer an image is made, at most, to be cut to another field of view.

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from sansref.data.coil_maps import SMALLEST, calibration_side
 from sansref.data.mrd.acquisitions import Data, Heads, ImageKey, Lines, Role, check_head, is_role, key_of
 from sansref.data.mrd.assemble import Layout, assemble, geometry_of, layout_of, stack_order
-from sansref.data.mrd.calibration import NoiseScan, lines_for
+from sansref.data.mrd.calibration import NoiseScan, Whitening, lines_for
 from sansref.data.mrd.gridding import ON_GRID, grid_mask, measured_lines, place, planar
 from sansref.data.mrd.header import MrdHeader
 from sansref.data.readers.reader import BY_NAME, BY_PATIENT, FileInfo, SliceChoice, chosen_slices
@@ -209,8 +208,8 @@ class RawFile:
         return replace(geometry, stack=self._stack * size[2] if self._volumes > 1 else None, known=self.header.placed)
 
     @cached_property
-    def _whitening(self) -> tuple[Tensor | None, str | None]:
-        """The matrix, and what a person should know about it."""
+    def _whitening(self) -> tuple[Whitening | None, str | None]:
+        """How coils are whitened, and what a person should know about it."""
         noise = self.noise or NoiseScan()
         for index in np.flatnonzero(is_role(self.heads, Role.NOISE)):
             if noise.full:
@@ -220,12 +219,15 @@ class RawFile:
             return None, None
         try:
             dwell = float(self.heads["sample_time_us"][self._images[0][0]])
-            matrix = noise.matrix(self.path, self._layout.coils, dwell)
+            whitening = noise.whitening(self.path, self._layout.coils, dwell)
         except FileError as error:
             return None, f"Coils are not whitened: the file {error.problem}."
-        if matrix is None:
+        if whitening is None:
             return None, f"Coils are not whitened: the noise is of {noise.coils} coils, the scan of another number."
-        return matrix, f"Coils are whitened by {noise.samples} noise samples; the images are in units of the noise."
+        if not whitening.unit:
+            unknown = "how fast these were sampled is not told, and the level of the noise is found in the images"
+            return whitening, f"Coils are whitened by {noise.samples} noise samples; {unknown}."
+        return whitening, f"Coils are whitened by {noise.samples} noise samples; the images are in units of the noise."
 
     def _notes(self) -> Iterator[str]:
         layout, header = self._layout, self._shape

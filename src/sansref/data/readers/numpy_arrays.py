@@ -45,6 +45,8 @@ class NpyReader(ArrayReader):
             raise FileError(
                 path, f"holds an array of {entry.dtype}, not of numbers", "Store it as complex64 or float32"
             )
+        if 0 in entry.shape:
+            raise FileError(path, f"holds an array without values, of the shape {entry.shape}", "Save it again")
         return [entry]
 
     @contextmanager
@@ -73,8 +75,8 @@ class NpzReader(ArrayReader):
     def entries(self, path: Path) -> list[Entry]:
         """Read the headers of all its arrays of numbers."""
         with reading(path, self.format), zipfile.ZipFile(path) as archive:
-            members = (name for name in archive.namelist() if name.endswith(".npy"))
-            return [entry for name in members if _is_numeric((entry := _entry(archive, name)).dtype)]
+            found = [_entry(archive, name) for name in archive.namelist() if name.endswith(".npy")]
+            return [entry for entry in found if _is_numeric(entry.dtype) and 0 not in entry.shape]
 
     @contextmanager
     def opened(self, path: Path, entry: Entry) -> Iterator[Stored]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from sansref.kspace.masks.mask import SamplingMask, estimated_density
 
 Values = NDArray[Any]
 DCPlace = Literal["auto", "center", "corner"]
+
+_NUMBERS = ("logical", "double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 EVIDENCE = math.log(1000)
 """DC is found where chance would fully sample the low frequencies less than once in a thousand masks."""
@@ -85,28 +87,31 @@ def _read_mat(path: Path) -> Values:
     import h5py
     import scipy.io
 
+    # Nothing but the mask is read: it may lie beside k-space.
+    values: Values
     if not is_hdf5(path):
-        return _only_mask(path, scipy.io.loadmat(path))
+        names = [name for name, shape, kind in scipy.io.whosmat(path) if len(shape) == 2 and kind in _NUMBERS]
+        name = _only_mask(path, names)
+        values = scipy.io.loadmat(path, variable_names=[name])[name]
+        return values
     with open_hdf5(path) as file:
-        # MATLAB stores arrays by columns, so that HDF5 shows them transposed; text is stored as numbers.
-        arrays = {
-            name: item[()].T
-            for name, item in file.items()
-            if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") != b"char"
-        }
-    return _only_mask(path, arrays)
+        stored = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        # Text is stored as numbers, and arrays by columns, so that HDF5 shows them transposed.
+        numbers = {name: item for name, item in stored.items() if item.attrs.get("MATLAB_class") != b"char"}
+        names = [name for name, item in numbers.items() if item.ndim == 2 and item.dtype.kind in "buif"]
+        values = stored[_only_mask(path, names)][()].T
+    return values
 
 
-def _only_mask(path: Path, variables: Mapping[str, Any]) -> Values:
-    arrays = {name: value for name, value in variables.items() if isinstance(value, np.ndarray) and value.ndim == 2}
-    arrays = {name: value for name, value in arrays.items() if value.dtype.kind in "buif"}
-    candidates = [name for name in arrays if "mask" in name.lower()] or list(arrays)
+def _only_mask(path: Path, names: Sequence[str]) -> str:
+    """Which of the 2-D arrays of numbers is the mask."""
+    candidates = [name for name in names if "mask" in name.lower()] or list(names)
     if not candidates:
         raise FileError(path, "holds no 2-D numeric array", "Save the mask as a matrix named mask")
     if len(candidates) > 1:
         problem = f"holds several arrays ({', '.join(candidates)})"
         raise FileError(path, problem, "Keep only the mask in the file, or give the name mask to it alone")
-    return arrays[candidates[0]]
+    return candidates[0]
 
 
 def _read_png(path: Path) -> Values:
@@ -145,9 +150,6 @@ def _of_height(path: Path, acquired: Values, height: int | None) -> Tensor:
         return array.expand(height, -1).clone()
     if array.ndim != 2:
         raise FileError(path, f"has the shape {acquired.shape}", "Save one mask of shape (height, width)")
-    if height is not None and array.shape[0] != height:
-        problem = f"has {array.shape[0]} rows where the scan has {height}"
-        raise FileError(path, problem, "Train, or run zeroshot, with a mask of the scan's size, or leave the scan out")
     return array
 
 

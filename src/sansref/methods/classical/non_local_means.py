@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sansref.errors import SettingError
+from sansref.kspace.coils import unstacked
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import noise_of
+from sansref.kspace.noise import noise_in_image, noise_of
 
 STRENGTH = 0.6
 """Of the filter, over the standard deviation of the image's noise."""
@@ -36,14 +37,17 @@ def non_local_means(given: Measurement) -> Tensor:
     """
     restoration = _restoration()
     zero_filled = given.physics.adjoint(given.kspace)
-    # Parseval; coils are combined by normalised maps.
-    variance = noise_of(given).square().mean((-3, -2, -1))
+    # Parseval.
+    variance = noise_in_image(noise_of(given).square().mean((-2, -1), keepdim=True).sqrt(), given.maps)
+    # Images of two sets of maps lie below one another, and have no common edge.
+    parts = unstacked(zero_filled, given.mask.shape[-2])
+    levels = variance.sqrt().repeat_interleave(parts.shape[1]).tolist()
     denoised = []
-    for image, level in zip(torch.view_as_real(zero_filled).cpu(), variance.sqrt().tolist(), strict=True):
+    for image, level in zip(torch.view_as_real(parts.flatten(0, 1)).cpu(), levels, strict=True):
         settings = {"patch_size": PATCH, "patch_distance": REACH, "h": STRENGTH * level, "sigma": level}
         alone = restoration.denoise_nl_means(image.numpy(), channel_axis=-1, **settings) if level > 0 else image.numpy()
         denoised.append(torch.from_numpy(np.ascontiguousarray(alone, np.float32)))
-    return torch.view_as_complex(torch.stack(denoised)).to(zero_filled.device)
+    return torch.view_as_complex(torch.stack(denoised)).view_as(zero_filled).to(zero_filled.device)
 
 
 def _restoration() -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from sansref.errors import SettingError
+from sansref.kspace.coils import unstacked
 from sansref.kspace.measurement import Measurement
 
 WAVELET = "db4"
@@ -73,9 +74,9 @@ class OrthogonalWavelet:
         Parameters
         ----------
         image
-            Complex (batch, height, width) on the plane.
+            Complex (..., height, width) on the plane.
         threshold
-            At least 0, real (batch, 1, 1).
+            At least 0, real (..., 1, 1).
         """
         approximation, *details = self.coefficients(image)
         limit = threshold.numpy(force=True)
@@ -125,24 +126,25 @@ def l1_wavelet(
     """
     encoding = given.grid
     zero_filled = encoding.adjoint(given.kspace)
-    height, width = zero_filled.shape[-2:]
+    height, width = given.mask.shape[-2:]
     wavelet = OrthogonalWavelet((height, width))
     rows, columns = wavelet.plane
     step = 1 / encoding.largest_gain
-    threshold = step * regularisation * zero_filled.abs().amax((-2, -1), keepdim=True)
+    threshold = (step * regularisation * zero_filled.abs().amax((-2, -1), keepdim=True)).unsqueeze(-3)
 
-    image = torch.nn.functional.pad(step * zero_filled, (0, columns - width, 0, rows - height))
+    # Images of two sets of maps lie below one another, and have no common edge.
+    image = torch.nn.functional.pad(unstacked(step * zero_filled, height), (0, columns - width, 0, rows - height))
     ahead, momentum = image, 1.0
     for _ in range(iterations):
         shift = (0, 0) if generator is None else _random_shift(wavelet.plane, generator)
-        inside = ahead[..., :height, :width]
+        inside = ahead[..., :height, :width].flatten(-3, -2)
         descended = ahead.clone()
-        descended[..., :height, :width] -= step * (encoding.normal(inside) - zero_filled)
+        descended[..., :height, :width] -= unstacked(step * (encoding.normal(inside) - zero_filled), height)
         previous, image = image, wavelet.shrink(descended.roll(shift, (-2, -1)), threshold)
         image = image.roll((-shift[0], -shift[1]), (-2, -1))
         before, momentum = momentum, (1 + sqrt(1 + 4 * momentum**2)) / 2
         ahead = image + (before - 1) / momentum * (image - previous)
-    return image[..., :height, :width]
+    return image[..., :height, :width].flatten(-3, -2)
 
 
 def pywavelets() -> ModuleType:
