@@ -11,7 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from sansref.cli import check_early
+from sansref.cli import UNPAIRED, check_early
+from sansref.errors import FileError
+from sansref.methods import Needs
 from sansref.methods.registry import METHODS
 
 pytestmark = pytest.mark.slow
@@ -126,6 +128,14 @@ def test_info_loads_no_more_than_it_needs(loaded, trained, tmp_path):
 )
 def test_what_cannot_be_told_early_is_left_to_the_command(words):
     check_early(words[0], words[1:], METHODS)
+
+
+def test_the_methods_that_learn_from_two_folders_are_known():
+    assert {name for name, method in METHODS.items() if method.needs is Needs.UNPAIRED} == {*UNPAIRED}
+    for name in {*METHODS} - {*UNPAIRED}:
+        check_early("train", [name, "--full", "nowhere"], METHODS)
+    with pytest.raises(FileError, match=r"nowhere: does not exist"):
+        check_early("train", ["iscl", "--full", "nowhere"], METHODS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are not there")

@@ -350,7 +350,7 @@ def train(
         run = training.train(config, Path(data), Path(out), skip_bad, console, others).run
     finally:
         if config.needs is Needs.UNPAIRED:
-            from sansref.results.health_figure import draw_health  # which loads matplotlib
+            from sansref.results.health_figure import draw_health
 
             draw_health(Path(out))
     return Model(RunDirectory(run.path, trust_code), device_of(config.machine.accelerator))

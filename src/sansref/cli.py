@@ -558,8 +558,8 @@ def _list_bad(bad: Sequence[FileError]) -> None:
 
 #: Options that name something to be read.
 PLACES = ("data", "undersampled", "full")
-#: Methods that learn from one folder alone.
-OF_UNDERSAMPLED = ("idr", "ssdu", "supervised")
+#: Methods that learn from two folders: of undersampled scans, and of full ones of others.
+UNPAIRED = ("switchable", "iscl", "cyclegan")
 
 
 def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> None:
@@ -600,7 +600,7 @@ def check_early(command: str, words: Sequence[str], methods: Iterable[str]) -> N
     options = {name.removeprefix("--") for name in given if name.startswith("--")}
     if command == "evaluate" and not ("data" in options and options <= {*PLACES, "out"}):
         return  # the value of another option may be wrong as well, and comes first
-    if command == "train" and first[0] in OF_UNDERSAMPLED:
+    if command == "train" and not own and first[0] not in UNPAIRED:
         options -= {"undersampled", "full"}  # are none of theirs, which comes first
     for name in options & {*PLACES}:
         if (value := given[f"--{name}"]) != "null":

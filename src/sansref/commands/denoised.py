@@ -22,7 +22,7 @@ from sansref.metrics.held_out import Reconstruct
 from sansref.metrics.sure import VISIBLE, Sure, sure
 from sansref.randomness import seeded
 from sansref.results.scorer import magnitude, zero_filled
-from sansref.results.viewer.contents import Contents, ViewerSlice
+from sansref.results.viewer.contents import SHOWN, Contents, ViewerSlice
 from sansref.results.viewer.page import write_page
 from sansref.scan import Scan, ScanMeta
 
@@ -46,9 +46,6 @@ WORTH = 0.8
 
 CHANCE = 3.0
 """Standard errors below 0 from which on an estimated error is told to be too low: no error is negative."""
-
-SHOWN = 6
-"""Slices that a page shows, at most."""
 
 CLEAN, HARD = "denoised", "with its noise"
 DIFFERENCE = f"{STRENGTHENED} times the difference"

@@ -43,7 +43,15 @@ from sansref.results.scorer import (
 from sansref.results.scores import Normalise, ScoredSlice, file_in, write_scores
 from sansref.results.statistics import Estimate, standard_error
 from sansref.results.tables import Scoring, Summary, data_note, finite, summarise
-from sansref.results.viewer.contents import Contents, Curve, Distribution, ViewerSlice, telling_places, worst_places
+from sansref.results.viewer.contents import (
+    SHOWN,
+    Contents,
+    Curve,
+    Distribution,
+    ViewerSlice,
+    telling_places,
+    worst_places,
+)
 from sansref.results.viewer.page import write_page
 from sansref.scan import Scan
 from sansref.training.config import RunConfig
@@ -59,9 +67,6 @@ CLASSICAL: dict[ClassicalName, str] = {"l1_wavelet": "L1-wavelet", "total_variat
 
 SCANS = 4
 """Slices that a regularisation is chosen on, at most, evenly spread over all that are scored."""
-
-SHOWN = 6
-"""Slices that the page shows, at most."""
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ from sansref.commands.zero_shot_choice import (
     PARTS,
     START,
     Choice,
-    apart,
     choose,
     errors_in_parts,
+    judged_mask,
     mixing_weight,
     noisier,
     scaled_without,
@@ -68,7 +68,7 @@ from sansref.outputs.writers import save_png
 from sansref.results.figures import error_figure
 from sansref.results.scorer import ZERO_FILLED, Scorer, magnitude, zero_filled
 from sansref.results.scores import ScoredSlice, read_scores, write_scores
-from sansref.results.viewer.contents import ViewerSlice
+from sansref.results.viewer.contents import SHOWN, ViewerSlice
 from sansref.scan import Scan, ScanMeta
 from sansref.settings import by_name
 from sansref.training.batches import ShapeBatches
@@ -106,9 +106,6 @@ LONGEST = 1e5
 
 LATE = 1.25
 """How many times its budget a training may take: the steps of a busy machine differ from the one that was measured."""
-
-SHOWN = 6
-"""Slices that the page shows, at most."""
 
 TAKEN_OUT_BY = {
     START: "a network that learned from other scans",
@@ -482,9 +479,7 @@ class _Work:
                 )
             if "error_map" in names:  # maps and page that are there belong to the earlier bound
                 self.record.pop("choice", None)
-            self._note(settings=settings)  # other files of the same training
-        else:
-            self._note(settings=settings)
+        self._note(settings=settings)
 
     @cached_property
     def _content(self) -> str:
@@ -512,7 +507,7 @@ class _Work:
 
     def _apart(self, scan: Scan) -> Tensor:
         """The samples of a scan that are for judging alone."""
-        return apart(scan, self.seed, self.config.denoises)
+        return judged_mask(scan, self.seed, self.config.denoises)
 
     def _stored(self) -> PreparedScans:
         """What is learned from: the scans without the samples for judging, and without references."""
@@ -761,20 +756,18 @@ class _Work:
         if isinstance(files, Outputs):
             write_images(files, whole_volume(self._images(method), self.info))
             return None
+        scans, learned = self._scans(range(self.info.slices)), choice.label in (NETWORK, MIXTURE)
         if isinstance(files, DenoisedFile):
-            scans = self._scans(range(self.info.slices))
 
             def risk(scan: Scan) -> float:
                 judge = self._judge(scan)
                 return judge.on_acquired(judge.answer(method))
 
-            learned = choice.label in (NETWORK, MIXTURE)
             pairs = files.slices(method, scans, risk=risk if learned else None)
             files.write(whole_volume(pairs, self.info))
             for note in files.notes():
                 self.say(note)
             return None
-        scans, learned = self._scans(range(self.info.slices)), choice.label in (NETWORK, MIXTURE)
 
         def unseen(scan: Scan) -> Tensor | None:
             return self._apart(scan) if learned else None

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from sansref.commands.evaluate import CLASSICAL
 from sansref.data.prepare import scaled
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.grid import is_full
 from sansref.kspace.noise import noise_of, probing_noise
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_error, held_out_folds, held_out_mask
 from sansref.randomness import seeded
@@ -62,9 +60,12 @@ class Choice:
     errors: Mapping[str, float]
 
 
-def judged_mask(scan: Scan, seed: int) -> Tensor:
-    """The acquired samples of a scan that are for judging alone, bool (height, width)."""
-    return held_out_mask(scan, JUDGED, seed, scan.meta.slice)
+def judged_mask(scan: Scan, seed: int, denoises: bool = False) -> Tensor:
+    """The acquired samples of a scan that are for judging alone, bool (height, width).
+
+    None of a full scan that is to be denoised, whose samples are judged by their own noise.
+    """
+    return held_out_mask(scan, JUDGED, seed, scan.meta.slice, spare_full=denoises)
 
 
 def scaled_without(scan: Scan, judged: Tensor) -> Scan:
@@ -73,11 +74,6 @@ def scaled_without(scan: Scan, judged: Tensor) -> Scan:
     factor = meta.scale / scan.meta.scale
     reference = None if scan.reference is None else scan.reference / factor
     return replace(scan, kspace=scan.kspace / factor, reference=reference, meta=meta)
-
-
-def apart(scan: Scan, seed: int, denoises: bool) -> Tensor:
-    """The same; none of a full scan that is to be denoised, whose samples are judged by their own noise."""
-    return torch.zeros_like(scan.mask) if denoises and is_full(scan.mask) else judged_mask(scan, seed)
 
 
 def noisier(scan: Scan, seed: int) -> Scan:

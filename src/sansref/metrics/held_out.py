@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sansref.kspace.cartesian import Cartesian
-from sansref.kspace.grid import central_mask, full_center, is_columns
+from sansref.kspace.grid import central_mask, full_center, is_columns, is_full
 from sansref.kspace.masks.family import MaskFamily
 from sansref.kspace.measurement import Measurement
 from sansref.kspace.partitions import Unit, hold_out, never_held_out, shape_of
@@ -27,12 +27,15 @@ ROWS_TOLD = "neighbours in a row tell what is held out, so that held-out errors 
 """What is wrong with them."""
 
 
-def held_out_mask(scan: Scan, fraction: float, seed: int, item: int) -> Tensor:
+def held_out_mask(scan: Scan, fraction: float, seed: int, item: int, spare_full: bool = False) -> Tensor:
     """Choose the acquired samples of a scan, number ``item``, that its score is computed on, bool (height, width).
 
     Whole columns of a 1-D mask: single samples would be easy to guess from their neighbours along the readout. None of
-    those that the coil maps were estimated from, which the network's input knows by them.
+    those that the coil maps were estimated from, which the network's input knows by them. With ``spare_full``, none of
+    a full scan: a method that only denoises it never predicts a sample.
     """
+    if spare_full and is_full(scan.mask):
+        return torch.zeros_like(scan.mask)
     unit: Unit = "column" if is_columns(scan.mask) else "point"
     generator, spared = seeded(seed, "held out", item), scan.meta.calibration
     return hold_out(scan.mask, fraction, generator, least=spared, unit=unit).target

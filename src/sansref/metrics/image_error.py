@@ -26,7 +26,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from sansref.kspace.grid import is_columns, is_full
+from sansref.kspace.grid import is_columns
 from sansref.kspace.noise import noise_of
 from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask, reachable
 from sansref.metrics.sure import response
@@ -103,8 +103,7 @@ class ImageError:
     @classmethod
     def of(cls, scan: Scan, held_out: HeldOut, item: int, noisier: Scan | None = None, tau: float = 0.0) -> ImageError:
         """The judge of scan number ``item``; of a full scan, nothing is held out."""
-        nothing = torch.zeros_like(scan.mask)
-        chosen = nothing if is_full(scan.mask) else held_out_mask(scan, held_out.share, held_out.seed, item)
+        chosen = held_out_mask(scan, held_out.share, held_out.seed, item, spare_full=True)
         return cls(scan, chosen, held_out.family(scan.meta.emulated).density(scan.mask), noisier, tau)
 
     @torch.no_grad()

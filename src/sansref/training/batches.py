@@ -12,7 +12,6 @@ from torch.utils.data import Dataset, Sampler
 
 from sansref.data.scan_store import ArrayStore
 from sansref.errors import SettingError
-from sansref.kspace.grid import is_full
 from sansref.kspace.masks.family import MaskFamily, remembered
 from sansref.kspace.measurement import VIEWS, Measurement
 from sansref.methods import Draw, KspaceExample, Method, Sample
@@ -234,7 +233,7 @@ class ValidationSet(Dataset[ValidationItem]):
     seed
         Of the choice, the same in every epoch and stage.
     spare_full
-        Hold nothing out of full scans: a method that only denoises them never predicts a sample.
+        Hold nothing out of full scans, see :func:`~sansref.metrics.held_out.held_out_mask`.
     """
 
     def __init__(
@@ -251,9 +250,7 @@ class ValidationSet(Dataset[ValidationItem]):
 
     def __getitem__(self, item: int) -> ValidationItem:
         scan = self._scans[item]
-        spared = self._spare_full and is_full(scan.mask)
-        nothing = torch.zeros_like(scan.mask)
-        held_out = nothing if spared else held_out_mask(scan, self._fraction, self._seed, item)
+        held_out = held_out_mask(scan, self._fraction, self._seed, item, self._spare_full)
         given, density = scan.restricted(~held_out), self._family.density(scan.mask)
         return ValidationItem(
             given.batch(),
@@ -283,10 +280,8 @@ class WithoutHeldOut(Sequence[Scan]):
 
     def __getitem__(self, item: int) -> Scan:  # type: ignore[override]
         scan = self._scans[item]
-        if self._spare_full and is_full(scan.mask):
-            return scan
 
         def kept() -> Tensor:
-            return ~held_out_mask(scan, self._fraction, self._seed, item)
+            return ~held_out_mask(scan, self._fraction, self._seed, item, self._spare_full)
 
         return scan.restricted(remembered(self._kept, item, kept, REMEMBERED))

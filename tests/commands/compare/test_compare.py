@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from sansref import errors
 from sansref.commands.compare import cells
 from sansref.commands.compare import cells as attempt
 from sansref.commands.compare import cells as choice
 from sansref.commands.compare import compare as module
 from sansref.commands.compare.cells import is_trained, reconstruction_of, scorer_of
 from sansref.commands.compare.compare import compare
-from sansref.commands.compare.plan import UNLEARNED, load_plan
+from sansref.commands.compare.plan import load_plan
 from sansref.commands.compare.workplace import Workplace
 from sansref.commands.options import PerceptualOptions
 from sansref.data.prepare import Preparation
@@ -488,7 +489,7 @@ def test_every_method_of_the_package_fits_into_one_table(heads, tmp_path, quiet)
     compare(Workplace(plan, heads, None, tmp_path / "all"), console=quiet)
     rows = read_scores(tmp_path / "all" / "scores.csv")
     assert {row.label for row in rows} == set(packaged.methods)
-    assert {cell.method for cell in plan.cells} == {*METHODS, *UNLEARNED} - {
+    assert {cell.method for cell in plan.cells} == {*METHODS, *errors.UNTRAINED} - {
         "non_local_means"
     }  # which is for full scans
     assert all(np.isfinite(row.psnr) for row in rows)

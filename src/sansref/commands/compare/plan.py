@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sansref.errors import FileError, SettingError, did_you_mean
+from sansref.errors import UNTRAINED, FileError, SettingError, did_you_mean
 from sansref.files import fitting
 from sansref.methods.classical.regularisation import ClassicalName
 from sansref.methods.registry import METHODS
@@ -94,9 +94,6 @@ def _left_out(group: object) -> list[Any]:
 CHOSEN = get_args(ClassicalName)
 """Methods that are not trained, but have a number that is chosen."""
 
-UNLEARNED = ("zero_filled", "zero_filled_best_scale", "non_local_means", *CHOSEN)
-"""What may stand as a method and is not trained."""
-
 SAME = ("data", "sampling", "coils", "split")
 """Groups of settings that no method may have for itself: the same slices, masks and splits for all."""
 
@@ -116,7 +113,7 @@ class Cell:
     label
         The method as the table names it.
     method
-        Its name; one of :data:`UNLEARNED`, or as in :class:`RunConfig`.
+        Its name; one of :data:`~sansref.errors.UNTRAINED`, or as in :class:`RunConfig`.
     acceleration, fold, seed
         Where in the grid.
     config
@@ -133,7 +130,7 @@ class Cell:
     @property
     def learned(self) -> bool:
         """Whether there is anything to train."""
-        return self.method not in UNLEARNED
+        return self.method not in UNTRAINED
 
     @property
     def chosen(self) -> bool:
@@ -280,7 +277,7 @@ class Plan:
         method = own["method"].get("name")
         if method is None:
             raise SettingError(f"method {label!r}: has no 'method', such as 'method: ssdu'")
-        known = [*METHODS, *UNLEARNED]
+        known = [*METHODS, *UNTRAINED]
         if method not in known and ":" not in str(method):
             cure = did_you_mean(
                 str(method), known, f"use one of {', '.join(known)}, or module:Class for one of your own"
@@ -303,7 +300,7 @@ class Plan:
         if same["split"]["seed"] is None:
             raise SettingError("split.seed must be a number: all trainings of a comparison share one split")
         settings = merged(merged(merged(_of_method(shared), base), own), same)
-        if method in UNLEARNED:
+        if method in UNTRAINED:
             settings = {"method": "ssdu", **same}
         try:
             config = RunConfig.from_values(settings)

@@ -247,6 +247,10 @@ class Contents:
         return list(dict.fromkeys([*names, *(curve.method for curve in self.curves)]))
 
 
+SHOWN = 6
+"""Slices that the page of one file or one evaluation shows, at most."""
+
+
 def worst_places(count: int) -> int:
     """How many of so many slices are called the worst."""
     return min(count, max(1, round(WORST * count)))
