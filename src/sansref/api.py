@@ -169,7 +169,7 @@ class Model:
         Raises
         ------
         FileError
-            If the file cannot be read, or has too few samples to hold any out.
+            If the file cannot be read, leaves out whole rows, or has too few samples to hold any out.
         SettingError
             For an impossible bound, and for a run that no error maps can be made of.
         """

@@ -13,7 +13,7 @@ from rich.console import Console
 from helpers.scans import full_head, undersampled_head
 from sansref.api import load
 from sansref.commands.denoised import Denoised, denoised, shown_slice, told, too_good, warned, worth
-from sansref.commands.reconstruct import Job, reconstruct_files, scans_of, with_file_noise
+from sansref.commands.reconstruct import Job, reconstruct_files, scans_of, whole_files, with_file_noise
 from sansref.data.prepare import Preparation
 from sansref.data.scan_store import with_noise
 from sansref.data.simulate import Sampling, Simulation
@@ -164,6 +164,12 @@ def test_scans_of_a_method_that_denoises_share_the_noise_of_their_file(denoiser,
     assert all(scan.meta.noise is None for scan in scans_of(config.changed(denoise=False), info))
     (one,) = scans_of(config, info, [2])
     assert one.meta.noise[0] * one.meta.scale == pytest.approx(levels[0])
+
+
+def test_the_noise_of_the_training_data_is_not_that_of_other_files(denoiser, noisy_file):
+    told = replace(denoiser.config().preparation, noise=3e-6)
+    (scan, *_) = whole_files(told, axes="slice,row,column").scans(noisy_file[0])
+    assert scan.meta.noise is None
 
 
 def test_simulated_slices_keep_the_noise_that_each_was_given(heads):

@@ -55,6 +55,17 @@ def test_measured_data_of_several_coils(write_knee, tmp_path):
     assert under["can train"] == "nothing with several coils"
 
 
+def test_a_coil_that_received_nothing_does_not_lower_the_noise(write_knee, tmp_path):
+    def level(path):
+        return float(told(path)["noise level"].split()[0].rstrip(","))
+
+    path = write_knee(tmp_path / "full.h5", coils=4)
+    before = level(path)
+    with h5py.File(path, "r+") as file:
+        file["kspace"][:, :2] = 0
+    assert level(path) == pytest.approx(before, rel=0.2)
+
+
 def test_whole_rows_that_are_left_out_are_to_be_turned(tmp_path):
     kspace = np.random.default_rng(0).normal(size=(48, 40, 2)).view(np.complex128)[..., 0]
     kspace[::3] = 0

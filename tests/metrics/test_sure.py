@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,16 @@ def test_the_maps_say_where() -> None:
     assert found.lost_map[:, inner[0]].mean() > 20 * found.lost_map[:, inner[1]].abs().mean()
     assert found.kept_map[:, inner[0]].mean() < 0.2
     assert found.kept_map[:, inner[1]].mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_maps_of_two_sets_of_coil_maps_meet_at_no_edge_and_unseen_pixels_do_not_count() -> None:
+    scan, _ = head()
+    seen = torch.cat([torch.ones(SIDE, SIDE), torch.zeros(SIDE, SIDE)])  # nothing is seen by the second set
+    given = noisy(scan, 0.05)
+    two = replace(given, maps=seen.to(torch.complex64).expand(1, 1, -1, -1))
+    found = sure(lambda one: one.physics.adjoint(one.kspace), two, levels(given, 0.05), seeded("probe"))
+    assert not found.kept_map[SIDE:].any()
+    assert found.kept_map[:SIDE].mean() == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_scans_of_a_batch_are_probed_as_each_alone_is() -> None:

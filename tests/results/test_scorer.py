@@ -265,5 +265,14 @@ def test_a_perfect_image_scores_what_is_told_of_it(coils, columns, seen):
     noise = torch.view_as_complex(level * torch.randn(coils, *shape, 2, generator=seeded(0))) * mask
     perfect, reference = physics.adjoint(samples)[0].abs(), physics.adjoint(samples + noise)[0]
     meta = ScanMeta("s", "f.h5", noise=(level,) * coils)
-    _, told = reference_noise(Scan(samples[0] + noise, mask, meta, maps, reference=reference))
+    scan = Scan(samples[0] + noise, mask, meta, maps, reference=reference)
+    _, told = reference_noise(scan)
     assert told == pytest.approx(float(psnr(perfect, reference.abs(), float(reference.abs().max()))), abs=0.5)
+    nothing, ones = torch.zeros(1, *shape), torch.ones(1, *shape)
+    with_dead = replace(
+        scan,
+        kspace=torch.cat([scan.kspace, nothing]),
+        maps=torch.cat([ones + 0j if maps is None else maps, nothing + 0j]),
+        meta=replace(meta, noise=(level,) * (coils + 1)),
+    )
+    assert reference_noise(with_dead) == pytest.approx(reference_noise(scan), rel=1e-5)

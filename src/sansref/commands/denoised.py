@@ -53,7 +53,8 @@ DIFFERENCE = f"{STRENGTHENED} times the difference"
 
 MEANING = (
     "Noise kept and structure lost are those of Stein's unbiased risk estimate on the acquired samples, over the noise "
-    "of the measured image: it knows no reference. Where both together are not below 1, the slice is left alone."
+    "of the measured image: it knows no reference. Where both together are not below 1, or cannot be told, the slice "
+    "is left alone."
 )
 WATCH = (
     f"The difference should look like noise alone. Where it is {VISIBLE:g} standard deviations stronger, structure "
@@ -164,7 +165,11 @@ def told(found: Sequence[Denoised]) -> str:
     """What denoising did to the slices of a file, in one line."""
     kept, lost = (fmean(getattr(one, name) for one in found) for name in ("kept", "lost"))
     alone = sum(one.left_alone for one in found)
-    left = f"; {alone} of {len(found)} slices left alone, where more would be lost than gained" if alone else ""
+    left = (
+        f"; {alone} of {len(found)} slices left alone, where nothing shows that more is gained than lost"
+        if alone
+        else ""
+    )
     return f"noise kept {kept:.2f}, structure lost {lost:.2f}, of 1 as measured{left}"
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from math import ceil, inf, isfinite
+from math import ceil, inf, isfinite, prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
@@ -238,7 +238,7 @@ def with_budget(config: RunConfig, scans: PreparedScans, seconds: float) -> RunC
     :data:`STEPS` steps.
     """
     training, count = config.training, len(scans)
-    largest = max(range(count), key=lambda item: scans[item].kspace.numel())
+    largest = max(range(count), key=lambda item: prod(scans.planes[item]) * scans.shapes[item][0])
     method = config.build(0, config.sampling.family(scans.metas[largest].emulated))
     batch = min(training.batch_size, count * training.repeats)
     # The quicker of two: the first ones may be slow for reasons of their own.

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sansref.kspace.coils import unstacked
 from sansref.kspace.measurement import Measurement
-from sansref.kspace.noise import blurred, probing_noise
+from sansref.kspace.noise import blurred, noise_in_image, probing_noise
 
 STEP = 0.1
 """Of a probe, as a part of the noise: small, but far above the rounding of single precision."""
@@ -161,10 +161,9 @@ def sure(
     kept_map = torch.stack([image_of(mask * one.passed).abs().square() for one in found]).mean(0)
     by_probe = [image_of(mask * one.passed - one.probe).abs().square() for one in found]
     taken = torch.stack(by_probe).mean(0)
-    # Stationary noise is equally strong everywhere in a coil's image (Parseval); coils are combined by their maps.
-    each = variance.sum((-2, -1), keepdim=True)[0] / mask[0, 0].numel()
-    coils = torch.ones_like(each) if given.maps is None else given.maps[0].abs().square()
-    mean = (coils * each).sum(0).mean()
+    # Stationary noise is equally strong everywhere in a coil's image (Parseval).
+    each = variance[0].mean((-2, -1), keepdim=True)
+    mean = noise_in_image(each.sqrt(), None if given.maps is None else given.maps[0])
     lost_map = image_of(error).abs().square() - taken
     seen = _seen(smooth(image_of(error).abs().square()), [smooth(one) for one in by_probe])
     doubt = float(terms[variance > 0].std()) * count**0.5 / noise

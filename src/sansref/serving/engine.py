@@ -212,10 +212,10 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
 class Engine:
     """A trained method that reconstructs the images of all clients, who take turns, each image in ``most_seconds``.
 
-    With ``error_map``, images come with maps of where they may be wrong, which count into these seconds. The network
-    exists once, and the memory that an image takes on its way twice, however many clients there are. Raises
-    ``FileError`` if the run cannot be used, and ``SettingError`` if there is no GPU where one is asked for, or no error
-    maps can be made of the run.
+    With ``error_map``, images come with maps of where they may be wrong; an image then takes more ``reconstructions``,
+    which count into these seconds. The network exists once, and the memory that an image takes on its way twice,
+    however many clients there are. Raises ``FileError`` if the run cannot be used, and ``SettingError`` if there is no
+    GPU where one is asked for, or no error maps can be made of the run.
     """
 
     def __init__(
@@ -227,8 +227,8 @@ class Engine:
     ) -> None:
         self._worker = Worker(Job(run, run.path, accelerator=accelerator, error_map=error_map))
         self._family = self._worker.job.run.config().sampling.family
-        self._times = 1 if error_map is None else error_map.reconstructions
-        self._times += RECONSTRUCTIONS if self._worker.method.denoises else 0
+        mapped = 0 if error_map is None else error_map.reconstructions
+        self.reconstructions = mapped + (RECONSTRUCTIONS if self._worker.method.denoises else 0) or 1
         self.made, self.device = self._worker.made, self._worker.device
         self._turns = Turns(most_seconds)
 
@@ -241,7 +241,7 @@ class Engine:
         ``source``, if the lines cannot be an image, or not one that the method can reconstruct.
         """
         return self._turns.run(
-            self._times * work.units, lambda: self._reconstruct(source, header, work, number), wanted
+            self.reconstructions * work.units, lambda: self._reconstruct(source, header, work, number), wanted
         )
 
     def close(self) -> None:

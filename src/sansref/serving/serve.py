@@ -113,8 +113,8 @@ def serve(run: Path, options: ServeOptions, limits: ServerLimits, trust_code: bo
             LOGGER.info("listening on %s port %d; %s; %d clients at once", host, port, what, limits.clients)
             if warning := law_of(finished)[1]:
                 LOGGER.info("%s", warning.removeprefix("warning: "))
-            if maps is not None:
-                LOGGER.info("with error maps: each image waits for %d reconstructions", maps.reconstructions)
+            if engine.reconstructions > 1:
+                LOGGER.info("each image waits for up to %d reconstructions", engine.reconstructions)
             server.serve(stopping)
             LOGGER.info("stopping; %d clients have %g s", server.clients, options.grace)
             in_time = server.stop(options.grace)

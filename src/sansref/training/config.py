@@ -398,7 +398,9 @@ def add_settings(parser: ArgumentParser, method: str, version: bool = True) -> N
         parser.add_class_arguments(options, name, as_group=False)
     magnitude_help = "simulate from the magnitude of measured k-space"
     parser.add_argument("--data.magnitude", type=bool, default=False, help=magnitude_help)
-    noise_help = "standard deviation of the noise in each part of a sample, in the file's units; null estimates it"
+    noise_help = (
+        "standard deviation of the noise in each part of a sample of these data, in their units; null estimates it"
+    )
     parser.add_argument("--data.noise", type=float | None, default=None, help=noise_help)
     parser.add_argument("--method.name", default=method, help="name of the method")
     parser.set_defaults(dict(kind.defaults))

@@ -353,6 +353,16 @@ def test_a_single_undersampled_slice_is_refused_before_any_training(tiny_plan, t
     assert not (there.out / "cells").exists()
 
 
+def test_coils_that_have_no_maps_are_no_undersampled_scans(tiny_plan, tmp_path, quiet):
+    kspace = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.complex64)
+    for subject in range(6):
+        np.save(tmp_path / f"sub-0{subject}.npy", kspace)
+    data = {"data": {"axes": "slice,coil,row,column"}, "coils": {"maps": "none"}}
+    there = Workplace(tiny_plan(shared={**tiny_plan().shared, **data}), tmp_path, None, tmp_path.with_name("out"))
+    with pytest.raises(FileError, match=r"sub-0\d\.npy: has 3 coils and no sensitivity maps"):
+        compare(there, console=quiet)
+
+
 def test_slices_whose_reference_shows_nothing_have_no_place_in_the_ranking():
     def scored(*values):
         return {(0, at): {"a": SimpleNamespace(psnr=value)} for at, value in enumerate(values)}

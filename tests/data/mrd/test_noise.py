@@ -49,16 +49,18 @@ def test_noise_that_was_sampled_faster_is_stronger() -> None:
         torch.testing.assert_close(plain.matrix, same.matrix)
 
 
-def test_lines_of_another_dwell_time_are_not_mixed_with_others() -> None:
+def test_lines_of_the_dwell_time_of_the_most_samples_are_taken_and_none_are_mixed() -> None:
     scan = NoiseScan()
-    scan.add(head(dwell=0.0), noise(2, 100))
-    assert scan.samples == 100
-    scan.add(head(dwell=2.5), noise(2, 60))  # one that is told is worth more than one that is not
-    assert (scan.samples, scan.dwell) == (60, 2.5)
-    scan.add(head(dwell=0.0), noise(2, 100))
-    assert (scan.samples, scan.dwell) == (60, 2.5)
-    scan.add(head(dwell=5.0), noise(2, 80))
-    assert (scan.samples, scan.dwell) == (80, 5.0)
+    scan.add(head(dwell=0.0), noise(2, MOST_SAMPLES))
+    assert (scan.samples, scan.dwell, scan.full) == (MOST_SAMPLES, 0.0, False)
+    for dwell, samples in ((2.5, 60), (float("nan"), 9), (5.0, 3), (2.5, 60)):
+        scan.add(head(dwell=dwell), noise(2, samples))  # one that is told is worth more than one that is not
+    assert (scan.samples, scan.dwell, scan.full) == (120, 2.5, False)
+    scan.add(head(dwell=5.0), noise(2, 200))
+    assert (scan.samples, scan.dwell) == (203, 5.0)
+    for dwell in range(10, 100):
+        scan.add(head(dwell=float(dwell)), noise(2, 300))
+    assert scan.samples == 300
 
 
 def test_noise_of_other_coils_is_of_no_use() -> None:

@@ -168,7 +168,9 @@ def test_noise_that_was_sampled_at_an_untold_rate_does_not_tell_the_level(mrd: A
     (scan,) = READER.read(path)
     assert scan.meta.noise is None
     assert scan.noise_level.flatten().tolist() == pytest.approx([0.5, 0.5], rel=0.2)
-    assert any("how fast these were sampled is not told" in note for note in READER.describe(path).notes)
+    assert any(
+        "how fast these were sampled beside the scan is not known" in note for note in READER.describe(path).notes
+    )
 
 
 def test_noise_scans_tell_the_level_of_averages_and_of_virtual_coils_too(mrd: Any, tmp_path: Path) -> None:

@@ -129,6 +129,9 @@ def test_matlab_takes_the_array_named_mask_or_the_only_one(tmp_path: Path, cente
     np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
     scipy.io.savemat(path, {"omega": centered, "note": "text", "stack": np.ones((2, 2, 2))})
     np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
+    kspace = np.ones((4, 4), np.complex64)
+    scipy.io.savemat(path, {"omega": centered, "kspace": kspace, "mask_k": kspace})
+    np.testing.assert_array_equal(read_mask(path).array.numpy(), centered)
     scipy.io.savemat(path, {"a": centered, "b": centered})
     with pytest.raises(FileError, match=r"several arrays \(a, b\)"):
         read_mask(path)

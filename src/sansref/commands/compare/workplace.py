@@ -107,12 +107,14 @@ class Workplace:
                 )
         sets = {cell.test_set: cell for cell in self.plan.cells}.values()
         tested = [(info, cell.config.preparation) for cell in sets for info in self._test_files(cell)]
-        begun = self._begun
-        for info, preparation in tested:
-            if begun:
-                self._check_full(info)
-            elif any(scan.reference is None for scan in preparation.scans(info)):  # later nobody could leave a file out
-                raise _undersampled(info)
+        for info in {info.path: info for info, _ in tested}.values():
+            self._check_full(info)
+        if not self._begun:  # later nobody could leave a file out
+            for info, preparation in tested:
+                for scan in preparation.scans(info):
+                    scan.require_maps()
+                    if scan.reference is None:
+                        raise _undersampled(info)
         claim(self.out, "comparison")
         self.check_data()
         self._clean()

@@ -35,6 +35,8 @@ from sansref.kspace.noise import whitening_matrix
 
 #: Samples per coil that are kept: they tell a covariance to well under 1 %.
 MOST_SAMPLES = 2**16
+#: Dwell times of which lines are kept: a stream may name as many as it likes.
+MOST_DWELLS = 8
 #: Of the dwell times of scan and noise; beyond it one of them is not a dwell time.
 MOST_RATIO = 100.0
 
@@ -56,37 +58,41 @@ class Whitening:
 
 
 class NoiseScan:
-    """Gathers the noise lines of a scan, as many as are of use: ``samples`` of each coil so far.
+    """Gathers the noise lines of a scan, as many as are of use.
 
-    They are of one number of coils and of one ``dwell`` time, the last ones; those that do not tell theirs, which is
-    then 0, count only where none does.
+    Those of one dwell time are taken: of the most samples, and one that is told before one that is not.
     """
 
     def __init__(self) -> None:
-        self._lines: list[Data] = []
-        self.dwell = 0.0
-        self.samples = 0
+        self._lines: dict[float, list[Data]] = {}
+        self.coils = 0
 
     @property
-    def coils(self) -> int:
-        """Coils of the noise lines, 0 where there are none."""
-        return len(self._lines[0]) if self._lines else 0
+    def dwell(self) -> float:
+        """Dwell time of the lines that are taken, in microseconds; 0 where it is not told."""
+        return max(self._lines, key=lambda dwell: (dwell > 0, self._samples(dwell)), default=0.0)
+
+    @property
+    def samples(self) -> int:
+        """Samples of each coil that are taken."""
+        return self._samples(self.dwell)
 
     @property
     def full(self) -> bool:
         """Whether further lines are of no use."""
-        return self.samples >= MOST_SAMPLES
+        return self.dwell > 0 and self.samples >= MOST_SAMPLES
 
     def add(self, head: Any, data: Data) -> None:
-        """Take in a noise line, complex64 (coils, samples)."""
-        dwell, same = float(head["sample_time_us"]), len(data) == self.coils
-        if self._lines and same and (self.full or (self.dwell > 0 and not dwell > 0)):
-            return
-        if not same or dwell != self.dwell:
-            self._lines, self.samples = [], 0
-        self._lines.append(data)
-        self.dwell = dwell
-        self.samples += data.shape[1]
+        """Take in a noise line, complex64 (coils, samples); another number of coils starts afresh."""
+        if len(data) != self.coils:
+            self._lines, self.coils = {}, len(data)
+        told = float(head["sample_time_us"])
+        dwell = told if told > 0 else 0.0
+        if self._samples(dwell) < MOST_SAMPLES and (dwell in self._lines or len(self._lines) < MOST_DWELLS):
+            self._lines.setdefault(dwell, []).append(data)
+
+    def _samples(self, dwell: float) -> int:
+        return sum(line.shape[1] for line in self._lines.get(dwell, []))
 
     def whitening(self, source: Path | str, coils: int, dwell: float) -> Whitening | None:
         """What whitens lines of a scan of this dwell time, in microseconds, 0 where it is not told.
@@ -97,10 +103,10 @@ class NoiseScan:
         Raises ``FileError`` if the noise is of no use: too short, not finite, of a dead coil or of coils that depend on
         each other.
         """
-        if self.coils != coils:
+        if self.coils != coils or not self._lines:
             return None
         try:
-            matrix = whitening_matrix(torch.from_numpy(np.concatenate(self._lines, axis=1)))
+            matrix = whitening_matrix(torch.from_numpy(np.concatenate(self._lines[self.dwell], axis=1)))
         except ValueError as error:
             problem = f"has noise lines that cannot whiten the coils: {error}"
             raise FileError(source, problem, "Repair or remove this coil, or remove the noise lines") from error

@@ -225,7 +225,7 @@ class RawFile:
         if whitening is None:
             return None, f"Coils are not whitened: the noise is of {noise.coils} coils, the scan of another number."
         if not whitening.unit:
-            unknown = "how fast these were sampled is not told, and the level of the noise is found in the images"
+            unknown = "how fast these were sampled beside the scan is not known, and the level is found in the images"
             return whitening, f"Coils are whitened by {noise.samples} noise samples; {unknown}."
         return whitening, f"Coils are whitened by {noise.samples} noise samples; the images are in units of the noise."
 

@@ -87,12 +87,12 @@ def _read_mat(path: Path) -> Values:
     import h5py
     import scipy.io
 
-    # Nothing but the mask is read: it may lie beside k-space.
+    # Only what may be the mask is read: it can lie beside volumes.
     values: Values
     if not is_hdf5(path):
         names = [name for name, shape, kind in scipy.io.whosmat(path) if len(shape) == 2 and kind in _NUMBERS]
-        name = _only_mask(path, names)
-        values = scipy.io.loadmat(path, variable_names=[name])[name]
+        arrays = scipy.io.loadmat(path, variable_names=names)
+        values = arrays[_only_mask(path, [name for name in names if arrays[name].dtype.kind in "buif"])]
         return values
     with open_hdf5(path) as file:
         stored = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
