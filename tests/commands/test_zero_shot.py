@@ -488,6 +488,19 @@ def test_images_are_written_where_maps_are_impossible(tmp_path):
     assert any("no error maps: " in line and "too few samples" in line for line in said)
 
 
+def test_whole_rows_that_are_left_out_are_warned_of_and_have_no_error_maps(tmp_path):
+    kept = torch.zeros(48, 1, dtype=torch.bool)
+    kept[16:32] = kept[::3] = True
+    np.save(tmp_path / "rows.npy", (fft2c(noise(1, 1, 48, 40, dtype=torch.complex64)) * kept).numpy())
+    said = []
+    options = ZeroShotOptions(minutes=None, error_map=ErrorMapOptions())
+    play(
+        tmp_path / "rows.npy", tmp_path / "out", options, said.append, epochs=1, stages=1, axes="slice,coil,row,column"
+    )
+    assert any(line.startswith("warning: ") and "as --axes column,row does" in line for line in said)
+    assert any(line.startswith("no error maps: ") and "leaves out whole rows" in line for line in said)
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -54,7 +54,7 @@ from sansref.data.scan_store import PREPARED, PreparedScans, store_scans
 from sansref.data.simulate import Sampling
 from sansref.errors import FileError, SettingError, TrainingError
 from sansref.files import claim, keep_outside, locked, remove_leftovers, remove_made, write_text
-from sansref.kspace.grid import is_full
+from sansref.kspace.grid import is_full, is_rows
 from sansref.kspace.measurement import Measurement
 from sansref.machine import device_of, keep_freed_memory
 from sansref.methods import Needs
@@ -62,7 +62,7 @@ from sansref.methods.classical.non_local_means import non_local_means
 from sansref.methods.classical.regularisation import Classical, choose_regularisation, classical_names
 from sansref.metrics.contradiction import SEEN
 from sansref.metrics.error_maps import ErrorMapOptions
-from sansref.metrics.held_out import HeldOut, Reconstruct, held_out_mask
+from sansref.metrics.held_out import COLUMNS_WANTED, ROWS_TOLD, HeldOut, Reconstruct, held_out_mask
 from sansref.metrics.image_error import ImageError, best_share
 from sansref.outputs.writers import save_png
 from sansref.results.figures import error_figure
@@ -514,12 +514,21 @@ class _Work:
         folder = self.out / "scans"
         if folder.exists():
             return PreparedScans(folder)
-        others = (self._noisier(scan).restricted(~self._apart(scan)) for scan in self._scans())
+        rows = set[bool]()
+
+        def others() -> Iterator[Scan]:
+            for scan in self._scans():
+                rows.add(is_rows(scan.mask))
+                yield self._noisier(scan).restricted(~self._apart(scan))
+
         try:
-            return store_scans(others, folder, references=False)
+            stored = store_scans(others(), folder, references=False)
         except SettingError as error:
             problem = f"has too few samples to set some apart for judging ({error})"
             raise FileError(self.file, problem, "Reconstruct it with a run that was trained on other scans") from None
+        if True in rows:
+            self.say(f"warning: {self.file} leaves out whole rows of k-space: {ROWS_TOLD}. {COLUMNS_WANTED}")
+        return stored
 
     def _noisier(self, scan: Scan) -> Scan:
         """What is learned from: a scan that is to be denoised, with a little more noise."""
