@@ -6,6 +6,7 @@ Calibration lines may be numbered from anywhere, have a matrix, oversampling, en
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,17 +66,18 @@ class NoiseScan:
 
     def __init__(self) -> None:
         self._lines: dict[float, list[Data]] = {}
+        self._samples = Counter[float]()
         self.coils = 0
 
     @property
     def dwell(self) -> float:
         """Dwell time of the lines that are taken, in microseconds; 0 where it is not told."""
-        return max(self._lines, key=lambda dwell: (dwell > 0, self._samples(dwell)), default=0.0)
+        return max(self._lines, key=lambda dwell: (dwell > 0, self._samples[dwell]), default=0.0)
 
     @property
     def samples(self) -> int:
         """Samples of each coil that are taken."""
-        return self._samples(self.dwell)
+        return self._samples[self.dwell]
 
     @property
     def full(self) -> bool:
@@ -85,14 +87,12 @@ class NoiseScan:
     def add(self, head: Any, data: Data) -> None:
         """Take in a noise line, complex64 (coils, samples); another number of coils starts afresh."""
         if len(data) != self.coils:
-            self._lines, self.coils = {}, len(data)
+            self._lines, self._samples, self.coils = {}, Counter(), len(data)
         told = float(head["sample_time_us"])
         dwell = told if told > 0 else 0.0
-        if self._samples(dwell) < MOST_SAMPLES and (dwell in self._lines or len(self._lines) < MOST_DWELLS):
+        if self._samples[dwell] < MOST_SAMPLES and (dwell in self._lines or len(self._lines) < MOST_DWELLS):
             self._lines.setdefault(dwell, []).append(data)
-
-    def _samples(self, dwell: float) -> int:
-        return sum(line.shape[1] for line in self._lines.get(dwell, []))
+            self._samples[dwell] += data.shape[1]
 
     def whitening(self, source: Path | str, coils: int, dwell: float) -> Whitening | None:
         """What whitens lines of a scan of this dwell time, in microseconds, 0 where it is not told.
