@@ -117,7 +117,7 @@ WRONG: dict[str, tuple[Any, str | None, str]] = {
     "corner": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j), None, "are not in the center"),
     "edge": (np.fft.ifftshift(np.hanning(16)[:, None] * np.hanning(16) + 1e-3j, 0), None, "fftshift"),
     "line": (np.ones((1, 9), np.complex64), "row,column", r"holds \(1x9, complex64\), which is no image"),
-    "empty": (np.ones((0, 9), np.complex64), None, "which is no image"),
+    "empty": (np.ones((0, 9), np.complex64), None, "holds an array without values, of the shape"),
     "ambiguous": (np.ones((3, 8, 9), np.complex64), None, "whose axes have no names"),
 }
 
