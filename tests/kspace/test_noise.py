@@ -67,12 +67,12 @@ def test_a_coil_that_received_nothing_has_no_noise_though_a_level_is_told() -> N
 
 
 def test_the_noise_of_an_image_is_that_of_the_coils_that_its_maps_take() -> None:
-    level = torch.tensor([1.0, 3.0, 0.0])[:, None, None]
+    variance = torch.tensor([1.0, 3.0, 0.0])[:, None, None].square()
     maps = torch.zeros(3, 4, 6, dtype=torch.complex64)
     maps[0, :2], maps[1, 2:3] = 1, 1j  # the last row is seen by nobody
-    assert float(noise_in_image(level, maps)) == pytest.approx((2 * 1 + 9) / 3)
-    assert float(noise_in_image(level, None)) == pytest.approx(5.0)
-    assert float(noise_in_image(0 * level, None)) == 0
+    assert float(noise_in_image(variance, maps)) == pytest.approx((2 * 1 + 9) / 3)
+    assert float(noise_in_image(variance, None)) == pytest.approx(5.0)
+    assert float(noise_in_image(0 * variance, None)) == 0
 
 
 @pytest.mark.parametrize("snr", [5, 10, 20, 50, 100, 200])

@@ -183,19 +183,19 @@ def received(kspace: Tensor) -> Tensor:
     return strongest >= DEAD * strongest.max()
 
 
-def noise_in_image(level: Tensor, maps: Tensor | None) -> Tensor:
+def noise_in_image(variance: Tensor, maps: Tensor | None) -> Tensor:
     """Mean variance of each part of the noise in an image, over the pixels that its coil maps see, real (...).
 
     Parameters
     ----------
-    level
-        Standard deviation of each part of a sample, real (..., coils, 1, 1).
+    variance
+        Of each part of a sample, real (..., coils, 1, 1).
     maps
         Normalised, complex (..., coils, height, width), or None: then all coils that received anything count alike.
     """
-    weight = (level > 0).to(level) if maps is None else maps.abs().square()
+    weight = (variance > 0).to(variance) if maps is None else maps.abs().square()
     seen = weight.sum(-3)
-    total = (weight * level.square()).sum(-3)
+    total = (weight * variance).sum(-3)
     if maps is None:
         total = total / seen.clamp(min=1)
     return total.sum((-2, -1)) / (seen > 0).sum((-2, -1)).clamp(min=1)

@@ -163,7 +163,7 @@ def sure(
     taken = torch.stack(by_probe).mean(0)
     # Stationary noise is equally strong everywhere in a coil's image (Parseval).
     each = variance[0].mean((-2, -1), keepdim=True)
-    mean = noise_in_image(each.sqrt(), None if given.maps is None else given.maps[0])
+    mean = noise_in_image(each, None if given.maps is None else given.maps[0])
     lost_map = image_of(error).abs().square() - taken
     seen = _seen(smooth(image_of(error).abs().square()), [smooth(one) for one in by_probe])
     doubt = float(terms[variance > 0].std()) * count**0.5 / noise

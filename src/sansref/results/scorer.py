@@ -231,4 +231,4 @@ def _pixel_variance(scan: Scan) -> float:
     width = scan.mask.shape[1]
     reached = acquired_columns(scan.mask) if is_full(scan.mask) else (0, width)
     first, stop = scan.meta.columns or reached
-    return float(noise_in_image(scan.noise_level, scan.maps)) * (stop - first) / width
+    return float(noise_in_image(scan.noise_level.square(), scan.maps)) * (stop - first) / width

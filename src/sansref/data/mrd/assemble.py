@@ -80,17 +80,17 @@ def assemble(
     Lines of the same place (averages, repeats) are averaged; lines that are for neither the image nor its calibration
     are passed over. Readout oversampling is removed where the readout is complete. A fully sampled image of one coil is
     also given as ``reference``. Calibration lines beside the image's grid, or ``others`` where it has none, are given
-    as ``calibration`` where there are several coils. Scans of whitened coils whose noise is 1 know it: less where lines
-    are averaged. Raises ``FileError`` if no image can be made of them: no line,
-    lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN, or nothing but
-    zeros.
+    as ``calibration`` where there are several coils. Where whitening makes the noise 1 in each part of a sample, the
+    scans know their noise, which is less where lines are averaged. Raises ``FileError`` if no image can be made of
+    them: no line, lines outside the grid, a number of coils that changes, partitions that are not fully sampled, NaN,
+    or nothing but zeros.
 
     Parameters
     ----------
     meta
         Subject, source, index of the first scan and geometry; spacing and crop are set here.
     whitening
-        By which the coils are mixed.
+        How the coils are mixed; None leaves them as they are.
     """
     header = planar(header, lines.heads)
     layout = layout_of(source, header, lines.heads)

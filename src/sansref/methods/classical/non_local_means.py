@@ -38,7 +38,7 @@ def non_local_means(given: Measurement) -> Tensor:
     restoration = _restoration()
     zero_filled = given.physics.adjoint(given.kspace)
     # Parseval.
-    variance = noise_in_image(noise_of(given).square().mean((-2, -1), keepdim=True).sqrt(), given.maps)
+    variance = noise_in_image(noise_of(given).square().mean((-2, -1), keepdim=True), given.maps)
     # Images of two sets of maps lie below one another, and have no common edge.
     parts = unstacked(zero_filled, given.mask.shape[-2])
     levels = variance.sqrt().repeat_interleave(parts.shape[1]).tolist()
