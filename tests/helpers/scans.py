@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from sansref.data.simulate import Sampling, Simulation, simulate
+from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.fourier import ifft2c
 from sansref.kspace.grid import Shape
+from sansref.kspace.measurement import Measurement
 from sansref.randomness import seeded
 from sansref.scan import Scan, ScanMeta
 
@@ -42,3 +44,12 @@ def undersampled_head(seed: int, coils: int = 1, size: Shape = (80, 80), brightn
     """The same, 3x undersampled by the mask of all of them, without reference."""
     full = full_head(seed, coils, size, brightness)
     return Sampling(acceleration=3, center=0.2).undersample(full, seeded("mask")).without_reference()
+
+
+def two_even_images(side: int) -> tuple[Measurement, Tensor]:
+    """A full scan through two sets of maps, and its image (1, 2 * side, side): both parts even, one below the other."""
+    weights = torch.linalg.qr(torch.randn(4, 2, dtype=torch.complex64, generator=seeded()))[0]
+    maps = weights[None, :, :, None, None].expand(1, 4, 2, side, side).flatten(2, 3)
+    image = torch.cat([torch.full((side, side), 1.0), torch.full((side, side), 0.2)]).to(torch.complex64)[None]
+    mask = torch.ones(1, side, side, dtype=torch.bool)
+    return Measurement(Cartesian(mask, maps).forward(image), mask, maps), image

@@ -341,13 +341,18 @@ def test_test_scans_are_made_again_for_other_subjects(finished, tmp_path, heads)
     assert there.test_subjects(cell.config) != {meta.subject for meta in before.metas}
 
 
+def of_measured(tiny_plan, folder, kspace, **shared):
+    """A comparison on six people with this k-space, (slices, coils, rows, columns)."""
+    for subject in range(6):
+        np.save(folder / f"sub-0{subject}.npy", kspace)
+    plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}, **shared})
+    return Workplace(plan, folder, None, folder.with_name("out"))
+
+
 def test_a_single_undersampled_slice_is_refused_before_any_training(tiny_plan, tmp_path, quiet):
     kspace = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.complex64)
     kspace[0, ..., 1:12:2] = 0  # the one in the middle is full
-    for subject in range(6):
-        np.save(tmp_path / f"sub-0{subject}.npy", kspace)
-    plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}})
-    there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
+    there = of_measured(tiny_plan, tmp_path, kspace)
     with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, but test scans are scored against"):
         compare(there, console=quiet)
     assert not (there.out / "cells").exists()
@@ -355,10 +360,7 @@ def test_a_single_undersampled_slice_is_refused_before_any_training(tiny_plan, t
 
 def test_coils_that_have_no_maps_are_no_undersampled_scans(tiny_plan, tmp_path, quiet):
     kspace = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.complex64)
-    for subject in range(6):
-        np.save(tmp_path / f"sub-0{subject}.npy", kspace)
-    data = {"data": {"axes": "slice,coil,row,column"}, "coils": {"maps": "none"}}
-    there = Workplace(tiny_plan(shared={**tiny_plan().shared, **data}), tmp_path, None, tmp_path.with_name("out"))
+    there = of_measured(tiny_plan, tmp_path, kspace, coils={"maps": "none"})
     with pytest.raises(FileError, match=r"sub-0\d\.npy: has 3 coils and no sensitivity maps"):
         compare(there, console=quiet)
 
@@ -375,10 +377,7 @@ def test_slices_whose_reference_shows_nothing_have_no_place_in_the_ranking():
 def test_undersampled_scans_are_refused_before_any_training(tiny_plan, tmp_path, quiet):
     kspace = np.random.default_rng(0).normal(size=(2, 1, 32, 32)).astype(np.complex64)
     kspace[..., 1:12:2] = 0
-    for subject in range(6):
-        np.save(tmp_path / f"sub-0{subject}.npy", kspace)
-    plan = tiny_plan(shared={**tiny_plan().shared, "data": {"axes": "slice,coil,row,column"}})
-    there = Workplace(plan, tmp_path, None, tmp_path.with_name("out"))
+    there = of_measured(tiny_plan, tmp_path, kspace)
     with pytest.raises(FileError, match=r"sub-0\d\.npy: is undersampled, but test scans are scored against"):
         compare(there, console=quiet)
 

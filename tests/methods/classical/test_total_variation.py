@@ -12,6 +12,7 @@ import sigpy.mri.app
 import torch
 from torch import Tensor
 
+from helpers.scans import two_even_images
 from sansref.kspace.cartesian import Cartesian
 from sansref.kspace.grid import Shape
 from sansref.kspace.measurement import Measurement
@@ -34,11 +35,7 @@ def objective(given: Measurement, image: Tensor, absolute: float) -> float:
 
 def test_components_of_two_sets_of_maps_have_no_edge_in_common() -> None:
     """One below the other, two even images would have one: nothing of them is to be taken away."""
-    side, weights = 16, torch.linalg.qr(torch.randn(4, 2, dtype=torch.complex64, generator=seeded()))[0]
-    maps = weights[None, :, :, None, None].expand(1, 4, 2, side, side).flatten(2, 3)
-    image = torch.cat([torch.full((side, side), 1.0), torch.full((side, side), 0.2)]).to(torch.complex64)[None]
-    mask = torch.ones(1, side, side, dtype=torch.bool)
-    given = Measurement(Cartesian(mask, maps).forward(image), mask, maps)
+    given, image = two_even_images(16)
     torch.testing.assert_close(total_variation(given, 0.1, 100), image, atol=1e-4, rtol=0)
 
 
